@@ -1,0 +1,43 @@
+//! Amazon EC2: the subnets of the VPC.
+
+use aws_sdk_ec2::types::Filter;
+use domain::{
+    error::AwsError,
+    model::{Subnet, SubnetId, VpcId, ZoneId},
+    ports::ListSubnets,
+};
+
+use crate::{
+    Aws,
+    fault::{classify, incomplete},
+};
+
+const DESCRIBE: &str = "ec2:DescribeSubnets";
+
+fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Filter {
+    Filter::builder().name(name).set_values(Some(values.into_iter().map(str::to_owned).collect())).build()
+}
+
+impl ListSubnets for Aws {
+    async fn list_subnets(&self, vpc: &VpcId, only: &[SubnetId]) -> Result<Vec<Subnet>, AwsError> {
+        let mut request = self.ec2.describe_subnets().filters(filter("vpc-id", [vpc.as_str()]));
+        if !only.is_empty() {
+            // A filter, not SubnetIds: one subnet that somebody deleted must not fail the others.
+            request = request.filters(filter("subnet-id", only.iter().map(SubnetId::as_str)));
+        }
+        let mut pages = request.into_paginator().items().send();
+        let mut subnets = Vec::new();
+        while let Some(subnet) = pages.next().await {
+            let subnet = subnet.map_err(|error| classify(DESCRIBE, error))?;
+            let (Some(id), Some(zone)) = (subnet.subnet_id(), subnet.availability_zone_id()) else {
+                return Err(incomplete(DESCRIBE, "SubnetId and AvailabilityZoneId"));
+            };
+            subnets.push(Subnet {
+                id: SubnetId::new(id),
+                zone: ZoneId::new(zone),
+                free_addresses: subnet.available_ip_address_count().unwrap_or_default().try_into().unwrap_or_default(),
+            });
+        }
+        Ok(subnets)
+    }
+}

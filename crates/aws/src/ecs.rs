@@ -1,0 +1,63 @@
+//! Amazon ECS: the file service's deployments.
+
+use aws_sdk_ecs::{error::ProvideErrorMetadata, types::DeploymentRolloutState};
+use domain::{
+    config::ServiceName,
+    error::{AwsError, UpdateFailure},
+    model::{Deployment, Service},
+    ports::{DescribeService, Redeploy},
+};
+
+use crate::{Aws, fault::classify};
+
+impl DescribeService for Aws {
+    async fn describe_service(&self, name: &ServiceName) -> Result<Option<Service>, AwsError> {
+        let sent = self.ecs.describe_services().cluster(&name.cluster).services(&name.service).send().await;
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(error) if error.code() == Some("ClusterNotFoundException") => return Ok(None),
+            Err(error) => return Err(classify("ecs:DescribeServices", error)),
+        };
+        let active = answer.services().iter().find(|service| service.status() != Some("INACTIVE"));
+        Ok(active.map(|service| Service {
+            deployments: service
+                .deployments()
+                .iter()
+                .map(|deployment| Deployment {
+                    id: deployment.id().unwrap_or_default().to_owned(),
+                    failed: deployment.rollout_state() == Some(&DeploymentRolloutState::Failed)
+                        // After a rollback the failed deployment is gone, and this one says why it is here.
+                        || deployment.rollout_state_reason().is_some_and(|why| why.contains("rolling back")),
+                })
+                .collect(),
+        }))
+    }
+}
+
+impl Redeploy for Aws {
+    async fn redeploy(&self, name: &ServiceName) -> Result<Option<String>, UpdateFailure> {
+        let sent = self
+            .ecs
+            .update_service()
+            .cluster(&name.cluster)
+            .service(&name.service)
+            .force_new_deployment(true)
+            .send()
+            .await;
+        match sent {
+            Ok(answer) => Ok(answer
+                .service()
+                .and_then(|service| service.deployments().iter().find(|d| d.status() == Some("PRIMARY")))
+                .and_then(|deployment| deployment.id())
+                .map(str::to_owned)),
+            Err(error) => {
+                let too_many = error.code() == Some("InvalidParameterException")
+                    && error.message().is_some_and(|why| why.contains("deployments"));
+                Err(match classify("ecs:UpdateService", error) {
+                    AwsError::Refused(fault) if too_many => UpdateFailure::Busy(fault),
+                    other => UpdateFailure::Aws(other),
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What every Lambda function does around its handler: configuration read once, logs, metrics, and
+//! errors that keep their code.
+
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+use domain::{
+    config::{ConfigError, INVALID_CONFIGURATION},
+    error::{Coded, InvalidInput},
+    metric::Metered,
+};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use lambda_runtime_api_client::{Client, body::Body, build_request};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tracing::{Instrument, error, info, info_span};
+use tracing_subscriber::EnvFilter;
+
+pub use crate::metrics::Metrics;
+
+/// Why a function could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Runtime(#[from] lambda_runtime::Error),
+}
+
+/// The process's environment, for [`domain::config`].
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.into_string().unwrap_or_default())
+}
+
+/// Runs a function from start to end. A configuration that is missing or bad is reported to Lambda as
+/// an init error with its code, and ends the process.
+pub async fn main(function: impl AsyncFnOnce() -> Result<(), Failure>) -> ExitCode {
+    // JSON whatever the function's log format is: one shape for queries, and for whoever reads it.
+    let level = environment("AWS_LAMBDA_LOG_LEVEL").or_else(|| environment("RUST_LOG"));
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_target(false)
+        .with_span_list(false)
+        .with_env_filter(
+            EnvFilter::try_new(level.as_deref().unwrap_or("info")).unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .init();
+    let Err(failure) = function().await else {
+        return ExitCode::SUCCESS;
+    };
+    let code = match failure {
+        Failure::Config(_) => INVALID_CONFIGURATION,
+        Failure::Runtime(_) => "RuntimeFailed",
+    };
+    error!(code, error = %failure, "the function cannot run");
+    if let Failure::Config(why) = &failure
+        && let Err(unreported) = report_init_error(why).await
+    {
+        error!(error = %unreported, "the init error could not be reported");
+    }
+    ExitCode::FAILURE
+}
+
+/// Tells Lambda why init failed, as the runtime API's `/init/error` asks for it.
+async fn report_init_error(why: &ConfigError) -> Result<(), lambda_runtime::Error> {
+    let diagnostic = Diagnostic { error_type: INVALID_CONFIGURATION.to_owned(), error_message: why.to_string() };
+    let endpoint = environment("AWS_LAMBDA_RUNTIME_API").ok_or("AWS_LAMBDA_RUNTIME_API is not set")?;
+    let request = build_request()
+        .method("POST")
+        .uri("/2018-06-01/runtime/init/error")
+        .header("lambda-runtime-function-error-type", INVALID_CONFIGURATION)
+        .body(Body::from(serde_json::to_vec(&diagnostic)?))?;
+    let client = Client::builder().with_endpoint(format!("http://{endpoint}").parse()?).build()?;
+    client.call(request).await?;
+    Ok(())
+}
+
+/// Who asked: for the log, and for facts that say who made them.
+pub struct Caller {
+    /// The ARN of the state machine's execution; `None` when somebody calls the function by itself.
+    pub execution: Option<String>,
+}
+
+/// Answers requests with `handler` until Lambda ends the process. An event is the handler's input as an
+/// object, and beside its fields `execution`.
+pub async fn serve<I, O, E>(metrics: &Metrics, handler: impl AsyncFn(I, Caller) -> Result<O, E>) -> Result<(), Failure>
+where
+    I: DeserializeOwned,
+    O: Serialize + Metered,
+    E: Coded,
+{
+    let cold = AtomicBool::new(true);
+    let (cold, handler) = (&cold, &handler);
+    let service = service_fn(|event: LambdaEvent<Value>| async move {
+        let mut payload = event.payload;
+        let execution = payload
+            .as_object_mut()
+            .and_then(|fields| fields.remove("execution"))
+            .and_then(|execution| execution.as_str().map(str::to_owned));
+        let span = info_span!(
+            "request",
+            request_id = event.context.request_id,
+            execution = execution.as_deref().unwrap_or("none"),
+            cold_start = cold.swap(false, Ordering::Relaxed),
+        );
+        answer(metrics, handler, payload, Caller { execution }).instrument(span).await
+    });
+    Ok(lambda_runtime::run(service).await?)
+}
+
+async fn answer<I, O, E>(
+    metrics: &Metrics,
+    handler: &impl AsyncFn(I, Caller) -> Result<O, E>,
+    payload: Value,
+    caller: Caller,
+) -> Result<Value, Diagnostic>
+where
+    I: DeserializeOwned,
+    O: Serialize + Metered,
+    E: Coded,
+{
+    let started = Instant::now();
+    let outcome = match serde_json::from_value(payload) {
+        // Boxed, or the type of the whole function is too deep for the compiler.
+        Ok(input) => Box::pin(handler(input, caller)).await,
+        Err(why) => Err(E::invalid_input(InvalidInput(format!("the event is not this function's input: {why}")))),
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    match outcome.map(|output| (output.samples(), serde_json::to_value(output))) {
+        Ok((samples, Ok(output))) => {
+            info!(seconds, output = %output, "done");
+            if let Err(why) = metrics.emit(&samples) {
+                error!(error = %why, "the metrics could not be written");
+            }
+            Ok(output)
+        }
+        Ok((_, Err(why))) => {
+            error!(seconds, error = %why, "the output could not be written");
+            Err(Diagnostic { error_type: "OutputUnwritable".to_owned(), error_message: why.to_string() })
+        }
+        Err(failure) => {
+            let code = failure.code();
+            error!(seconds, %code, kind = ?code.kind(), error = %failure, cause = ?failure, "failed");
+            Err(Diagnostic { error_type: code.to_string(), error_message: failure.to_string() })
+        }
+    }
+}

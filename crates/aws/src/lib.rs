@@ -1,0 +1,81 @@
+//! The way out: the domain's ports over the AWS SDKs ([`Aws`]), one file per service, and what every
+//! Lambda function shares ([`lambda`]).
+//!
+//! Each service is a feature, so that a function links the SDKs that it calls and no other.
+
+mod fault;
+pub mod lambda;
+mod metrics;
+
+#[cfg(feature = "ec2")]
+mod ec2;
+#[cfg(feature = "ecs")]
+mod ecs;
+#[cfg(feature = "efs")]
+mod efs;
+#[cfg(feature = "ssm")]
+mod ssm;
+
+use std::time::{Duration, SystemTime};
+
+use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use domain::ports::Clock;
+
+/// The longest that one call to AWS takes, with all its tries: shorter than any function's timeout.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The SDKs' configuration: credentials and region from where the process runs.
+async fn sdk_config() -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(CALL_TIMEOUT)
+        .build();
+    aws_config::defaults(BehaviorVersion::latest())
+        .retry_config(RetryConfig::standard())
+        .timeout_config(timeouts)
+        .load()
+        .await
+}
+
+/// Every port over AWS, as far as the features go.
+pub struct Aws {
+    #[cfg(feature = "ec2")]
+    ec2: aws_sdk_ec2::Client,
+    #[cfg(feature = "ecs")]
+    ecs: aws_sdk_ecs::Client,
+    #[cfg(feature = "efs")]
+    efs: aws_sdk_efs::Client,
+    #[cfg(feature = "ssm")]
+    ssm: aws_sdk_ssm::Client,
+}
+
+impl Aws {
+    /// Clients with what the environment says.
+    pub async fn from_environment() -> Self {
+        Self::new(&sdk_config().await)
+    }
+
+    /// Clients with this configuration; no call is made.
+    #[cfg_attr(not(any(feature = "ec2", feature = "ecs", feature = "efs", feature = "ssm")), expect(unused_variables))]
+    pub fn new(config: &SdkConfig) -> Self {
+        Self {
+            #[cfg(feature = "ec2")]
+            ec2: aws_sdk_ec2::Client::new(config),
+            #[cfg(feature = "ecs")]
+            ecs: aws_sdk_ecs::Client::new(config),
+            #[cfg(feature = "efs")]
+            efs: aws_sdk_efs::Client::new(config),
+            #[cfg(feature = "ssm")]
+            ssm: aws_sdk_ssm::Client::new(config),
+        }
+    }
+}
+
+impl Clock for Aws {
+    fn now(&self) -> u64 {
+        SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+    }
+}

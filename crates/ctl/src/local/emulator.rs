@@ -1,0 +1,140 @@
+//! The emulator's process: started on a free loopback port, and never left behind.
+
+use std::{
+    io::Read,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+/// Never a real account's.
+pub const ACCOUNT: &str = "123456789012";
+pub const REGION: &str = "us-east-1";
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// Another process may take the port between finding it free and using it.
+const TRIES: usize = 3;
+
+/// A running emulator; dropping it ends it, and with it every function that it runs.
+pub struct Emulator {
+    child: Child,
+    endpoint: String,
+    /// Its state, the functions' code, its log. Removed with it.
+    directory: TempDir,
+}
+
+impl Emulator {
+    /// # Errors
+    /// When the program cannot be started or does not answer; with the end of its log.
+    pub async fn start(ministack: &Path) -> Result<Self> {
+        let mut last = None;
+        for _ in 0..TRIES {
+            match Self::try_start(ministack).await {
+                Ok(emulator) => return Ok(emulator),
+                Err(why) => last = Some(why),
+            }
+        }
+        Err(last.context("no try was made")?)
+    }
+
+    async fn try_start(ministack: &Path) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("efs-autoscale-").tempdir()?;
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let log = std::fs::File::create(directory.path().join("log"))?;
+        let mut command = Command::new(ministack);
+        command
+            // The functions inherit the emulator's environment: nothing of the caller's gets that far.
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"))
+            .env("BIND_HOST", "127.0.0.1")
+            .env("IOT_MTLS_ENABLED", "0")
+            .env("GATEWAY_PORT", port.to_string())
+            .env("MINISTACK_ACCOUNT_ID", ACCOUNT)
+            .env("LAMBDA_EXECUTOR", "local")
+            .env("LOG_LEVEL", "WARNING")
+            .env("STATE_DIR", directory.path().join("state"))
+            .env("TMPDIR", directory.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // A group of its own, which the functions inherit: one signal ends them all, and a Ctrl-C in
+            // the terminal does not end it before its time.
+            .process_group(0);
+        end_with_parent(&mut command);
+        let child = command.spawn().with_context(|| format!("cannot start {}", ministack.display()))?;
+        let mut emulator = Self { child, endpoint: format!("http://127.0.0.1:{port}"), directory };
+        emulator.wait_until_ready(port).await?;
+        Ok(emulator)
+    }
+
+    async fn wait_until_ready(&mut self, port: u16) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the emulator ended with {status}:\n{}", self.end_of_log());
+            }
+            // It binds its port when it is ready, and a port that another process took ends it.
+            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() && self.child.try_wait()?.is_none() {
+                return Ok(());
+            }
+            if started.elapsed() > START_TIMEOUT {
+                bail!("the emulator does not answer after {START_TIMEOUT:?}:\n{}", self.end_of_log());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    fn end_of_log(&self) -> String {
+        let mut text = String::new();
+        if let Ok(mut log) = std::fs::File::open(self.directory.path().join("log")) {
+            // Best effort: this is for the message of an error that is reported anyway.
+            let _ = log.read_to_string(&mut text);
+        }
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        signal_group(&self.child, libc::SIGKILL);
+        // Until the kernel has ended all of them: nobody is to find a process or a port of ours afterwards.
+        let deadline = Instant::now() + END_TIMEOUT;
+        while signal_group(&self.child, 0) && Instant::now() < deadline {
+            // Only a child that has been waited for leaves its group.
+            let _ = self.child.try_wait();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Signals the group that a child was started as the leader of; `false` when nobody is left in it.
+#[expect(unsafe_code, reason = "the standard library cannot signal a process group")]
+fn signal_group(child: &Child, signal: libc::c_int) -> bool {
+    // SAFETY: no memory is involved. While one process of the group lives, the kernel gives its id to no
+    // other; when none does, this is asked for no more.
+    unsafe { libc::kill(-(child.id() as libc::pid_t), signal) == 0 }
+}
+
+/// Has the kernel end the child when this process ends, however it ends.
+#[expect(unsafe_code, reason = "the standard library cannot ask for the parent's death signal")]
+pub(crate) fn end_with_parent(command: &mut Command) {
+    // SAFETY: prctl is async-signal-safe and touches no memory of ours between fork and exec.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}

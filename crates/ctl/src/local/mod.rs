@@ -1,0 +1,16 @@
+//! The whole system on one machine: AWS is an emulator, the functions are the real ones, the directory
+//! is a real one.
+
+pub mod emulator;
+pub mod execution;
+mod files;
+pub mod proxy;
+mod report;
+mod run;
+mod screen;
+pub mod tools;
+pub mod world;
+
+pub use run::{Options, run};
+pub use tools::Tools;
+pub use world::{Spec, World};

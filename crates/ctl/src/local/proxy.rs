@@ -1,0 +1,358 @@
+//! Stands between the functions and the emulator: passes everything through, and does to some calls what
+//! AWS does and the emulator does not.
+//!
+//! A list of [`Rule`]s says which calls and what; of those that match a call, the newest is carried out.
+//! The functions' code knows nothing of it.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, anyhow};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header},
+};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// No call of the functions is near this.
+const MAX_BODY: usize = 16 << 20;
+
+/// One call to AWS, such as `efs:CreateMountTarget`.
+pub type Operation = String;
+
+/// What is done to which calls.
+#[derive(Clone)]
+pub struct Rule {
+    /// `efs:CreateMountTarget`
+    pub operation: &'static str,
+    /// Only calls whose body holds this text.
+    pub containing: Option<String>,
+    /// This many calls; then the rule is used up.
+    pub times: u32,
+    pub behaviour: Behaviour,
+}
+
+impl Rule {
+    /// Every call of this operation.
+    pub fn always(operation: &'static str, behaviour: Behaviour) -> Self {
+        Self { operation, containing: None, times: u32::MAX, behaviour }
+    }
+
+    /// The next call of this operation.
+    pub fn once(operation: &'static str, behaviour: Behaviour) -> Self {
+        Self { times: 1, ..Self::always(operation, behaviour) }
+    }
+
+    /// Only calls whose body holds `text`.
+    pub fn containing(self, text: impl Into<String>) -> Self {
+        Self { containing: Some(text.into()), ..self }
+    }
+}
+
+/// What is done to a call.
+#[derive(Clone)]
+pub enum Behaviour {
+    /// The emulator never sees it; AWS's error comes back.
+    Refuse { status: u16, code: &'static str, message: &'static str },
+    /// The emulator carries it out; this error comes back all the same, as from a crash on the way.
+    LoseAnswer { status: u16, code: &'static str },
+    /// It takes this much longer.
+    Delay(Duration),
+    /// Of `efs:CreateMountTarget`: the new target is `creating` for this long, as with AWS. With the
+    /// emulator alone it is `available` at once.
+    HoldCreating(Duration),
+    /// The emulator carries it out, and its JSON answer is changed.
+    Rewrite(Arc<dyn Fn(&mut Value) + Send + Sync>),
+}
+
+impl Behaviour {
+    /// A [`Behaviour::Rewrite`].
+    pub fn rewrite(change: impl Fn(&mut Value) + Send + Sync + 'static) -> Self {
+        Self::Rewrite(Arc::new(change))
+    }
+}
+
+impl fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refuse { code, .. } => write!(f, "Refuse({code})"),
+            Self::LoseAnswer { code, .. } => write!(f, "LoseAnswer({code})"),
+            Self::Delay(time) => write!(f, "Delay({time:?})"),
+            Self::HoldCreating(time) => write!(f, "HoldCreating({time:?})"),
+            Self::Rewrite(_) => f.write_str("Rewrite"),
+        }
+    }
+}
+
+/// A running proxy; dropping it ends it.
+pub struct Proxy {
+    endpoint: String,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+struct Shared {
+    upstream: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+    rules: Mutex<Vec<Rule>>,
+    calls: Mutex<Vec<Operation>>,
+    /// Which mount targets are shown as `creating`, and until when.
+    creating: Mutex<HashMap<String, Instant>>,
+}
+
+/// A lock that a panic elsewhere cannot take away.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Proxy {
+    /// Listens on a free loopback port.
+    ///
+    /// # Errors
+    /// When the machine has no port left.
+    pub async fn start(upstream: &str) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let shared = Arc::new(Shared {
+            upstream: upstream.to_owned(),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            rules: Mutex::default(),
+            calls: Mutex::default(),
+            creating: Mutex::default(),
+        });
+        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let server = tokio::spawn(async move {
+            if let Err(why) = axum::serve(listener, app).await {
+                eprintln!("the proxy ended: {why}");
+            }
+        });
+        Ok(Self { endpoint, shared, server })
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Adds a rule, before those that there are.
+    pub fn add(&self, rule: Rule) {
+        lock(&self.shared.rules).insert(0, rule);
+    }
+
+    /// Takes all rules away, holds no target any more, and forgets the calls so far.
+    pub fn clear(&self) {
+        lock(&self.shared.rules).clear();
+        lock(&self.shared.creating).clear();
+        lock(&self.shared.calls).clear();
+    }
+
+    /// Shows this mount target as `creating` from now on, for this long.
+    pub fn hold_creating(&self, mount_target: &str, time: Duration) {
+        lock(&self.shared.creating).insert(mount_target.to_owned(), Instant::now() + time);
+    }
+
+    /// The calls so far, in order.
+    pub fn calls(&self) -> Vec<Operation> {
+        lock(&self.shared.calls).clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    match shared.pass(request).await {
+        Ok(response) => response,
+        Err(why) => error(StatusCode::BAD_GATEWAY, "ProxyFailed", &why.to_string()),
+    }
+}
+
+impl Shared {
+    async fn pass(&self, request: Request) -> Result<Response<Body>> {
+        let (head, body) = request.into_parts();
+        let body = collect(body).await?;
+        let operation = operation(&head.method, &head.uri, &head.headers, &body);
+        lock(&self.calls).push(operation.clone());
+
+        let rule = self.take_rule(&operation, &body);
+        match &rule {
+            Some(Behaviour::Refuse { status, code, message }) => {
+                return Ok(error(StatusCode::from_u16(*status)?, code, message));
+            }
+            Some(Behaviour::Delay(time)) => tokio::time::sleep(*time).await,
+            _ => {}
+        }
+        let (parts, body) = self.forward(head.method, &head.uri, head.headers, body).await?;
+        if let Some(Behaviour::LoseAnswer { status, code }) = rule {
+            return Ok(error(StatusCode::from_u16(status)?, code, "the answer was lost on the way"));
+        }
+        if let Some(Behaviour::HoldCreating(time)) = rule
+            && let Ok(created) = serde_json::from_slice::<Value>(&body)
+            && let Some(id) = created["MountTargetId"].as_str()
+        {
+            lock(&self.creating).insert(id.to_owned(), Instant::now() + time);
+        }
+        let body = if operation.ends_with("MountTarget") || operation.ends_with("MountTargets") {
+            change_json(body, |answer| self.show_creating(answer))
+        } else {
+            body
+        };
+        let body = match rule {
+            Some(Behaviour::Rewrite(change)) => change_json(body, |answer| change(answer)),
+            _ => body,
+        };
+        let mut response = Response::from_parts(parts, Body::from(body));
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        Ok(response)
+    }
+
+    /// The behaviour of the first rule that matches, and one use less of it.
+    fn take_rule(&self, operation: &str, body: &[u8]) -> Option<Behaviour> {
+        let mut rules = lock(&self.rules);
+        let text = String::from_utf8_lossy(body);
+        let rule = rules.iter_mut().find(|rule| {
+            rule.times > 0
+                && rule.operation == operation
+                && rule.containing.as_ref().is_none_or(|part| text.contains(part.as_str()))
+        })?;
+        rule.times = rule.times.saturating_sub(u32::from(rule.times != u32::MAX));
+        Some(rule.behaviour.clone())
+    }
+
+    async fn forward(
+        &self,
+        method: Method,
+        uri: &Uri,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<(axum::http::response::Parts, Bytes)> {
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        // What belongs to this hop and not to the call.
+        for name in [header::HOST, header::CONTENT_LENGTH, header::CONNECTION, header::TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.upstream));
+        if let Some(all) = request.headers_mut() {
+            *all = headers;
+        }
+        let (parts, body) = self.client.request(request.body(Full::new(body))?).await?.into_parts();
+        Ok((parts, collect(body).await?))
+    }
+
+    /// Shows the targets that are held as `creating`, in one target or a list of them.
+    fn show_creating(&self, answer: &mut Value) {
+        let creating = lock(&self.creating);
+        let show = |target: &mut Value| {
+            let until = target["MountTargetId"].as_str().and_then(|id| creating.get(id));
+            if until.is_some_and(|until| Instant::now() < *until) {
+                target["LifeCycleState"] = json!("creating");
+            }
+        };
+        match answer.get_mut("MountTargets").and_then(Value::as_array_mut) {
+            Some(targets) => targets.iter_mut().for_each(show),
+            None => show(answer),
+        }
+    }
+}
+
+/// The name of a call, by the protocol of its service.
+fn operation(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Operation {
+    if let Some(target) = headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
+        // AmazonSSM.PutParameter, AmazonEC2ContainerServiceV20141113.UpdateService
+        let (service, name) = target.split_once('.').unwrap_or((target, ""));
+        let service = match service {
+            "AmazonSSM" => "ssm",
+            service if service.starts_with("AmazonEC2ContainerService") => "ecs",
+            other => other,
+        };
+        return format!("{service}:{name}");
+    }
+    let path = uri.path().trim_end_matches('/');
+    match (method.as_str(), path) {
+        ("POST", "/2015-02-01/mount-targets") => "efs:CreateMountTarget".to_owned(),
+        ("GET", "/2015-02-01/mount-targets") => "efs:DescribeMountTargets".to_owned(),
+        ("GET", "/2015-02-01/file-systems") => "efs:DescribeFileSystems".to_owned(),
+        // Action=DescribeSubnets&Version=…
+        ("POST", "") => {
+            let text = String::from_utf8_lossy(body);
+            let action = text.split('&').find_map(|field| field.strip_prefix("Action="));
+            format!("ec2:{}", action.unwrap_or("Unknown"))
+        }
+        (method, path) => format!("unknown:{method} {path}"),
+    }
+}
+
+fn error(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    // REST-JSON reads the header, AWS-JSON the body: both get both.
+    let body = json!({"__type": code, "ErrorCode": code, "code": code, "message": message, "Message": message});
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if let Ok(code) = code.parse() {
+        headers.insert(HeaderName::from_static("x-amzn-errortype"), code);
+    }
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    headers.insert("x-amzn-requestid", header::HeaderValue::from_static("from-the-proxy"));
+    response
+}
+
+/// An answer that is not JSON stays what it is.
+fn change_json(body: Bytes, change: impl FnOnce(&mut Value)) -> Bytes {
+    match serde_json::from_slice::<Value>(&body) {
+        Ok(mut answer) => {
+            change(&mut answer);
+            Bytes::from(answer.to_string())
+        }
+        Err(_) => body,
+    }
+}
+
+async fn collect<B>(body: B) -> Result<Bytes>
+where
+    B: axum::body::HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(why) if why.is::<LengthLimitError>() => Err(anyhow!("a body of more than {MAX_BODY} bytes")),
+        Err(why) => Err(anyhow!(why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_named_whatever_its_protocol() {
+        let ssm = HeaderMap::from_iter([(
+            HeaderName::from_static("x-amz-target"),
+            "AmazonSSM.PutParameter".parse().unwrap(),
+        )]);
+        let cases = [
+            ("POST", "/", ssm, "", "ssm:PutParameter"),
+            ("POST", "/", HeaderMap::new(), "Action=DescribeSubnets&Version=2016-11-15", "ec2:DescribeSubnets"),
+            ("POST", "/2015-02-01/mount-targets", HeaderMap::new(), "{}", "efs:CreateMountTarget"),
+            ("GET", "/2015-02-01/mount-targets?FileSystemId=fs-1", HeaderMap::new(), "", "efs:DescribeMountTargets"),
+            ("GET", "/2015-02-01/file-systems/?FileSystemId=fs-1", HeaderMap::new(), "", "efs:DescribeFileSystems"),
+        ];
+        for (method, uri, headers, body, expected) in cases {
+            let named = operation(&method.parse().unwrap(), &uri.parse().unwrap(), &headers, body.as_bytes());
+            assert_eq!(named, expected);
+        }
+    }
+}

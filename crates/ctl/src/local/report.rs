@@ -1,0 +1,231 @@
+//! What a cycle changed, for people and for scripts, and whether that is what it should have.
+
+use anyhow::Result;
+use domain::{model::MountTarget, policy::Decision};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    execution::Execution,
+    world::{Spec, World},
+};
+
+/// The part of the world that a cycle may change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    pub targets: Vec<MountTarget>,
+    pub published: Option<(String, i64)>,
+    pub deployed: Option<i64>,
+    pub deployment: String,
+}
+
+impl Picture {
+    /// # Errors
+    /// When the emulator does not answer.
+    pub async fn of(world: &World) -> Result<Self> {
+        Ok(Self {
+            targets: world.targets().await?,
+            published: world.published().await?,
+            deployed: world.deployed().await?.map(|fact| fact.version),
+            deployment: world.deployment().await?,
+        })
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.targets.iter().map(|target| target.id.to_string()).collect()
+    }
+
+    /// The ids in the published list, as any reader of it would see them.
+    fn published_ids(&self) -> Vec<String> {
+        let value: Value =
+            self.published.as_ref().and_then(|(text, _)| serde_json::from_str(text).ok()).unwrap_or_default();
+        let targets = value["mount_targets"].as_array().cloned().unwrap_or_default();
+        targets.iter().filter_map(|target| target["mount_target_id"].as_str().map(str::to_owned)).collect()
+    }
+}
+
+/// One cycle: what there was, what was done, what there is.
+pub struct Cycle {
+    pub before: Picture,
+    pub execution: Execution,
+    pub after: Picture,
+}
+
+/// The last line, for scripts.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    files: Option<u64>,
+    complete: bool,
+    threshold: Option<u64>,
+    decision: String,
+    reason: String,
+    mount_targets_before: Vec<String>,
+    mount_targets_after: Vec<String>,
+    /// The parameter's text.
+    published: Option<String>,
+    published_version: Option<i64>,
+    deployment: String,
+    execution_status: String,
+    /// In the order entered.
+    states: Vec<String>,
+    seconds: f64,
+    error: Option<String>,
+}
+
+impl Cycle {
+    /// The action, and why.
+    fn decision(&self) -> (String, String) {
+        match self.execution.decision() {
+            None => ("none".to_owned(), "the execution ended before it was made".to_owned()),
+            Some(Decision::Nothing { .. }) => ("nothing".to_owned(), self.word()),
+            Some(Decision::Create { .. }) => ("create".to_owned(), "over_threshold".to_owned()),
+            Some(other) => (other.word().to_owned(), String::new()),
+        }
+    }
+
+    fn word(&self) -> String {
+        self.execution.decision().map_or("none", Decision::word).to_owned()
+    }
+
+    pub fn summary(&self) -> Summary {
+        let (decision, reason) = self.decision();
+        let counted = self.execution.counted.as_ref();
+        Summary {
+            files: counted.map(|counted| counted.files),
+            complete: counted.is_some_and(|counted| counted.complete),
+            threshold: self.execution.evaluated.as_ref().map(|evaluated| evaluated.observed.limit),
+            decision,
+            reason,
+            mount_targets_before: self.before.ids(),
+            mount_targets_after: self.after.ids(),
+            published: self.after.published.as_ref().map(|(text, _)| text.clone()),
+            published_version: self.after.published.as_ref().map(|(_, version)| *version),
+            deployment: self.after.deployment.clone(),
+            execution_status: self.execution.status.clone(),
+            states: self.execution.states.clone(),
+            seconds: (self.execution.seconds * 1000.0).round() / 1000.0,
+            error: self.execution.error.clone(),
+        }
+    }
+
+    /// What a person reads.
+    pub fn lines(&self) -> Vec<String> {
+        let row = |name: &str, text: String| format!("  {name:<14}{text}");
+        let mut lines = vec![];
+        let limit = self.execution.evaluated.as_ref().map_or(0, |evaluated| evaluated.observed.limit);
+        lines.push(match &self.execution.counted {
+            Some(counted) => row(
+                "files",
+                format!(
+                    "{}{} in {} directories, {} the threshold of {} (counted in {:.2} s)",
+                    if counted.complete { "" } else { "at least " },
+                    grouped(counted.files),
+                    grouped(counted.directories),
+                    if counted.files > limit { "over" } else { "not over" },
+                    grouped(limit),
+                    counted.seconds
+                ),
+            ),
+            None => row("files", "not counted".to_owned()),
+        });
+        if let Some(counted) = self.execution.counted.as_ref().filter(|counted| !counted.complete) {
+            lines
+                .push(row("unreadable", format!("{}, the first: {}", counted.errors, counted.first_errors.join("; "))));
+        }
+        let (decision, reason) = self.decision();
+        lines.push(row("decision", if reason.is_empty() { decision } else { format!("{decision}: {reason}") }));
+        lines.push(row("targets", format!("{} before, {} after", self.before.targets.len(), self.after.targets.len())));
+        for target in &self.after.targets {
+            let new = if self.before.targets.iter().any(|old| old.id == target.id) { "" } else { "  new" };
+            let ip = target.ip.map_or_else(|| "no address".to_owned(), |ip| ip.to_string());
+            lines.push(row("", format!("{}  {ip:<12}  {}{new}", target.zone_name, target.id)));
+        }
+        if let Some((text, version)) = &self.after.published {
+            lines.push(row(
+                "published",
+                match self.after.published == self.before.published {
+                    true => format!("version {version}, unchanged"),
+                    false => format!("version {version}, new: {text}"),
+                },
+            ));
+        }
+        let changed = if self.after.deployment == self.before.deployment { "unchanged" } else { "new" };
+        lines.push(row("deployment", format!("{}, {changed}", self.after.deployment)));
+        let error = self.execution.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        lines.push(row(
+            "execution",
+            format!(
+                "{}{error} in {:.1} s: {}",
+                self.execution.status,
+                self.execution.seconds,
+                self.execution.states.join(" → ")
+            ),
+        ));
+        lines.extend(self.execution.cause.iter().map(|cause| row("cause", cause.clone())));
+        lines
+    }
+
+    /// What is not as it should be. Worked out from the world and from what was asked, by other means
+    /// than the functions'.
+    pub fn surprises(&self, spec: &Spec, threshold: u64, files: Option<u64>) -> Vec<String> {
+        let mut surprises = vec![];
+        let mut expect = |what: &str, expected: String, found: String| {
+            if expected != found {
+                surprises.push(format!("{what}: expected {expected}, found {found}"));
+            }
+        };
+        expect("the execution", "SUCCEEDED".to_owned(), self.execution.status.clone());
+        let counted = self.execution.counted.as_ref();
+        if let Some(files) = files {
+            expect("the count", files.to_string(), counted.map_or(0, |counted| counted.files).to_string());
+        }
+        let over = counted.is_some_and(|counted| counted.files > threshold);
+        let complete = counted.is_some_and(|counted| counted.complete);
+        let free = self.before.targets.len() < spec.zones;
+        let expected = match (over, complete, free) {
+            (true, _, true) => "create",
+            (true, _, false) => "no_available_subnet",
+            (false, true, _) => "below_threshold",
+            (false, false, _) => "count_unknown",
+        };
+        expect("the decision", expected.to_owned(), self.word());
+        if expected == "create" {
+            expect("targets", (self.before.targets.len() + 1).to_string(), self.after.targets.len().to_string());
+            expect(
+                "a new deployment",
+                "true".to_owned(),
+                (self.after.deployment != self.before.deployment).to_string(),
+            );
+        } else {
+            expect("nothing changed", "true".to_owned(), (self.after == self.before).to_string());
+        }
+        expect("the published list", self.after.ids().join(" "), self.after.published_ids().join(" "));
+        let version = self.after.published.as_ref().map(|(_, version)| *version);
+        expect("the version deployed", format!("{version:?}"), format!("{:?}", self.after.deployed));
+        surprises
+    }
+}
+
+/// `150000` as `150,000`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (150_000, "150,000"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(super::grouped(number), text);
+        }
+    }
+}

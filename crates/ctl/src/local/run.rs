@@ -1,0 +1,191 @@
+//! `efs-autoscale local run`: one cycle on a real directory, and a second one on what the first changed.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, value_parser};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    Spec, Tools, World, execution, files,
+    report::{Cycle, Picture},
+    screen::Screen,
+};
+
+/// Exit status of a run that did not end as expected.
+const UNEXPECTED: u8 = 1;
+/// Exit status of a run that could not be made.
+const FAILED: u8 = 2;
+/// Exit status of a run that somebody ended.
+const INTERRUPTED: u8 = 130;
+
+/// Counts a real directory, decides, adds a mount target to an emulated file system when there are too
+/// many files, publishes the list, redeploys the service; then does it again and shows that the new
+/// world needs nothing, or the next step.
+///
+/// Exit status: 0 when both cycles ended as expected, 1 when one did not, 2 when the run could not be
+/// made, 130 when it was interrupted.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The directory to count; it is never written to [default: a fresh one, removed afterwards]
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "files")]
+    dir: Option<PathBuf>,
+    /// How many files to make in a fresh directory
+    #[arg(long, value_name = "NUMBER", default_value = "150000", value_parser = value_parser!(u64).range(0..=20_000_000))]
+    files: u64,
+    /// More files than this are too many
+    #[arg(long, value_name = "FILES", default_value = "100000")]
+    threshold: u64,
+    /// Availability Zones with a subnet each; the file system has targets in two of them
+    #[arg(long, value_name = "NUMBER", default_value = "3", value_parser = value_parser!(u8).range(2..=6))]
+    zones: u8,
+    /// How long a new mount target is `creating`
+    #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = value_parser!(u64).range(0..=600))]
+    delay: u64,
+    /// One JSON object on stdout, and progress on stderr
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    tools: Tools,
+}
+
+/// Runs, and leaves nothing behind, however it ends.
+pub async fn run(options: Options) -> ExitCode {
+    let screen = Screen::new(options.json);
+    // Whichever ends first drops the other, and with it the world and all its processes.
+    let code = tokio::select! {
+        outcome = cycles(&options, &screen) => match outcome {
+            Ok(true) => 0,
+            Ok(false) => UNEXPECTED,
+            Err(why) => {
+                screen.rest();
+                eprintln!("efs-autoscale: {why:#}");
+                FAILED
+            }
+        },
+        signal = interruption() => {
+            screen.rest();
+            eprintln!("efs-autoscale: {signal}; everything that was started is ended");
+            INTERRUPTED
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// Waits until somebody wants this to end.
+async fn interruption() -> &'static str {
+    let (Ok(mut terminate), Ok(mut hang_up)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => "interrupted",
+        _ = terminate.recv() => "terminated",
+        _ = hang_up.recv() => "hung up",
+    }
+}
+
+/// # Errors
+/// What kept a cycle from being run. `Ok(false)`: a cycle did not end as expected.
+async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
+    options.tools.check()?;
+    let (directory, made) = directory(options, screen).await?;
+    let files = made.as_ref().map(|_| options.files);
+    let spec = Spec {
+        directory,
+        zones: options.zones.into(),
+        mount_targets: 2,
+        creation: Duration::from_secs(options.delay),
+        poll_interval: 2,
+        poll_timeout: options.delay + 60,
+        variables: vec![("FILE_COUNT_THRESHOLD".to_owned(), options.threshold.to_string())],
+    };
+    let world = World::create(&options.tools, &spec, |step| screen.doing(step)).await?;
+
+    screen.line("\nFirst execution");
+    let first = cycle(&world, &spec, screen).await?;
+    screen.line("\nSecond execution, in the world that the first has left");
+    let second = cycle(&world, &spec, screen).await?;
+    screen.rest();
+
+    let titled = |name: &'static str, cycle: &Cycle| {
+        cycle.surprises(&spec, options.threshold, files).into_iter().map(move |surprise| format!("{name}: {surprise}"))
+    };
+    let surprises: Vec<_> = titled("first execution", &first).chain(titled("second execution", &second)).collect();
+    screen.line("");
+    for surprise in &surprises {
+        screen.line(&format!("NOT AS EXPECTED  {surprise}"));
+    }
+    let mut result = serde_json::to_value(first.summary())?;
+    result["next"] = serde_json::to_value(second.summary())?;
+    result["as_expected"] = json!(surprises.is_empty());
+    println!("{}{result}", if options.json { "" } else { "result: " });
+    Ok(surprises.is_empty())
+}
+
+/// The directory to count; with what removes it when it is ours.
+async fn directory(options: &Options, screen: &Screen) -> Result<(PathBuf, Option<TempDir>)> {
+    if let Some(directory) = &options.dir {
+        let absolute = directory.canonicalize().with_context(|| format!("--dir {}", directory.display()))?;
+        ensure!(absolute.is_dir(), "--dir {}: not a directory", directory.display());
+        return Ok((absolute, None));
+    }
+    screen.doing(&format!("making {} files", options.files));
+    let (wanted, stop) = (options.files, Arc::new(AtomicBool::new(false)));
+    let _stop_when_dropped = SetWhenDropped(Arc::clone(&stop));
+    let (sender, mut so_far) = tokio::sync::watch::channel(0);
+    let making = tokio::task::spawn_blocking(move || {
+        files::make(wanted, |files| {
+            sender.send_replace(files);
+            !stop.load(Ordering::Relaxed)
+        })
+    });
+    while so_far.changed().await.is_ok() {
+        screen.detail(format!("making files: {} of {wanted}", *so_far.borrow_and_update()));
+    }
+    let made = making.await??;
+    Ok((made.path().canonicalize()?, Some(made)))
+}
+
+/// Tells a blocking thread that nobody waits for it any more.
+struct SetWhenDropped(Arc<AtomicBool>);
+
+impl Drop for SetWhenDropped {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn cycle(world: &World, spec: &Spec, screen: &Screen) -> Result<Cycle> {
+    let before = Picture::of(world).await?;
+    screen.doing("starting");
+    let mut waiting = false;
+    let execution = execution::run(world, &json!({}), |state| {
+        let waits = matches!(state, "WaitForTarget" | "PollAvailable" | "TargetReady");
+        if waits && waiting {
+            return;
+        }
+        screen.event(state);
+        match waits {
+            true => screen.waiting("the new target is creating", spec.creation),
+            false => screen.detail(state.to_owned()),
+        }
+        waiting = waits;
+    })
+    .await?;
+    screen.event(&execution.status);
+    let cycle = Cycle { before, execution, after: Picture::of(world).await? };
+    for line in cycle.lines() {
+        screen.line(&line);
+    }
+    Ok(cycle)
+}

@@ -1,0 +1,33 @@
+//! The program `efs-autoscale`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ctl::local;
+
+/// Looks after the EFS mount target autoscaler.
+#[derive(Parser)]
+#[command(name = "efs-autoscale", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The system on this machine: no AWS account, no Docker, nothing but loopback
+    #[command(subcommand)]
+    Local(Local),
+}
+
+#[derive(Subcommand)]
+enum Local {
+    /// Run one cycle on a real directory, and a second one on what the first has changed
+    Run(local::Options),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Cli { command: Command::Local(Local::Run(options)) } = Cli::parse();
+    local::run(options).await
+}

@@ -1,0 +1,253 @@
+//! Typed configuration out of named strings. Where the strings come from is the caller's affair; each
+//! function reads what it needs, once, before its first request, and a bad value names its variable.
+
+use std::{path::PathBuf, str::FromStr};
+
+use crate::{
+    ledger,
+    model::{FileSystemId, ParameterName, SecurityGroupId, SubnetId, VpcId},
+    policy::{Policy, ScalingRule},
+};
+
+/// Where named strings come from.
+pub trait Variables {
+    /// The value, or `None` when it is not set. Not UTF-8 counts as the empty string.
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+impl<F: Fn(&str) -> Option<String>> Variables for F {
+    fn get(&self, name: &str) -> Option<String> {
+        self(name)
+    }
+}
+
+/// A variable that is missing or bad. Ends a function's init.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{name} is missing: expected {expected}")]
+    Missing { name: &'static str, expected: &'static str },
+    #[error("{name} is {value:?}: expected {expected}")]
+    Bad { name: &'static str, value: String, expected: &'static str },
+}
+
+/// The code under which a [`ConfigError`] leaves the process.
+pub const INVALID_CONFIGURATION: &str = "InvalidConfiguration";
+
+/// A standard parameter name holds 1,011 bytes, of which the ledger's names need their share.
+const MAX_PARAMETER_NAME: usize = 900;
+
+/// `prefix-` and 8 to 40 hexadecimal digits.
+fn is_id(value: &str, prefix: &str) -> bool {
+    value
+        .strip_prefix(prefix)
+        .is_some_and(|digits| (8..=40).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+fn required<T>(
+    variables: &impl Variables,
+    name: &'static str,
+    expected: &'static str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<T, ConfigError> {
+    match variables.get(name).filter(|value| !value.is_empty()) {
+        None => Err(ConfigError::Missing { name, expected }),
+        Some(value) => read(&value).ok_or(ConfigError::Bad { name, value, expected }),
+    }
+}
+
+fn optional<T>(
+    variables: &impl Variables,
+    name: &'static str,
+    expected: &'static str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, ConfigError> {
+    match required(variables, name, expected, read) {
+        Err(ConfigError::Missing { .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn number<T: FromStr>(value: &str) -> Option<T> {
+    value.parse().ok()
+}
+
+/// Comma-separated; each element read by `one`, `range` of them.
+fn list<T>(value: &str, range: std::ops::RangeInclusive<usize>, one: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    let elements: Option<Vec<T>> = value.split(',').map(|element| one(element.trim())).collect();
+    elements.filter(|elements| range.contains(&elements.len()))
+}
+
+pub fn file_system_id(v: &impl Variables) -> Result<FileSystemId, ConfigError> {
+    required(v, "EFS_FILE_SYSTEM_ID", "the id of an EFS file system, such as fs-0123456789abcdef0", |value| {
+        is_id(value, "fs-").then(|| FileSystemId::new(value))
+    })
+}
+
+pub fn target_directory(v: &impl Variables) -> Result<PathBuf, ConfigError> {
+    optional(v, "TARGET_DIRECTORY", "the absolute path of the directory to count, such as /mnt/data", |value| {
+        Some(PathBuf::from(value)).filter(|path| path.is_absolute())
+    })
+    .map(|path| path.unwrap_or_else(|| PathBuf::from("/data")))
+}
+
+pub fn vpc_id(v: &impl Variables) -> Result<VpcId, ConfigError> {
+    required(v, "VPC_ID", "the id of a VPC, such as vpc-0123456789abcdef0", |value| {
+        is_id(value, "vpc-").then(|| VpcId::new(value))
+    })
+}
+
+/// The subnets to choose from; empty: all of the VPC.
+pub fn subnet_ids(v: &impl Variables) -> Result<Vec<SubnetId>, ConfigError> {
+    optional(v, "SUBNET_IDS", "1 to 200 subnet ids, separated by commas", |value| {
+        list(value, 1..=200, |id| is_id(id, "subnet-").then(|| SubnetId::new(id)))
+    })
+    .map(Option::unwrap_or_default)
+}
+
+pub fn security_group_ids(v: &impl Variables) -> Result<Vec<SecurityGroupId>, ConfigError> {
+    required(v, "SECURITY_GROUP_IDS", "1 to 5 security group ids, separated by commas", |value| {
+        list(value, 1..=5, |id| is_id(id, "sg-").then(|| SecurityGroupId::new(id)))
+    })
+}
+
+pub fn parameter_name(v: &impl Variables) -> Result<ParameterName, ConfigError> {
+    optional(
+        v,
+        "SSM_PARAMETER_NAME",
+        "the full name of a parameter: it begins with / and holds letters, digits and . - _ / only",
+        |value| {
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_/".contains(&b);
+            (value.starts_with('/')
+                && !value.ends_with('/')
+                && !value.contains("//")
+                && value.len() <= MAX_PARAMETER_NAME
+                && value.bytes().all(allowed))
+            .then(|| ParameterName::new(value))
+        },
+    )
+    .map(|name| name.unwrap_or_else(|| ParameterName::new("/efs-mount-autoscaling/mount-targets")))
+}
+
+/// How the published parameter is kept.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ParameterType {
+    #[default]
+    String,
+    SecureString,
+}
+
+pub fn parameter_type(v: &impl Variables) -> Result<ParameterType, ConfigError> {
+    optional(v, "SSM_PARAMETER_TYPE", "String or SecureString", |value| match value {
+        "String" => Some(ParameterType::String),
+        "SecureString" => Some(ParameterType::SecureString),
+        _ => None,
+    })
+    .map(Option::unwrap_or_default)
+}
+
+/// Which service to redeploy.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServiceName {
+    pub cluster: String,
+    pub service: String,
+}
+
+pub fn service_name(v: &impl Variables) -> Result<ServiceName, ConfigError> {
+    // A name or a full ARN; ECS takes both.
+    let name = |value: &str| (value.len() <= 1024 && !value.contains(char::is_whitespace)).then(|| value.to_owned());
+    Ok(ServiceName {
+        cluster: required(v, "ECS_CLUSTER_NAME", "the name or ARN of an ECS cluster", name)?,
+        service: required(v, "ECS_SERVICE_NAME", "the name or ARN of an ECS service", name)?,
+    })
+}
+
+pub fn policy(v: &impl Variables) -> Result<Policy, ConfigError> {
+    let default = Policy::default();
+    Ok(Policy {
+        threshold: optional(v, "FILE_COUNT_THRESHOLD", "a whole number of files, 0 or more", number)?
+            .unwrap_or(default.threshold),
+        rule: optional(v, "SCALING_RULE", "threshold or per-target", |value| match value {
+            "threshold" => Some(ScalingRule::Threshold),
+            "per-target" => Some(ScalingRule::PerTarget),
+            _ => None,
+        })?
+        .unwrap_or(default.rule),
+        initial_mount_targets: optional(v, "INITIAL_MOUNT_TARGETS", "a whole number of targets, 0 or more", number)?
+            .unwrap_or(default.initial_mount_targets),
+        cooldown_seconds: optional(v, "COOLDOWN_SECONDS", "a whole number of seconds, 0 or more", number)?
+            .unwrap_or(default.cooldown_seconds),
+        max_mount_targets: optional(v, "MAX_MOUNT_TARGETS", "a whole number of targets, 1 or more", |value| {
+            number(value).filter(|&max: &u32| max > 0)
+        })?,
+    })
+}
+
+/// The names of everything that is kept in Systems Manager, all below the published parameter's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ParameterNames {
+    pub published: ParameterName,
+    pub deployed: ParameterName,
+}
+
+pub fn parameter_names(v: &impl Variables) -> Result<ParameterNames, ConfigError> {
+    let published = parameter_name(v)?;
+    Ok(ParameterNames { deployed: ledger::deployed_name(&published), published })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &'static str, value: &'static str) -> impl Variables {
+        move |asked: &str| (asked == name).then(|| value.to_owned())
+    }
+
+    const NOTHING: fn(&str) -> Option<String> = |_| None;
+
+    #[test]
+    fn the_defaults_are_the_seeds() {
+        let policy = policy(&NOTHING).unwrap();
+        assert_eq!(policy.threshold, 100_000);
+        assert_eq!(policy.initial_mount_targets, 2);
+        assert_eq!(target_directory(&NOTHING).unwrap(), PathBuf::from("/data"));
+        assert_eq!(parameter_name(&NOTHING).unwrap().as_str(), "/efs-mount-autoscaling/mount-targets");
+        assert_eq!(parameter_type(&NOTHING).unwrap(), ParameterType::String);
+        assert!(subnet_ids(&NOTHING).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_missing_or_bad_variable_is_named_with_what_was_expected() {
+        let missing = file_system_id(&NOTHING).unwrap_err().to_string();
+        assert_eq!(
+            missing,
+            "EFS_FILE_SYSTEM_ID is missing: expected the id of an EFS file system, such as fs-0123456789abcdef0"
+        );
+        assert!(matches!(vpc_id(&one("VPC_ID", "")), Err(ConfigError::Missing { .. })));
+        let bad = policy(&one("FILE_COUNT_THRESHOLD", "-1")).unwrap_err().to_string();
+        assert_eq!(bad, "FILE_COUNT_THRESHOLD is \"-1\": expected a whole number of files, 0 or more");
+    }
+
+    #[test]
+    fn every_value_has_a_bound() {
+        for (name, value) in [
+            ("FILE_COUNT_THRESHOLD", "18446744073709551616"),
+            ("MAX_MOUNT_TARGETS", "0"),
+            ("SCALING_RULE", "sometimes"),
+            ("COOLDOWN_SECONDS", "1.5"),
+            ("INITIAL_MOUNT_TARGETS", "two"),
+        ] {
+            assert!(policy(&one(name, value)).is_err(), "{name}={value}");
+        }
+        assert!(file_system_id(&one("EFS_FILE_SYSTEM_ID", "fs-12")).is_err());
+        assert!(file_system_id(&one("EFS_FILE_SYSTEM_ID", "vpc-0123456789abcdef0")).is_err());
+        assert!(target_directory(&one("TARGET_DIRECTORY", "data")).is_err());
+        assert!(parameter_name(&one("SSM_PARAMETER_NAME", "mount-targets")).is_err());
+        assert!(parameter_name(&one("SSM_PARAMETER_NAME", "/a b")).is_err());
+        assert!(parameter_type(&one("SSM_PARAMETER_TYPE", "StringList")).is_err());
+        assert!(service_name(&one("ECS_CLUSTER_NAME", "a b")).is_err());
+        let six = "sg-00000001,sg-00000002,sg-00000003,sg-00000004,sg-00000005,sg-00000006";
+        assert!(security_group_ids(&one("SECURITY_GROUP_IDS", six)).is_err());
+        assert_eq!(security_group_ids(&one("SECURITY_GROUP_IDS", "sg-00000001, sg-00000002")).unwrap().len(), 2);
+        assert!(subnet_ids(&one("SUBNET_IDS", "subnet-00000001,,")).is_err());
+    }
+}

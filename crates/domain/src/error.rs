@@ -1,0 +1,291 @@
+//! What can go wrong, in codes that leave the process: each code arrives as Lambda's `errorType`, is
+//! matched by the state machine's `ErrorEquals`, and is a contract. `statemachine/README.md` lists them.
+
+use std::{fmt, io, path::PathBuf};
+
+use crate::model::{LifeCycle, MountTargetId};
+
+/// What the state machine does about an error.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Tried again, with backoff and full jitter.
+    Retry,
+    /// `Evaluate` chooses again without this subnet, or without this zone.
+    NextSubnet,
+    /// Ends the execution in `Failed`.
+    Stop,
+}
+
+/// Every code that a function can answer with.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Code {
+    InvalidInput,
+    TargetDirectoryUnreadable,
+    AwsThrottled,
+    AwsUnavailable,
+    AwsRefused,
+    FileSystemNotFound,
+    NoAvailableTargets,
+    SubnetRefused,
+    ZoneRefused,
+    TargetInAnotherVpc,
+    TargetNotFound,
+    TargetFailed,
+    TargetNotVisible,
+    ParameterTooLarge,
+    ParameterTypeMismatch,
+}
+
+impl Code {
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::AwsThrottled | Self::AwsUnavailable | Self::TargetNotVisible => Kind::Retry,
+            Self::SubnetRefused | Self::ZoneRefused => Kind::NextSubnet,
+            _ => Kind::Stop,
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// An error that has a code.
+pub trait Coded: std::error::Error + 'static {
+    /// Every code that this operation can answer with.
+    const CODES: &'static [Code];
+
+    fn code(&self) -> Code;
+
+    /// An input that is not what the operation takes.
+    fn invalid_input(why: InvalidInput) -> Self;
+}
+
+/// Ties each variant to its code, and with it the list of codes to the variants.
+macro_rules! codes {
+    ($error:ident { $($pattern:pat => $code:ident,)+ }) => {
+        impl Coded for $error {
+            const CODES: &'static [Code] = &[$(Code::$code),+];
+
+            fn code(&self) -> Code {
+                use $error::*;
+                match self { $($pattern => Code::$code),+ }
+            }
+
+            fn invalid_input(why: InvalidInput) -> Self {
+                Self::InvalidInput(why)
+            }
+        }
+    };
+}
+
+/// An input that the operation does not take: which field, what was wrong, what is expected.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidInput(pub String);
+
+/// What AWS answered when it did not do what was asked.
+#[derive(Debug)]
+pub struct AwsFault {
+    /// The call, such as `efs:CreateMountTarget`.
+    pub operation: &'static str,
+    /// AWS's own code, such as `AccessDeniedException`, or what the connection did.
+    pub code: String,
+    pub message: String,
+    pub request_id: Option<String>,
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl fmt::Display for AwsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.operation, self.code, self.message)?;
+        match &self.request_id {
+            Some(id) => write!(f, " (request id {id})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for AwsFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source.as_ref() as _)
+    }
+}
+
+/// A call that AWS did not carry out, by what the caller does about it.
+#[derive(Debug, thiserror::Error)]
+pub enum AwsError {
+    /// Too many calls: later, and less often.
+    #[error(transparent)]
+    Throttled(AwsFault),
+    /// AWS or the way to it is out of order: later.
+    #[error(transparent)]
+    Unavailable(AwsFault),
+    /// AWS will answer the same again.
+    #[error(transparent)]
+    Refused(AwsFault),
+}
+
+/// What `efs:CreateMountTarget` can answer that its caller acts on.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateFailure {
+    /// There is a target in this zone already.
+    #[error(transparent)]
+    Conflict(AwsFault),
+    /// Not in this subnet: no free address, or no such subnet.
+    #[error(transparent)]
+    Subnet(AwsFault),
+    /// Not in this zone at all.
+    #[error(transparent)]
+    Zone(AwsFault),
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+}
+
+/// What `ssm:PutParameter` can answer that its caller acts on.
+#[derive(Debug, thiserror::Error)]
+pub enum PutFailure {
+    /// It exists, and the caller asked not to overwrite.
+    #[error(transparent)]
+    Exists(AwsFault),
+    /// It exists with another type, and Systems Manager never changes one.
+    #[error(transparent)]
+    TypeMismatch(AwsFault),
+    /// The value does not fit into a standard parameter.
+    #[error(transparent)]
+    TooLarge(AwsFault),
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+}
+
+/// What `ecs:UpdateService` can answer that its caller acts on.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateFailure {
+    /// Too many deployments are under way.
+    #[error(transparent)]
+    Busy(AwsFault),
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CountError {
+    #[error(transparent)]
+    InvalidInput(InvalidInput),
+    #[error("TARGET_DIRECTORY {path} cannot be read: {source}", path = path.display())]
+    TargetDirectoryUnreadable { path: PathBuf, source: io::Error },
+}
+
+codes!(CountError {
+    InvalidInput(_) => InvalidInput,
+    TargetDirectoryUnreadable { .. } => TargetDirectoryUnreadable,
+});
+
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    #[error(transparent)]
+    InvalidInput(InvalidInput),
+    #[error("EFS_FILE_SYSTEM_ID {0} does not exist in this account and region")]
+    FileSystemNotFound(crate::model::FileSystemId),
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+}
+
+codes!(EvaluateError {
+    InvalidInput(_) => InvalidInput,
+    FileSystemNotFound(_) => FileSystemNotFound,
+    Aws(AwsError::Throttled(_)) => AwsThrottled,
+    Aws(AwsError::Unavailable(_)) => AwsUnavailable,
+    Aws(AwsError::Refused(_)) => AwsRefused,
+});
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateTargetError {
+    #[error(transparent)]
+    InvalidInput(InvalidInput),
+    #[error(transparent)]
+    SubnetRefused(AwsFault),
+    #[error(transparent)]
+    ZoneRefused(AwsFault),
+    #[error("the file system's targets are in another VPC than the subnet: {0}")]
+    TargetInAnotherVpc(AwsFault),
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+}
+
+codes!(CreateTargetError {
+    InvalidInput(_) => InvalidInput,
+    SubnetRefused(_) => SubnetRefused,
+    ZoneRefused(_) => ZoneRefused,
+    TargetInAnotherVpc(_) => TargetInAnotherVpc,
+    Aws(AwsError::Throttled(_)) => AwsThrottled,
+    Aws(AwsError::Unavailable(_)) => AwsUnavailable,
+    Aws(AwsError::Refused(_)) => AwsRefused,
+});
+
+#[derive(Debug, thiserror::Error)]
+pub enum PollAvailableError {
+    #[error(transparent)]
+    InvalidInput(InvalidInput),
+    #[error("EFS does not know the mount target {0} (any more)")]
+    TargetNotFound(MountTargetId),
+    #[error("the mount target {id} is {state} and will not become available")]
+    TargetFailed { id: MountTargetId, state: LifeCycle },
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+}
+
+codes!(PollAvailableError {
+    InvalidInput(_) => InvalidInput,
+    TargetNotFound(_) => TargetNotFound,
+    TargetFailed { .. } => TargetFailed,
+    Aws(AwsError::Throttled(_)) => AwsThrottled,
+    Aws(AwsError::Unavailable(_)) => AwsUnavailable,
+    Aws(AwsError::Refused(_)) => AwsRefused,
+});
+
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error(transparent)]
+    InvalidInput(InvalidInput),
+    #[error("no mount target of the file system can be published; the published list is left as it is")]
+    NoAvailableTargets,
+    #[error("EFS does not show the mount target {0} as available yet")]
+    TargetNotVisible(MountTargetId),
+    #[error("the list of {targets} mount targets takes {bytes} bytes, and a standard parameter holds {limit}", limit = crate::published::PARAMETER_LIMIT)]
+    ParameterTooLarge { targets: usize, bytes: usize },
+    #[error(
+        "the parameter exists with another type than SSM_PARAMETER_TYPE asks for, and the type of a parameter cannot be changed; delete the parameter, and the next execution writes it anew: {0}"
+    )]
+    ParameterTypeMismatch(AwsFault),
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+}
+
+codes!(PublishError {
+    InvalidInput(_) => InvalidInput,
+    NoAvailableTargets => NoAvailableTargets,
+    TargetNotVisible(_) => TargetNotVisible,
+    ParameterTooLarge { .. } => ParameterTooLarge,
+    ParameterTypeMismatch(_) => ParameterTypeMismatch,
+    Aws(AwsError::Throttled(_)) => AwsThrottled,
+    Aws(AwsError::Unavailable(_)) => AwsUnavailable,
+    Aws(AwsError::Refused(_)) => AwsRefused,
+});
+
+#[derive(Debug, thiserror::Error)]
+pub enum RedeployError {
+    #[error(transparent)]
+    InvalidInput(InvalidInput),
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+}
+
+codes!(RedeployError {
+    InvalidInput(_) => InvalidInput,
+    Aws(AwsError::Throttled(_)) => AwsThrottled,
+    Aws(AwsError::Unavailable(_)) => AwsUnavailable,
+    Aws(AwsError::Refused(_)) => AwsRefused,
+});

@@ -1,0 +1,64 @@
+//! The ledger: the few facts that neither EFS nor ECS keeps, one small parameter each, below the
+//! published one. One parameter per fact, so that overlapping executions never overwrite each other's.
+//!
+//! - `{parameter}/created/{zone-id}` — [`Created`]: which target this system made in that zone.
+//! - `{parameter}/deployed` — [`Deployed`]: which published version the service was last redeployed for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{FileSystemId, MountTargetId, ParameterName, SubnetId, ZoneId};
+
+/// Written by `create-target`: the intent before the call, the target and its time after it. A refused
+/// call withdraws its intent. Only targets that are named here were made by this system.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Created {
+    pub file_system_id: FileSystemId,
+    pub subnet_id: SubnetId,
+    /// The execution that did it, for the person who reads this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<String>,
+    /// Seconds since 1970: when the call was about to be made.
+    pub intended_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_target_id: Option<MountTargetId>,
+    /// Seconds since 1970: when EFS had accepted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<u64>,
+}
+
+impl Created {
+    /// The time that the cooldown counts from. An intent without an outcome counts too: its call may
+    /// have reached EFS.
+    pub fn at(&self) -> u64 {
+        self.created_at.unwrap_or(self.intended_at)
+    }
+}
+
+/// Written by `redeploy` after `UpdateService`. A crash between the two costs one deployment more.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Deployed {
+    /// The version of the published parameter that the deployment's tasks find at least.
+    pub version: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_id: Option<String>,
+}
+
+pub fn created_name(published: &ParameterName, zone: &ZoneId) -> ParameterName {
+    ParameterName::new(format!("{published}/created/{zone}"))
+}
+
+pub fn deployed_name(published: &ParameterName) -> ParameterName {
+    ParameterName::new(format!("{published}/deployed"))
+}
+
+/// Reads one fact. Nothing is refused for a damaged one: an unreadable `deployed` costs one deployment,
+/// an unreadable `created` costs a cooldown and the ownership of one target.
+pub fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
+    serde_json::from_str(text).ok()
+}
+
+/// The text of one fact.
+pub fn write<T: Serialize>(fact: &T) -> String {
+    // Names and numbers in a struct: there is nothing here that serde_json can refuse.
+    serde_json::to_string(fact).unwrap_or_default()
+}

@@ -1,0 +1,279 @@
+//! What the states of the machine say to each other: the input and the output of every function.
+//! All inputs refuse fields that they do not know, so that a misspelt one never passes in silence.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    error::InvalidInput,
+    model::{LifeCycle, MountTargetId, SubnetId, ZoneId, ZoneName},
+    policy::{Decision, Excluded, Warning},
+    published::PublishedTarget,
+};
+
+/// What a person or a schedule starts an execution with.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Start {
+    /// Decide, say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// Files; instead of `FILE_COUNT_THRESHOLD`, for this execution.
+    pub threshold: Option<u64>,
+}
+
+impl Start {
+    /// Reads the input of an execution: an object with `dry_run`, `threshold` and `Comment` (which the
+    /// console fills in, and which is ignored). A schedule's envelope counts as `{}`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`] names the field and what was expected.
+    pub fn parse(input: &Value) -> Result<Self, InvalidInput> {
+        let Value::Object(fields) = input else {
+            return Err(InvalidInput(format!("the input is {}: expected an object, such as {{}}", kind_of(input))));
+        };
+        let mut start = Self::default();
+        if fields.contains_key("source") && fields.contains_key("detail-type") {
+            return Ok(start);
+        }
+        for (field, value) in fields {
+            match field.as_str() {
+                "Comment" => {}
+                "dry_run" => {
+                    start.dry_run = value.as_bool().ok_or_else(|| {
+                        InvalidInput(format!("`dry_run` is {}: expected true or false", short(value)))
+                    })?;
+                }
+                "threshold" => {
+                    start.threshold = Some(value.as_u64().ok_or_else(|| {
+                        InvalidInput(format!(
+                            "`threshold` is {}: expected a whole number of files, 0 or more",
+                            short(value)
+                        ))
+                    })?);
+                }
+                _ => {
+                    let field = short(&Value::String(field.clone()));
+                    return Err(InvalidInput(format!(
+                        "the field {field} is unknown: expected `dry_run` (true or false), `threshold` (a whole number) or `Comment`"
+                    )));
+                }
+            }
+        }
+        Ok(start)
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A value as it stands in a message: never long, whatever somebody sent.
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 60 { text } else { text.chars().take(60).chain(['…']).collect() }
+}
+
+/// A field that may be left out: `{}` in a function's own test console means an empty start.
+fn empty_object() -> Value {
+    Value::Object(serde_json::Map::new())
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountInput {
+    /// The input of the execution as it came; checked here, before anything is touched.
+    #[serde(default = "empty_object")]
+    pub start: Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CountOutput {
+    /// Regular files, by name; at least this many when not `complete`.
+    pub files: u64,
+    pub directories: u64,
+    pub complete: bool,
+    /// What could not be read.
+    pub errors: u64,
+    /// The first of them, escaped: `path: why`.
+    pub first_errors: Vec<String>,
+    pub seconds: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateInput {
+    #[serde(default = "empty_object")]
+    pub start: Value,
+    /// `null` when the count failed.
+    #[serde(default)]
+    pub counted: Option<CountOutput>,
+    #[serde(default)]
+    pub excluded: Excluded,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluateOutput {
+    pub decision: Decision,
+    /// When set, the execution ends here.
+    pub dry_run: bool,
+    pub warnings: Vec<Warning>,
+    pub observed: Observed,
+}
+
+/// What the decision was made from, for whoever reads the execution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    pub files: Option<u64>,
+    pub complete: bool,
+    /// Files; the rule's limit for the targets that there are.
+    pub limit: u64,
+    /// `null` when the count cannot say.
+    pub over_limit: Option<bool>,
+    pub mount_targets: Vec<ObservedTarget>,
+    /// Ids of the targets that can be published now.
+    pub publishable: Vec<MountTargetId>,
+    /// Ids in the published list; `null` when there is none or it does not parse.
+    pub published: Option<Vec<MountTargetId>>,
+    pub published_version: Option<i64>,
+    pub deployed_version: Option<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObservedTarget {
+    pub mount_target_id: MountTargetId,
+    pub availability_zone: ZoneName,
+    pub zone_id: ZoneId,
+    pub state: LifeCycle,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateTargetInput {
+    pub subnet_id: SubnetId,
+    pub zone_id: ZoneId,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateTargetOutput {
+    pub mount_target_id: MountTargetId,
+    pub outcome: CreateOutcome,
+    /// Seconds since 1970 when EFS accepted it; `null` for one that was there already.
+    pub created_at: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CreateOutcome {
+    Created,
+    /// The zone had one already: an overlapping execution's, or an earlier try's.
+    Adopted,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PollAvailableInput {
+    pub mount_target_id: MountTargetId,
+    /// Seconds since 1970, when known: for the metric `CreateDuration`.
+    #[serde(default)]
+    pub created_at: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PollAvailableOutput {
+    pub mount_target_id: MountTargetId,
+    pub state: LifeCycle,
+    /// It is `available`, with the address that publishing needs.
+    pub available: bool,
+    /// Since EFS accepted it, when that time is known.
+    pub seconds_since_created: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishInput {
+    /// The target that the list must have: the one that was waited for.
+    #[serde(default)]
+    pub must_include: Option<MountTargetId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PublishOutput {
+    pub version: i64,
+    /// `false` when the list was published already.
+    pub changed: bool,
+    pub mount_targets: Vec<PublishedTarget>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedeployInput {
+    pub published_version: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RedeployOutput {
+    pub outcome: RedeployOutcome,
+    /// The published version that the deployment covers.
+    pub version: i64,
+    pub deployment_id: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedeployOutcome {
+    Started,
+    /// The service has been redeployed for this version already.
+    Covered,
+    /// Too many deployments are under way; the next execution tries again.
+    Deferred,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_start_is_an_object_with_known_fields() {
+        let plain = Start::default();
+        for (input, expected) in [
+            (json!({}), plain.clone()),
+            (json!({"Comment": "Insert your JSON here"}), plain.clone()),
+            (
+                json!({"version": "0", "source": "aws.scheduler", "detail-type": "Scheduled Event", "detail": {}}),
+                plain.clone(),
+            ),
+            (json!({"dry_run": true}), Start { dry_run: true, threshold: None }),
+            (json!({"threshold": 0, "dry_run": false}), Start { dry_run: false, threshold: Some(0) }),
+        ] {
+            assert_eq!(Start::parse(&input), Ok(expected), "{input}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_by_name() {
+        for (input, expected) in [
+            (json!([1]), "the input is an array: expected an object, such as {}"),
+            (json!("x"), "the input is a string"),
+            (json!(null), "the input is null"),
+            (json!({"dry-run": true}), "the field \"dry-run\" is unknown: expected `dry_run`"),
+            (json!({"dry_run": "yes"}), "`dry_run` is \"yes\": expected true or false"),
+            (json!({"threshold": -1}), "`threshold` is -1: expected a whole number of files, 0 or more"),
+            (json!({"threshold": 1.5}), "`threshold` is 1.5"),
+            (json!({"threshold": null}), "`threshold` is null"),
+            (json!({"source": "me", "threshold": "many"}), "the field \"source\" is unknown"),
+        ] {
+            let error = Start::parse(&input).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{input}: {error}");
+        }
+        let long = Start::parse(&json!({"x".repeat(10_000): 1})).unwrap_err().to_string();
+        assert!(long.len() < 300);
+    }
+}

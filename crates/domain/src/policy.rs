@@ -1,0 +1,320 @@
+//! The decision. [`decide`] looks at the world as it is, never at what an earlier execution meant to do:
+//! that is what makes the system safe to stop anywhere.
+
+use std::{cmp::Reverse, collections::BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{LifeCycle, MountTarget, MountTargetId, Service, Subnet, SubnetId, ZoneId},
+    published::{NotAList, PublishedList},
+};
+
+/// What the operator wants.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Policy {
+    /// Files; the limit is strict: exactly this many are not too many.
+    pub threshold: u64,
+    pub rule: ScalingRule,
+    /// How many targets the file system has before the system adds any; see [`ScalingRule::PerTarget`].
+    pub initial_mount_targets: u32,
+    /// No target is created sooner than this after the last one.
+    pub cooldown_seconds: u64,
+    /// `None`: as many as there are zones.
+    pub max_mount_targets: Option<u32>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            threshold: 100_000,
+            rule: ScalingRule::Threshold,
+            initial_mount_targets: 2,
+            cooldown_seconds: 0,
+            max_mount_targets: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScalingRule {
+    /// The seed's: over the threshold, add one; every tick, until the zones run out.
+    Threshold,
+    /// One target more for each further threshold's worth of files.
+    PerTarget,
+}
+
+impl Policy {
+    /// How many files are not too many for this many occupied zones.
+    pub fn limit(&self, occupied_zones: usize) -> u64 {
+        match self.rule {
+            ScalingRule::Threshold => self.threshold,
+            ScalingRule::PerTarget => {
+                let added = (occupied_zones as u64).saturating_sub(u64::from(self.initial_mount_targets));
+                self.threshold.saturating_mul(added.saturating_add(1))
+            }
+        }
+    }
+}
+
+/// Everything that a decision is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// Seconds since 1970.
+    pub now: u64,
+    /// `None` when the count failed.
+    pub count: Option<FileCount>,
+    /// The zone of a One Zone file system.
+    pub one_zone: Option<ZoneId>,
+    /// The file system's targets, in any order and any state.
+    pub targets: Vec<MountTarget>,
+    /// The subnets that may be chosen from, in any order.
+    pub subnets: Vec<Subnet>,
+    /// The published parameter; `None` when there is none.
+    pub published: Option<Published>,
+    /// The version that the service was last redeployed for, by the ledger.
+    pub deployed: Option<i64>,
+    /// When the system last created a target, or meant to, by the ledger. Seconds since 1970.
+    pub last_created: Option<u64>,
+    /// `None` when ECS knows no such service.
+    pub service: Option<Service>,
+    pub excluded: Excluded,
+}
+
+/// Regular files, by name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileCount {
+    pub files: u64,
+    /// When `false`, there are at least this many.
+    pub complete: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// Grows by one with each write.
+    pub version: i64,
+    pub list: Result<PublishedList, NotAList>,
+}
+
+/// What EFS has refused in this execution.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Excluded {
+    #[serde(default)]
+    pub subnets: BTreeSet<SubnetId>,
+    #[serde(default)]
+    pub zones: BTreeSet<ZoneId>,
+}
+
+/// The next step.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Decision {
+    /// The published list is not what can be published now.
+    Publish,
+    /// The service has not been redeployed for the published version.
+    Redeploy {
+        version: i64,
+    },
+    /// A target is on its way: wait for it.
+    Adopt {
+        mount_target_id: MountTargetId,
+    },
+    /// One target more, in this subnet.
+    Create {
+        subnet_id: SubnetId,
+        zone_id: ZoneId,
+    },
+    Nothing {
+        reason: Reason,
+    },
+    /// Nothing can be published and nothing is on its way: somebody has to look.
+    NoAvailableTargets,
+}
+
+/// Why nothing is to be done. A closed list.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The count failed, or it is incomplete and what was reached is not over the limit.
+    CountUnknown,
+    BelowThreshold,
+    /// A One Zone file system whose only zone has its target.
+    OneZone,
+    /// `MAX_MOUNT_TARGETS` is reached.
+    AtMaximum,
+    /// Every zone that has a subnet has a target.
+    NoAvailableSubnet,
+    /// EFS refused every subnet that was left.
+    AllSubnetsRefused,
+    CoolingDown,
+}
+
+impl Decision {
+    /// The reason, or the action: the word for a table, a log line, a metric.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Redeploy { .. } => "redeploy",
+            Self::Adopt { .. } => "adopt",
+            Self::Create { .. } => "create",
+            Self::NoAvailableTargets => "no_available_targets",
+            Self::Nothing { reason } => match reason {
+                Reason::CountUnknown => "count_unknown",
+                Reason::BelowThreshold => "below_threshold",
+                Reason::OneZone => "one_zone",
+                Reason::AtMaximum => "at_maximum",
+                Reason::NoAvailableSubnet => "no_available_subnet",
+                Reason::AllSubnetsRefused => "all_subnets_refused",
+                Reason::CoolingDown => "cooling_down",
+            },
+        }
+    }
+}
+
+impl Observation {
+    /// The zones that EFS would refuse a second target in.
+    pub fn occupied_zones(&self) -> BTreeSet<&ZoneId> {
+        self.targets.iter().filter(|t| t.occupies_its_zone()).map(|t| &t.zone).collect()
+    }
+
+    /// The list that should be published, `None` when it would be empty.
+    pub fn publishable(&self) -> Option<PublishedList> {
+        PublishedList::of(&self.targets, self.published_list())
+    }
+
+    /// The list that is published, `None` when there is none or it does not parse.
+    pub fn published_list(&self) -> Option<&PublishedList> {
+        self.published.as_ref()?.list.as_ref().ok()
+    }
+
+    /// Is the count over the rule's limit? `None` when the count cannot say.
+    ///
+    /// An incomplete count is a lower bound: over the limit is over the limit, anything else is unknown.
+    pub fn over_limit(&self, policy: &Policy) -> Option<bool> {
+        let count = self.count?;
+        let over = count.files > policy.limit(self.occupied_zones().len());
+        (over || count.complete).then_some(over)
+    }
+}
+
+/// Decides the next step. Repairs come first, so that they go on whatever else is in the way; a target
+/// on its way comes before a new one, so that there is never a second meanwhile.
+///
+/// The same world gives the same decision, whatever the order of its lists: overlapping executions need
+/// no lock, since they choose the same subnet and EFS lets one of them in.
+pub fn decide(world: &Observation, policy: &Policy) -> Decision {
+    let publishable = world.publishable();
+    if publishable.is_some() && publishable.as_ref() != world.published_list() {
+        return Decision::Publish;
+    }
+    if let Some(published) = &world.published
+        && published.list.is_ok()
+        && world.deployed != Some(published.version)
+    {
+        return Decision::Redeploy { version: published.version };
+    }
+    let on_its_way = world.targets.iter().filter(|t| t.state == LifeCycle::Creating).map(|t| &t.id).min();
+    if let Some(id) = on_its_way {
+        return Decision::Adopt { mount_target_id: id.clone() };
+    }
+    if publishable.is_none() {
+        return Decision::NoAvailableTargets;
+    }
+    scale(world, policy)
+}
+
+/// The part of the decision that adds a target: reasons that stay before reasons that pass.
+fn scale(world: &Observation, policy: &Policy) -> Decision {
+    let nothing = |reason| Decision::Nothing { reason };
+    match world.over_limit(policy) {
+        None => return nothing(Reason::CountUnknown),
+        Some(false) => return nothing(Reason::BelowThreshold),
+        Some(true) => {}
+    }
+    let occupied = world.occupied_zones();
+    if world.one_zone.as_ref().is_some_and(|zone| occupied.contains(zone)) {
+        return nothing(Reason::OneZone);
+    }
+    if policy.max_mount_targets.is_some_and(|max| occupied.len() >= max as usize) {
+        return nothing(Reason::AtMaximum);
+    }
+    let candidates: Vec<&Subnet> = world
+        .subnets
+        .iter()
+        .filter(|subnet| !occupied.contains(&subnet.zone))
+        .filter(|subnet| world.one_zone.as_ref().is_none_or(|zone| *zone == subnet.zone))
+        .collect();
+    if candidates.is_empty() {
+        return nothing(Reason::NoAvailableSubnet);
+    }
+    let refused = |s: &Subnet| world.excluded.subnets.contains(&s.id) || world.excluded.zones.contains(&s.zone);
+    let chosen = candidates
+        .into_iter()
+        .filter(|subnet| !refused(subnet))
+        .min_by_key(|subnet| (&subnet.zone, Reverse(subnet.free_addresses), &subnet.id));
+    let Some(subnet) = chosen else {
+        return nothing(Reason::AllSubnetsRefused);
+    };
+    let cool_at = world.last_created.map(|at| at.saturating_add(policy.cooldown_seconds));
+    if policy.cooldown_seconds > 0 && cool_at.is_some_and(|at| world.now < at) {
+        return nothing(Reason::CoolingDown);
+    }
+    Decision::Create { subnet_id: subnet.id.clone(), zone_id: subnet.zone.clone() }
+}
+
+/// What an operator should know though it does not change the decision.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "warning", rename_all = "snake_case")]
+pub enum Warning {
+    /// EFS gave up on this target. It occupies its zone until somebody deletes it.
+    TargetInError { mount_target_id: MountTargetId },
+    /// `available`, but without the IPv4 address that publishing needs.
+    TargetWithoutIpv4 { mount_target_id: MountTargetId },
+    /// The parameter does not parse. It is published anew.
+    PublishedDamaged { why: String },
+    /// Part of the tree could not be read.
+    CountIncomplete,
+    /// Too many files, and no zone is left for another target.
+    NoAvailableSubnet,
+    /// Too many files, and EFS refused every subnet that was left.
+    AllSubnetsRefused,
+    /// The circuit breaker took the last deployment back. That version is not tried again.
+    RedeployRolledBack,
+    /// ECS knows no such service.
+    ServiceNotFound,
+}
+
+pub fn warnings(world: &Observation, decision: &Decision) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut targets: Vec<_> = world.targets.iter().collect();
+    targets.sort_by_key(|target| &target.id);
+    for target in targets {
+        let mount_target_id = target.id.clone();
+        match target.state {
+            LifeCycle::Error => warnings.push(Warning::TargetInError { mount_target_id }),
+            LifeCycle::Available if target.ip.is_none() => {
+                warnings.push(Warning::TargetWithoutIpv4 { mount_target_id });
+            }
+            _ => {}
+        }
+    }
+    if let Some(Published { list: Err(why), .. }) = &world.published {
+        warnings.push(Warning::PublishedDamaged { why: why.to_string() });
+    }
+    if world.count.is_some_and(|count| !count.complete) {
+        warnings.push(Warning::CountIncomplete);
+    }
+    match decision {
+        Decision::Nothing { reason: Reason::NoAvailableSubnet } => warnings.push(Warning::NoAvailableSubnet),
+        Decision::Nothing { reason: Reason::AllSubnetsRefused } => warnings.push(Warning::AllSubnetsRefused),
+        _ => {}
+    }
+    match &world.service {
+        None => warnings.push(Warning::ServiceNotFound),
+        Some(service) if service.rolled_back() => warnings.push(Warning::RedeployRolledBack),
+        Some(_) => {}
+    }
+    warnings
+}

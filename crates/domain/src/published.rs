@@ -1,0 +1,159 @@
+//! The published list: the one contract with every service that routes by it.
+//!
+//! ```json
+//! {"mount_targets":[{"mount_target_id":"fsmt-12345678","ip_address":"10.0.1.100",
+//!                    "availability_zone":"ap-northeast-1a","subnet_id":"subnet-12345678"}]}
+//! ```
+//! Writers write exactly these fields, sorted by zone and then by id. Readers ignore fields that they
+//! do not know, and name the entry that is bad.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::{LifeCycle, MountTarget, MountTargetId, SubnetId, ZoneName};
+
+/// A standard parameter holds this many bytes.
+pub const PARAMETER_LIMIT: usize = 4096;
+
+/// One target that a file service may use.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct PublishedTarget {
+    pub mount_target_id: MountTargetId,
+    pub ip_address: Ipv4Addr,
+    pub availability_zone: ZoneName,
+    pub subnet_id: SubnetId,
+}
+
+/// A list that was published or is about to be: never empty, each target once.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct PublishedList {
+    mount_targets: Vec<PublishedTarget>,
+}
+
+/// Why a text is not a published list.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotAList {
+    #[error("not a JSON object with an array `mount_targets`: {0}")]
+    Shape(String),
+    #[error("`mount_targets` is empty; a published list holds at least one target")]
+    Empty,
+    #[error("`mount_targets[{index}]` is bad: {why}")]
+    Entry { index: usize, why: String },
+}
+
+impl PublishedList {
+    /// Reads the text of the parameter.
+    ///
+    /// # Errors
+    /// [`NotAList`] names the entry that is bad and why: a missing or mistyped field, an empty name, an
+    /// address that is not IPv4, a target that is there twice.
+    pub fn parse(text: &str) -> Result<Self, NotAList> {
+        #[derive(Deserialize)]
+        struct Raw {
+            mount_targets: Vec<Value>,
+        }
+        let raw: Raw = serde_json::from_str(text).map_err(|e| NotAList::Shape(e.to_string()))?;
+        let mut seen = BTreeSet::new();
+        let mut mount_targets = Vec::with_capacity(raw.mount_targets.len());
+        for (index, value) in raw.mount_targets.into_iter().enumerate() {
+            let bad = |why: String| NotAList::Entry { index, why };
+            let target: PublishedTarget = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
+            let names = [
+                ("mount_target_id", target.mount_target_id.as_str()),
+                ("availability_zone", target.availability_zone.as_str()),
+                ("subnet_id", target.subnet_id.as_str()),
+            ];
+            if let Some((field, _)) = names.iter().find(|(_, name)| name.is_empty()) {
+                return Err(bad(format!("`{field}` is empty")));
+            }
+            if !seen.insert(target.mount_target_id.clone()) {
+                return Err(bad(format!("{} is there twice", target.mount_target_id)));
+            }
+            mount_targets.push(target);
+        }
+        if mount_targets.is_empty() {
+            return Err(NotAList::Empty);
+        }
+        Ok(Self { mount_targets })
+    }
+
+    /// The list to publish, out of what EFS reports now; `None` when no target can be published, since
+    /// an empty list is never written.
+    ///
+    /// A target is publishable when it is `available` and has an IPv4 address, or `updating` and
+    /// published already: an update must not take it from those who use it.
+    pub fn of(targets: &[MountTarget], published: Option<&PublishedList>) -> Option<Self> {
+        let mut mount_targets: Vec<_> = targets
+            .iter()
+            .filter(|target| match target.state {
+                LifeCycle::Available => true,
+                LifeCycle::Updating => published.is_some_and(|list| list.contains(&target.id)),
+                _ => false,
+            })
+            .filter_map(|target| {
+                Some(PublishedTarget {
+                    mount_target_id: target.id.clone(),
+                    ip_address: target.ip?,
+                    availability_zone: target.zone_name.clone(),
+                    subnet_id: target.subnet.clone(),
+                })
+            })
+            .collect();
+        mount_targets.sort_by(|a, b| {
+            (&a.availability_zone, &a.mount_target_id).cmp(&(&b.availability_zone, &b.mount_target_id))
+        });
+        mount_targets.dedup_by(|a, b| a.mount_target_id == b.mount_target_id);
+        (!mount_targets.is_empty()).then_some(Self { mount_targets })
+    }
+
+    pub fn targets(&self) -> &[PublishedTarget] {
+        &self.mount_targets
+    }
+
+    pub fn contains(&self, id: &MountTargetId) -> bool {
+        self.mount_targets.iter().any(|t| t.mount_target_id == *id)
+    }
+
+    /// The text that is written to the parameter.
+    pub fn to_json(&self) -> String {
+        // Strings and addresses in a struct: there is nothing here that serde_json can refuse.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: &str = r#"{"mount_targets":[{"mount_target_id":"fsmt-12345678","ip_address":"10.0.1.100","availability_zone":"ap-northeast-1a","subnet_id":"subnet-12345678"}]}"#;
+
+    #[test]
+    fn the_seeds_text_is_read_and_written_to_the_letter() {
+        assert_eq!(PublishedList::parse(SEED).unwrap().to_json(), SEED);
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let text = SEED.replacen(r#"{"mount_target_id""#, r#"{"weight":3,"mount_target_id""#, 1);
+        assert_eq!(PublishedList::parse(&text).unwrap().to_json(), SEED);
+    }
+
+    #[test]
+    fn a_bad_entry_is_named() {
+        let twice = SEED.replace("]}", &format!(",{}", &SEED[18..]));
+        for (text, expected) in [
+            (SEED.replace("10.0.1.100", "10.0.1.1000"), "`mount_targets[0]` is bad: invalid IPv4 address"),
+            (SEED.replace("subnet-12345678", ""), "`mount_targets[0]` is bad: `subnet_id` is empty"),
+            (SEED.replace("\"subnet_id\"", "\"subnet\""), "`mount_targets[0]` is bad: missing field `subnet_id`"),
+            (twice, "`mount_targets[1]` is bad: fsmt-12345678 is there twice"),
+            (r#"{"mount_targets":[]}"#.into(), "`mount_targets` is empty"),
+            ("".into(), "not a JSON object"),
+            ("[]".into(), "not a JSON object"),
+        ] {
+            let error = PublishedList::parse(&text).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+    }
+}

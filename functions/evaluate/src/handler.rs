@@ -1,0 +1,130 @@
+//! Looks at the world and decides the next step. Changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::{
+    config::{ConfigError, ServiceName, Variables},
+    error::EvaluateError,
+    ledger::{self, Created, Deployed},
+    messages::{EvaluateInput, EvaluateOutput, Observed, ObservedTarget, Start},
+    model::{FileSystemId, MountTarget, ParameterName, Subnet, SubnetId, VpcId, ZoneId},
+    policy::{FileCount, Observation, Policy, Published, decide, warnings},
+    ports::{Clock, DescribeFileSystem, DescribeService, ListSubnets, ListTargets, Parameter, ReadParameters},
+    published::PublishedList,
+};
+
+pub struct Config {
+    pub file_system: FileSystemId,
+    pub vpc: VpcId,
+    /// Empty: all of the VPC.
+    pub subnets: Vec<SubnetId>,
+    pub parameter: ParameterName,
+    pub service: ServiceName,
+    pub policy: Policy,
+}
+
+impl Config {
+    /// # Errors
+    /// The first variable that is missing or bad.
+    pub fn read(variables: &impl Variables) -> Result<Self, ConfigError> {
+        use domain::config::{file_system_id, parameter_name, policy, service_name, subnet_ids, vpc_id};
+        Ok(Self {
+            file_system: file_system_id(variables)?,
+            vpc: vpc_id(variables)?,
+            subnets: subnet_ids(variables)?,
+            parameter: parameter_name(variables)?,
+            service: service_name(variables)?,
+            policy: policy(variables)?,
+        })
+    }
+}
+
+/// # Errors
+/// [`EvaluateError::FileSystemNotFound`]; an input that is no start; what AWS refuses.
+pub async fn handle(
+    ports: &(impl Clock + DescribeFileSystem + DescribeService + ListSubnets + ListTargets + ReadParameters),
+    config: &Config,
+    input: EvaluateInput,
+) -> Result<EvaluateOutput, EvaluateError> {
+    let start = Start::parse(&input.start).map_err(EvaluateError::InvalidInput)?;
+    let mut policy = config.policy.clone();
+    policy.threshold = start.threshold.unwrap_or(policy.threshold);
+
+    let (file_system, targets, subnets, service) = tokio::try_join!(
+        ports.describe_file_system(&config.file_system),
+        ports.list_targets(&config.file_system),
+        ports.list_subnets(&config.vpc, &config.subnets),
+        ports.describe_service(&config.service),
+    )?;
+    let file_system = file_system.ok_or_else(|| EvaluateError::FileSystemNotFound(config.file_system.clone()))?;
+    // Which facts there may be depends on the zones that there are.
+    let facts = ports.read_parameters(&fact_names(&config.parameter, &targets, &subnets)).await?;
+
+    let published = facts.get(&config.parameter);
+    let world = Observation {
+        now: ports.now(),
+        count: input.counted.map(|counted| FileCount { files: counted.files, complete: counted.complete }),
+        one_zone: file_system.one_zone,
+        targets,
+        subnets,
+        published: published
+            .map(|found| Published { version: found.version, list: PublishedList::parse(&found.value) }),
+        deployed: fact::<Deployed>(&facts, &ledger::deployed_name(&config.parameter)).map(|fact| fact.version),
+        last_created: last_created(&facts, config),
+        service,
+        excluded: input.excluded,
+    };
+    let decision = decide(&world, &policy);
+    Ok(EvaluateOutput {
+        dry_run: start.dry_run,
+        warnings: warnings(&world, &decision),
+        observed: observed(&world, &policy),
+        decision,
+    })
+}
+
+/// The published list, and every fact that the ledger may hold for the zones that are in play.
+fn fact_names(published: &ParameterName, targets: &[MountTarget], subnets: &[Subnet]) -> Vec<ParameterName> {
+    let zones: BTreeSet<&ZoneId> = targets.iter().map(|t| &t.zone).chain(subnets.iter().map(|s| &s.zone)).collect();
+    let created = zones.into_iter().map(|zone| ledger::created_name(published, zone));
+    [published.clone(), ledger::deployed_name(published)].into_iter().chain(created).collect()
+}
+
+fn fact<T: serde::de::DeserializeOwned>(facts: &BTreeMap<ParameterName, Parameter>, name: &ParameterName) -> Option<T> {
+    ledger::read(&facts.get(name)?.value)
+}
+
+fn last_created(facts: &BTreeMap<ParameterName, Parameter>, config: &Config) -> Option<u64> {
+    facts
+        .keys()
+        .filter_map(|name| fact::<Created>(facts, name))
+        .filter(|created| created.file_system_id == config.file_system)
+        .map(|created| created.at())
+        .max()
+}
+
+fn observed(world: &Observation, policy: &Policy) -> Observed {
+    let ids = |list: &PublishedList| list.targets().iter().map(|t| t.mount_target_id.clone()).collect::<Vec<_>>();
+    let mut mount_targets: Vec<_> = world
+        .targets
+        .iter()
+        .map(|target| ObservedTarget {
+            mount_target_id: target.id.clone(),
+            availability_zone: target.zone_name.clone(),
+            zone_id: target.zone.clone(),
+            state: target.state,
+        })
+        .collect();
+    mount_targets.sort_by(|a, b| (&a.zone_id, &a.mount_target_id).cmp(&(&b.zone_id, &b.mount_target_id)));
+    Observed {
+        files: world.count.map(|count| count.files),
+        complete: world.count.is_some_and(|count| count.complete),
+        limit: policy.limit(world.occupied_zones().len()),
+        over_limit: world.over_limit(policy),
+        mount_targets,
+        publishable: world.publishable().as_ref().map(ids).unwrap_or_default(),
+        published: world.published_list().map(ids),
+        published_version: world.published.as_ref().map(|published| published.version),
+        deployed_version: world.deployed,
+    }
+}

@@ -1,0 +1,20 @@
+//! The Lambda function `publish-ssm`.
+
+use std::process::ExitCode;
+
+use aws::{
+    Aws,
+    lambda::{self, Metrics, environment},
+};
+use publish_ssm::Config;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    lambda::main(async || {
+        let config = Config::read(&environment)?;
+        let metrics = Metrics::of(&config.file_system)?;
+        let aws = Aws::from_environment().await;
+        lambda::serve(&metrics, async |input, _| publish_ssm::handle(&aws, &config, input).await).await
+    })
+    .await
+}

@@ -1,0 +1,75 @@
+//! Redeploys the file service, so that its tasks read the published list; once for each version of it.
+
+use domain::{
+    config::{ConfigError, ParameterNames, ParameterType, ServiceName, Variables},
+    error::{AwsError, PutFailure, RedeployError, UpdateFailure},
+    ledger::{self, Deployed},
+    messages::{RedeployInput, RedeployOutcome, RedeployOutput},
+    model::FileSystemId,
+    ports::{DescribeService, Overwrite, ReadParameters, Redeploy, WriteParameter},
+};
+
+/// ECS refuses another deployment when about this many are under way.
+const MOST_DEPLOYMENTS: usize = 5;
+
+pub struct Config {
+    pub file_system: FileSystemId,
+    pub parameters: ParameterNames,
+    pub service: ServiceName,
+}
+
+impl Config {
+    /// # Errors
+    /// The first variable that is missing or bad.
+    pub fn read(variables: &impl Variables) -> Result<Self, ConfigError> {
+        use domain::config::{file_system_id, parameter_names, service_name};
+        Ok(Self {
+            file_system: file_system_id(variables)?,
+            parameters: parameter_names(variables)?,
+            service: service_name(variables)?,
+        })
+    }
+}
+
+/// # Errors
+/// What AWS refuses. A crash between the deployment and the ledger costs one deployment more.
+pub async fn handle(
+    ports: &(impl DescribeService + ReadParameters + Redeploy + WriteParameter),
+    config: &Config,
+    input: RedeployInput,
+) -> Result<RedeployOutput, RedeployError> {
+    let names = [config.parameters.published.clone(), config.parameters.deployed.clone()];
+    let found = ports.read_parameters(&names).await?;
+    // New tasks read the newest list, so the deployment covers what is published now. A read that lags
+    // behind the publishing must not lose the version that was asked for.
+    let published = found.get(&config.parameters.published).map_or(0, |parameter| parameter.version);
+    let version = published.max(input.published_version);
+    let deployed = found.get(&config.parameters.deployed).and_then(|fact| ledger::read::<Deployed>(&fact.value));
+    if let Some(deployed) = deployed
+        && deployed.version == version
+    {
+        let deployment_id = deployed.deployment_id;
+        return Ok(RedeployOutput { outcome: RedeployOutcome::Covered, version, deployment_id });
+    }
+    let deferred = RedeployOutput { outcome: RedeployOutcome::Deferred, version, deployment_id: None };
+    let service = ports.describe_service(&config.service).await?;
+    if service.is_some_and(|service| service.deployments.len() >= MOST_DEPLOYMENTS) {
+        return Ok(deferred);
+    }
+    let deployment_id = match ports.redeploy(&config.service).await {
+        Ok(id) => id,
+        Err(UpdateFailure::Busy(_)) => return Ok(deferred),
+        Err(UpdateFailure::Aws(error)) => return Err(error.into()),
+    };
+    let fact = Deployed { version, deployment_id };
+    let text = ledger::write(&fact);
+    ports.write_parameter(&config.parameters.deployed, &text, ParameterType::String, Overwrite::Yes).await.map_err(
+        |failure| match failure {
+            PutFailure::Aws(error) => error,
+            PutFailure::Exists(fault) | PutFailure::TypeMismatch(fault) | PutFailure::TooLarge(fault) => {
+                AwsError::Refused(fault)
+            }
+        },
+    )?;
+    Ok(RedeployOutput { outcome: RedeployOutcome::Started, version, deployment_id: fact.deployment_id })
+}

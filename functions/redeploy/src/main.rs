@@ -1,0 +1,20 @@
+//! The Lambda function `redeploy`.
+
+use std::process::ExitCode;
+
+use aws::{
+    Aws,
+    lambda::{self, Metrics, environment},
+};
+use redeploy::Config;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    lambda::main(async || {
+        let config = Config::read(&environment)?;
+        let metrics = Metrics::of(&config.file_system)?;
+        let aws = Aws::from_environment().await;
+        lambda::serve(&metrics, async |input, _| redeploy::handle(&aws, &config, input).await).await
+    })
+    .await
+}
