@@ -31,12 +31,14 @@ pub struct Emulator {
 }
 
 impl Emulator {
+    /// `wait_scale` is what the state machine's seconds are multiplied by: 1, but for tests.
+    ///
     /// # Errors
     /// When the program cannot be started or does not answer; with the end of its log.
-    pub async fn start(ministack: &Path) -> Result<Self> {
+    pub async fn start(ministack: &Path, wait_scale: f64) -> Result<Self> {
         let mut last = None;
         for _ in 0..TRIES {
-            match Self::try_start(ministack).await {
+            match Self::try_start(ministack, wait_scale).await {
                 Ok(emulator) => return Ok(emulator),
                 Err(why) => last = Some(why),
             }
@@ -44,7 +46,7 @@ impl Emulator {
         Err(last.context("no try was made")?)
     }
 
-    async fn try_start(ministack: &Path) -> Result<Self> {
+    async fn try_start(ministack: &Path, wait_scale: f64) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("efs-autoscale-").tempdir()?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let log = std::fs::File::create(directory.path().join("log"))?;
@@ -58,6 +60,7 @@ impl Emulator {
             .env("GATEWAY_PORT", port.to_string())
             .env("MINISTACK_ACCOUNT_ID", ACCOUNT)
             .env("LAMBDA_EXECUTOR", "local")
+            .env("SFN_WAIT_SCALE", wait_scale.to_string())
             .env("LOG_LEVEL", "WARNING")
             .env("STATE_DIR", directory.path().join("state"))
             .env("TMPDIR", directory.path())

@@ -107,6 +107,7 @@ async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
         creation: Duration::from_secs(options.delay),
         poll_interval: 2,
         poll_timeout: options.delay + 60,
+        wait_scale: 1.0,
         variables: vec![("FILE_COUNT_THRESHOLD".to_owned(), options.threshold.to_string())],
     };
     let world = World::create(&options.tools, &spec, |step| screen.doing(step)).await?;

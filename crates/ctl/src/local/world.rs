@@ -27,7 +27,8 @@ use super::{
 };
 
 const STATE_MACHINE: &str = include_str!("../../../../statemachine/autoscale.asl.json");
-const PARAMETER: &str = "/efs-mount-autoscaling/mount-targets";
+/// The published parameter.
+pub const PARAMETER: &str = "/efs-mount-autoscaling/mount-targets";
 const CLUSTER: &str = "efs-mount-autoscaling-cluster";
 const SERVICE: &str = "efs-mount-autoscaling-service";
 /// The emulator checks no permissions.
@@ -48,6 +49,8 @@ pub struct Spec {
     pub poll_interval: u64,
     /// Seconds after which an execution stops waiting.
     pub poll_timeout: u64,
+    /// What the state machine's seconds are multiplied by: 1, but for tests.
+    pub wait_scale: f64,
     /// Variables of the functions, besides those that name the world.
     pub variables: Vec<(String, String)>,
 }
@@ -106,7 +109,7 @@ impl World {
     pub async fn create(tools: &Tools, spec: &Spec, mut step: impl FnMut(&str)) -> Result<Self> {
         tools.check()?;
         step("starting the emulator");
-        let emulator = Emulator::start(&tools.ministack).await?;
+        let emulator = Emulator::start(&tools.ministack, spec.wait_scale).await?;
         let proxy = Proxy::start(emulator.endpoint()).await?;
         let clients = Clients::new(emulator.endpoint());
         step("making a network, a file system and a service");
@@ -121,6 +124,11 @@ impl World {
         world.state_machine = world.create_state_machine(spec).await?;
         world.settle(spec).await?;
         Ok(world)
+    }
+
+    /// The emulator's.
+    pub fn endpoint(&self) -> &str {
+        self.emulator.endpoint()
     }
 
     /// Brings targets, parameters and rules to where `spec` has them begin, whatever happened since.
