@@ -70,7 +70,7 @@ async fn growing() -> Result<()> {
     assert_eq!(lab.deployed().await?.unwrap().version, version);
     let third = &lab.targets().await?[2];
     let fact = lab.created(&third.zone).await?.unwrap();
-    assert_eq!(fact.mount_target_id.as_ref(), Some(&third.id));
+    assert_eq!(fact.mount_target_id, third.id);
     assert!(fact.execution.unwrap().starts_with("arn:aws:states:"));
 
     // Not a new scenario: the world as it is now.
@@ -85,11 +85,7 @@ async fn growing() -> Result<()> {
     assert_eq!(lab.targets().await?.len(), 3);
     lab.published_is_what_there_is().await?;
     let third = &lab.targets().await?[2];
-    assert_eq!(
-        lab.created(&third.zone).await?.unwrap().mount_target_id.as_ref(),
-        Some(&third.id),
-        "one of them owns it"
-    );
+    assert_eq!(lab.created(&third.zone).await?.unwrap().mount_target_id, third.id, "one of them owns it");
     assert_eq!(
         lab.run(json!({"threshold": 100})).await?.reason(),
         Some(Reason::BelowThreshold),

@@ -10,7 +10,7 @@ use domain::{
     config::ParameterType,
     error::{AwsError, AwsFault, PutFailure},
     model::ParameterName,
-    ports::{DeleteParameter, Overwrite, Parameter, ReadParameters, WriteParameter},
+    ports::{DeleteParameter, Parameter, ReadParameters, WriteParameter},
     published::PARAMETER_LIMIT,
 };
 
@@ -43,13 +43,7 @@ impl ReadParameters for Aws {
 }
 
 impl WriteParameter for Aws {
-    async fn write_parameter(
-        &self,
-        name: &ParameterName,
-        value: &str,
-        kind: ParameterType,
-        overwrite: Overwrite,
-    ) -> Result<i64, PutFailure> {
+    async fn write_parameter(&self, name: &ParameterName, value: &str, kind: ParameterType) -> Result<i64, PutFailure> {
         if value.len() > PARAMETER_LIMIT {
             // Systems Manager would say so too; not sending it keeps the reason independent of its tier.
             return Err(PutFailure::TooLarge(AwsFault {
@@ -73,7 +67,7 @@ impl WriteParameter for Aws {
                 ParameterType::SecureString => SdkType::SecureString,
             })
             .tier(ParameterTier::Standard)
-            .overwrite(overwrite == Overwrite::Yes)
+            .overwrite(true)
             .send()
             .await;
         match sent {
@@ -81,7 +75,6 @@ impl WriteParameter for Aws {
             Err(error) => {
                 let code = error.code().unwrap_or_default().to_owned();
                 Err(match (code.as_str(), classify(PUT, error)) {
-                    ("ParameterAlreadyExists", AwsError::Refused(fault)) => PutFailure::Exists(fault),
                     ("HierarchyTypeMismatchException", AwsError::Refused(fault)) => PutFailure::TypeMismatch(fault),
                     (_, other) => PutFailure::Aws(other),
                 })

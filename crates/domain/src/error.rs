@@ -39,7 +39,7 @@ pub enum Code {
 impl Code {
     pub fn kind(self) -> Kind {
         match self {
-            Self::AwsThrottled | Self::AwsUnavailable | Self::TargetNotVisible => Kind::Retry,
+            Self::AwsThrottled | Self::AwsUnavailable | Self::TargetNotFound | Self::TargetNotVisible => Kind::Retry,
             Self::SubnetRefused | Self::ZoneRefused => Kind::NextSubnet,
             _ => Kind::Stop,
         }
@@ -147,9 +147,6 @@ pub enum CreateFailure {
 /// What `ssm:PutParameter` can answer that its caller acts on.
 #[derive(Debug, thiserror::Error)]
 pub enum PutFailure {
-    /// It exists, and the caller asked not to overwrite.
-    #[error(transparent)]
-    Exists(AwsFault),
     /// It exists with another type, and Systems Manager never changes one.
     #[error(transparent)]
     TypeMismatch(AwsFault),
@@ -158,6 +155,16 @@ pub enum PutFailure {
     TooLarge(AwsFault),
     #[error(transparent)]
     Aws(#[from] AwsError),
+}
+
+impl PutFailure {
+    /// For callers whose values are small and always of one type.
+    pub fn into_aws(self) -> AwsError {
+        match self {
+            Self::Aws(error) => error,
+            Self::TypeMismatch(fault) | Self::TooLarge(fault) => AwsError::Refused(fault),
+        }
+    }
 }
 
 /// What `ecs:UpdateService` can answer that its caller acts on.
@@ -229,7 +236,8 @@ codes!(CreateTargetError {
 pub enum PollAvailableError {
     #[error(transparent)]
     InvalidInput(InvalidInput),
-    #[error("EFS does not know the mount target {0} (any more)")]
+    /// Deleted meanwhile, or so new that this answer of EFS does not show it yet.
+    #[error("EFS does not show the mount target {0}")]
     TargetNotFound(MountTargetId),
     #[error("the mount target {id} is {state} and will not become available")]
     TargetFailed { id: MountTargetId, state: LifeCycle },

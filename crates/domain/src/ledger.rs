@@ -1,15 +1,29 @@
 //! The ledger: the few facts that neither EFS nor ECS keeps, one small parameter each, below the
 //! published one. One parameter per fact, so that overlapping executions never overwrite each other's.
 //!
-//! - `{parameter}/created/{zone-id}` — [`Created`]: which target this system made in that zone.
+//! - `{parameter}/intended/{zone-id}` — [`Intended`]: that this system was about to make a target there.
+//! - `{parameter}/created/{zone-id}` — [`Created`]: which target this system made there.
 //! - `{parameter}/deployed` — [`Deployed`]: which published version the service was last redeployed for.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{FileSystemId, MountTargetId, ParameterName, SubnetId, ZoneId};
 
-/// Written by `create-target`: the intent before the call, the target and its time after it. A refused
-/// call withdraws its intent. Only targets that are named here were made by this system.
+/// Written by `create-target` before the call, and withdrawn when EFS refused it. One that stays without
+/// a later [`Created`] is of a call that may have reached EFS.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Intended {
+    pub file_system_id: FileSystemId,
+    pub subnet_id: SubnetId,
+    /// The execution that meant to, for the person who reads this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<String>,
+    /// Seconds since 1970.
+    pub intended_at: u64,
+}
+
+/// Written by `create-target` when EFS had accepted a target. Only targets that are named here are known
+/// to be this system's, and only these may ever be deleted by it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Created {
     pub file_system_id: FileSystemId,
@@ -17,21 +31,9 @@ pub struct Created {
     /// The execution that did it, for the person who reads this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<String>,
-    /// Seconds since 1970: when the call was about to be made.
-    pub intended_at: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mount_target_id: Option<MountTargetId>,
-    /// Seconds since 1970: when EFS had accepted it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created_at: Option<u64>,
-}
-
-impl Created {
-    /// The time that the cooldown counts from. An intent without an outcome counts too: its call may
-    /// have reached EFS.
-    pub fn at(&self) -> u64 {
-        self.created_at.unwrap_or(self.intended_at)
-    }
+    pub mount_target_id: MountTargetId,
+    /// Seconds since 1970.
+    pub created_at: u64,
 }
 
 /// Written by `redeploy` after `UpdateService`. A crash between the two costs one deployment more.
@@ -43,6 +45,10 @@ pub struct Deployed {
     pub deployment_id: Option<String>,
 }
 
+pub fn intended_name(published: &ParameterName, zone: &ZoneId) -> ParameterName {
+    ParameterName::new(format!("{published}/intended/{zone}"))
+}
+
 pub fn created_name(published: &ParameterName, zone: &ZoneId) -> ParameterName {
     ParameterName::new(format!("{published}/created/{zone}"))
 }
@@ -52,7 +58,7 @@ pub fn deployed_name(published: &ParameterName) -> ParameterName {
 }
 
 /// Reads one fact. Nothing is refused for a damaged one: an unreadable `deployed` costs one deployment,
-/// an unreadable `created` costs a cooldown and the ownership of one target.
+/// an unreadable `created` a cooldown and the ownership of one target.
 pub fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
     serde_json::from_str(text).ok()
 }

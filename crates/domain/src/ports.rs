@@ -57,21 +57,8 @@ pub trait ReadParameters {
 
 /// `ssm:PutParameter`
 pub trait WriteParameter {
-    /// Writes the parameter and gives its new version.
-    async fn write_parameter(
-        &self,
-        name: &ParameterName,
-        value: &str,
-        kind: ParameterType,
-        overwrite: Overwrite,
-    ) -> Result<i64, PutFailure>;
-}
-
-/// May a parameter that exists be replaced? Systems Manager has no other compare-and-set than this.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Overwrite {
-    Yes,
-    No,
+    /// Writes the parameter, there or not, and gives its new version.
+    async fn write_parameter(&self, name: &ParameterName, value: &str, kind: ParameterType) -> Result<i64, PutFailure>;
 }
 
 /// `ssm:DeleteParameter`

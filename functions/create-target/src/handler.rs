@@ -3,17 +3,18 @@
 //! EFS takes no client token, so this looks before it acts: a repeat, a redrive and an overlapping
 //! execution all find the target and take it.
 //!
-//! The ledger's record of the zone is written so that no execution destroys another's: the intent only
-//! where there is no record, the outcome always, and only an intent of one's own is withdrawn.
+//! The ledger keeps the intent and the outcome apart: whoever withdraws an intent, with two executions in
+//! the same zone, never takes away the other's record of what it made.
 
 use domain::{
     config::{ConfigError, ParameterType, Variables},
-    error::{AwsError, AwsFault, CreateFailure, CreateTargetError, PutFailure},
-    ledger::{self, Created},
+    error::{AwsError, CreateFailure, CreateTargetError, PutFailure},
+    ledger::{self, Created, Intended},
     messages::{CreateOutcome, CreateTargetInput, CreateTargetOutput},
     model::{FileSystemId, MountTarget, ParameterName, SecurityGroupId, ZoneId},
-    ports::{Clock, CreateTarget, DeleteParameter, ListTargets, Overwrite, WriteParameter},
+    ports::{Clock, CreateTarget, DeleteParameter, ListTargets, WriteParameter},
 };
+use serde::Serialize;
 
 pub struct Config {
     pub file_system: FileSystemId,
@@ -47,40 +48,33 @@ pub async fn handle(
     if let Some(target) = target_in(&input.zone_id, ports.list_targets(&config.file_system).await?) {
         return Ok(adopted(target));
     }
-    let record = ledger::created_name(&config.parameter, &input.zone_id);
-    let mut fact = Created {
+    let intention = ledger::intended_name(&config.parameter, &input.zone_id);
+    let intended = Intended {
         file_system_id: config.file_system.clone(),
         subnet_id: input.subnet_id.clone(),
-        execution,
+        execution: execution.clone(),
         intended_at: ports.now(),
-        mount_target_id: None,
-        created_at: None,
     };
-    let intent_is_ours = match write(ports, &record, &fact, Overwrite::No).await {
-        Ok(()) => true,
-        // An overlapping execution's intent, or the record of a target that somebody deleted since.
-        Err(PutFailure::Exists(_)) => false,
-        Err(other) => return Err(aws_error(other).into()),
-    };
+    write(ports, &intention, &intended).await?;
     match ports.create_target(&config.file_system, &input.subnet_id, &config.security_groups).await {
         Ok(target) => {
-            fact.mount_target_id = Some(target.id.clone());
-            fact.created_at = Some(ports.now());
-            write(ports, &record, &fact, Overwrite::Yes).await.map_err(aws_error)?;
-            Ok(CreateTargetOutput {
-                mount_target_id: target.id,
-                outcome: CreateOutcome::Created,
-                created_at: fact.created_at,
-            })
+            let created_at = ports.now();
+            let created = Created {
+                file_system_id: config.file_system.clone(),
+                subnet_id: input.subnet_id,
+                execution,
+                mount_target_id: target.id.clone(),
+                created_at,
+            };
+            write(ports, &ledger::created_name(&config.parameter, &input.zone_id), &created).await?;
+            let outcome = CreateOutcome::Created;
+            Ok(CreateTargetOutput { mount_target_id: target.id, outcome, created_at: Some(created_at) })
         }
-        Err(failure) => {
-            // Refused for certain: nothing was made, so nothing was meant. An uncertain outcome keeps
-            // its intent, since the call may have reached EFS.
-            let refused = !matches!(failure, CreateFailure::Aws(AwsError::Throttled(_) | AwsError::Unavailable(_)));
-            if refused && intent_is_ours {
-                ports.delete_parameter(&record).await?;
-            }
-            match failure {
+        // The call may have reached EFS: the intent stays, and the next try finds the target if it did.
+        Err(CreateFailure::Aws(error @ (AwsError::Throttled(_) | AwsError::Unavailable(_)))) => Err(error.into()),
+        Err(refused) => {
+            ports.delete_parameter(&intention).await?;
+            match refused {
                 CreateFailure::Conflict(fault) => {
                     let found = target_in(&input.zone_id, ports.list_targets(&config.file_system).await?);
                     // Not in this zone: EFS means its rule that all targets are in one VPC.
@@ -102,19 +96,7 @@ fn adopted(target: MountTarget) -> CreateTargetOutput {
     CreateTargetOutput { mount_target_id: target.id, outcome: CreateOutcome::Adopted, created_at: None }
 }
 
-async fn write(
-    ports: &impl WriteParameter,
-    name: &ParameterName,
-    fact: &Created,
-    overwrite: Overwrite,
-) -> Result<(), PutFailure> {
-    ports.write_parameter(name, &ledger::write(fact), ParameterType::String, overwrite).await.map(|_| ())
-}
-
-fn aws_error(failure: PutFailure) -> AwsError {
-    let refused = |fault: AwsFault| AwsError::Refused(fault);
-    match failure {
-        PutFailure::Aws(error) => error,
-        PutFailure::Exists(fault) | PutFailure::TypeMismatch(fault) | PutFailure::TooLarge(fault) => refused(fault),
-    }
+async fn write(ports: &impl WriteParameter, name: &ParameterName, fact: &impl Serialize) -> Result<(), AwsError> {
+    let written = ports.write_parameter(name, &ledger::write(fact), ParameterType::String).await;
+    written.map(|_| ()).map_err(PutFailure::into_aws)
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::{
     config::{ConfigError, ServiceName, Variables},
     error::EvaluateError,
-    ledger::{self, Created, Deployed},
+    ledger::{self, Created, Deployed, Intended},
     messages::{EvaluateInput, EvaluateOutput, Observed, ObservedTarget, Start},
     model::{FileSystemId, MountTarget, ParameterName, Subnet, SubnetId, VpcId, ZoneId},
     policy::{FileCount, Observation, Policy, Published, decide, warnings},
@@ -86,21 +86,23 @@ pub async fn handle(
 /// The published list, and every fact that the ledger may hold for the zones that are in play.
 fn fact_names(published: &ParameterName, targets: &[MountTarget], subnets: &[Subnet]) -> Vec<ParameterName> {
     let zones: BTreeSet<&ZoneId> = targets.iter().map(|t| &t.zone).chain(subnets.iter().map(|s| &s.zone)).collect();
-    let created = zones.into_iter().map(|zone| ledger::created_name(published, zone));
-    [published.clone(), ledger::deployed_name(published)].into_iter().chain(created).collect()
+    let of_zones = zones
+        .into_iter()
+        .flat_map(|zone| [ledger::intended_name(published, zone), ledger::created_name(published, zone)]);
+    [published.clone(), ledger::deployed_name(published)].into_iter().chain(of_zones).collect()
 }
 
 fn fact<T: serde::de::DeserializeOwned>(facts: &BTreeMap<ParameterName, Parameter>, name: &ParameterName) -> Option<T> {
     ledger::read(&facts.get(name)?.value)
 }
 
+/// When a target was last created or meant to be: an intent without an outcome may have reached EFS.
 fn last_created(facts: &BTreeMap<ParameterName, Parameter>, config: &Config) -> Option<u64> {
-    facts
-        .keys()
-        .filter_map(|name| fact::<Created>(facts, name))
-        .filter(|created| created.file_system_id == config.file_system)
-        .map(|created| created.at())
-        .max()
+    let created = facts.keys().filter_map(|name| fact::<Created>(facts, name));
+    let intended = facts.keys().filter_map(|name| fact::<Intended>(facts, name));
+    let created = created.map(|fact| (fact.file_system_id, fact.created_at));
+    let intended = intended.map(|fact| (fact.file_system_id, fact.intended_at));
+    created.chain(intended).filter(|(id, _)| *id == config.file_system).map(|(_, at)| at).max()
 }
 
 fn observed(world: &Observation, policy: &Policy) -> Observed {

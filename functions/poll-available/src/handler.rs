@@ -8,7 +8,7 @@ use domain::{
 };
 
 /// # Errors
-/// [`PollAvailableError::TargetFailed`] and [`PollAvailableError::TargetNotFound`]: waiting on is no use.
+/// [`PollAvailableError::TargetFailed`]: waiting on is no use.
 pub async fn handle(
     ports: &(impl Clock + ListTargets),
     file_system: &FileSystemId,

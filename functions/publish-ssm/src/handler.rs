@@ -6,7 +6,7 @@ use domain::{
     error::{PublishError, PutFailure},
     messages::{PublishInput, PublishOutput},
     model::{FileSystemId, ParameterName},
-    ports::{ListTargets, Overwrite, ReadParameters, WriteParameter},
+    ports::{ListTargets, ReadParameters, WriteParameter},
     published::{PARAMETER_LIMIT, PublishedList},
 };
 
@@ -61,13 +61,10 @@ pub async fn handle(
         return Err(too_large);
     }
     let version =
-        ports.write_parameter(&config.parameter, &text, config.kind, Overwrite::Yes).await.map_err(|failure| {
-            match failure {
-                PutFailure::TooLarge(_) => too_large,
-                PutFailure::TypeMismatch(fault) => PublishError::ParameterTypeMismatch(fault),
-                PutFailure::Exists(fault) => PublishError::Aws(domain::error::AwsError::Refused(fault)),
-                PutFailure::Aws(error) => PublishError::Aws(error),
-            }
+        ports.write_parameter(&config.parameter, &text, config.kind).await.map_err(|failure| match failure {
+            PutFailure::TooLarge(_) => too_large,
+            PutFailure::TypeMismatch(fault) => PublishError::ParameterTypeMismatch(fault),
+            PutFailure::Aws(error) => PublishError::Aws(error),
         })?;
     Ok(PublishOutput { version, changed: true, mount_targets })
 }

@@ -2,11 +2,11 @@
 
 use domain::{
     config::{ConfigError, ParameterNames, ParameterType, ServiceName, Variables},
-    error::{AwsError, PutFailure, RedeployError, UpdateFailure},
+    error::{PutFailure, RedeployError, UpdateFailure},
     ledger::{self, Deployed},
     messages::{RedeployInput, RedeployOutcome, RedeployOutput},
     model::FileSystemId,
-    ports::{DescribeService, Overwrite, ReadParameters, Redeploy, WriteParameter},
+    ports::{DescribeService, ReadParameters, Redeploy, WriteParameter},
 };
 
 /// ECS refuses another deployment when about this many are under way.
@@ -63,13 +63,7 @@ pub async fn handle(
     };
     let fact = Deployed { version, deployment_id };
     let text = ledger::write(&fact);
-    ports.write_parameter(&config.parameters.deployed, &text, ParameterType::String, Overwrite::Yes).await.map_err(
-        |failure| match failure {
-            PutFailure::Aws(error) => error,
-            PutFailure::Exists(fault) | PutFailure::TypeMismatch(fault) | PutFailure::TooLarge(fault) => {
-                AwsError::Refused(fault)
-            }
-        },
-    )?;
+    let written = ports.write_parameter(&config.parameters.deployed, &text, ParameterType::String).await;
+    written.map_err(PutFailure::into_aws)?;
     Ok(RedeployOutput { outcome: RedeployOutcome::Started, version, deployment_id: fact.deployment_id })
 }

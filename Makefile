@@ -1,0 +1,130 @@
+# The one door: `make` says what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# What is installed and built is kept here and used again, by every checkout.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/efs-autoscale
+# Dependencies and tests are compiled once for all checkouts; the programs land in target/ of this one.
+export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# One directory for each version of what is asked for, so that a change never meets an old install.
+PYTHON := $(CACHE)/python-$(shell sha256sum tests/requirements.txt | cut -c1-12)
+NODE := $(CACHE)/node-$(shell sha256sum statemachine/package-lock.json | cut -c1-12)
+CARGO_TOOLS := $(CACHE)/cargo-tools
+CARGO_DENY_VERSION := 0.20.2
+NEXTEST_VERSION := 0.9.143
+export MINISTACK := $(PYTHON)/bin/ministack
+export CARGO_LAMBDA := $(PYTHON)/bin/cargo-lambda
+export PATH := $(PATH):$(CARGO_TOOLS)/bin
+
+# Clippy as the compiler of our own crates: lints, tests and programs come out of one compilation, in which
+# aws-sdk-ec2 takes minutes and gigabytes. Always the whole workspace with all targets: another selection
+# has other features, and compiles it again.
+CHECKED := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
+ALL := --workspace --all-targets
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+## Running
+
+.PHONY: run
+run: $(PYTHON)/.done build-local ## Count a directory, scale, publish, redeploy, all on this machine: [DIR= | FILES=] [THRESHOLD=] [ZONES=] [DELAY=]
+	@exec $(TARGET)/local/efs-autoscale local run \
+	  $(if $(DIR),--dir '$(DIR)') $(if $(FILES),--files '$(FILES)') $(if $(THRESHOLD),--threshold '$(THRESHOLD)') \
+	  $(if $(ZONES),--zones '$(ZONES)') $(if $(DELAY),--delay '$(DELAY)')
+
+.PHONY: build-local
+build-local:
+	cargo build --locked --profile local --workspace --bins
+
+## Testing
+
+.PHONY: test
+test: tools check build-tests test-rust test-asl deny ## Everything that CI asks for
+
+.PHONY: check
+check: ## The format of the sources
+	cargo fmt --all --check
+
+.PHONY: build-tests
+build-tests: ## Lint and build all of it, warnings denied
+	$(CHECKED) cargo build --locked $(ALL)
+
+.PHONY: test-rust
+test-rust: tools build-tests ## Units, laws, contracts, and whole cycles on the emulator
+	$(CHECKED) cargo nextest run --locked --workspace --no-fail-fast
+	$(CHECKED) cargo test --locked --workspace --doc --quiet
+
+.PHONY: test-asl
+test-asl: $(NODE)/.done ## The state machine, by AWS's rules
+	$(NODE)/node_modules/.bin/asl-validator --json-path statemachine/autoscale.asl.json
+
+.PHONY: deny
+deny: $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) ## Licences, sources and bans of all dependencies
+	cargo deny --offline --log-level error check licenses bans sources
+
+.PHONY: diagram
+diagram: tools build-tests ## Draw statemachine/README.md anew
+	UPDATE_DIAGRAM=1 $(CHECKED) cargo nextest run --locked --workspace -E 'test(the_readme_shows_the_machine)'
+
+## Shipping
+
+.PHONY: build-lambda
+build-lambda: $(PYTHON)/.done ## The binaries that are deployed: ARM=1 for arm64
+	for function in $(FUNCTIONS); do \
+	  PATH="$(PYTHON)/bin:$$PATH" $(CARGO_LAMBDA) lambda build --locked --release $(if $(ARM),--arm64) -p $$function; done
+
+FUNCTIONS := count evaluate create-target poll-available publish-ssm redeploy
+
+.PHONY: size
+size: build-lambda ## How large the shipped binaries are, against their limits
+	@for function in $(FUNCTIONS); do \
+	  bytes=$$(stat -c %s $(TARGET)/lambda/$$function/bootstrap); \
+	  limit=$$([ $$function = evaluate ] && echo 10000000 || echo 7000000); \
+	  printf '%-16s %5.2f MB of at most %d\n' $$function $$(echo "$$bytes / 1000000" | bc -l) $$((limit / 1000000)); \
+	  [ $$bytes -le $$limit ] || { echo "$$function is too large"; exit 1; }; done
+
+.PHONY: bench-start
+bench-start: build-lambda ## From start to the first request, and what the first TLS call adds
+	cargo bench --locked --workspace --bench start
+
+## Tools
+
+.PHONY: tools
+tools: $(PYTHON)/.done $(NODE)/.done $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION) ## Install what the rest needs, into the user's cache
+
+# Two runs at once install once: whoever comes second waits, and finds it done.
+ONCE = mkdir -p $(CACHE) && flock $(CACHE)/install.lock $(SHELL) -euo pipefail -c
+
+$(PYTHON)/.done: tests/requirements.txt
+	@echo 'installing the emulator and the deployer (1 minute)'
+	@$(ONCE) 'test -e $@ || { \
+	  python3 -m venv $(PYTHON); \
+	  $(PYTHON)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt; \
+	  touch $@; }'
+
+$(NODE)/.done: statemachine/package-lock.json
+	@echo 'installing the checker of the state machine'
+	@$(ONCE) 'test -e $@ || { \
+	  mkdir -p $(NODE); \
+	  cp statemachine/package.json statemachine/package-lock.json $(NODE); \
+	  npm ci --prefix $(NODE) --silent --no-audit --no-fund; \
+	  touch $@; }'
+
+$(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION):
+	@echo 'building cargo-deny (3 minutes)'
+	@$(ONCE) 'test -e $@ || { \
+	  cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; \
+	  touch $@; }'
+
+# A machine that has one keeps it.
+$(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION):
+	@$(ONCE) 'mkdir -p $(CARGO_TOOLS); cargo nextest --version >/dev/null 2>&1 || \
+	  cargo install cargo-nextest --version $(NEXTEST_VERSION) --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; \
+	  touch $@'

@@ -1,0 +1,321 @@
+//! Executions in a world that fails at every call, loses answers, is stopped anywhere, and runs two of
+//! them at once. The handlers are the real ones; the way from one to the next is the state machine's,
+//! which `contract.rs` and `cycles.rs` hold to its file.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it takes for granted")]
+
+use std::collections::BTreeMap;
+
+use domain::{
+    config::{ParameterNames, ParameterType, ServiceName},
+    error::{Code, Coded, Kind},
+    ledger::{self, Created, Deployed},
+    messages::{
+        CountOutput, CreateTargetInput, EvaluateInput, EvaluateOutput, PollAvailableInput, PublishInput, RedeployInput,
+    },
+    model::{FileSystemId, LifeCycle, MountTargetId, ParameterName, SecurityGroupId, VpcId},
+    policy::{Decision, Excluded, Policy, Reason},
+    ports::Parameter,
+    published::PublishedList,
+};
+use proptest::prelude::*;
+use serde_json::json;
+use tests::fake::{FILE_SYSTEM, Fake, Fault, State, target};
+
+const THRESHOLD: u64 = 100;
+
+struct System {
+    evaluate: evaluate::Config,
+    create: create_target::Config,
+    publish: publish_ssm::Config,
+    redeploy: redeploy::Config,
+}
+
+impl System {
+    fn new() -> Self {
+        let file_system = FileSystemId::new(FILE_SYSTEM);
+        let parameter = ParameterName::new("/here/mount-targets");
+        let service = ServiceName { cluster: "c".into(), service: "s".into() };
+        let deployed = ledger::deployed_name(&parameter);
+        Self {
+            evaluate: evaluate::Config {
+                file_system: file_system.clone(),
+                vpc: VpcId::new("vpc-1"),
+                subnets: vec![],
+                parameter: parameter.clone(),
+                service: service.clone(),
+                policy: Policy { threshold: THRESHOLD, ..Policy::default() },
+            },
+            create: create_target::Config {
+                file_system: file_system.clone(),
+                security_groups: vec![SecurityGroupId::new("sg-1")],
+                parameter: parameter.clone(),
+            },
+            publish: publish_ssm::Config {
+                file_system: file_system.clone(),
+                parameter: parameter.clone(),
+                kind: ParameterType::String,
+            },
+            redeploy: redeploy::Config {
+                file_system,
+                parameters: ParameterNames { published: parameter, deployed },
+                service,
+            },
+        }
+    }
+
+    fn published(&self, state: &State) -> Option<Parameter> {
+        state.parameters.get(&self.publish.parameter).cloned()
+    }
+}
+
+/// Runs a state: again after what the machine tries again after, a few times.
+macro_rules! state {
+    ($call:expr) => {{
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match $call.await {
+                Err(error) if error.code().kind() == Kind::Retry && tries < 4 => {}
+                other => break other.map_err(|error| error.code()),
+            }
+        }
+    }};
+}
+
+/// One execution; the decision that it ended with, or the code that it failed with.
+async fn execution(system: &System, world: &Fake, files: u64) -> Result<Decision, Code> {
+    let counted = CountOutput { files, directories: 1, complete: true, errors: 0, first_errors: vec![], seconds: 0.1 };
+    let mut excluded = Excluded::default();
+    let decision = loop {
+        let input = EvaluateInput { start: json!({}), counted: Some(counted.clone()), excluded: excluded.clone() };
+        let EvaluateOutput { decision, .. } = state!(evaluate::handle(world, &system.evaluate, input.clone()))?;
+        let Decision::Create { subnet_id, zone_id } = &decision else { break decision };
+        let input = CreateTargetInput { subnet_id: subnet_id.clone(), zone_id: zone_id.clone() };
+        let created = state!(create_target::handle(world, &system.create, input.clone(), Some("execution".into())));
+        match created {
+            Ok(created) => {
+                wait_and_publish(system, world, created.mount_target_id).await?;
+                return Ok(decision);
+            }
+            Err(Code::SubnetRefused) => excluded.subnets.insert(subnet_id.clone()),
+            Err(Code::ZoneRefused) => excluded.zones.insert(zone_id.clone()),
+            Err(code) => return Err(code),
+        };
+    };
+    match &decision {
+        Decision::Publish => publish_and_redeploy(system, world, None).await?,
+        Decision::Redeploy { version } => redeploy(system, world, *version).await?,
+        Decision::Adopt { mount_target_id } => wait_and_publish(system, world, mount_target_id.clone()).await?,
+        Decision::NoAvailableTargets => return Err(Code::NoAvailableTargets),
+        Decision::Create { .. } | Decision::Nothing { .. } => {}
+    }
+    Ok(decision)
+}
+
+async fn wait_and_publish(system: &System, world: &Fake, id: MountTargetId) -> Result<(), Code> {
+    for _ in 0..20 {
+        let input = PollAvailableInput { mount_target_id: id.clone(), created_at: None };
+        let polled = state!(poll_available::handle(world, &system.create.file_system, input.clone()))?;
+        if polled.available {
+            return publish_and_redeploy(system, world, Some(id)).await;
+        }
+    }
+    // `TargetTimedOut` is the machine's own.
+    Err(Code::TargetFailed)
+}
+
+async fn publish_and_redeploy(system: &System, world: &Fake, id: Option<MountTargetId>) -> Result<(), Code> {
+    let input = PublishInput { must_include: id };
+    let published = state!(publish_ssm::handle(world, &system.publish, input.clone()))?;
+    redeploy(system, world, published.version).await
+}
+
+async fn redeploy(system: &System, world: &Fake, published_version: i64) -> Result<(), Code> {
+    state!(redeploy::handle(world, &system.redeploy, RedeployInput { published_version })).map(|_| ())
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// What is true at every moment, whatever has failed.
+fn always(system: &System, world: &Fake, before: Option<&Parameter>) {
+    let state = world.state.borrow();
+    let now = system.published(&state);
+    if now.as_ref() != before {
+        let list = PublishedList::parse(&now.expect("what was published is never deleted").value).unwrap();
+        for entry in list.targets() {
+            assert!(
+                state
+                    .targets
+                    .iter()
+                    .any(|target| target.id == entry.mount_target_id && target.state == LifeCycle::Available),
+                "{entry:?} is published and not available"
+            );
+        }
+    }
+    let mut zones: Vec<_> = state.targets.iter().map(|target| &target.zone).collect();
+    zones.sort();
+    zones.dedup();
+    assert_eq!(zones.len(), state.targets.len(), "one target in each zone");
+    for (name, parameter) in &state.parameters {
+        if name.as_str().contains("/created/") {
+            let fact: Created = ledger::read(&parameter.value).unwrap();
+            assert!(state.made.contains(&fact.mount_target_id), "{name} claims what others made");
+        }
+    }
+}
+
+/// The list is that of the targets, and the service has been redeployed for it.
+fn settled(system: &System, world: &Fake) -> bool {
+    let state = world.state.borrow();
+    let Some(published) = system.published(&state) else { return false };
+    let deployed = state.parameters.get(&system.redeploy.parameters.deployed);
+    let deployed: Option<Deployed> = deployed.and_then(|fact| ledger::read(&fact.value));
+    PublishedList::parse(&published.value).ok() == PublishedList::of(&state.targets, None)
+        && deployed.is_some_and(|fact| fact.version == published.version)
+}
+
+/// Executions without faults come to rest, and soon.
+async fn comes_to_rest(system: &System, world: &Fake, files: u64) -> Reason {
+    world.faults.borrow_mut().clear();
+    let most = world.state.borrow().subnets.len() + 4;
+    for _ in 0..most {
+        if let Decision::Nothing { reason } = execution(system, world, files).await.unwrap() {
+            assert!(settled(system, world), "at rest, and something is left to do: {:?}", world.state.borrow());
+            return reason;
+        }
+    }
+    unreachable!("{most} executions, and not at rest: {:?}", world.state.borrow())
+}
+
+fn faults() -> impl Strategy<Value = BTreeMap<usize, Fault>> {
+    let fault = prop_oneof![Just(Fault::Refused), Just(Fault::AnswerLost)];
+    proptest::collection::btree_map(0..60_usize, fault, 0..30)
+}
+
+fn worlds() -> impl Strategy<Value = Fake> {
+    (2..6_usize, 1..4_usize, 0..4_u8, 0..4_u32, any::<bool>()).prop_map(|(zones, targets, stuck, looks, full)| {
+        let world = Fake::new(zones, targets);
+        {
+            let mut state = world.state.borrow_mut();
+            state.creating_looks = looks;
+            let next = state.targets.len();
+            if stuck == 1 && next < zones {
+                state.targets.push(target("fsmt-theirs-new", next, LifeCycle::Creating));
+            }
+            if full && let Some(subnet) = state.subnets.last_mut() {
+                subnet.free_addresses = 0;
+            }
+        }
+        world
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_fails_nothing_is_lost_and_the_next_executions_repair_it(
+        world in worlds(), faults in faults(), files in prop_oneof![Just(THRESHOLD), Just(THRESHOLD + 1)],
+    ) {
+        run(async {
+            let system = System::new();
+            *world.faults.borrow_mut() = faults;
+            for _ in 0..3 {
+                let before = system.published(&world.state.borrow());
+                let _ = execution(&system, &world, files).await;
+                always(&system, &world, before.as_ref());
+            }
+            let targets = world.state.borrow().targets.len();
+            let reason = comes_to_rest(&system, &world, files).await;
+            if files > THRESHOLD {
+                assert!(matches!(reason, Reason::NoAvailableSubnet | Reason::AllSubnetsRefused));
+            } else {
+                assert_eq!(reason, Reason::BelowThreshold);
+                assert_eq!(world.state.borrow().targets.len(), targets, "nothing was asked for");
+            }
+        });
+    }
+
+    #[test]
+    fn an_execution_that_is_stopped_at_any_call_is_made_good(world in worlds(), stop in 0..40_usize) {
+        run(async {
+            let system = System::new();
+            // From this call on nothing answers: as if the process and its retries were gone.
+            *world.faults.borrow_mut() = (stop..2_000).map(|call| (call, Fault::Refused)).collect();
+            let before = system.published(&world.state.borrow());
+            let _ = execution(&system, &world, THRESHOLD + 1).await;
+            always(&system, &world, before.as_ref());
+            comes_to_rest(&system, &world, THRESHOLD + 1).await;
+        });
+    }
+
+    #[test]
+    fn two_executions_at_once_do_what_one_does(
+        world in worlds(), yields in proptest::collection::vec(0..3_u8, 120),
+    ) {
+        run(async {
+            let system = System::new();
+            *world.yields.borrow_mut() = yields;
+            world.state.borrow_mut().creating_looks = 1;
+            for _ in 0..3 {
+                let targets = world.state.borrow().targets.len();
+                let before = system.published(&world.state.borrow());
+                let (one, other) = tokio::join!(
+                    execution(&system, &world, THRESHOLD + 1),
+                    execution(&system, &world, THRESHOLD + 1),
+                );
+                always(&system, &world, before.as_ref());
+                // One may end while the other has not published yet; then the later of the two goes on from there.
+                assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+                assert!(world.state.borrow().targets.len() <= targets + 2);
+            }
+            comes_to_rest(&system, &world, THRESHOLD + 1).await;
+            let state = world.state.borrow();
+            for made in state.targets.iter().filter(|target| state.made.contains(&target.id)) {
+                let fact = &state.parameters[&ledger::created_name(&system.create.parameter, &made.zone)];
+                let fact: Created = ledger::read(&fact.value).unwrap();
+                assert_eq!(fact.mount_target_id, made.id, "what is ours is known as ours");
+            }
+        });
+    }
+
+    #[test]
+    fn every_action_twice_is_every_action_once(world in worlds()) {
+        run(async {
+            let system = System::new();
+            let system = &system;
+            world.state.borrow_mut().creating_looks = 0;
+            comes_to_rest(system, &world, THRESHOLD).await;
+            let free = world.state.borrow().targets.len();
+            let subnet = world.state.borrow().subnets.get(free).cloned();
+            if let Some(subnet) = subnet.filter(|subnet| subnet.free_addresses > 0) {
+                let input = CreateTargetInput { subnet_id: subnet.id, zone_id: subnet.zone };
+                let create = || create_target::handle(&world, &system.create, input.clone(), None);
+                twice(&world, create).await;
+            }
+            let publish = || publish_ssm::handle(&world, &system.publish, PublishInput { must_include: None });
+            twice(&world, publish).await;
+            let version = system.published(&world.state.borrow()).unwrap().version;
+            let redeploy = || redeploy::handle(&world, &system.redeploy, RedeployInput { published_version: version });
+            twice(&world, redeploy).await;
+        });
+    }
+}
+
+/// The second time changes nothing more.
+async fn twice<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(world: &Fake, action: impl Fn() -> F) {
+    action().await.unwrap();
+    let once = world.state.borrow().clone();
+    action().await.unwrap();
+    // Looking makes a target that is being created available; that is the world's doing.
+    let settle = |state: &State| {
+        let mut state = state.clone();
+        for target in &mut state.targets {
+            target.state = LifeCycle::Available;
+        }
+        state
+    };
+    assert_eq!(settle(&once), settle(&world.state.borrow()));
+}
