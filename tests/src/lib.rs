@@ -1,8 +1,10 @@
 //! What the tests share: where the built parts are ([`tools`]), a world in the emulator to try things in
-//! ([`Lab`]), and a stand-in for the world that lives in memory and fails on demand ([`fake`]).
+//! ([`Lab`]), and a stand-in for the world that lives in memory and fails on demand ([`fake`]), and a stand-in for Lambda's
+//! runtime API ([`runtime`]).
 
 pub mod fake;
 mod lab;
+pub mod runtime;
 
 use std::path::{Path, PathBuf};
 

@@ -17,7 +17,11 @@ use lambda_runtime_api_client::{Client, body::Body, build_request};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tracing::{Instrument, error, info, info_span};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 pub use crate::metrics::Metrics;
 
@@ -38,17 +42,7 @@ pub fn environment(name: &str) -> Option<String> {
 /// Runs a function from start to end. A configuration that is missing or bad is reported to Lambda as
 /// an init error with its code, and ends the process.
 pub async fn main(function: impl AsyncFnOnce() -> Result<(), Failure>) -> ExitCode {
-    // JSON whatever the function's log format is: one shape for queries, and for whoever reads it.
-    let level = environment("AWS_LAMBDA_LOG_LEVEL").or_else(|| environment("RUST_LOG"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_target(false)
-        .with_span_list(false)
-        .with_env_filter(
-            EnvFilter::try_new(level.as_deref().unwrap_or("info")).unwrap_or_else(|_| EnvFilter::new("info")),
-        )
-        .init();
+    init_log();
     let Err(failure) = function().await else {
         return ExitCode::SUCCESS;
     };
@@ -63,6 +57,21 @@ pub async fn main(function: impl AsyncFnOnce() -> Result<(), Failure>) -> ExitCo
         error!(error = %unreported, "the init error could not be reported");
     }
     ExitCode::FAILURE
+}
+
+/// JSON whatever the function's log format is: one shape for queries, and for whoever reads it.
+fn init_log() {
+    let level = environment("AWS_LAMBDA_LOG_LEVEL").map(|level| level.to_ascii_lowercase());
+    let level = match level.as_deref() {
+        Some("fatal") => LevelFilter::ERROR,
+        Some(level) => level.parse().unwrap_or(LevelFilter::INFO),
+        None => LevelFilter::INFO,
+    };
+    // The runtime logs a handler's error once more, without saying which request it was. A panic is not lost
+    // with it: the hook of the standard library writes it to stderr.
+    let targets = Targets::new().with_default(level).with_target("lambda_runtime::layers::panic", LevelFilter::OFF);
+    let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false).with_span_list(false);
+    tracing_subscriber::registry().with(json).with(targets).init();
 }
 
 /// Tells Lambda why init failed, as the runtime API's `/init/error` asks for it.

@@ -3,6 +3,7 @@
 //!
 //! Each service is a feature, so that a function links the SDKs that it calls and no other.
 
+#[cfg(any(feature = "ec2", feature = "ecs", feature = "efs", feature = "ssm"))]
 mod fault;
 pub mod lambda;
 mod metrics;
@@ -43,13 +44,13 @@ async fn sdk_config() -> SdkConfig {
 /// Every port over AWS, as far as the features go.
 pub struct Aws {
     #[cfg(feature = "ec2")]
-    ec2: aws_sdk_ec2::Client,
+    pub ec2: aws_sdk_ec2::Client,
     #[cfg(feature = "ecs")]
-    ecs: aws_sdk_ecs::Client,
+    pub ecs: aws_sdk_ecs::Client,
     #[cfg(feature = "efs")]
-    efs: aws_sdk_efs::Client,
+    pub efs: aws_sdk_efs::Client,
     #[cfg(feature = "ssm")]
-    ssm: aws_sdk_ssm::Client,
+    pub ssm: aws_sdk_ssm::Client,
 }
 
 impl Aws {

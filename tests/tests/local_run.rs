@@ -1,0 +1,151 @@
+//! The program for people, `efs-autoscale local run`, as a person or a script uses it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
+
+use std::{
+    fs,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use tests::{binaries, found_by_find, tools};
+use tokio::{io::AsyncReadExt, process::Command};
+
+fn program(arguments: &[&str]) -> Command {
+    let tools = tools();
+    let mut command = Command::new(binaries().join("efs-autoscale"));
+    command
+        .args(["local", "run", "--ministack"])
+        .arg(tools.ministack)
+        .arg("--cargo-lambda")
+        .arg(tools.cargo_lambda)
+        .arg("--project")
+        .arg(tools.project)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// The last line's object.
+fn result(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().last().unwrap_or_default();
+    let object = last.strip_prefix("result: ").unwrap_or_else(|| {
+        panic!("no result in:\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    });
+    serde_json::from_str(object).unwrap()
+}
+
+#[tokio::test]
+async fn two_runs_at_once_each_scale_a_world_of_their_own() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    for number in 0..30 {
+        let folder = directory.path().join(format!("folder {}", number % 4));
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(format!("{number}")), "kept as it is")?;
+    }
+    let listing = || -> Result<Vec<u8>> {
+        Ok(std::process::Command::new("ls").arg("-lAR").arg(directory.path()).output()?.stdout)
+    };
+    let before = listing()?;
+
+    let dir = directory.path().to_str().unwrap();
+    let (own, fresh) = tokio::try_join!(
+        program(&["--dir", dir, "--threshold", "10", "--delay", "1", "--zones", "4"]).output(),
+        program(&["--files", "2500", "--threshold", "3000", "--delay", "1"]).output(),
+    )?;
+
+    let seen = result(&own);
+    assert!(own.status.success(), "{}", String::from_utf8_lossy(&own.stderr));
+    assert_eq!(seen["files"], found_by_find(directory.path())?);
+    assert_eq!((&seen["complete"], &seen["threshold"]), (&json!(true), &json!(10)));
+    assert_eq!((&seen["decision"], &seen["reason"]), (&json!("create"), &json!("over_threshold")));
+    let count = |ids: &Value| ids.as_array().unwrap().len();
+    assert_eq!((count(&seen["mount_targets_before"]), count(&seen["mount_targets_after"])), (2, 3));
+    let published: Value = serde_json::from_str(seen["published"].as_str().unwrap())?;
+    assert_eq!((count(&published["mount_targets"]), &seen["published_version"]), (3, &json!(2)));
+    assert_eq!(seen["execution_status"], "SUCCEEDED");
+    assert_eq!((&seen["states"][0], &seen["states"][1]), (&json!("Count"), &json!("Evaluate")));
+    assert!(seen["deployment"].as_str().unwrap().starts_with("ecs-svc/") && seen["seconds"].is_f64());
+    // Four zones: the second execution takes the next step.
+    assert_eq!((&seen["next"]["decision"], count(&seen["next"]["mount_targets_after"])), (&json!("create"), 4));
+    assert_eq!(before, listing()?, "the directory was not touched");
+
+    let seen = result(&fresh);
+    assert!(fresh.status.success());
+    assert_eq!((&seen["files"], &seen["reason"]), (&json!(2500), &json!("below_threshold")));
+    assert_eq!(seen["mount_targets_before"], seen["mount_targets_after"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_interrupt_leaves_no_process_and_no_port_behind() -> Result<()> {
+    let temporary = tempfile::tempdir()?;
+    let mut command = program(&["--files", "50", "--threshold", "10", "--delay", "60"]);
+    command.env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let id = child.id().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut seen = String::new();
+    // In the middle of the first execution: emulator, proxy and functions are up.
+    while !seen.contains("WaitForTarget") {
+        let mut part = [0; 4096];
+        let read = tokio::time::timeout(Duration::from_secs(60), output.read(&mut part)).await??;
+        assert_ne!(read, 0, "it ended by itself:\n{seen}");
+        seen.push_str(&String::from_utf8_lossy(&part[..read]));
+    }
+    let marker = temporary.path().to_str().unwrap().to_owned();
+    let started = processes_with(&marker);
+    assert!(started.len() > 2, "emulator and functions run: {started:?}");
+    interrupt(id);
+    let status = tokio::time::timeout(Duration::from_secs(10), child.wait()).await??;
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(processes_with(&marker), Vec::<String>::new());
+    let left: Vec<_> = fs::read_dir(temporary.path())?.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "the standard library cannot send SIGINT")]
+fn interrupt(process: u32) {
+    // SAFETY: no memory is involved, and the process is a child of ours that has not been waited for.
+    unsafe { libc::kill(process.cast_signed(), libc::SIGINT) };
+}
+
+/// The processes, but for this one's, that have this text in their environment.
+fn processes_with(text: &str) -> Vec<String> {
+    let mut found = vec![];
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        // A process may be gone by now, and most of /proc is none.
+        let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+        if String::from_utf8_lossy(&environment).contains(text) {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            found.push(name.trim().to_owned());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn wrong_words_are_answered_with_what_to_do() -> Result<()> {
+    for (arguments, status, part) in [
+        (vec!["--dir", "/nowhere"], 2, "--dir /nowhere: No such file"),
+        (vec!["--dir", "/proc/version"], 2, "not a directory"),
+        (vec!["--zones", "9"], 2, "invalid value '9' for '--zones"),
+        (vec!["--threshold", "many"], 2, "invalid value 'many' for '--threshold"),
+        (vec!["--dir", "/tmp", "--files", "3"], 2, "cannot be used with"),
+        (vec!["--functions", "/nowhere"], 2, "--functions: there is no binary /nowhere/count; `make build-local`"),
+    ] {
+        let output = program(&arguments).output().await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+    let mut command = program(&[]);
+    command.args(["--ministack", "/nowhere/ministack"]);
+    let said = String::from_utf8_lossy(&command.output().await?.stderr).into_owned();
+    assert!(said.contains("cannot be used multiple times") || said.contains("make tools"), "{said}");
+    Ok(())
+}
