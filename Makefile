@@ -35,9 +35,12 @@ help: ## This list
 
 .PHONY: run
 run: $(PYTHON)/.done build-local ## Count a directory, scale, publish, redeploy, all on this machine: [DIR= | FILES=] [THRESHOLD=] [ZONES=] [DELAY=]
-	@exec $(TARGET)/local/efs-autoscale local run \
-	  $(if $(DIR),--dir '$(DIR)') $(if $(FILES),--files '$(FILES)') $(if $(THRESHOLD),--threshold '$(THRESHOLD)') \
-	  $(if $(ZONES),--zones '$(ZONES)') $(if $(DELAY),--delay '$(DELAY)')
+	@exec $(TARGET)/local/efs-autoscale local run $(call given,DIR,--dir) $(call given,FILES,--files) \
+	  $(call given,THRESHOLD,--threshold) $(call given,ZONES,--zones) $(call given,DELAY,--delay)
+
+# The flag $2 with the value of $1, if $1 stands on make's command line; what else is in the environment is
+# not meant. By way of the shell's variable, so that a path may have any name.
+given = $(if $(findstring command,$(origin $1)),$2 "$$$1")
 
 .PHONY: build-local
 build-local:

@@ -53,6 +53,16 @@ pub struct Cycle {
 
 /// The last line, for scripts.
 #[derive(Debug, Serialize)]
+pub struct Outcome {
+    #[serde(flatten)]
+    pub first: Summary,
+    /// The second execution.
+    pub next: Summary,
+    pub as_expected: bool,
+}
+
+/// One execution, for scripts.
+#[derive(Debug, Serialize)]
 pub struct Summary {
     files: Option<u64>,
     complete: bool,

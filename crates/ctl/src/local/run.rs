@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Spec, Tools, World, execution, files,
-    report::{Cycle, Picture},
+    report::{Cycle, Outcome, Picture},
     screen::Screen,
 };
 
@@ -126,10 +126,8 @@ async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
     for surprise in &surprises {
         screen.line(&format!("NOT AS EXPECTED  {surprise}"));
     }
-    let mut result = serde_json::to_value(first.summary())?;
-    result["next"] = serde_json::to_value(second.summary())?;
-    result["as_expected"] = json!(surprises.is_empty());
-    println!("{}{result}", if options.json { "" } else { "result: " });
+    let outcome = Outcome { first: first.summary(), next: second.summary(), as_expected: surprises.is_empty() };
+    println!("{}{}", if options.json { "" } else { "result: " }, serde_json::to_string(&outcome)?);
     Ok(surprises.is_empty())
 }
 

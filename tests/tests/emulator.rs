@@ -1,0 +1,77 @@
+//! The adapters of `crates/aws` against a third party's idea of AWS, through the real protocols.
+#![allow(clippy::unwrap_used, reason = "a test says what it takes for granted")]
+
+use anyhow::Result;
+use aws::Aws;
+use ctl::local::world::{PARAMETER, sdk_config};
+use domain::{
+    config::{ParameterType, ServiceName},
+    error::{AwsError, CreateFailure},
+    model::{FileSystemId, LifeCycle, ParameterName, SecurityGroupId, SubnetId, VpcId},
+    ports::{
+        CreateTarget, DeleteParameter, DescribeFileSystem, DescribeService, ListSubnets, ListTargets, ReadParameters,
+        Redeploy, WriteParameter,
+    },
+};
+use tests::Lab;
+
+#[tokio::test]
+async fn the_adapters_understand_it() -> Result<()> {
+    let lab = Lab::start(2, &[]).await?;
+    let aws = Aws::new(&sdk_config(lab.endpoint()));
+    let file_system = FileSystemId::new(&lab.file_system);
+
+    let found = aws.describe_file_system(&file_system).await?.unwrap();
+    assert_eq!((found.id, found.one_zone), (file_system.clone(), None));
+    assert_eq!(aws.describe_file_system(&FileSystemId::new("fs-00000000")).await?, None);
+    let targets = aws.list_targets(&file_system).await?;
+    assert_eq!(targets.len(), 2);
+    assert!(targets.iter().all(|target| target.state == LifeCycle::Available && target.ip.is_some()));
+    assert!(aws.list_targets(&FileSystemId::new("fs-00000000")).await?.is_empty());
+
+    let vpc = VpcId::new(targets[0].vpc.as_ref().unwrap().as_str());
+    let subnets = aws.list_subnets(&vpc, &[]).await?;
+    assert_eq!(subnets.len(), 3);
+    assert!(subnets.iter().all(|subnet| subnet.free_addresses > 0));
+    let third = SubnetId::new(&lab.subnets[2]);
+    let gone = SubnetId::new("subnet-00000000");
+    let only = aws.list_subnets(&vpc, &[third.clone(), gone.clone()]).await?;
+    assert_eq!(only.iter().map(|subnet| &subnet.id).collect::<Vec<_>>(), [&third]);
+    assert!(only[0].zone.as_str().ends_with("-az3"), "a zone id, not a name: {}", only[0].zone);
+
+    let taken = aws.create_target(&file_system, &SubnetId::new(&lab.subnets[0]), &[]).await.unwrap_err();
+    assert!(matches!(taken, CreateFailure::Conflict(_)), "{taken}");
+    let unknown = aws.create_target(&file_system, &gone, &[]).await.unwrap_err();
+    assert!(matches!(unknown, CreateFailure::Subnet(_)), "{unknown}");
+    let group = [SecurityGroupId::new("sg-00000000")];
+    let refused = aws.create_target(&file_system, &third, &group).await.unwrap_err();
+    assert!(matches!(refused, CreateFailure::Aws(AwsError::Refused(_))), "{refused}");
+    let created = aws.create_target(&file_system, &third, &[]).await?;
+    assert_eq!((created.subnet, created.zone), (third, only[0].zone.clone()));
+
+    let name = ParameterName::new("/here/there");
+    for kind in [ParameterType::String, ParameterType::SecureString] {
+        let first = aws.write_parameter(&name, "one", kind).await?;
+        assert_eq!(aws.write_parameter(&name, "two", kind).await?, first + 1);
+        let found = aws.read_parameters(&[name.clone(), ParameterName::new(PARAMETER)]).await?;
+        assert_eq!((found.len(), found[&name].value.as_str(), found[&name].version), (2, "two", first + 1));
+        aws.delete_parameter(&name).await?;
+        aws.delete_parameter(&name).await?;
+        assert!(aws.read_parameters(std::slice::from_ref(&name)).await?.is_empty());
+    }
+
+    let service = ServiceName {
+        cluster: "efs-mount-autoscaling-cluster".to_owned(),
+        service: "efs-mount-autoscaling-service".to_owned(),
+    };
+    let before = aws.describe_service(&service).await?.unwrap();
+    let id = aws.redeploy(&service).await?.unwrap();
+    let after = aws.describe_service(&service).await?.unwrap();
+    assert!(!before.deployments.iter().any(|deployment| deployment.id == id) && !after.rolled_back());
+    assert!(after.deployments.iter().any(|deployment| deployment.id == id));
+    for missing in [("efs-mount-autoscaling-cluster", "none"), ("none", "none")] {
+        let name = ServiceName { cluster: missing.0.to_owned(), service: missing.1.to_owned() };
+        assert_eq!(aws.describe_service(&name).await?, None);
+    }
+    Ok(())
+}
