@@ -1,12 +1,6 @@
 //! A world in the emulator, with a small directory to count, that scenario after scenario begins in.
 
-use std::{
-    fs,
-    ops::Deref,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, ops::Deref, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use ctl::local::{
@@ -127,11 +121,4 @@ pub fn found_by_find(directory: &Path) -> Result<u64> {
     let output = Command::new("find").arg(directory).args(["-type", "f", "-printf", "x"]).output()?;
     ensure!(output.status.success(), "find: {}", String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout.len() as u64)
-}
-
-impl Lab {
-    /// What is counted.
-    pub fn directory(&self) -> PathBuf {
-        self.spec.directory.clone()
-    }
 }

@@ -53,7 +53,7 @@ async fn growing() -> Result<()> {
     for input in [json!({"dry-run": true}), json!({"threshold": "many"}), json!([1]), json!("x"), json!(null)] {
         let run = lab.run(input).await?;
         assert_eq!((run.status.as_str(), run.error.as_deref()), ("FAILED", Some("InvalidInput")));
-        assert_eq!(run.states, ["Count", "InvalidInput"]);
+        assert_eq!(run.states, ["Begin", "Count", "InvalidInput"]);
     }
     assert!(lab.proxy.calls().is_empty());
 
@@ -78,19 +78,6 @@ async fn growing() -> Result<()> {
     assert_eq!(run.status, "SUCCEEDED");
     assert_eq!(run.reason(), Some(Reason::NoAvailableSubnet));
     assert!(run.evaluated.unwrap().warnings.contains(&Warning::NoAvailableSubnet));
-
-    lab.scenario("two executions at once make one target").await?;
-    let (one, other) = tokio::try_join!(lab.run(json!({})), lab.run(json!({})))?;
-    assert_eq!((one.status.as_str(), other.status.as_str()), ("SUCCEEDED", "SUCCEEDED"));
-    assert_eq!(lab.targets().await?.len(), 3);
-    lab.published_is_what_there_is().await?;
-    let third = &lab.targets().await?[2];
-    assert_eq!(lab.created(&third.zone).await?.unwrap().mount_target_id, third.id, "one of them owns it");
-    assert_eq!(
-        lab.run(json!({"threshold": 100})).await?.reason(),
-        Some(Reason::BelowThreshold),
-        "nothing is left to repair"
-    );
     Ok(())
 }
 
@@ -167,14 +154,48 @@ async fn creating() -> Result<()> {
     assert!(run.cause.unwrap().contains("NetworkInterfaceLimitExceeded"));
     lab.published_is_what_there_is().await?;
 
-    lab.scenario("the answer of CreateMountTarget is lost: the retry finds the target").await?;
+    lab.scenario("the answer of CreateMountTarget is lost: the retry finds the target, and knows it as its own")
+        .await?;
     let lost = Behaviour::LoseAnswer { status: 500, code: "InternalServerError" };
-    lab.proxy.add(Rule { times: 3, ..Rule::always("efs:CreateMountTarget", lost) });
+    lab.proxy.add(Rule::once("efs:CreateMountTarget", lost));
     let run = lab.run(json!({})).await?;
     assert_eq!(run.status, "SUCCEEDED");
     assert_eq!(created(&run)["outcome"], serde_json::to_value(CreateOutcome::Adopted)?);
-    assert_eq!(lab.targets().await?.len(), 2);
+    let targets = lab.targets().await?;
+    assert_eq!((targets.len(), lab.called("efs:CreateMountTarget")), (2, 1));
+    assert_eq!(lab.created(&targets[1].zone).await?.unwrap().mount_target_id, targets[1].id);
     lab.published_is_what_there_is().await?;
+    assert_eq!(lab.run(json!({})).await?.reason(), Some(Reason::CoolingDown), "and as just created");
+
+    lab.scenario("EFS is busy with the file system: nothing was meant, and nothing cools down").await?;
+    let busy = Behaviour::Refuse { status: 409, code: "IncorrectFileSystemLifeCycleState", message: "updating" };
+    lab.proxy.add(Rule::always("efs:CreateMountTarget", busy));
+    let run = lab.run(json!({})).await?;
+    assert_eq!((run.status.as_str(), run.error.as_deref()), ("FAILED", Some("AwsUnavailable")));
+    lab.proxy.clear();
+    assert_eq!(lab.run(json!({})).await?.status, "SUCCEEDED");
+    assert_eq!(lab.targets().await?.len(), 2);
+
+    lab.scenario("two executions that decide the same make one target").await?;
+    // Slow enough that both have decided before either has created.
+    lab.proxy.add(Rule::always("efs:CreateMountTarget", Behaviour::Delay(Duration::from_millis(1500))));
+    let (one, other) = tokio::try_join!(lab.run(json!({})), lab.run(json!({})))?;
+    assert_eq!((one.status.as_str(), other.status.as_str()), ("SUCCEEDED", "SUCCEEDED"));
+    assert_eq!((lab.targets().await?.len(), lab.called("efs:CreateMountTarget")), (2, 2));
+    let mut outcomes = [created(&one)["outcome"].to_string(), created(&other)["outcome"].to_string()];
+    outcomes.sort();
+    assert_eq!(outcomes, ["\"adopted\"", "\"created\""]);
+    let targets = lab.targets().await?;
+    assert_eq!(lab.created(&targets[1].zone).await?.unwrap().mount_target_id, targets[1].id);
+    lab.published_is_what_there_is().await?;
+
+    lab.scenario("the network cannot be asked: repairs are made, and nothing else").await?;
+    lab.proxy.add(Rule::always("ec2:DescribeSubnets", DENIED));
+    lab.create_target(1).await?;
+    let run = lab.run(json!({})).await?;
+    assert_eq!((run.status.as_str(), run.decision()), ("SUCCEEDED", Some(&Decision::Publish)));
+    lab.published_is_what_there_is().await?;
+    assert_eq!(lab.run(json!({})).await?.error.as_deref(), Some("AwsRefused"));
 
     lab.scenario("throttling is waited out").await?;
     lab.proxy.add(Rule { times: 4, ..Rule::always("efs:DescribeMountTargets", THROTTLED) });
@@ -186,9 +207,8 @@ async fn creating() -> Result<()> {
 #[tokio::test]
 async fn repairing() -> Result<()> {
     let lab = Lab::start(2, &[("SSM_PARAMETER_TYPE", "SecureString")]).await?;
-    let old = lab.list().await?.to_json();
     // A target that somebody made: published anew, redeployed.
-    let repaired = ["Count", "Evaluate", "Decide", "PublishSsm", "Redeploy", "Report", "Counted", "Done"];
+    let repaired = ["Begin", "Count", "Evaluate", "Decide", "PublishSsm", "Redeploy", "Report", "Counted", "Done"];
 
     lab.scenario("drift is published, also when a target was deleted by hand").await?;
     lab.create_target(2).await?;
@@ -253,7 +273,6 @@ async fn repairing() -> Result<()> {
     let run = lab.run(json!({})).await?;
     assert_eq!((run.status.as_str(), run.error.as_deref()), ("FAILED", Some("AwsRefused")));
     assert_eq!(lab.published().await?, before);
-    assert_ne!(old, "");
     Ok(())
 }
 

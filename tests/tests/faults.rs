@@ -6,14 +6,12 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    config::{ParameterNames, ParameterType, ServiceName},
+    config::{ParameterType, ServiceName},
     error::{Code, Coded, Kind},
     ledger::{self, Created, Deployed},
-    messages::{
-        CountOutput, CreateTargetInput, EvaluateInput, EvaluateOutput, PollAvailableInput, PublishInput, RedeployInput,
-    },
+    messages::{CreateTargetInput, EvaluateInput, EvaluateOutput, PollAvailableInput, PublishInput, RedeployInput},
     model::{FileSystemId, LifeCycle, MountTargetId, ParameterName, SecurityGroupId, VpcId},
-    policy::{Decision, Excluded, Policy, Reason},
+    policy::{Decision, Excluded, FileCount, Policy, Reason},
     ports::Parameter,
     published::PublishedList,
 };
@@ -35,7 +33,6 @@ impl System {
         let file_system = FileSystemId::new(FILE_SYSTEM);
         let parameter = ParameterName::new("/here/mount-targets");
         let service = ServiceName { cluster: "c".into(), service: "s".into() };
-        let deployed = ledger::deployed_name(&parameter);
         Self {
             evaluate: evaluate::Config {
                 file_system: file_system.clone(),
@@ -55,11 +52,7 @@ impl System {
                 parameter: parameter.clone(),
                 kind: ParameterType::String,
             },
-            redeploy: redeploy::Config {
-                file_system,
-                parameters: ParameterNames { published: parameter, deployed },
-                service,
-            },
+            redeploy: redeploy::Config { file_system, parameter, service },
         }
     }
 
@@ -84,10 +77,10 @@ macro_rules! state {
 
 /// One execution; the decision that it ended with, or the code that it failed with.
 async fn execution(system: &System, world: &Fake, files: u64) -> Result<Decision, Code> {
-    let counted = CountOutput { files, directories: 1, complete: true, errors: 0, first_errors: vec![], seconds: 0.1 };
+    let counted = FileCount { files, complete: true };
     let mut excluded = Excluded::default();
     let decision = loop {
-        let input = EvaluateInput { start: json!({}), counted: Some(counted.clone()), excluded: excluded.clone() };
+        let input = EvaluateInput { start: json!({}), counted: Some(counted), excluded: excluded.clone() };
         let EvaluateOutput { decision, .. } = state!(evaluate::handle(world, &system.evaluate, input.clone()))?;
         let Decision::Create { subnet_id, zone_id } = &decision else { break decision };
         let input = CreateTargetInput { subnet_id: subnet_id.clone(), zone_id: zone_id.clone() };
@@ -164,13 +157,20 @@ fn always(system: &System, world: &Fake, before: Option<&Parameter>) {
             assert!(state.made.contains(&fact.mount_target_id), "{name} claims what others made");
         }
     }
+    for made in state.targets.iter().filter(|target| state.made.contains(&target.id)) {
+        let known = |name: ParameterName| state.parameters.contains_key(&name);
+        let parameter = &system.create.parameter;
+        let told =
+            known(ledger::created_name(parameter, &made.zone)) || known(ledger::intended_name(parameter, &made.zone));
+        assert!(told, "{} was made and the ledger has no word of it", made.id);
+    }
 }
 
 /// The list is that of the targets, and the service has been redeployed for it.
 fn settled(system: &System, world: &Fake) -> bool {
     let state = world.state.borrow();
     let Some(published) = system.published(&state) else { return false };
-    let deployed = state.parameters.get(&system.redeploy.parameters.deployed);
+    let deployed = state.parameters.get(&ledger::deployed_name(&system.redeploy.parameter));
     let deployed: Option<Deployed> = deployed.and_then(|fact| ledger::read(&fact.value));
     PublishedList::parse(&published.value).ok() == PublishedList::of(&state.targets, None)
         && deployed.is_some_and(|fact| fact.version == published.version)
@@ -239,11 +239,14 @@ proptest! {
     }
 
     #[test]
-    fn an_execution_that_is_stopped_at_any_call_is_made_good(world in worlds(), stop in 0..40_usize) {
+    fn an_execution_that_is_stopped_at_any_call_is_made_good(world in worlds(), stop in 0..40_usize, lost in any::<bool>()) {
         run(async {
             let system = System::new();
             // From this call on nothing answers: as if the process and its retries were gone.
             *world.faults.borrow_mut() = (stop..2_000).map(|call| (call, Fault::Refused)).collect();
+            if lost {
+                world.faults.borrow_mut().insert(stop, Fault::AnswerLost);
+            }
             let before = system.published(&world.state.borrow());
             let _ = execution(&system, &world, THRESHOLD + 1).await;
             always(&system, &world, before.as_ref());

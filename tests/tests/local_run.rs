@@ -40,18 +40,19 @@ fn result(output: &Output) -> Value {
 
 #[tokio::test]
 async fn two_runs_at_once_each_scale_a_world_of_their_own() -> Result<()> {
-    let directory = tempfile::tempdir()?;
+    let temporary = tempfile::tempdir()?;
+    // Nothing that a shell, a deployer or a list of variables would leave alone.
+    let directory = temporary.path().join("it's, A=b \"ö\"");
     for number in 0..30 {
-        let folder = directory.path().join(format!("folder {}", number % 4));
+        let folder = directory.join(format!("folder {}", number % 4));
         fs::create_dir_all(&folder)?;
         fs::write(folder.join(format!("{number}")), "kept as it is")?;
     }
-    let listing = || -> Result<Vec<u8>> {
-        Ok(std::process::Command::new("ls").arg("-lAR").arg(directory.path()).output()?.stdout)
-    };
+    let listing =
+        || -> Result<Vec<u8>> { Ok(std::process::Command::new("ls").arg("-lAR").arg(&directory).output()?.stdout) };
     let before = listing()?;
 
-    let dir = directory.path().to_str().unwrap();
+    let dir = directory.to_str().unwrap();
     let (own, fresh) = tokio::try_join!(
         program(&["--dir", dir, "--threshold", "10", "--delay", "1", "--zones", "4"]).output(),
         program(&["--files", "2500", "--threshold", "3000", "--delay", "1"]).output(),
@@ -59,7 +60,7 @@ async fn two_runs_at_once_each_scale_a_world_of_their_own() -> Result<()> {
 
     let seen = result(&own);
     assert!(own.status.success(), "{}", String::from_utf8_lossy(&own.stderr));
-    assert_eq!(seen["files"], found_by_find(directory.path())?);
+    assert_eq!(seen["files"], found_by_find(&directory)?);
     assert_eq!((&seen["complete"], &seen["threshold"]), (&json!(true), &json!(10)));
     assert_eq!((&seen["decision"], &seen["reason"]), (&json!("create"), &json!("over_threshold")));
     let count = |ids: &Value| ids.as_array().unwrap().len();
@@ -67,7 +68,7 @@ async fn two_runs_at_once_each_scale_a_world_of_their_own() -> Result<()> {
     let published: Value = serde_json::from_str(seen["published"].as_str().unwrap())?;
     assert_eq!((count(&published["mount_targets"]), &seen["published_version"]), (3, &json!(2)));
     assert_eq!(seen["execution_status"], "SUCCEEDED");
-    assert_eq!((&seen["states"][0], &seen["states"][1]), (&json!("Count"), &json!("Evaluate")));
+    assert_eq!((&seen["states"][0], &seen["states"][1]), (&json!("Begin"), &json!("Count")));
     assert!(seen["deployment"].as_str().unwrap().starts_with("ecs-svc/") && seen["seconds"].is_f64());
     // Four zones: the second execution takes the next step.
     assert_eq!((&seen["next"]["decision"], count(&seen["next"]["mount_targets_after"])), (&json!("create"), 4));
@@ -80,32 +81,59 @@ async fn two_runs_at_once_each_scale_a_world_of_their_own() -> Result<()> {
     Ok(())
 }
 
+/// While files are made, while the functions are deployed, and in the middle of an execution.
 #[tokio::test]
-async fn an_interrupt_leaves_no_process_and_no_port_behind() -> Result<()> {
-    let temporary = tempfile::tempdir()?;
-    let mut command = program(&["--files", "50", "--threshold", "10", "--delay", "60"]);
-    command.env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let id = child.id().unwrap();
-    let mut output = child.stdout.take().unwrap();
-    let mut seen = String::new();
-    // In the middle of the first execution: emulator, proxy and functions are up.
-    while !seen.contains("WaitForTarget") {
-        let mut part = [0; 4096];
-        let read = tokio::time::timeout(Duration::from_secs(60), output.read(&mut part)).await??;
-        assert_ne!(read, 0, "it ended by itself:\n{seen}");
-        seen.push_str(&String::from_utf8_lossy(&part[..read]));
+async fn an_interrupt_leaves_no_process_and_no_file_behind() -> Result<()> {
+    for (moment, files, running) in
+        [("making 3000000 files", "3000000", 1), ("deploying", "50", 2), ("WaitForTarget", "50", 3)]
+    {
+        let temporary = tempfile::tempdir()?;
+        let mut command = program(&["--files", files, "--threshold", "10", "--delay", "60"]);
+        command.env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let id = child.id().unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let mut seen = String::new();
+        while !seen.contains(moment) {
+            let mut part = [0; 4096];
+            let read = tokio::time::timeout(Duration::from_secs(60), output.read(&mut part)).await??;
+            assert_ne!(read, 0, "it ended by itself:\n{seen}");
+            seen.push_str(&String::from_utf8_lossy(&part[..read]));
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let marker = temporary.path().to_str().unwrap().to_owned();
+        let started = processes_with(&marker);
+        assert!(started.len() >= running, "{moment}: {started:?}");
+        for (_, process) in &started {
+            assert_eq!(listening_beyond_loopback(*process), Vec::<String>::new());
+        }
+        interrupt(id);
+        let status = tokio::time::timeout(Duration::from_secs(10), child.wait()).await??;
+        assert_eq!(status.code(), Some(130), "{moment}");
+        assert_eq!(processes_with(&marker), [], "{moment}");
+        let left: Vec<_> = fs::read_dir(temporary.path())?.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{moment}: left behind: {left:?}");
     }
-    let marker = temporary.path().to_str().unwrap().to_owned();
-    let started = processes_with(&marker);
-    assert!(started.len() > 2, "emulator and functions run: {started:?}");
-    interrupt(id);
-    let status = tokio::time::timeout(Duration::from_secs(10), child.wait()).await??;
-    assert_eq!(status.code(), Some(130));
-    assert_eq!(processes_with(&marker), Vec::<String>::new());
-    let left: Vec<_> = fs::read_dir(temporary.path())?.map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.is_empty(), "left behind: {left:?}");
     Ok(())
+}
+
+/// The addresses other than loopback on which this process listens: what the kernel says of its sockets.
+fn listening_beyond_loopback(process: u32) -> Vec<String> {
+    const LISTEN: &str = "0A";
+    let open = fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+    let mut found = vec![];
+    for table in ["tcp", "tcp6"] {
+        for line in fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default().lines().skip(1) {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let socket = format!("socket:[{}]", fields[9]);
+            let ours = open.iter().any(|link| link.as_os_str() == socket.as_str());
+            if ours && fields[3] == LISTEN && !fields[1].starts_with("0100007F:") {
+                found.push(fields[1].to_owned());
+            }
+        }
+    }
+    found
 }
 
 #[expect(unsafe_code, reason = "the standard library cannot send SIGINT")]
@@ -114,15 +142,15 @@ fn interrupt(process: u32) {
     unsafe { libc::kill(process.cast_signed(), libc::SIGINT) };
 }
 
-/// The processes, but for this one's, that have this text in their environment.
-fn processes_with(text: &str) -> Vec<String> {
+/// The processes that have this text in their environment.
+fn processes_with(text: &str) -> Vec<(String, u32)> {
     let mut found = vec![];
     for process in fs::read_dir("/proc").unwrap().flatten() {
         // A process may be gone by now, and most of /proc is none.
         let environment = fs::read(process.path().join("environ")).unwrap_or_default();
         if String::from_utf8_lossy(&environment).contains(text) {
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            found.push(name.trim().to_owned());
+            found.push((name.trim().to_owned(), process.file_name().to_str().unwrap().parse().unwrap()));
         }
     }
     found
@@ -143,9 +171,10 @@ async fn wrong_words_are_answered_with_what_to_do() -> Result<()> {
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
         assert!(said.contains(part), "{arguments:?}: {said}");
     }
-    let mut command = program(&[]);
-    command.args(["--ministack", "/nowhere/ministack"]);
-    let said = String::from_utf8_lossy(&command.output().await?.stderr).into_owned();
-    assert!(said.contains("cannot be used multiple times") || said.contains("make tools"), "{said}");
+    let mut command = Command::new(binaries().join("efs-autoscale"));
+    let output = command.args(["local", "run"]).env("MINISTACK", "/nowhere/ministack").output().await?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("--ministack: there is no program /nowhere/ministack; `make tools` installs it"), "{said}");
     Ok(())
 }

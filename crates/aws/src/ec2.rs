@@ -35,7 +35,8 @@ impl ListSubnets for Aws {
             subnets.push(Subnet {
                 id: SubnetId::new(id),
                 zone: ZoneId::new(zone),
-                free_addresses: subnet.available_ip_address_count().unwrap_or_default().try_into().unwrap_or_default(),
+                // Not said: EFS will say.
+                free_addresses: subnet.available_ip_address_count().map_or(1, |free| free.try_into().unwrap_or(0)),
             });
         }
         Ok(subnets)

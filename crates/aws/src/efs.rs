@@ -1,5 +1,6 @@
 //! Amazon EFS: the file system and its mount targets.
 
+use aws_config::{retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_efs::{error::ProvideErrorMetadata, types::LifeCycleState};
 use domain::{
     error::{AwsError, CreateFailure},
@@ -11,7 +12,7 @@ use domain::{
 };
 
 use crate::{
-    Aws,
+    Aws, CALL_TIMEOUT,
     fault::{classify, incomplete},
 };
 
@@ -65,6 +66,13 @@ impl ListTargets for Aws {
     }
 }
 
+/// One try, which has all the time of a call. There is no client token: a second try of the SDK after a
+/// slow first one would meet the first one's target, and take it for somebody else's.
+fn once() -> aws_sdk_efs::config::Builder {
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(CALL_TIMEOUT).operation_timeout(CALL_TIMEOUT);
+    aws_sdk_efs::Config::builder().retry_config(RetryConfig::disabled()).timeout_config(timeouts.build())
+}
+
 impl CreateTarget for Aws {
     async fn create_target(
         &self,
@@ -79,6 +87,8 @@ impl CreateTarget for Aws {
             .file_system_id(file_system.as_str())
             .subnet_id(subnet.as_str())
             .set_security_groups(Some(groups))
+            .customize()
+            .config_override(once())
             .send()
             .await;
         let target = match sent {
@@ -91,6 +101,8 @@ impl CreateTarget for Aws {
                         CreateFailure::Subnet(fault)
                     }
                     ("UnsupportedAvailabilityZone", AwsError::Refused(fault)) => CreateFailure::Zone(fault),
+                    (_, AwsError::Throttled(fault)) => CreateFailure::Later(fault),
+                    ("IncorrectFileSystemLifeCycleState", AwsError::Unavailable(fault)) => CreateFailure::Later(fault),
                     (_, other) => CreateFailure::Aws(other),
                 });
             }

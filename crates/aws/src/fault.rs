@@ -49,7 +49,8 @@ where
         {
             AwsError::Unavailable
         }
-        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => AwsError::Unavailable,
+        SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => AwsError::Unavailable,
+        SdkError::TimeoutError(_) | SdkError::ResponseError(_) => AwsError::Unavailable,
         _ => AwsError::Refused,
     };
     kind(AwsFault { operation, code, message, request_id, source: Some(Box::new(error)) })

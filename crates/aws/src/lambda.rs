@@ -126,7 +126,7 @@ async fn answer<I, O, E>(
     handler: &impl AsyncFn(I, Caller) -> Result<O, E>,
     payload: Value,
     caller: Caller,
-) -> Result<Value, Diagnostic>
+) -> Result<O, Diagnostic>
 where
     I: DeserializeOwned,
     O: Serialize + Metered,
@@ -139,17 +139,13 @@ where
         Err(why) => Err(E::invalid_input(InvalidInput(format!("the event is not this function's input: {why}")))),
     };
     let seconds = started.elapsed().as_secs_f64();
-    match outcome.map(|output| (output.samples(), serde_json::to_value(output))) {
-        Ok((samples, Ok(output))) => {
-            info!(seconds, output = %output, "done");
-            if let Err(why) = metrics.emit(&samples) {
+    match outcome {
+        Ok(output) => {
+            info!(seconds, output = serde_json::to_string(&output).unwrap_or_default(), "done");
+            if let Err(why) = metrics.emit(&output.samples(), std::io::stdout().lock()) {
                 error!(error = %why, "the metrics could not be written");
             }
             Ok(output)
-        }
-        Ok((_, Err(why))) => {
-            error!(seconds, error = %why, "the output could not be written");
-            Err(Diagnostic { error_type: "OutputUnwritable".to_owned(), error_message: why.to_string() })
         }
         Err(failure) => {
             let code = failure.code();

@@ -3,7 +3,7 @@
 use std::io;
 
 use domain::{
-    metric::{BY_DECISION, FILE_SYSTEM_ID, NAMESPACE, Sample, TABLE, Unit},
+    metric::{FILE_SYSTEM_ID, NAMESPACE, REASON, Sample, TABLE, Unit},
     model::FileSystemId,
 };
 use metrics_cloudwatch_embedded::{Builder, Collector};
@@ -32,17 +32,46 @@ impl Metrics {
         Ok(Self(collector))
     }
 
-    /// Writes these samples, and these only, to stdout.
-    pub(crate) fn emit(&self, samples: &[Sample]) -> io::Result<()> {
+    /// Writes these samples, and these only: a line of JSON for each set of dimensions.
+    pub(crate) fn emit(&self, samples: &[Sample], out: impl io::Write) -> io::Result<()> {
         for sample in samples {
             // Histograms, since a flush empties them: a gauge would be written again by the next request
             // of a warm process, even when that request counted nothing.
-            match sample.decision {
-                Some(decision) => metrics::histogram!(sample.metric.name, BY_DECISION => decision),
+            match sample.reason {
+                Some(reason) => metrics::histogram!(sample.metric.name, REASON => reason),
                 None => metrics::histogram!(sample.metric.name),
             }
             .record(sample.value);
         }
-        self.0.flush(io::stdout().lock())
+        self.0.flush(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::metric::{DECISION, THRESHOLD};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_metric_and_its_dimensions_are_fields_of_one_object() {
+        let metrics = Metrics::of(&FileSystemId::new("fs-1")).unwrap();
+        let samples = [
+            Sample { metric: THRESHOLD, value: 7.0, reason: None },
+            Sample { metric: DECISION, value: 1.0, reason: Some("create") },
+        ];
+        let mut written = vec![];
+        metrics.emit(&samples, &mut written).unwrap();
+        let text = String::from_utf8(written).unwrap();
+        let decision = text.lines().find(|line| line.contains("Reason")).unwrap();
+        let parsed: Value = serde_json::from_str(decision).unwrap();
+        // A parser takes the last of two fields with one name; written again, one is missing.
+        assert_eq!(parsed.to_string().len(), decision.len(), "a field is there twice: {decision}");
+        assert_eq!(parsed["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["FileSystemId", "Reason"]]));
+        assert_eq!((&parsed["Reason"], &parsed["Decision"]), (&json!("create"), &json!([1.0])));
+        for metric in TABLE {
+            assert!(metric.name != REASON && metric.name != FILE_SYSTEM_ID, "{}", metric.name);
+        }
     }
 }

@@ -123,8 +123,8 @@ async fn every_documented_error_of_create_mount_target_is_mapped() {
     for (status, code, expected) in [
         (400, "BadRequest", "stop"),
         (404, "FileSystemNotFound", "stop"),
-        (409, "IncorrectFileSystemLifeCycleState", "later"),
-        (500, "InternalServerError", "later"),
+        (409, "IncorrectFileSystemLifeCycleState", "not now"),
+        (500, "InternalServerError", "uncertain"),
         (409, "IpAddressInUse", "stop"),
         (409, "MountTargetConflict", "conflict"),
         (409, "NetworkInterfaceLimitExceeded", "stop"),
@@ -136,9 +136,9 @@ async fn every_documented_error_of_create_mount_target_is_mapped() {
         (400, "UnsupportedAvailabilityZone", "zone"),
         (400, "AvailabilityZonesMismatch", "stop"),
         // Of every API.
-        (400, "ThrottlingException", "throttled"),
-        (429, "TooManyRequestsException", "throttled"),
-        (503, "ServiceUnavailable", "later"),
+        (400, "ThrottlingException", "not now"),
+        (429, "TooManyRequestsException", "not now"),
+        (503, "ServiceUnavailable", "uncertain"),
         (403, "AccessDeniedException", "stop"),
     ] {
         let body = format!(r#"{{"ErrorCode":"{code}","Message":"as the API says"}}"#);
@@ -149,8 +149,9 @@ async fn every_documented_error_of_create_mount_target_is_mapped() {
             CreateFailure::Conflict(_) => "conflict",
             CreateFailure::Subnet(_) => "subnet",
             CreateFailure::Zone(_) => "zone",
+            CreateFailure::Later(_) => "not now",
+            CreateFailure::Aws(AwsError::Unavailable(_)) => "uncertain",
             CreateFailure::Aws(AwsError::Throttled(_)) => "throttled",
-            CreateFailure::Aws(AwsError::Unavailable(_)) => "later",
             CreateFailure::Aws(AwsError::Refused(_)) => "stop",
         };
         assert_eq!(found, expected, "{code}");

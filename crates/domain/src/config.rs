@@ -4,7 +4,6 @@
 use std::{path::PathBuf, str::FromStr};
 
 use crate::{
-    ledger,
     model::{FileSystemId, ParameterName, SecurityGroupId, SubnetId, VpcId},
     policy::{Policy, ScalingRule},
 };
@@ -33,8 +32,9 @@ pub enum ConfigError {
 /// The code under which a [`ConfigError`] leaves the process.
 pub const INVALID_CONFIGURATION: &str = "InvalidConfiguration";
 
-/// A standard parameter name holds 1,011 bytes, of which the ledger's names need their share.
+/// A parameter's name holds 1,011 bytes in 15 levels, of which the ledger's names need their share.
 const MAX_PARAMETER_NAME: usize = 900;
+const MAX_PARAMETER_LEVELS: usize = 13;
 
 /// `prefix-` and 8 to 40 hexadecimal digits.
 fn is_id(value: &str, prefix: &str) -> bool {
@@ -121,6 +121,7 @@ pub fn parameter_name(v: &impl Variables) -> Result<ParameterName, ConfigError> 
                 && !value.ends_with('/')
                 && !value.contains("//")
                 && value.len() <= MAX_PARAMETER_NAME
+                && value.matches('/').count() <= MAX_PARAMETER_LEVELS
                 && value.bytes().all(allowed))
             .then(|| ParameterName::new(value))
         },
@@ -182,18 +183,6 @@ pub fn policy(v: &impl Variables) -> Result<Policy, ConfigError> {
     })
 }
 
-/// The names of everything that is kept in Systems Manager, all below the published parameter's.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ParameterNames {
-    pub published: ParameterName,
-    pub deployed: ParameterName,
-}
-
-pub fn parameter_names(v: &impl Variables) -> Result<ParameterNames, ConfigError> {
-    let published = parameter_name(v)?;
-    Ok(ParameterNames { deployed: ledger::deployed_name(&published), published })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,6 +232,7 @@ mod tests {
         assert!(target_directory(&one("TARGET_DIRECTORY", "data")).is_err());
         assert!(parameter_name(&one("SSM_PARAMETER_NAME", "mount-targets")).is_err());
         assert!(parameter_name(&one("SSM_PARAMETER_NAME", "/a b")).is_err());
+        assert!(parameter_name(&one("SSM_PARAMETER_NAME", "/1/2/3/4/5/6/7/8/9/10/11/12/13/14")).is_err());
         assert!(parameter_type(&one("SSM_PARAMETER_TYPE", "StringList")).is_err());
         assert!(service_name(&one("ECS_CLUSTER_NAME", "a b")).is_err());
         let six = "sg-00000001,sg-00000002,sg-00000003,sg-00000004,sg-00000005,sg-00000006";

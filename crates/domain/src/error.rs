@@ -28,7 +28,7 @@ pub enum Code {
     NoAvailableTargets,
     SubnetRefused,
     ZoneRefused,
-    TargetInAnotherVpc,
+    ConflictNotVisible,
     TargetNotFound,
     TargetFailed,
     TargetNotVisible,
@@ -39,7 +39,11 @@ pub enum Code {
 impl Code {
     pub fn kind(self) -> Kind {
         match self {
-            Self::AwsThrottled | Self::AwsUnavailable | Self::TargetNotFound | Self::TargetNotVisible => Kind::Retry,
+            Self::AwsThrottled
+            | Self::AwsUnavailable
+            | Self::ConflictNotVisible
+            | Self::TargetNotFound
+            | Self::TargetNotVisible => Kind::Retry,
             Self::SubnetRefused | Self::ZoneRefused => Kind::NextSubnet,
             _ => Kind::Stop,
         }
@@ -131,9 +135,12 @@ pub enum AwsError {
 /// What `efs:CreateMountTarget` can answer that its caller acts on.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateFailure {
-    /// There is a target in this zone already.
+    /// There is a target in this zone already, or the file system's targets are in another VPC.
     #[error(transparent)]
     Conflict(AwsFault),
+    /// Not now, and nothing was done: too many calls, or the file system is being changed.
+    #[error(transparent)]
+    Later(AwsFault),
     /// Not in this subnet: no free address, or no such subnet.
     #[error(transparent)]
     Subnet(AwsFault),
@@ -216,8 +223,13 @@ pub enum CreateTargetError {
     SubnetRefused(AwsFault),
     #[error(transparent)]
     ZoneRefused(AwsFault),
-    #[error("the file system's targets are in another VPC than the subnet: {0}")]
-    TargetInAnotherVpc(AwsFault),
+    #[error(
+        "EFS reports a conflict and shows no target in the zone: it will show one soon, or the file system's targets are in another VPC than the subnet: {0}"
+    )]
+    ConflictNotVisible(AwsFault),
+    /// Refused for now, and nothing was done.
+    #[error(transparent)]
+    Later(AwsFault),
     #[error(transparent)]
     Aws(#[from] AwsError),
 }
@@ -226,7 +238,8 @@ codes!(CreateTargetError {
     InvalidInput(_) => InvalidInput,
     SubnetRefused(_) => SubnetRefused,
     ZoneRefused(_) => ZoneRefused,
-    TargetInAnotherVpc(_) => TargetInAnotherVpc,
+    ConflictNotVisible(_) => ConflictNotVisible,
+    Later(_) => AwsUnavailable,
     Aws(AwsError::Throttled(_)) => AwsThrottled,
     Aws(AwsError::Unavailable(_)) => AwsUnavailable,
     Aws(AwsError::Refused(_)) => AwsRefused,

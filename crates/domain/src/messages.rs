@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     error::InvalidInput,
     model::{LifeCycle, MountTargetId, SubnetId, ZoneId, ZoneName},
-    policy::{Decision, Excluded, Warning},
+    policy::{Decision, Excluded, FileCount, Warning},
     published::PublishedTarget,
 };
 
@@ -31,7 +31,9 @@ impl Start {
             return Err(InvalidInput(format!("the input is {}: expected an object, such as {{}}", kind_of(input))));
         };
         let mut start = Self::default();
-        if fields.contains_key("source") && fields.contains_key("detail-type") {
+        let envelope = fields.contains_key("source") && fields.contains_key("detail-type");
+        // With a wish of a person's in it, it is no schedule's: a dry run must never run for real.
+        if envelope && !fields.contains_key("dry_run") && !fields.contains_key("threshold") {
             return Ok(start);
         }
         for (field, value) in fields {
@@ -112,7 +114,7 @@ pub struct EvaluateInput {
     pub start: Value,
     /// `null` when the count failed.
     #[serde(default)]
-    pub counted: Option<CountOutput>,
+    pub counted: Option<FileCount>,
     #[serde(default)]
     pub excluded: Excluded,
 }
@@ -269,6 +271,7 @@ mod tests {
             (json!({"threshold": 1.5}), "`threshold` is 1.5"),
             (json!({"threshold": null}), "`threshold` is null"),
             (json!({"source": "me", "threshold": "many"}), "the field \"source\" is unknown"),
+            (json!({"source": "a", "detail-type": "b", "dry_run": true}), "the field \""),
         ] {
             let error = Start::parse(&input).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{input}: {error}");

@@ -1,5 +1,5 @@
 //! Every metric that the functions emit: one table, which alarms and dashboards are checked against.
-//! All are in [`NAMESPACE`], by `FileSystemId`; [`DECISION`] is also by `Decision`.
+//! All are in [`NAMESPACE`], by `FileSystemId`; [`DECISION`] is also by `Reason`.
 
 use crate::messages::{
     CountOutput, CreateTargetOutput, EvaluateOutput, PollAvailableOutput, PublishOutput, RedeployOutput,
@@ -9,8 +9,9 @@ use crate::messages::{
 pub const NAMESPACE: &str = "EfsMountAutoscaling";
 /// The dimension that every metric has.
 pub const FILE_SYSTEM_ID: &str = "FileSystemId";
-/// The second dimension of [`DECISION`]: an action, or the reason why there is none.
-pub const BY_DECISION: &str = "Decision";
+/// The second dimension of [`DECISION`]: an action, or the reason why there is none. A dimension and a
+/// metric share one JSON object in the Embedded Metric Format, so neither may have the other's name.
+pub const REASON: &str = "Reason";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unit {
@@ -61,8 +62,8 @@ table! {
 pub struct Sample {
     pub metric: Metric,
     pub value: f64,
-    /// The value of the dimension [`BY_DECISION`].
-    pub decision: Option<&'static str>,
+    /// The value of the dimension [`REASON`].
+    pub reason: Option<&'static str>,
 }
 
 /// What a function's output says in metrics.
@@ -73,7 +74,7 @@ pub trait Metered {
 }
 
 fn sample(metric: Metric, value: f64) -> Sample {
-    Sample { metric, value, decision: None }
+    Sample { metric, value, reason: None }
 }
 
 fn flag(value: bool) -> f64 {
@@ -99,7 +100,7 @@ impl Metered for EvaluateOutput {
             sample(THRESHOLD, self.observed.limit as f64),
             sample(TARGETS, self.observed.publishable.len() as f64),
             sample(PUBLISHED, self.observed.published.as_ref().map_or(0, Vec::len) as f64),
-            Sample { metric: DECISION, value: 1.0, decision: Some(self.decision.word()) },
+            Sample { metric: DECISION, value: 1.0, reason: Some(self.decision.word()) },
         ];
         samples.extend(self.observed.over_limit.map(|over| sample(THRESHOLD_EXCEEDED, flag(over))));
         samples

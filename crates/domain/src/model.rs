@@ -114,6 +114,9 @@ pub struct FileSystem {
     pub one_zone: Option<ZoneId>,
 }
 
+/// ECS refuses another deployment of a service when about this many are under way.
+const MOST_DEPLOYMENTS: usize = 5;
+
 /// The file service as ECS reports it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Service {
@@ -121,6 +124,10 @@ pub struct Service {
 }
 
 impl Service {
+    pub fn has_most_deployments(&self) -> bool {
+        self.deployments.len() >= MOST_DEPLOYMENTS
+    }
+
     /// Did the deployment circuit breaker give up on a deployment that is still shown?
     pub fn rolled_back(&self) -> bool {
         self.deployments.iter().any(|d| d.failed)

@@ -77,13 +77,14 @@ pub struct Observation {
     pub deployed: Option<i64>,
     /// When the system last created a target, or meant to, by the ledger. Seconds since 1970.
     pub last_created: Option<u64>,
-    /// `None` when ECS knows no such service.
-    pub service: Option<Service>,
+    /// `None` when ECS knows no such service; an error, and why, when it could not be asked.
+    pub service: Result<Option<Service>, String>,
     pub excluded: Excluded,
 }
 
 /// Regular files, by name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FileCount {
     pub files: u64,
     /// When `false`, there are at least this many.
@@ -146,12 +147,17 @@ pub enum Reason {
     AtMaximum,
     /// Every zone that has a subnet has a target.
     NoAvailableSubnet,
-    /// EFS refused every subnet that was left.
+    /// EFS refused every subnet that was left, or they have no free address.
     AllSubnetsRefused,
     CoolingDown,
 }
 
 impl Decision {
+    /// Does it mend what is there, rather than look for what could be added?
+    pub fn is_repair(&self) -> bool {
+        matches!(self, Self::Publish | Self::Redeploy { .. } | Self::Adopt { .. })
+    }
+
     /// The reason, or the action: the word for a table, a log line, a metric.
     pub fn word(&self) -> &'static str {
         match self {
@@ -189,6 +195,15 @@ impl Observation {
         self.published.as_ref()?.list.as_ref().ok()
     }
 
+    /// Would ECS take another deployment? An answer that is not known is no reason not to try.
+    fn takes_deployments(&self) -> bool {
+        match &self.service {
+            Ok(Some(service)) => !service.has_most_deployments(),
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
+
     /// Is the count over the rule's limit? `None` when the count cannot say.
     ///
     /// An incomplete count is a lower bound: over the limit is over the limit, anything else is unknown.
@@ -209,9 +224,11 @@ pub fn decide(world: &Observation, policy: &Policy) -> Decision {
     if publishable.is_some() && publishable.as_ref() != world.published_list() {
         return Decision::Publish;
     }
+    // A redeployment that cannot be had now must not keep the rest from going on.
     if let Some(published) = &world.published
         && published.list.is_ok()
         && world.deployed != Some(published.version)
+        && world.takes_deployments()
     {
         return Decision::Redeploy { version: published.version };
     }
@@ -249,7 +266,12 @@ fn scale(world: &Observation, policy: &Policy) -> Decision {
     if candidates.is_empty() {
         return nothing(Reason::NoAvailableSubnet);
     }
-    let refused = |s: &Subnet| world.excluded.subnets.contains(&s.id) || world.excluded.zones.contains(&s.zone);
+    // EFS refuses a subnet without a free address: not asking leaves the tries to the others.
+    let refused = |subnet: &Subnet| {
+        subnet.free_addresses == 0
+            || world.excluded.subnets.contains(&subnet.id)
+            || world.excluded.zones.contains(&subnet.zone)
+    };
     let chosen = candidates
         .into_iter()
         .filter(|subnet| !refused(subnet))
@@ -282,8 +304,14 @@ pub enum Warning {
     AllSubnetsRefused,
     /// The circuit breaker took the last deployment back. That version is not tried again.
     RedeployRolledBack,
-    /// ECS knows no such service.
+    /// Too many deployments are under way: the service is redeployed for the published list later.
+    RedeployDeferred,
+    /// ECS knows no such service: nothing is redeployed.
     ServiceNotFound,
+    /// ECS could not be asked.
+    ServiceUnknown { why: String },
+    /// The network or the file system could not be asked. Only repairs are made.
+    ObservationIncomplete { why: String },
 }
 
 pub fn warnings(world: &Observation, decision: &Decision) -> Vec<Warning> {
@@ -312,9 +340,16 @@ pub fn warnings(world: &Observation, decision: &Decision) -> Vec<Warning> {
         _ => {}
     }
     match &world.service {
-        None => warnings.push(Warning::ServiceNotFound),
-        Some(service) if service.rolled_back() => warnings.push(Warning::RedeployRolledBack),
-        Some(_) => {}
+        Err(why) => warnings.push(Warning::ServiceUnknown { why: why.clone() }),
+        Ok(None) => warnings.push(Warning::ServiceNotFound),
+        Ok(Some(service)) => {
+            if service.rolled_back() {
+                warnings.push(Warning::RedeployRolledBack);
+            }
+            if service.has_most_deployments() {
+                warnings.push(Warning::RedeployDeferred);
+            }
+        }
     }
     warnings
 }

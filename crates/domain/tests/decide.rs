@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use domain::{
-    model::{LifeCycle, MountTarget, MountTargetId, Service, Subnet, SubnetId, ZoneId, ZoneName},
+    model::{Deployment, LifeCycle, MountTarget, MountTargetId, Service, Subnet, SubnetId, ZoneId, ZoneName},
     policy::{Decision, Excluded, FileCount, Observation, Policy, Published, Reason, ScalingRule, decide, warnings},
     published::PublishedList,
 };
@@ -81,7 +81,7 @@ prop_compose! {
             published: published.map(|text| Published { version: 4, list: PublishedList::parse(&text) }),
             deployed,
             last_created,
-            service: Some(Service::default()),
+            service: Ok(Some(Service::default())),
             excluded: Excluded {
                 subnets: refused.into_iter().map(|number| SubnetId::new(format!("subnet-{number}"))).collect(),
                 zones: Default::default(),
@@ -149,7 +149,7 @@ proptest! {
             published: Some(Published { version: 1, list: Ok(list) }),
             deployed: Some(1),
             last_created: None,
-            service: None,
+            service: Ok(Some(Service::default())),
             excluded: Excluded::default(),
         };
         let policy = Policy { threshold, ..Policy::default() };
@@ -255,4 +255,92 @@ fn per_target_asks_for_a_thresholds_worth_of_files_for_each() {
     let limits: Vec<u64> = (0..6).map(|occupied| policy.limit(occupied)).collect();
     assert_eq!(limits, [100, 100, 100, 200, 300, 400]);
     assert_eq!(Policy { threshold: u64::MAX, ..policy }.limit(9), u64::MAX);
+}
+
+/// A world at rest: two targets, published and deployed; too many files; a third zone to go to.
+fn at_rest() -> Observation {
+    let targets = vec![target(0, 0, LifeCycle::Available, true), target(1, 1, LifeCycle::Available, true)];
+    let subnet = |number: u8, free_addresses| Subnet {
+        id: SubnetId::new(format!("subnet-{number}")),
+        zone: zone(number % 4),
+        free_addresses,
+    };
+    Observation {
+        now: 1000,
+        count: Some(FileCount { files: 11, complete: true }),
+        one_zone: None,
+        published: Some(Published { version: 4, list: Ok(PublishedList::of(&targets, None).unwrap()) }),
+        targets,
+        // Zones 0 to 3; of zone 2 three subnets: 2 and 6 with as many addresses, 10 with fewer.
+        subnets: vec![subnet(0, 9), subnet(1, 9), subnet(3, 9), subnet(10, 4), subnet(6, 5), subnet(2, 5)],
+        deployed: Some(4),
+        last_created: Some(900),
+        service: Ok(Some(Service::default())),
+        excluded: Excluded::default(),
+    }
+}
+
+/// Each row adds one thing to the world of the rows before it, and the decision follows the newest: this is
+/// the precedence, from the least to the most.
+#[test]
+fn the_precedence_of_decisions() {
+    let mut world = at_rest();
+    let mut policy = Policy { threshold: 10, ..Policy::default() };
+    let create = |subnet: &str, number| Decision::Create { subnet_id: SubnetId::new(subnet), zone_id: zone(number) };
+    let nothing = |reason| Decision::Nothing { reason };
+
+    // Zones in order; in a zone the most addresses, then the smallest id.
+    assert_eq!(decide(&world, &policy), create("subnet-2", 2));
+    world.excluded.subnets.insert(SubnetId::new("subnet-2"));
+    assert_eq!(decide(&world, &policy), create("subnet-6", 2));
+    world.excluded.zones.insert(zone(2));
+    assert_eq!(decide(&world, &policy), create("subnet-3", 3));
+
+    policy.cooldown_seconds = 100;
+    assert_eq!(decide(&world, &policy), create("subnet-3", 3), "just over");
+    policy.cooldown_seconds = 101;
+    assert_eq!(decide(&world, &policy), nothing(Reason::CoolingDown));
+    world.subnets[2].free_addresses = 0;
+    assert_eq!(decide(&world, &policy), nothing(Reason::AllSubnetsRefused));
+    world.subnets.truncate(2);
+    assert_eq!(decide(&world, &policy), nothing(Reason::NoAvailableSubnet));
+    policy.max_mount_targets = Some(2);
+    assert_eq!(decide(&world, &policy), nothing(Reason::AtMaximum));
+    world.one_zone = Some(zone(1));
+    assert_eq!(decide(&world, &policy), nothing(Reason::OneZone));
+    world.count = Some(FileCount { files: 10, complete: true });
+    assert_eq!(decide(&world, &policy), nothing(Reason::BelowThreshold));
+    world.count = Some(FileCount { files: 10, complete: false });
+    assert_eq!(decide(&world, &policy), nothing(Reason::CountUnknown));
+    world.count = None;
+    assert_eq!(decide(&world, &policy), nothing(Reason::CountUnknown));
+
+    for target in &mut world.targets {
+        target.state = LifeCycle::Error;
+    }
+    assert_eq!(decide(&world, &policy), Decision::NoAvailableTargets);
+    world.targets.push(target(3, 3, LifeCycle::Creating, false));
+    world.targets.push(target(2, 2, LifeCycle::Creating, false));
+    assert_eq!(decide(&world, &policy), Decision::Adopt { mount_target_id: MountTargetId::new("fsmt-2") });
+    world.deployed = None;
+    assert_eq!(decide(&world, &policy), Decision::Redeploy { version: 4 });
+    world.targets[0].state = LifeCycle::Available;
+    assert_eq!(decide(&world, &policy), Decision::Publish);
+}
+
+/// What cannot be redeployed now must not keep targets from being added.
+#[test]
+fn a_redeployment_that_cannot_be_had_is_left_out() {
+    let mut world = at_rest();
+    let policy = Policy { threshold: 10, ..Policy::default() };
+    world.deployed = Some(3);
+    assert_eq!(decide(&world, &policy), Decision::Redeploy { version: 4 });
+    world.service = Err("throttled".to_owned());
+    assert_eq!(decide(&world, &policy), Decision::Redeploy { version: 4 }, "nobody knows that it cannot be had");
+    let busy = Deployment { id: "ecs-svc/1".to_owned(), failed: false };
+    for service in [None, Some(Service { deployments: vec![busy; 5] })] {
+        world.service = Ok(service);
+        assert!(matches!(decide(&world, &policy), Decision::Create { .. }));
+        assert_eq!(warnings(&world, &decide(&world, &policy)).len(), 1);
+    }
 }

@@ -18,7 +18,7 @@ use domain::{
 /// This many errors are told in full.
 const TOLD_ERRORS: usize = 100;
 /// A path in an error is cut after this many bytes, so that the output fits the state's payload.
-const TOLD_BYTES: usize = 500;
+const TOLD_BYTES: usize = 200;
 
 /// Checks the execution's input, which is the first thing that happens to it, and counts.
 ///
@@ -50,7 +50,7 @@ struct Tally {
 impl Tally {
     fn error(&mut self, path: &Path, why: &io::Error) {
         // What was there when its parent was read and is not any more: not a file, not an error.
-        if why.kind() == io::ErrorKind::NotFound {
+        if vanished(why) {
             return;
         }
         self.errors += 1;
@@ -62,39 +62,45 @@ impl Tally {
     }
 }
 
+/// Deleted meanwhile. NFS says so of a directory that was open by calling its handle stale.
+fn vanished(why: &io::Error) -> bool {
+    matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
+}
+
 /// # Errors
-/// When the root itself cannot be opened as a directory.
+/// When the root itself cannot be opened as a directory, or vanishes.
 fn count(root: &Path) -> io::Result<Tally> {
     let mut tally = Tally::default();
     let mut subdirectories = Vec::new();
-    tally.read(root, fs::read_dir(root)?, &mut subdirectories);
+    if let Err(why) = tally.read(root, fs::read_dir(root)?, &mut subdirectories) {
+        if vanished(&why) {
+            return Err(why);
+        }
+        tally.error(root, &why);
+    }
     while let Some(directory) = subdirectories.pop() {
-        match fs::read_dir(&directory) {
-            Ok(entries) => tally.read(&directory, entries, &mut subdirectories),
-            Err(why) => tally.error(&directory, &why),
+        let read = fs::read_dir(&directory).and_then(|entries| tally.read(&directory, entries, &mut subdirectories));
+        if let Err(why) = read {
+            tally.error(&directory, &why);
         }
     }
     Ok(tally)
 }
 
 impl Tally {
-    fn read(&mut self, directory: &Path, entries: fs::ReadDir, subdirectories: &mut Vec<PathBuf>) {
+    /// # Errors
+    /// When the directory cannot be read to its end: asking again may never end.
+    fn read(&mut self, directory: &Path, entries: fs::ReadDir, subdirectories: &mut Vec<PathBuf>) -> io::Result<()> {
         self.directories += 1;
         for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(why) => {
-                    self.error(directory, &why);
-                    // The rest of this directory is unknown, and asking again may never end.
-                    return;
-                }
-            };
+            let entry = entry?;
             match entry.file_type() {
                 Ok(kind) if kind.is_file() => self.files += 1,
-                Ok(kind) if kind.is_dir() => subdirectories.push(entry.path()),
+                Ok(kind) if kind.is_dir() => subdirectories.push(directory.join(entry.file_name())),
                 Ok(_) => {}
                 Err(why) => self.error(&entry.path(), &why),
             }
         }
+        Ok(())
     }
 }

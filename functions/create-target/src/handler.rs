@@ -4,15 +4,15 @@
 //! execution all find the target and take it.
 //!
 //! The ledger keeps the intent and the outcome apart: whoever withdraws an intent, with two executions in
-//! the same zone, never takes away the other's record of what it made.
+//! the same zone, never takes away the record of what was made.
 
 use domain::{
     config::{ConfigError, ParameterType, Variables},
     error::{AwsError, CreateFailure, CreateTargetError, PutFailure},
     ledger::{self, Created, Intended},
     messages::{CreateOutcome, CreateTargetInput, CreateTargetOutput},
-    model::{FileSystemId, MountTarget, ParameterName, SecurityGroupId, ZoneId},
-    ports::{Clock, CreateTarget, DeleteParameter, ListTargets, WriteParameter},
+    model::{FileSystemId, MountTarget, MountTargetId, ParameterName, SecurityGroupId, ZoneId},
+    ports::{Clock, CreateTarget, DeleteParameter, ListTargets, ReadParameters, WriteParameter},
 };
 use serde::Serialize;
 
@@ -40,48 +40,67 @@ impl Config {
 /// # Errors
 /// [`CreateTargetError::SubnetRefused`] and [`CreateTargetError::ZoneRefused`] leave everything as it was.
 pub async fn handle(
-    ports: &(impl Clock + CreateTarget + DeleteParameter + ListTargets + WriteParameter),
+    ports: &(impl Clock + CreateTarget + DeleteParameter + ListTargets + ReadParameters + WriteParameter),
     config: &Config,
     input: CreateTargetInput,
     execution: Option<String>,
 ) -> Result<CreateTargetOutput, CreateTargetError> {
-    if let Some(target) = target_in(&input.zone_id, ports.list_targets(&config.file_system).await?) {
-        return Ok(adopted(target));
-    }
     let intention = ledger::intended_name(&config.parameter, &input.zone_id);
-    let intended = Intended {
+    let outcome = ledger::created_name(&config.parameter, &input.zone_id);
+    let mut created = Created {
         file_system_id: config.file_system.clone(),
         subnet_id: input.subnet_id.clone(),
         execution: execution.clone(),
+        mount_target_id: MountTargetId::new(""),
+        created_at: 0,
+    };
+    if let Some(target) = target_in(&input.zone_id, ports.list_targets(&config.file_system).await?) {
+        let found = ports.read_parameters(&[intention.clone(), outcome.clone()]).await?;
+        let intended: Option<Intended> = found.get(&intention).and_then(|fact| ledger::read(&fact.value));
+        let known: Option<Created> = found.get(&outcome).and_then(|fact| ledger::read(&fact.value));
+        let unfinished = intended.filter(|intended| {
+            execution.is_some() && intended.execution == execution && intended.subnet_id == target.subnet
+        });
+        // An earlier try of this execution made it, and its answer or its record was lost.
+        if let Some(intended) = unfinished
+            && known.is_none_or(|known| known.mount_target_id != target.id)
+        {
+            created.mount_target_id = target.id.clone();
+            created.created_at = intended.intended_at;
+            write(ports, &outcome, &created).await?;
+        }
+        return Ok(adopted(target));
+    }
+    let intended = Intended {
+        file_system_id: config.file_system.clone(),
+        subnet_id: input.subnet_id.clone(),
+        execution,
         intended_at: ports.now(),
     };
     write(ports, &intention, &intended).await?;
     match ports.create_target(&config.file_system, &input.subnet_id, &config.security_groups).await {
         Ok(target) => {
-            let created_at = ports.now();
-            let created = Created {
-                file_system_id: config.file_system.clone(),
-                subnet_id: input.subnet_id,
-                execution,
-                mount_target_id: target.id.clone(),
-                created_at,
-            };
-            write(ports, &ledger::created_name(&config.parameter, &input.zone_id), &created).await?;
-            let outcome = CreateOutcome::Created;
-            Ok(CreateTargetOutput { mount_target_id: target.id, outcome, created_at: Some(created_at) })
+            created.mount_target_id = target.id.clone();
+            created.created_at = ports.now();
+            write(ports, &outcome, &created).await?;
+            Ok(CreateTargetOutput {
+                mount_target_id: target.id,
+                outcome: CreateOutcome::Created,
+                created_at: Some(created.created_at),
+            })
         }
         // The call may have reached EFS: the intent stays, and the next try finds the target if it did.
-        Err(CreateFailure::Aws(error @ (AwsError::Throttled(_) | AwsError::Unavailable(_)))) => Err(error.into()),
+        Err(CreateFailure::Aws(error @ AwsError::Unavailable(_))) => Err(error.into()),
         Err(refused) => {
             ports.delete_parameter(&intention).await?;
             match refused {
                 CreateFailure::Conflict(fault) => {
                     let found = target_in(&input.zone_id, ports.list_targets(&config.file_system).await?);
-                    // Not in this zone: EFS means its rule that all targets are in one VPC.
-                    found.map(adopted).ok_or(CreateTargetError::TargetInAnotherVpc(fault))
+                    found.map(adopted).ok_or(CreateTargetError::ConflictNotVisible(fault))
                 }
                 CreateFailure::Subnet(fault) => Err(CreateTargetError::SubnetRefused(fault)),
                 CreateFailure::Zone(fault) => Err(CreateTargetError::ZoneRefused(fault)),
+                CreateFailure::Later(fault) => Err(CreateTargetError::Later(fault)),
                 CreateFailure::Aws(error) => Err(error.into()),
             }
         }

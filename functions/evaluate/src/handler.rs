@@ -8,7 +8,7 @@ use domain::{
     ledger::{self, Created, Deployed, Intended},
     messages::{EvaluateInput, EvaluateOutput, Observed, ObservedTarget, Start},
     model::{FileSystemId, MountTarget, ParameterName, Subnet, SubnetId, VpcId, ZoneId},
-    policy::{FileCount, Observation, Policy, Published, decide, warnings},
+    policy::{Observation, Policy, Published, Warning, decide, warnings},
     ports::{Clock, DescribeFileSystem, DescribeService, ListSubnets, ListTargets, Parameter, ReadParameters},
     published::PublishedList,
 };
@@ -50,37 +50,44 @@ pub async fn handle(
     let mut policy = config.policy.clone();
     policy.threshold = start.threshold.unwrap_or(policy.threshold);
 
-    let (file_system, targets, subnets, service) = tokio::try_join!(
+    let (file_system, targets, subnets, service) = tokio::join!(
         ports.describe_file_system(&config.file_system),
         ports.list_targets(&config.file_system),
         ports.list_subnets(&config.vpc, &config.subnets),
         ports.describe_service(&config.service),
-    )?;
-    let file_system = file_system.ok_or_else(|| EvaluateError::FileSystemNotFound(config.file_system.clone()))?;
+    );
+    let targets = targets?;
+    // What only adding a target needs must not keep repairs from being made.
+    let (one_zone, subnets, unseen) = match (file_system, subnets) {
+        (Ok(None), _) => return Err(EvaluateError::FileSystemNotFound(config.file_system.clone())),
+        (Ok(Some(file_system)), Ok(subnets)) => (file_system.one_zone, subnets, None),
+        (Err(why), _) | (_, Err(why)) => (None, Vec::new(), Some(why)),
+    };
     // Which facts there may be depends on the zones that there are.
     let facts = ports.read_parameters(&fact_names(&config.parameter, &targets, &subnets)).await?;
 
     let published = facts.get(&config.parameter);
     let world = Observation {
         now: ports.now(),
-        count: input.counted.map(|counted| FileCount { files: counted.files, complete: counted.complete }),
-        one_zone: file_system.one_zone,
+        count: input.counted,
+        one_zone,
         targets,
         subnets,
         published: published
             .map(|found| Published { version: found.version, list: PublishedList::parse(&found.value) }),
         deployed: fact::<Deployed>(&facts, &ledger::deployed_name(&config.parameter)).map(|fact| fact.version),
         last_created: last_created(&facts, config),
-        service,
+        service: service.map_err(|why| why.to_string()),
         excluded: input.excluded,
     };
     let decision = decide(&world, &policy);
-    Ok(EvaluateOutput {
-        dry_run: start.dry_run,
-        warnings: warnings(&world, &decision),
-        observed: observed(&world, &policy),
-        decision,
-    })
+    let mut warnings = warnings(&world, &decision);
+    match unseen {
+        Some(why) if decision.is_repair() => warnings.push(Warning::ObservationIncomplete { why: why.to_string() }),
+        Some(why) => return Err(why.into()),
+        None => {}
+    }
+    Ok(EvaluateOutput { dry_run: start.dry_run, warnings, observed: observed(&world, &policy), decision })
 }
 
 /// The published list, and every fact that the ledger may hold for the zones that are in play.

@@ -1,20 +1,17 @@
 //! Redeploys the file service, so that its tasks read the published list; once for each version of it.
 
 use domain::{
-    config::{ConfigError, ParameterNames, ParameterType, ServiceName, Variables},
+    config::{ConfigError, ParameterType, ServiceName, Variables},
     error::{PutFailure, RedeployError, UpdateFailure},
     ledger::{self, Deployed},
     messages::{RedeployInput, RedeployOutcome, RedeployOutput},
-    model::FileSystemId,
+    model::{FileSystemId, ParameterName},
     ports::{DescribeService, ReadParameters, Redeploy, WriteParameter},
 };
 
-/// ECS refuses another deployment when about this many are under way.
-const MOST_DEPLOYMENTS: usize = 5;
-
 pub struct Config {
     pub file_system: FileSystemId,
-    pub parameters: ParameterNames,
+    pub parameter: ParameterName,
     pub service: ServiceName,
 }
 
@@ -22,10 +19,10 @@ impl Config {
     /// # Errors
     /// The first variable that is missing or bad.
     pub fn read(variables: &impl Variables) -> Result<Self, ConfigError> {
-        use domain::config::{file_system_id, parameter_names, service_name};
+        use domain::config::{file_system_id, parameter_name, service_name};
         Ok(Self {
             file_system: file_system_id(variables)?,
-            parameters: parameter_names(variables)?,
+            parameter: parameter_name(variables)?,
             service: service_name(variables)?,
         })
     }
@@ -38,13 +35,13 @@ pub async fn handle(
     config: &Config,
     input: RedeployInput,
 ) -> Result<RedeployOutput, RedeployError> {
-    let names = [config.parameters.published.clone(), config.parameters.deployed.clone()];
-    let found = ports.read_parameters(&names).await?;
+    let ledger = ledger::deployed_name(&config.parameter);
+    let found = ports.read_parameters(&[config.parameter.clone(), ledger.clone()]).await?;
     // New tasks read the newest list, so the deployment covers what is published now. A read that lags
     // behind the publishing must not lose the version that was asked for.
-    let published = found.get(&config.parameters.published).map_or(0, |parameter| parameter.version);
+    let published = found.get(&config.parameter).map_or(0, |parameter| parameter.version);
     let version = published.max(input.published_version);
-    let deployed = found.get(&config.parameters.deployed).and_then(|fact| ledger::read::<Deployed>(&fact.value));
+    let deployed = found.get(&ledger).and_then(|fact| ledger::read::<Deployed>(&fact.value));
     if let Some(deployed) = deployed
         && deployed.version == version
     {
@@ -53,7 +50,7 @@ pub async fn handle(
     }
     let deferred = RedeployOutput { outcome: RedeployOutcome::Deferred, version, deployment_id: None };
     let service = ports.describe_service(&config.service).await?;
-    if service.is_some_and(|service| service.deployments.len() >= MOST_DEPLOYMENTS) {
+    if service.is_some_and(|service| service.has_most_deployments()) {
         return Ok(deferred);
     }
     let deployment_id = match ports.redeploy(&config.service).await {
@@ -63,7 +60,7 @@ pub async fn handle(
     };
     let fact = Deployed { version, deployment_id };
     let text = ledger::write(&fact);
-    let written = ports.write_parameter(&config.parameters.deployed, &text, ParameterType::String).await;
+    let written = ports.write_parameter(&ledger, &text, ParameterType::String).await;
     written.map_err(PutFailure::into_aws)?;
     Ok(RedeployOutput { outcome: RedeployOutcome::Started, version, deployment_id: fact.deployment_id })
 }

@@ -55,6 +55,8 @@ impl Emulator {
             // The functions inherit the emulator's environment: nothing of the caller's gets that far.
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"))
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
             .env("BIND_HOST", "127.0.0.1")
             .env("IOT_MTLS_ENABLED", "0")
             .env("GATEWAY_PORT", port.to_string())
@@ -83,8 +85,9 @@ impl Emulator {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the emulator ended with {status}:\n{}", self.end_of_log());
             }
-            // It binds its port when it is ready, and a port that another process took ends it.
-            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() && self.child.try_wait()?.is_none() {
+            // It binds its port when it is ready. Another process may have taken the port meanwhile, another
+            // run's emulator even: then ours will end.
+            if listens(self.child.id(), port) && TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
                 return Ok(());
             }
             if started.elapsed() > START_TIMEOUT {
@@ -96,6 +99,22 @@ impl Emulator {
 
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// A path to this directory that is plain ASCII: the deployer splits variables at commas, and takes
+    /// nothing that is not UTF-8. A link in the emulator's folder, where the directory's own path is not.
+    ///
+    /// # Errors
+    /// When the link cannot be made.
+    pub fn plain_path(&self, directory: &Path) -> Result<String> {
+        let is_plain = |path: &str| path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
+        if let Some(path) = directory.to_str().filter(|path| is_plain(path)) {
+            return Ok(path.to_owned());
+        }
+        let link = self.directory.path().join("directory");
+        std::os::unix::fs::symlink(directory, &link)?;
+        let link = link.to_str().filter(|path| is_plain(path)).map(str::to_owned);
+        link.context("TMPDIR: the name of the folder for temporary files is not plain ASCII")
     }
 
     fn end_of_log(&self) -> String {
@@ -120,6 +139,21 @@ impl Drop for Emulator {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Does this process listen on this loopback port? As the kernel says, in /proc.
+fn listens(process: u32, port: u16) -> bool {
+    const LISTEN: &str = "0A";
+    let local = format!("0100007F:{port:04X}");
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let inode = sockets.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        (fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&LISTEN)).then(|| fields.get(9).copied())?
+    });
+    let Some(inode) = inode else { return false };
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let wanted = std::ffi::OsString::from(format!("socket:[{inode}]"));
+    open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|link| link.as_os_str() == wanted)
 }
 
 /// Signals the group that a child was started as the leader of; `false` when nobody is left in it.

@@ -139,8 +139,14 @@ impl Cycle {
             None => row("files", "not counted".to_owned()),
         });
         if let Some(counted) = self.execution.counted.as_ref().filter(|counted| !counted.complete) {
-            lines
-                .push(row("unreadable", format!("{}, the first: {}", counted.errors, counted.first_errors.join("; "))));
+            lines.push(row(
+                "unreadable",
+                format!(
+                    "{}, the first: {}",
+                    counted.errors,
+                    counted.first_errors[..counted.first_errors.len().min(3)].join("; ")
+                ),
+            ));
         }
         let (decision, reason) = self.decision();
         lines.push(row("decision", if reason.is_empty() { decision } else { format!("{decision}: {reason}") }));

@@ -182,10 +182,13 @@ impl World {
 
     /// All functions at once: the deployer waits for seconds after each.
     async fn deploy(&self, tools: &Tools, spec: &Spec, vpc: &str) -> Result<()> {
-        let directory = spec.directory.to_str().context("the directory's name is not UTF-8")?;
+        let directory = self.emulator.plain_path(&spec.directory)?;
+        for (name, value) in &spec.variables {
+            ensure!(!value.contains([',', '\n']), "{name}: the deployer would split {value:?}");
+        }
         let mut variables: Vec<String> = [
             ("AWS_ENDPOINT_URL", self.proxy.endpoint()),
-            ("TARGET_DIRECTORY", directory),
+            ("TARGET_DIRECTORY", &directory),
             ("EFS_FILE_SYSTEM_ID", &self.file_system),
             ("VPC_ID", vpc),
             ("SECURITY_GROUP_IDS", &self.security_group),
