@@ -93,6 +93,9 @@ size: build-lambda ## How large the shipped binaries are, against their limits
 	  printf '%-16s %5.2f MB of at most %d\n' $$function $$(echo "$$bytes / 1000000" | bc -l) $$((limit / 1000000)); \
 	  [ $$bytes -le $$limit ] || { echo "$$function is too large"; exit 1; }; done
 
+.PHONY: bench
+bench: bench-start ## Every benchmark
+
 .PHONY: bench-start
 bench-start: build-lambda build-tests ## From start to the first request, and what the first TLS call adds
 	@# The harness only starts and times the shipped binaries: it needs no profile of its own.

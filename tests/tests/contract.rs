@@ -261,7 +261,9 @@ fn table(machine: &Value) -> String {
     for function in FUNCTIONS {
         let name = state_of(function);
         let state = &states(machine)[&name];
-        for code in codes(function) {
+        // Several variants may have one code.
+        let codes: BTreeSet<&Code> = codes(function).iter().collect();
+        for code in codes {
             let next = goes_to(state, &code.to_string());
             let what = match code.kind() {
                 Kind::Retry => format!("tries again, then → {next}"),

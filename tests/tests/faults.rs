@@ -195,13 +195,16 @@ fn faults() -> impl Strategy<Value = BTreeMap<usize, Fault>> {
 }
 
 fn worlds() -> impl Strategy<Value = Fake> {
-    (2..6_usize, 1..4_usize, 0..4_u8, 0..4_u32, any::<bool>()).prop_map(|(zones, targets, stuck, looks, full)| {
-        let world = Fake::new(zones, targets);
+    let one_zone = proptest::bool::weighted(0.15);
+    let shape = (2..6_usize, 1..4_usize, 0..4_u8, 0..4_u32, any::<bool>(), one_zone);
+    shape.prop_map(|(zones, targets, stuck, looks, full, one_zone)| {
+        let world = Fake::new(zones, if one_zone { 1 } else { targets });
         {
             let mut state = world.state.borrow_mut();
             state.creating_looks = looks;
+            state.one_zone = one_zone.then(|| state.targets[0].zone.clone());
             let next = state.targets.len();
-            if stuck == 1 && next < zones {
+            if stuck == 1 && next < zones && !one_zone {
                 state.targets.push(target("fsmt-theirs-new", next, LifeCycle::Creating));
             }
             if full && let Some(subnet) = state.subnets.last_mut() {
@@ -230,7 +233,7 @@ proptest! {
             let targets = world.state.borrow().targets.len();
             let reason = comes_to_rest(&system, &world, files).await;
             if files > THRESHOLD {
-                assert!(matches!(reason, Reason::NoAvailableSubnet | Reason::AllSubnetsRefused));
+                assert!(matches!(reason, Reason::NoAvailableSubnet | Reason::AllSubnetsRefused | Reason::OneZone));
             } else {
                 assert_eq!(reason, Reason::BelowThreshold);
                 assert_eq!(world.state.borrow().targets.len(), targets, "nothing was asked for");

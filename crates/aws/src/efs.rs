@@ -101,7 +101,6 @@ impl CreateTarget for Aws {
                         CreateFailure::Subnet(fault)
                     }
                     ("UnsupportedAvailabilityZone", AwsError::Refused(fault)) => CreateFailure::Zone(fault),
-                    (_, AwsError::Throttled(fault)) => CreateFailure::Later(fault),
                     ("IncorrectFileSystemLifeCycleState", AwsError::Unavailable(fault)) => CreateFailure::Later(fault),
                     (_, other) => CreateFailure::Aws(other),
                 });

@@ -136,8 +136,8 @@ async fn every_documented_error_of_create_mount_target_is_mapped() {
         (400, "UnsupportedAvailabilityZone", "zone"),
         (400, "AvailabilityZonesMismatch", "stop"),
         // Of every API.
-        (400, "ThrottlingException", "not now"),
-        (429, "TooManyRequestsException", "not now"),
+        (400, "ThrottlingException", "throttled"),
+        (429, "TooManyRequestsException", "throttled"),
         (503, "ServiceUnavailable", "uncertain"),
         (403, "AccessDeniedException", "stop"),
     ] {

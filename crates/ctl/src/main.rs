@@ -23,6 +23,7 @@ enum Command {
 #[derive(Subcommand)]
 enum Local {
     /// Run one cycle on a real directory, and a second one on what the first has changed
+    #[command(after_help = local::RUN_HELP)]
     Run(local::Options),
 }
 

@@ -138,7 +138,7 @@ pub enum CreateFailure {
     /// There is a target in this zone already, or the file system's targets are in another VPC.
     #[error(transparent)]
     Conflict(AwsFault),
-    /// Not now, and nothing was done: too many calls, or the file system is being changed.
+    /// Not now, and nothing was done: the file system is being changed.
     #[error(transparent)]
     Later(AwsFault),
     /// Not in this subnet: no free address, or no such subnet.

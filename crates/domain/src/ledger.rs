@@ -22,8 +22,8 @@ pub struct Intended {
     pub intended_at: u64,
 }
 
-/// Written by `create-target` when EFS had accepted a target. Only targets that are named here are known
-/// to be this system's, and only these may ever be deleted by it.
+/// Written by `create-target` when EFS had accepted a target, or by its next try when that answer was lost.
+/// Only targets that are named here are known to be this system's, and only these may ever be deleted by it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Created {
     pub file_system_id: FileSystemId,

@@ -1,5 +1,5 @@
 //! What the states of the machine say to each other: the input and the output of every function.
-//! All inputs refuse fields that they do not know, so that a misspelt one never passes in silence.
+//! Inputs refuse fields that they do not know, so that a misspelt one never passes in silence.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

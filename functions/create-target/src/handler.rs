@@ -47,49 +47,46 @@ pub async fn handle(
 ) -> Result<CreateTargetOutput, CreateTargetError> {
     let intention = ledger::intended_name(&config.parameter, &input.zone_id);
     let outcome = ledger::created_name(&config.parameter, &input.zone_id);
-    let mut created = Created {
+    let record = |mount_target_id: &MountTargetId, created_at| Created {
         file_system_id: config.file_system.clone(),
         subnet_id: input.subnet_id.clone(),
         execution: execution.clone(),
-        mount_target_id: MountTargetId::new(""),
-        created_at: 0,
+        mount_target_id: mount_target_id.clone(),
+        created_at,
     };
     if let Some(target) = target_in(&input.zone_id, ports.list_targets(&config.file_system).await?) {
-        let found = ports.read_parameters(&[intention.clone(), outcome.clone()]).await?;
-        let intended: Option<Intended> = found.get(&intention).and_then(|fact| ledger::read(&fact.value));
-        let known: Option<Created> = found.get(&outcome).and_then(|fact| ledger::read(&fact.value));
-        let unfinished = intended.filter(|intended| {
-            execution.is_some() && intended.execution == execution && intended.subnet_id == target.subnet
-        });
+        let facts = ports.read_parameters(&[intention.clone(), outcome.clone()]).await?;
+        let intended: Option<Intended> = facts.get(&intention).and_then(|fact| ledger::read(&fact.value));
+        let recorded: Option<Created> = facts.get(&outcome).and_then(|fact| ledger::read(&fact.value));
         // An earlier try of this execution made it, and its answer or its record was lost.
-        if let Some(intended) = unfinished
-            && known.is_none_or(|known| known.mount_target_id != target.id)
+        if let Some(intended) = intended
+            && execution.is_some()
+            && intended.execution == execution
+            && intended.subnet_id == target.subnet
+            && recorded.is_none_or(|recorded| recorded.mount_target_id != target.id)
         {
-            created.mount_target_id = target.id.clone();
-            created.created_at = intended.intended_at;
-            write(ports, &outcome, &created).await?;
+            write(ports, &outcome, &record(&target.id, intended.intended_at)).await?;
         }
         return Ok(adopted(target));
     }
     let intended = Intended {
         file_system_id: config.file_system.clone(),
         subnet_id: input.subnet_id.clone(),
-        execution,
+        execution: execution.clone(),
         intended_at: ports.now(),
     };
     write(ports, &intention, &intended).await?;
     match ports.create_target(&config.file_system, &input.subnet_id, &config.security_groups).await {
         Ok(target) => {
-            created.mount_target_id = target.id.clone();
-            created.created_at = ports.now();
-            write(ports, &outcome, &created).await?;
+            let created_at = ports.now();
+            write(ports, &outcome, &record(&target.id, created_at)).await?;
             Ok(CreateTargetOutput {
                 mount_target_id: target.id,
                 outcome: CreateOutcome::Created,
-                created_at: Some(created.created_at),
+                created_at: Some(created_at),
             })
         }
-        // The call may have reached EFS: the intent stays, and the next try finds the target if it did.
+        // The call may have done it: the intent stays, and the next try finds the target if it has.
         Err(CreateFailure::Aws(error @ AwsError::Unavailable(_))) => Err(error.into()),
         Err(refused) => {
             ports.delete_parameter(&intention).await?;

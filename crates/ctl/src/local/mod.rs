@@ -11,6 +11,6 @@ mod screen;
 pub mod tools;
 pub mod world;
 
-pub use run::{Options, run};
+pub use run::{Options, RUN_HELP, run};
 pub use tools::Tools;
 pub use world::{Spec, World};

@@ -29,12 +29,20 @@ const FAILED: u8 = 2;
 /// Exit status of a run that somebody ended.
 const INTERRUPTED: u8 = 130;
 
-/// Counts a real directory, decides, adds a mount target to an emulated file system when there are too
-/// many files, publishes the list, redeploys the service; then does it again and shows that the new
-/// world needs nothing, or the next step.
-///
-/// Exit status: 0 when both cycles ended as expected, 1 when one did not, 2 when the run could not be
-/// made, 130 when it was interrupted.
+/// What `--help` says below the options.
+pub const RUN_HELP: &str = "\
+Counts the directory with the real function, decides, adds a mount target to an emulated file system when there
+are too many files, publishes the list of targets, redeploys an emulated service; then does it all again and
+shows that the new world needs nothing, or the next step. The last line is `result: {…}`, in JSON.
+
+Exit status: 0 when both cycles ended as expected, 1 when one did not, 2 when the run could not be made, 130 when
+it was interrupted.
+
+Examples:
+  efs-autoscale local run --files 5000 --threshold 1000 --delay 3
+  efs-autoscale local run --dir /usr/share --threshold 1000 --zones 4";
+
+/// What a run is to be like.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// The directory to count; it is never written to [default: a fresh one, removed afterwards]
