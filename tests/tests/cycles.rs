@@ -28,6 +28,8 @@ fn hide_zone(zone: &'static str) -> Behaviour {
 
 const DENIED: Behaviour = Behaviour::Refuse { status: 400, code: "AccessDeniedException", message: "not you" };
 const THROTTLED: Behaviour = Behaviour::Refuse { status: 400, code: "ThrottlingException", message: "slow down" };
+/// Long enough to be seen by a slow machine, and shorter than an execution waits here, which is 3 s.
+const WHILE: Duration = Duration::from_secs(2);
 /// Longer than any execution waits here.
 const LONG: Duration = Duration::from_secs(600);
 
@@ -58,6 +60,7 @@ async fn growing() -> Result<()> {
     assert!(lab.proxy.calls().is_empty());
 
     lab.scenario("scale-out, through a real creating phase, started as the console does").await?;
+    lab.proxy.add(Rule::always("efs:CreateMountTarget", Behaviour::HoldCreating(WHILE)));
     let before = lab.deployment().await?;
     let run = lab.run(json!({"Comment": "Insert your JSON here"})).await?;
     assert_eq!(run.status, "SUCCEEDED");
@@ -102,7 +105,7 @@ async fn creating() -> Result<()> {
 
     lab.scenario("a target that is creating is adopted, and no second one is made").await?;
     let theirs = lab.create_target(1).await?;
-    lab.proxy.hold_creating(theirs.as_str(), Duration::from_secs(1));
+    lab.proxy.hold_creating(theirs.as_str(), WHILE);
     let run = lab.run(json!({})).await?;
     assert_eq!(run.status, "SUCCEEDED");
     assert_eq!(run.decision(), Some(&Decision::Adopt { mount_target_id: theirs }));
@@ -262,7 +265,7 @@ async fn repairing() -> Result<()> {
     assert_eq!((run.status.as_str(), run.error.as_deref()), ("FAILED", Some("NoAvailableTargets")));
     assert_eq!(lab.published().await?, before);
     let on_its_way = lab.create_target(0).await?;
-    lab.proxy.hold_creating(on_its_way.as_str(), Duration::from_millis(500));
+    lab.proxy.hold_creating(on_its_way.as_str(), WHILE);
     assert_eq!(lab.run(json!({})).await?.status, "SUCCEEDED", "one that is on its way is waited for");
     lab.published_is_what_there_is().await?;
 
