@@ -15,6 +15,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PYTHON := $(CACHE)/python-$(shell sha256sum tests/requirements.txt | cut -c1-12)
 NODE := $(CACHE)/node-$(shell sha256sum statemachine/package-lock.json | cut -c1-12)
 CARGO_TOOLS := $(CACHE)/cargo-tools
+FUNCTIONS := $(notdir $(wildcard functions/*))
 CARGO_DENY_VERSION := 0.20.2
 NEXTEST_VERSION := 0.9.143
 export MINISTACK := $(PYTHON)/bin/ministack
@@ -82,8 +83,6 @@ diagram: tools build-tests ## Draw statemachine/README.md anew
 build-lambda: $(PYTHON)/.done ## The binaries that are deployed: ARM=1 for arm64
 	for function in $(FUNCTIONS); do \
 	  PATH="$(PYTHON)/bin:$$PATH" $(CARGO_LAMBDA) lambda build --locked --release $(if $(ARM),--arm64) -p $$function; done
-
-FUNCTIONS := count evaluate create-target poll-available publish-ssm redeploy
 
 .PHONY: size
 size: build-lambda ## How large the shipped binaries are, against their limits

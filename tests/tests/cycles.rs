@@ -8,9 +8,9 @@ use anyhow::Result;
 use ctl::local::{
     execution,
     proxy::{Behaviour, Rule},
-    world::PARAMETER,
 };
 use domain::{
+    config::DEFAULT_PARAMETER_NAME,
     messages::{CreateOutcome, RedeployOutcome},
     policy::{Decision, Reason, Warning},
 };
@@ -221,7 +221,7 @@ async fn repairing() -> Result<()> {
     lab.delete_target(&lab.targets().await?[0].id).await?;
     assert_eq!(lab.run(json!({})).await?.decision(), Some(&Decision::Publish));
     lab.published_is_what_there_is().await?;
-    let stored = lab.clients.ssm.get_parameter().name(PARAMETER).send().await?;
+    let stored = lab.clients.ssm.get_parameter().name(DEFAULT_PARAMETER_NAME).send().await?;
     assert_eq!(stored.parameter().unwrap().r#type().unwrap().as_str(), "SecureString");
 
     lab.scenario("drift is published while another target is stuck in creating").await?;
@@ -252,7 +252,7 @@ async fn repairing() -> Result<()> {
     assert!(matches!(run.evaluated.as_ref().unwrap().warnings[..], [Warning::PublishedDamaged { .. }]));
     assert_eq!(run.status, "SUCCEEDED");
     lab.published_is_what_there_is().await?;
-    lab.clients.ssm.delete_parameter().name(PARAMETER).send().await?;
+    lab.clients.ssm.delete_parameter().name(DEFAULT_PARAMETER_NAME).send().await?;
     assert_eq!(lab.run(json!({})).await?.decision(), Some(&Decision::Publish));
     lab.published_is_what_there_is().await?;
 

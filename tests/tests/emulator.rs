@@ -3,9 +3,9 @@
 
 use anyhow::Result;
 use aws::Aws;
-use ctl::local::world::{PARAMETER, sdk_config};
+use ctl::local::world::{CLUSTER, SERVICE, sdk_config};
 use domain::{
-    config::{ParameterType, ServiceName},
+    config::{DEFAULT_PARAMETER_NAME, ParameterType, ServiceName},
     error::{AwsError, CreateFailure},
     model::{FileSystemId, LifeCycle, ParameterName, SecurityGroupId, SubnetId, VpcId},
     ports::{
@@ -53,23 +53,20 @@ async fn the_adapters_understand_it() -> Result<()> {
     for kind in [ParameterType::String, ParameterType::SecureString] {
         let first = aws.write_parameter(&name, "one", kind).await?;
         assert_eq!(aws.write_parameter(&name, "two", kind).await?, first + 1);
-        let found = aws.read_parameters(&[name.clone(), ParameterName::new(PARAMETER)]).await?;
+        let found = aws.read_parameters(&[name.clone(), ParameterName::new(DEFAULT_PARAMETER_NAME)]).await?;
         assert_eq!((found.len(), found[&name].value.as_str(), found[&name].version), (2, "two", first + 1));
         aws.delete_parameter(&name).await?;
         aws.delete_parameter(&name).await?;
         assert!(aws.read_parameters(std::slice::from_ref(&name)).await?.is_empty());
     }
 
-    let service = ServiceName {
-        cluster: "efs-mount-autoscaling-cluster".to_owned(),
-        service: "efs-mount-autoscaling-service".to_owned(),
-    };
+    let service = ServiceName { cluster: CLUSTER.to_owned(), service: SERVICE.to_owned() };
     let before = aws.describe_service(&service).await?.unwrap();
     let id = aws.redeploy(&service).await?.unwrap();
     let after = aws.describe_service(&service).await?.unwrap();
     assert!(!before.deployments.iter().any(|deployment| deployment.id == id) && !after.rolled_back());
     assert!(after.deployments.iter().any(|deployment| deployment.id == id));
-    for missing in [("efs-mount-autoscaling-cluster", "none"), ("none", "none")] {
+    for missing in [(CLUSTER, "none"), ("none", "none")] {
         let name = ServiceName { cluster: missing.0.to_owned(), service: missing.1.to_owned() };
         assert_eq!(aws.describe_service(&name).await?, None);
     }

@@ -9,7 +9,10 @@ use domain::{
     config::{ParameterType, ServiceName},
     error::{Code, Coded, Kind},
     ledger::{self, Created, Deployed},
-    messages::{CreateTargetInput, EvaluateInput, EvaluateOutput, PollAvailableInput, PublishInput, RedeployInput},
+    messages::{
+        CreateTargetInput, EvaluateInput, EvaluateOutput, PollAvailableInput, PublishInput, RedeployInput,
+        RedeployOutcome,
+    },
     model::{FileSystemId, LifeCycle, MountTargetId, ParameterName, SecurityGroupId, VpcId},
     policy::{Decision, Excluded, FileCount, Policy, Reason},
     ports::Parameter,
@@ -324,4 +327,28 @@ async fn twice<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(world: &
         state
     };
     assert_eq!(settle(&once), settle(&world.state.borrow()));
+}
+
+/// A read of the parameter may lag behind its writing, or see another execution's newer one.
+#[test]
+fn a_redeployment_covers_the_newest_version_that_anybody_knows_of() {
+    run(async {
+        let (system, world) = (System::new(), Fake::new(3, 2));
+        let redeployed = |asked| redeploy::handle(&world, &system.redeploy, RedeployInput { published_version: asked });
+        let put = |version| {
+            let parameter = Parameter { value: String::new(), version };
+            world.state.borrow_mut().parameters.insert(system.redeploy.parameter.clone(), parameter);
+        };
+        put(3);
+        let lagging = redeployed(4).await.unwrap();
+        assert_eq!((lagging.version, lagging.outcome), (4, RedeployOutcome::Started));
+        put(5);
+        let newer = redeployed(4).await.unwrap();
+        assert_eq!((newer.version, newer.outcome), (5, RedeployOutcome::Started));
+        let late = redeployed(4).await.unwrap();
+        assert_eq!((late.version, late.outcome), (5, RedeployOutcome::Covered));
+        // Deleted and made anew: its versions begin again, and it is another list.
+        put(1);
+        assert_eq!(redeployed(1).await.unwrap().outcome, RedeployOutcome::Started);
+    });
 }

@@ -32,6 +32,9 @@ pub enum ConfigError {
 /// The code under which a [`ConfigError`] leaves the process.
 pub const INVALID_CONFIGURATION: &str = "InvalidConfiguration";
 
+/// Where the list is published unless `SSM_PARAMETER_NAME` says otherwise: the seed's name.
+pub const DEFAULT_PARAMETER_NAME: &str = "/efs-mount-autoscaling/mount-targets";
+
 /// A parameter's name holds 1,011 bytes in 15 levels, of which the ledger's names need their share.
 const MAX_PARAMETER_NAME: usize = 900;
 const MAX_PARAMETER_LEVELS: usize = 13;
@@ -126,7 +129,7 @@ pub fn parameter_name(v: &impl Variables) -> Result<ParameterName, ConfigError> 
             .then(|| ParameterName::new(value))
         },
     )
-    .map(|name| name.unwrap_or_else(|| ParameterName::new("/efs-mount-autoscaling/mount-targets")))
+    .map(|name| name.unwrap_or_else(|| ParameterName::new(DEFAULT_PARAMETER_NAME)))
 }
 
 /// How the published parameter is kept.

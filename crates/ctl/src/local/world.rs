@@ -15,6 +15,7 @@ use aws_sdk_ecs::types::{
 use aws_sdk_efs::config::{Credentials, SharedCredentialsProvider};
 use aws_sdk_ssm::types::ParameterType;
 use domain::{
+    config::DEFAULT_PARAMETER_NAME,
     ledger::{self, Deployed},
     model::{LifeCycle, MountTarget, MountTargetId, ParameterName, SubnetId, ZoneId, ZoneName},
     published::PublishedList,
@@ -27,10 +28,8 @@ use super::{
 };
 
 const STATE_MACHINE: &str = include_str!("../../../../statemachine/autoscale.asl.json");
-/// The published parameter.
-pub const PARAMETER: &str = "/efs-mount-autoscaling/mount-targets";
-const CLUSTER: &str = "efs-mount-autoscaling-cluster";
-const SERVICE: &str = "efs-mount-autoscaling-service";
+pub const CLUSTER: &str = "efs-mount-autoscaling-cluster";
+pub const SERVICE: &str = "efs-mount-autoscaling-service";
 /// The emulator checks no permissions.
 const ROLE: &str = "arn:aws:iam::123456789012:role/efs-mount-autoscaling";
 
@@ -192,7 +191,7 @@ impl World {
             ("EFS_FILE_SYSTEM_ID", &self.file_system),
             ("VPC_ID", vpc),
             ("SECURITY_GROUP_IDS", &self.security_group),
-            ("SSM_PARAMETER_NAME", PARAMETER),
+            ("SSM_DEFAULT_PARAMETER_NAME_NAME", DEFAULT_PARAMETER_NAME),
             ("ECS_CLUSTER_NAME", CLUSTER),
             ("ECS_SERVICE_NAME", SERVICE),
         ]
@@ -259,7 +258,7 @@ impl World {
 
     /// The published parameter's text and version.
     pub async fn published(&self) -> Result<Option<(String, i64)>> {
-        self.parameter(PARAMETER).await
+        self.parameter(DEFAULT_PARAMETER_NAME).await
     }
 
     /// The text and version of a parameter, decrypted.
@@ -276,24 +275,24 @@ impl World {
 
     /// Writes the published parameter behind the functions' back.
     pub async fn publish(&self, text: &str) -> Result<i64> {
-        self.put(&ParameterName::new(PARAMETER), text).await
+        self.put(&ParameterName::new(DEFAULT_PARAMETER_NAME), text).await
     }
 
     /// The ledger's record of the last deployment.
     pub async fn deployed(&self) -> Result<Option<Deployed>> {
-        let name = ledger::deployed_name(&ParameterName::new(PARAMETER));
+        let name = ledger::deployed_name(&ParameterName::new(DEFAULT_PARAMETER_NAME));
         Ok(self.parameter(name.as_str()).await?.and_then(|(text, _)| ledger::read(&text)))
     }
 
     pub async fn set_deployed(&self, version: i64) -> Result<()> {
         let fact = Deployed { version, deployment_id: None };
-        self.put(&ledger::deployed_name(&ParameterName::new(PARAMETER)), &ledger::write(&fact)).await?;
+        self.put(&ledger::deployed_name(&ParameterName::new(DEFAULT_PARAMETER_NAME)), &ledger::write(&fact)).await?;
         Ok(())
     }
 
     /// The ledger's record of a zone.
     pub async fn created(&self, zone: &ZoneId) -> Result<Option<ledger::Created>> {
-        let name = ledger::created_name(&ParameterName::new(PARAMETER), zone);
+        let name = ledger::created_name(&ParameterName::new(DEFAULT_PARAMETER_NAME), zone);
         Ok(self.parameter(name.as_str()).await?.and_then(|(text, _)| ledger::read(&text)))
     }
 
