@@ -1,0 +1,210 @@
+//! What a walk remembers of directories, so that the next one need not read what has not changed.
+
+use std::{
+    collections::HashMap,
+    ffi::{CStr, CString},
+    fs, io,
+    io::Write,
+    ops::Range,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    node::{Node, Record},
+    source::Stamp,
+};
+
+/// What a file begins with: a name, and the version of what follows.
+const MAGIC: &[u8; 24] = b"efs-autoscale count 0001";
+/// A directory that has changed this shortly before a walk may change again without its times showing it.
+pub(crate) const RACY: Duration = Duration::from_secs(2);
+
+/// The directories of a tree, with what was found in each.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cache {
+    one_file_system: bool,
+    /// The first is the root; the children of each stand together, by name.
+    directories: Vec<Directory>,
+    /// Walks since the last one that read everything.
+    age: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Directory {
+    name: CString,
+    /// `None`: it has to be read.
+    stamp: Option<Stamp>,
+    /// Directly in it.
+    files: u64,
+    children: Range<u32>,
+}
+
+/// Why a file is not gone by. It can be deleted, and is written anew by the next walk.
+#[derive(Debug, thiserror::Error)]
+pub enum NotACache {
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    #[error("it is not a count's cache, or one of another version")]
+    Foreign,
+    #[error("it is damaged")]
+    Damaged,
+}
+
+impl Cache {
+    /// How many walks have gone by it since one read everything.
+    pub fn age(&self) -> u32 {
+        self.age
+    }
+
+    /// # Errors
+    /// [`NotACache`]. One that is not there is empty.
+    pub fn load(path: &Path) -> Result<Self, NotACache> {
+        let bytes = match fs::read(path) {
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            other => other?,
+        };
+        let (head, body) = bytes.split_at_checked(MAGIC.len()).ok_or(NotACache::Foreign)?;
+        if head != MAGIC {
+            return Err(NotACache::Foreign);
+        }
+        let (sum, body) = body.split_first_chunk().ok_or(NotACache::Damaged)?;
+        if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
+            return Err(NotACache::Damaged);
+        }
+        let cache: Self = postcard::from_bytes(body).map_err(|_| NotACache::Damaged)?;
+        if cache.is_sound() { Ok(cache) } else { Err(NotACache::Damaged) }
+    }
+
+    /// Replaces the file as a whole: whoever reads meanwhile reads the old one, and a crash leaves it.
+    ///
+    /// # Errors
+    /// When it cannot be written there.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let body = postcard::to_stdvec(self).map_err(io::Error::other)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(MAGIC)?;
+        file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
+        file.write_all(&body)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    }
+
+    /// Children come after their parents, once: no walk by it goes in a circle.
+    fn is_sound(&self) -> bool {
+        let mut next = 1;
+        let number = self.directories.len() as u64;
+        let in_order = |directory: &Directory| {
+            let Range { start, end } = directory.children;
+            let fits = (start == end) || (u64::from(start) == next && start < end && u64::from(end) <= number);
+            next = next.max(u64::from(end));
+            fits
+        };
+        self.directories.iter().all(in_order) && (next == number || self.directories.is_empty())
+    }
+
+    fn children(&self, of: u32) -> &[Directory] {
+        let range = self.directories.get(of as usize).map_or(0..0, |directory| directory.children.clone());
+        self.directories.get(range.start as usize..range.end as usize).unwrap_or_default()
+    }
+
+    fn child(&self, of: u32, name: &CStr) -> Option<u32> {
+        let children = self.children(of);
+        let at = children.binary_search_by(|child| child.name.as_c_str().cmp(name)).ok()?;
+        Some(self.directories.get(of as usize)?.children.start + u32::try_from(at).ok()?)
+    }
+}
+
+/// A walk's: the old cache, and what becomes the new one.
+pub(crate) struct Memory<'a> {
+    old: &'a Cache,
+    one_file_system: bool,
+    /// What changed after this may change again unseen.
+    trusted_until: SystemTime,
+    seen: Mutex<Vec<Arc<Node>>>,
+}
+
+impl<'a> Memory<'a> {
+    pub fn new(old: &'a Cache, one_file_system: bool, trusted_until: SystemTime) -> Self {
+        Self { old, one_file_system, trusted_until, seen: Mutex::default() }
+    }
+
+    pub fn root(&self) -> Box<Record> {
+        let known = self.old.one_file_system == self.one_file_system && !self.old.directories.is_empty();
+        Box::new(Record { old: known.then_some(0), ..Record::default() })
+    }
+
+    pub fn child(&self, of: &Node, name: &CStr) -> Box<Record> {
+        let parent = of.record().and_then(|record| record.old);
+        Box::new(Record { old: parent.and_then(|parent| self.old.child(parent, name)), ..Record::default() })
+    }
+
+    /// The files and the directories in one that is unchanged.
+    pub fn unchanged(
+        &self,
+        node: &Arc<Node>,
+        stamp: impl FnOnce() -> io::Result<Stamp>,
+    ) -> Option<(u64, Vec<CString>)> {
+        let index = node.record()?.old?;
+        let known = self.old.directories.get(index as usize)?;
+        let expected = known.stamp?;
+        if stamp().ok()? != expected {
+            return None;
+        }
+        let names: Vec<CString> = self.old.children(index).iter().map(|child| child.name.clone()).collect();
+        self.begin(node, Some(expected));
+        node.found(known.files, &names);
+        Some((known.files, names))
+    }
+
+    /// A directory that is about to be read, as it is now.
+    pub fn begin(&self, node: &Arc<Node>, stamp: Option<Stamp>) {
+        let Some(record) = node.record() else { return };
+        let trusted = |(seconds, nanoseconds): (i64, u32)| {
+            let since = u64::try_from(seconds).ok().map(|seconds| Duration::new(seconds, nanoseconds));
+            since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)).is_some_and(|at| at < self.trusted_until)
+        };
+        let stamp = stamp.filter(|stamp| trusted(stamp.modified) && trusted(stamp.changed));
+        record.found.lock().unwrap_or_else(PoisonError::into_inner).stamp = stamp;
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(node));
+    }
+
+    /// What the next walk may go by.
+    pub fn into_cache(self) -> Cache {
+        let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let by_parent: HashMap<(*const Node, &CStr), &Arc<Node>> =
+            seen.iter().filter_map(|node| Some(((Arc::as_ptr(node.parent()?), node.name()), node))).collect();
+        let root = seen.iter().find(|node| node.is_root());
+        // By level, so that the children of each stand together.
+        let mut directories = vec![Directory::default()];
+        let mut nodes = vec![root];
+        let mut at = 0;
+        while let Some(node) = nodes.get(at).copied() {
+            let record = node.and_then(|node| Some((node, node.record()?)));
+            if let Some((node, record)) = record {
+                let found = record.found.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut names = found.directories.clone();
+                names.sort();
+                names.dedup();
+                let start = directories.len();
+                nodes.extend(names.iter().map(|name| by_parent.get(&(Arc::as_ptr(node), name.as_c_str())).copied()));
+                directories.extend(names.into_iter().map(|name| Directory { name, ..Directory::default() }));
+                let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(directories.len())) else {
+                    return Cache::default();
+                };
+                let directory = &mut directories[at];
+                directory.stamp = found.stamp;
+                directory.files = found.files;
+                directory.children = if start == end { 0..0 } else { start..end };
+            }
+            at += 1;
+        }
+        let age = if self.old.directories.is_empty() { 0 } else { self.old.age.saturating_add(1) };
+        Cache { one_file_system: self.one_file_system, directories, age }
+    }
+}

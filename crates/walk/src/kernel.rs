@@ -1,0 +1,179 @@
+//! A directory of this machine, through Linux.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{self, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Statx, StatxFlags},
+    io::Errno,
+    process::{Resource, getrlimit},
+    system::uname,
+};
+
+use crate::{
+    dents::Kind,
+    source::{Identity, Source, Stamp},
+};
+
+const NFS: u64 = 0x6969;
+const TMPFS: u64 = 0x0102_1994;
+/// File systems whose cookies belong to the directory and not to whoever reads it: ext2 to ext4, XFS, btrfs,
+/// NFS. tmpfs has had such since Linux 6.6.
+const RESUMABLE: [u64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, NFS];
+/// What else the process may have open.
+const SPARE_DESCRIPTORS: usize = 64;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+pub(crate) struct Kernel {
+    root: OwnedFd,
+    /// The root's device, where the walk may not leave its file system.
+    stay_on: Option<u64>,
+    /// Linux 5.6 refuses to cross a mount while it opens; before, and where a sandbox forbids that call, each
+    /// directory's device is asked for.
+    refuses_mounts: bool,
+    nfs: bool,
+    most_open: usize,
+}
+
+impl Kernel {
+    pub fn new(root: &Path, one_file_system: bool) -> io::Result<Self> {
+        let root = fs::openat(CWD, root, DIRECTORY, Mode::empty())?;
+        let device = device(&fs::statx(&root, c"", AtFlags::EMPTY_PATH, StatxFlags::INO)?);
+        let refuses_mounts =
+            one_file_system && fs::openat2(&root, c".", DIRECTORY, Mode::empty(), ResolveFlags::NO_XDEV).is_ok();
+        let nfs = magic(&root)? == NFS;
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20).min(1 << 20);
+        let most_open = usize::try_from(limit).unwrap_or(0).saturating_sub(SPARE_DESCRIPTORS);
+        let stay_on = one_file_system.then_some(device);
+        Ok(Self { root, stay_on, refuses_mounts, nfs, most_open })
+    }
+}
+
+fn magic(directory: &OwnedFd) -> io::Result<u64> {
+    // The type of this field differs from one architecture to the next.
+    #[expect(clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "magic numbers are 32 bits")]
+    Ok(fs::fstatfs(directory)?.f_type as u64 & 0xFFFF_FFFF)
+}
+
+fn device(found: &Statx) -> u64 {
+    u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor)
+}
+
+fn kind(found: &Statx) -> Kind {
+    match FileType::from_raw_mode(found.stx_mode.into()) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Link,
+        _ => Kind::Other,
+    }
+}
+
+/// Linux 6.6 or later.
+fn tmpfs_is_resumable() -> bool {
+    let system = uname();
+    let mut numbers = system.release().to_bytes().split(|byte| !byte.is_ascii_digit());
+    let mut number = || -> Option<u32> { std::str::from_utf8(numbers.next()?).ok()?.parse().ok() };
+    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) >= (6, 6))
+}
+
+impl Source for Kernel {
+    type Directory = OwnedFd;
+
+    fn root(&self) -> io::Result<OwnedFd> {
+        // A descriptor of its own, with a position of its own.
+        Ok(fs::openat(&self.root, c".", DIRECTORY, Mode::empty())?)
+    }
+
+    fn open(&self, parent: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
+        let flags = DIRECTORY.union(OFlags::NOFOLLOW);
+        if self.refuses_mounts {
+            return retry(|| fs::openat2(parent, name, flags, Mode::empty(), ResolveFlags::NO_XDEV));
+        }
+        let opened = retry(|| fs::openat(parent, name, flags, Mode::empty()))?;
+        if let Some(stay_on) = self.stay_on {
+            let found = fs::statx(&opened, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
+            if device(&found) != stay_on {
+                return Err(io::ErrorKind::CrossesDevices.into());
+            }
+        }
+        Ok(opened)
+    }
+
+    #[expect(unsafe_code, reason = "no library gives the records of getdents64 as the kernel writes them")]
+    fn read(&self, directory: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`, which is borrowed mutably.
+            let filled = unsafe {
+                libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+            };
+            match usize::try_from(filled) {
+                Ok(filled) => return Ok(filled.min(buffer.len())),
+                Err(_) => match io::Error::last_os_error() {
+                    why if why.kind() == io::ErrorKind::Interrupted => {}
+                    why => return Err(why),
+                },
+            }
+        }
+    }
+
+    fn seek(&self, directory: &OwnedFd, cookie: i64) -> io::Result<()> {
+        #[expect(clippy::cast_sign_loss, reason = "an offset of a directory is bits, not a number")]
+        fs::seek(directory, SeekFrom::Start(cookie as u64))?;
+        Ok(())
+    }
+
+    fn kind(&self, directory: &OwnedFd, name: &CStr, follow: bool) -> io::Result<Kind> {
+        let follow = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        let flags = follow | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+        Ok(kind(&retry(|| fs::statx(directory, name, flags, StatxFlags::TYPE))?))
+    }
+
+    fn wants_looks(&self) -> bool {
+        self.nfs
+    }
+
+    fn look(&self, directory: &OwnedFd, name: &CStr) {
+        let _ = self.kind(directory, name, false);
+    }
+
+    fn stamp(&self, directory: &OwnedFd, name: Option<&CStr>) -> io::Result<Stamp> {
+        let flags = match name {
+            Some(_) => AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+            None => AtFlags::EMPTY_PATH,
+        };
+        let asked = StatxFlags::INO | StatxFlags::MTIME | StatxFlags::CTIME | StatxFlags::TYPE;
+        let found = retry(|| fs::statx(directory, name.unwrap_or(c""), flags | AtFlags::STATX_FORCE_SYNC, asked))?;
+        Ok(Stamp {
+            device: device(&found),
+            inode: found.stx_ino,
+            modified: (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
+            changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
+        })
+    }
+
+    fn identity(&self, directory: &OwnedFd) -> io::Result<Identity> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let inode = retry(|| fs::statx(directory, c"", flags, StatxFlags::INO))?.stx_ino;
+        let magic = magic(directory)?;
+        let resumable = RESUMABLE.contains(&magic) || (magic == TMPFS && tmpfs_is_resumable());
+        Ok(Identity { inode, resumable })
+    }
+
+    fn most_open(&self) -> usize {
+        self.most_open
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}

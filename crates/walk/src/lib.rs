@@ -1,0 +1,275 @@
+//! Counts the regular files below a directory, as fast as the kernel hands out names, and on NFS with as
+//! few calls as the protocol allows.
+//!
+//! # What counts
+//! - Regular files, by name: one with two names counts twice. Hidden ones too. Names are bytes.
+//! - Not symbolic links, fifos, sockets, devices. No link to a directory is ever followed; a link to a
+//!   regular file counts when asked for ([`Walk::follow_file_symlinks`]).
+//! - One file system, unless asked otherwise ([`Walk::one_file_system`]): what is mounted below is not
+//!   entered, and is counted in [`Counted::other_file_systems`].
+//! - A directory that vanishes meanwhile had no files, and is counted in [`Counted::vanished`].
+//! - A directory whose handle turned stale is opened once more, by its path.
+//! - What cannot be read (`EACCES`, `EIO`, `ELOOP`, …) is an error: the count goes on, and is incomplete.
+//!   When it is the root, there is no count at all ([`Unreadable`]).
+//!
+//! # How
+//! `getdents64` with 1 MiB buffers tells the kind of each entry; only where it does not is an entry looked
+//! at by itself. 64 threads, whatever the number of cores: over NFS a walk waits, and a session has 64
+//! slots. They share one stack, so that the walk goes deep first and little is in flight.
+//!
+//! The Linux NFS client stops telling kinds after the first buffer of a directory unless somebody looks at
+//! some of the entries: so the walk does, ten for each buffer that another one follows.
+//!
+//! # In parts
+//! A walk with a budget ([`Walk::until`]) stops between two reads and hands back what is left as
+//! [`Partition`]s, which other walks take up ([`Walk::count_partition`]): a large directory goes on at its
+//! cookie. Nothing is counted twice and nothing is left out, but what is moved meanwhile.
+
+mod cache;
+mod dents;
+mod engine;
+mod frontier;
+mod kernel;
+mod node;
+mod source;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+pub use cache::{Cache, NotACache};
+pub use frontier::{Partition, Place};
+
+/// As many as an NFSv4.1 session has slots; more gain nothing, fewer lose.
+pub const THREADS: usize = 64;
+/// What a read of a directory takes at most: from Linux 5.18 on the answers of an NFS server grow with it.
+const BUFFER: usize = 1 << 20;
+
+/// The root cannot be opened or read as a directory: there is nothing to count.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} cannot be read: {source}", path = path.display())]
+pub struct Unreadable {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+/// How far a walk has come, for whoever looks from another thread. Counts that are taken back when a walk
+/// is cut short stay in here.
+#[derive(Debug, Default)]
+pub struct Progress {
+    files: AtomicU64,
+    directories: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl Progress {
+    pub fn files(&self) -> u64 {
+        self.files.load(Ordering::Relaxed)
+    }
+
+    pub fn directories(&self) -> u64 {
+        self.directories.load(Ordering::Relaxed)
+    }
+
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+}
+
+/// What a walk has found.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// Regular files, by name; at least this many when not [complete](Self::complete).
+    pub files: u64,
+    /// Directories read to their end, the root among them.
+    pub directories: u64,
+    /// Directories that were there when their parent was read, and were gone when it was their turn.
+    pub vanished: u64,
+    /// Directories not entered, since another file system is mounted there.
+    pub other_file_systems: u64,
+    /// Directories that were not read, since a cache knew them unchanged.
+    pub unchanged: u64,
+    /// What could not be read.
+    pub errors: u64,
+    /// The first [100](TOLD_ERRORS) of them: `path: why`, the path escaped and cut after 200 bytes.
+    pub first_errors: Vec<String>,
+    /// What is left, when the budget ended before the walk.
+    pub rest: Vec<Partition>,
+    /// The walk ended before its end and hands nothing back: [`Walk::stop_above`] was reached, or a
+    /// directory took the whole budget and cannot be gone on with.
+    pub cut_short: bool,
+    /// What a next walk may go by; of a walk that was asked for it and was not cut short.
+    pub cache: Option<Cache>,
+    pub time: Duration,
+}
+
+impl Counted {
+    /// Everything below the root was counted.
+    pub fn complete(&self) -> bool {
+        self.errors == 0 && self.rest.is_empty() && !self.cut_short
+    }
+}
+
+/// This many errors are told in full.
+pub const TOLD_ERRORS: usize = 100;
+
+/// A walk to be made.
+#[derive(Debug)]
+pub struct Walk {
+    root: PathBuf,
+    options: Options,
+    progress: Arc<Progress>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub threads: usize,
+    pub buffer: usize,
+    pub one_file_system: bool,
+    pub follow_file_symlinks: bool,
+    pub stop_above: Option<u64>,
+    pub until: Option<Instant>,
+    pub reads: Option<u64>,
+    pub partitions: usize,
+    pub partition_bytes: usize,
+    /// For a cache: what changed after this may change again without its times showing it.
+    pub trusted_until: SystemTime,
+}
+
+impl Walk {
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let options = Options {
+            threads: THREADS,
+            buffer: BUFFER,
+            one_file_system: true,
+            follow_file_symlinks: false,
+            stop_above: None,
+            until: None,
+            reads: None,
+            partitions: 1,
+            partition_bytes: usize::MAX,
+            trusted_until: SystemTime::now() - cache::RACY,
+        };
+        Self { root: root.into(), options, progress: Arc::default() }
+    }
+
+    /// At most so many threads, this one among them; at least 1. More are started only while there is work.
+    #[must_use]
+    pub fn threads(mut self, most: usize) -> Self {
+        self.options.threads = most.max(1);
+        self
+    }
+
+    /// Stays on the root's file system; the default.
+    #[must_use]
+    pub fn one_file_system(mut self, stay: bool) -> Self {
+        self.options.one_file_system = stay;
+        self
+    }
+
+    /// Counts symbolic links to regular files too, as Python's `is_file()` does.
+    #[must_use]
+    pub fn follow_file_symlinks(mut self, follow: bool) -> Self {
+        self.options.follow_file_symlinks = follow;
+        self
+    }
+
+    /// Ends soon after more than this many files are found.
+    #[must_use]
+    pub fn stop_above(mut self, files: Option<u64>) -> Self {
+        self.options.stop_above = files;
+        self
+    }
+
+    /// The budget: stops at this time, or as soon after it as something has been read.
+    #[must_use]
+    pub fn until(mut self, time: Instant) -> Self {
+        self.options.until = Some(time);
+        self
+    }
+
+    /// Another budget: stops after so many reads of directories.
+    #[must_use]
+    pub fn reads(mut self, most: u64) -> Self {
+        self.options.reads = Some(most);
+        self
+    }
+
+    /// What a walk that is stopped hands back at most: so many partitions, and so many bytes of JSON in all.
+    /// What does not fit is cut higher up in the tree, and counted again by whoever takes it up.
+    #[must_use]
+    pub fn hand_back(mut self, partitions: usize, bytes: usize) -> Self {
+        self.options.partitions = partitions.max(1);
+        self.options.partition_bytes = bytes;
+        self
+    }
+
+    /// Bytes that a read of a directory takes at most; at least 1 KiB.
+    #[must_use]
+    pub fn buffer(mut self, bytes: usize) -> Self {
+        self.options.buffer = bytes.max(1024);
+        self
+    }
+
+    /// Where to look meanwhile.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Walks.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when the root is.
+    pub fn count(self) -> Result<Counted, Unreadable> {
+        self.count_partition(&Partition::whole())
+    }
+
+    /// Walks what another walk of this root has left. A place that is not there any more makes the count
+    /// incomplete.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when the root is.
+    pub fn count_partition(self, partition: &Partition) -> Result<Counted, Unreadable> {
+        self.run(partition, None)
+    }
+
+    /// Walks, and does not read again what `old` knows unchanged. [`Cache::default`] knows nothing; either
+    /// way [`Counted::cache`] knows more afterwards. Links to files are not followed.
+    ///
+    /// A directory is unchanged when its modification and change times are: what makes, removes or renames
+    /// a name changes both. Times within 2 s of a walk's beginning are not trusted. This goes by the
+    /// server's word: a file system that does not keep these times must not be counted so.
+    ///
+    /// # Errors
+    /// [`Unreadable`] when the root is.
+    pub fn count_changed(mut self, old: &Cache) -> Result<Counted, Unreadable> {
+        self.options.follow_file_symlinks = false;
+        self.run(&Partition::whole(), Some(old))
+    }
+
+    fn run(self, partition: &Partition, cache: Option<&Cache>) -> Result<Counted, Unreadable> {
+        let started = Instant::now();
+        let unreadable = |source| Unreadable { path: self.root.clone(), source };
+        let source = kernel::Kernel::new(&self.root, self.options.one_file_system).map_err(unreadable)?;
+        let mut counted = engine::run(&source, &self.options, &self.progress, partition, cache).map_err(unreadable)?;
+        counted.time = started.elapsed();
+        Ok(counted)
+    }
+}
+
+/// Counts with the defaults.
+///
+/// # Errors
+/// [`Unreadable`] when the root is.
+pub fn count(root: &Path) -> Result<Counted, Unreadable> {
+    Walk::new(root).count()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! The directories that a walk is in the middle of, and what was counted below each.
+//!
+//! A directory that is done gives its tally to its parent and is forgotten. So the directories that are
+//! left hold all that was counted, each what is below it, and any of them can be taken back as a whole.
+
+use std::{
+    ffi::{CStr, CString},
+    ops::{AddAssign, SubAssign},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{frontier::Place, source::Stamp};
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Tally {
+    pub files: u64,
+    pub directories: u64,
+    pub vanished: u64,
+    pub other_file_systems: u64,
+    pub unchanged: u64,
+    pub errors: u64,
+    /// Reads of directories that need not be made again.
+    pub reads: u64,
+}
+
+impl Tally {
+    fn each(&mut self, other: Self, change: impl Fn(&mut u64, u64)) {
+        change(&mut self.files, other.files);
+        change(&mut self.directories, other.directories);
+        change(&mut self.vanished, other.vanished);
+        change(&mut self.other_file_systems, other.other_file_systems);
+        change(&mut self.unchanged, other.unchanged);
+        change(&mut self.errors, other.errors);
+        change(&mut self.reads, other.reads);
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.each(other, |one, other| *one += other);
+    }
+}
+
+impl SubAssign for Tally {
+    fn sub_assign(&mut self, other: Self) {
+        self.each(other, |one, other| *one -= other);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    files: AtomicU64,
+    directories: AtomicU64,
+    vanished: AtomicU64,
+    other_file_systems: AtomicU64,
+    unchanged: AtomicU64,
+    errors: AtomicU64,
+    reads: AtomicU64,
+}
+
+/// A directory, known by its way from the root.
+#[derive(Debug)]
+pub(crate) struct Node {
+    parent: Option<Arc<Node>>,
+    name: CString,
+    /// What this walk was given it as; `None` for one that the walk has found by itself.
+    given: Option<Place>,
+    tally: Shared,
+    /// For a cache only.
+    record: Option<Box<Record>>,
+}
+
+/// What a cache is to know of a directory.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    /// Its index in the old cache.
+    pub old: Option<u32>,
+    pub found: Mutex<Found>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// `None`: not to be trusted.
+    pub stamp: Option<Stamp>,
+    pub files: u64,
+    pub directories: Vec<CString>,
+}
+
+impl Node {
+    /// Above all.
+    pub fn root() -> Self {
+        Self { parent: None, name: CString::default(), given: None, tally: Shared::default(), record: None }
+    }
+
+    pub fn child(parent: &Arc<Self>, name: CString, record: Option<Box<Record>>) -> Self {
+        Self { parent: Some(Arc::clone(parent)), name, given: None, tally: Shared::default(), record }
+    }
+
+    pub fn given(parent: &Arc<Self>, name: CString, place: Place, record: Option<Box<Record>>) -> Self {
+        let mut node = Self::child(parent, name, record);
+        node.given = Some(place);
+        node
+    }
+
+    pub fn given_as(&self) -> Option<&Place> {
+        self.given.as_ref()
+    }
+
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_deref()
+    }
+
+    pub fn parent(&self) -> Option<&Arc<Self>> {
+        self.parent.as_ref()
+    }
+
+    pub fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    pub fn is_root(&self) -> bool {
+        self.names().is_empty()
+    }
+
+    /// For a cache: what was found in it.
+    pub fn found<'a>(&self, files: u64, directories: impl IntoIterator<Item = &'a CString>) {
+        if let Some(record) = &self.record {
+            let mut found = record.found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.files += files;
+            found.directories.extend(directories.into_iter().cloned());
+        }
+    }
+
+    /// For a cache: what was found in it may not be all.
+    pub fn distrust(&self) {
+        if let Some(record) = &self.record {
+            record.found.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
+        }
+    }
+
+    /// From the root down.
+    pub fn names(&self) -> Vec<&CStr> {
+        let up = std::iter::successors(Some(self), |node| node.parent.as_deref());
+        let mut names: Vec<&CStr> = up.map(Self::name).filter(|name| !name.is_empty()).collect();
+        names.reverse();
+        names
+    }
+
+    pub fn add(&self, tally: Tally) {
+        let of = &self.tally;
+        for (sum, number) in [
+            (&of.files, tally.files),
+            (&of.directories, tally.directories),
+            (&of.vanished, tally.vanished),
+            (&of.other_file_systems, tally.other_file_systems),
+            (&of.unchanged, tally.unchanged),
+            (&of.errors, tally.errors),
+            (&of.reads, tally.reads),
+        ] {
+            if number != 0 {
+                sum.fetch_add(number, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What was counted in it, and below it in directories that are done.
+    pub fn tally(&self) -> Tally {
+        let of = &self.tally;
+        let [files, directories, vanished, other_file_systems, unchanged, errors, reads] =
+            [&of.files, &of.directories, &of.vanished, &of.other_file_systems, &of.unchanged, &of.errors, &of.reads]
+                .map(|sum| sum.load(Ordering::Relaxed));
+        Tally { files, directories, vanished, other_file_systems, unchanged, errors, reads }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A loop, since a tree may be deeper than a stack.
+        let mut tally = self.tally();
+        let mut next = self.parent.take();
+        while let Some(parent) = next {
+            parent.add(tally);
+            let Some(mut last) = Arc::into_inner(parent) else { return };
+            tally = last.tally();
+            next = last.parent.take();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_is_its_parents() {
+        let root = Arc::new(Node::root());
+        let one = |files| Tally { files, ..Tally::default() };
+        let child = Arc::new(Node::child(&root, c"a".to_owned(), None));
+        let grandchild = Node::child(&child, c"b".to_owned(), None);
+        assert_eq!(grandchild.names(), [c"a", c"b"]);
+        child.add(one(1));
+        grandchild.add(one(2));
+        assert_eq!((root.tally().files, child.tally().files), (0, 1));
+        drop(child);
+        assert_eq!(root.tally().files, 0, "its child holds it");
+        drop(grandchild);
+        assert_eq!(root.tally().files, 3);
+    }
+
+    #[test]
+    fn a_tree_may_be_deeper_than_a_stack() {
+        let root = Arc::new(Node::root());
+        let mut deepest = Arc::clone(&root);
+        for _ in 0..1_000_000 {
+            deepest = Arc::new(Node::child(&deepest, c"d".to_owned(), None));
+            deepest.add(Tally { files: 1, ..Tally::default() });
+        }
+        drop(deepest);
+        assert_eq!(root.tally().files, 1_000_000);
+    }
+}
