@@ -73,10 +73,12 @@ pub(crate) fn run<S: Source>(
     if let Some(why) = unlocked(root_error) {
         return Err(why);
     }
-    let (stack, mut cut_short) = (unlocked(pool).stack, cut_short.into_inner());
+    let (mut stack, mut cut_short) = (unlocked(pool).stack, cut_short.into_inner());
     let cache = memory.filter(|_| stack.is_empty() && !cut_short).map(Memory::into_cache);
-    // What nobody goes on with is forgotten, and with it the directories that hold what was counted in them.
-    let stack = if cut_short { vec![] } else { stack };
+    if cut_short {
+        // Nobody goes on with these: the directories give what was counted in them to the root.
+        stack.clear();
+    }
     let (mut rest, taken_back) = frontier(source, stack).partitions(options.partitions, options.partition_bytes);
     let mut tally = root.tally();
     if rest.is_empty() || tally.reads > taken_back.reads {
