@@ -82,6 +82,11 @@ impl Fake {
         self.calls.get()
     }
 
+    /// Lets so many seconds go by.
+    pub fn pass(&self, seconds: u64) {
+        self.time.set(self.time.get() + seconds);
+    }
+
     /// Lets the other executions go first, and says what is to happen to this call.
     async fn call(&self) -> Option<Fault> {
         let number = self.calls.get();

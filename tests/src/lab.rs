@@ -103,6 +103,11 @@ impl Lab {
         Ok(())
     }
 
+    /// What is counted.
+    pub fn directory(&self) -> &Path {
+        &self.spec.directory
+    }
+
     /// Takes the directory away while `during` runs.
     pub async fn without_directory<T>(&self, during: impl Future<Output = Result<T>>) -> Result<T> {
         let aside = self.files.path().join("aside");

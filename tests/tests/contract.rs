@@ -9,8 +9,12 @@ use std::{
 };
 
 use ctl::local::{tools::FUNCTIONS, world::state_of};
-use domain::error::{
-    Code, Coded, CountError, CreateTargetError, EvaluateError, Kind, PollAvailableError, PublishError, RedeployError,
+use domain::{
+    error::{
+        Code, Coded, CountError, CreateTargetError, EvaluateError, Kind, PollAvailableError, PublishError,
+        RedeployError,
+    },
+    messages::{MOST_PARTITIONS, REST_BYTES},
 };
 use serde_json::{Map, Value};
 use tests::project;
@@ -30,8 +34,20 @@ fn states(machine: &Value) -> &Map<String, Value> {
     machine["States"].as_object().unwrap()
 }
 
+/// The states within a Map's.
+fn within(state: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    state["ItemProcessor"]["States"].as_object().into_iter().flatten()
+}
+
+/// Those within others too.
 fn tasks(machine: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    states(machine).iter().filter(|(_, state)| state["Type"] == "Task")
+    let all = states(machine).iter().flat_map(|(name, state)| std::iter::once((name, state)).chain(within(state)));
+    all.filter(|(_, state)| state["Type"] == "Task")
+}
+
+/// The state of a function; and of `count` the one that works off what another one left.
+fn function_of(state: &str) -> &str {
+    if state == "CountPartition" { "Count" } else { state }
 }
 
 /// Every code that a function can answer with.
@@ -73,10 +89,10 @@ fn goes_to<'a>(state: &'a Value, code: &str) -> &'a str {
 #[test]
 fn every_function_has_its_state_and_every_state_its_function() {
     let machine = machine();
-    let named: BTreeSet<String> = tasks(&machine).map(|(name, _)| name.clone()).collect();
+    let named: BTreeSet<String> = tasks(&machine).map(|(name, _)| function_of(name).to_owned()).collect();
     assert_eq!(named, FUNCTIONS.iter().map(|function| state_of(function)).collect());
     for (name, state) in tasks(&machine) {
-        assert_eq!(state["Arguments"]["FunctionName"], format!("${{{name}Function}}"));
+        assert_eq!(state["Arguments"]["FunctionName"], format!("${{{}Function}}", function_of(name)));
     }
     let folders: BTreeSet<String> = fs::read_dir(project().join("functions"))
         .unwrap()
@@ -154,6 +170,27 @@ fn every_task_is_bounded_tried_again_and_caught() {
     }
 }
 
+/// What the function hands back, and what the machine does with it.
+#[test]
+fn a_count_in_parts_fits_the_machine() {
+    let machine = machine();
+    let map = &states(&machine)["CountPartitions"];
+    assert_eq!(map["MaxConcurrency"], MOST_PARTITIONS);
+    // A state passes on 256 KiB: what is left, and a hundred errors of at most 300 bytes.
+    const { assert!(REST_BYTES + walk::TOLD_ERRORS * 300 + 4096 < 256 << 10) };
+    let (whole, part) =
+        (&states(&machine)["Count"], within(map).find(|(name, _)| *name == "CountPartition").unwrap().1);
+    assert_eq!((&whole["TimeoutSeconds"], &whole["Retry"]), (&part["TimeoutSeconds"], &part["Retry"]));
+    for code in codes("count") {
+        assert_eq!(goes_to(part, &code.to_string()), "PartitionLost", "the rest is counted without it");
+    }
+    // Every round, each as long as it can be, leaves time to act.
+    let rounds = states(&machine)["CountLeft"]["Choices"][0]["Condition"].as_str().unwrap();
+    let rounds: u64 = rounds.trim_end_matches(" %}").rsplit_once("$rounds < ").unwrap().1.parse().unwrap();
+    let longest = whole["TimeoutSeconds"].as_u64().unwrap() * (rounds + 1);
+    assert!(longest + 600 <= machine["TimeoutSeconds"].as_u64().unwrap(), "{longest} s of counting");
+}
+
 #[test]
 fn timeouts_nest() {
     let machine = machine();
@@ -177,7 +214,7 @@ fn every_variable_is_assigned_at_the_beginning() {
     let (text, machine) = (text(), machine());
     let first = &states(&machine)[machine["StartAt"].as_str().unwrap()];
     let assigned = first["Assign"].as_object().unwrap();
-    let builtin = ["states", "exists", "append", "count", "number"];
+    let builtin = ["states", "exists", "append", "count", "number", "not", "sum"];
     for (at, _) in text.match_indices('$') {
         let name: String = text[at + 1..].chars().take_while(char::is_ascii_alphanumeric).collect();
         let known = assigned.contains_key(&name) || builtin.contains(&name.as_str());
@@ -222,6 +259,16 @@ fn diagram(machine: &Value) -> String {
                     let _ = writeln!(drawn, "    {name} --> {}: {}", choice["Next"].as_str().unwrap(), label(choice));
                 }
                 let _ = writeln!(drawn, "    {name} --> {}: else", state["Default"].as_str().unwrap());
+            }
+            "Map" => {
+                let _ = writeln!(drawn, "    {name} --> {}\n    state {name} {{", state["Next"].as_str().unwrap());
+                for (name, state) in within(state) {
+                    let _ = writeln!(drawn, "        {name} --> [*]");
+                    for (_, next) in caught(state) {
+                        let _ = writeln!(drawn, "        {name} --> {next}: any error");
+                    }
+                }
+                let _ = writeln!(drawn, "    }}");
             }
             "Fail" | "Succeed" => {
                 let _ = writeln!(drawn, "    {name} --> [*]");

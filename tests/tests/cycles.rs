@@ -181,7 +181,7 @@ async fn creating() -> Result<()> {
 
     lab.scenario("two executions that decide the same make one target").await?;
     // Slow enough that both have decided before either has created.
-    lab.proxy.add(Rule::always("efs:CreateMountTarget", Behaviour::Delay(Duration::from_millis(1500))));
+    lab.proxy.add(Rule::always("efs:CreateMountTarget", Behaviour::Delay(Duration::from_secs(3))));
     let (one, other) = tokio::try_join!(lab.run(json!({})), lab.run(json!({})))?;
     assert_eq!((one.status.as_str(), other.status.as_str()), ("SUCCEEDED", "SUCCEEDED"));
     assert_eq!((lab.targets().await?.len(), lab.called("efs:CreateMountTarget")), (2, 2));
@@ -211,7 +211,8 @@ async fn creating() -> Result<()> {
 async fn repairing() -> Result<()> {
     let lab = Lab::start(2, &[("SSM_PARAMETER_TYPE", "SecureString")]).await?;
     // A target that somebody made: published anew, redeployed.
-    let repaired = ["Begin", "Count", "Evaluate", "Decide", "PublishSsm", "Redeploy", "Report", "Counted", "Done"];
+    let repaired =
+        ["Begin", "Count", "CountLeft", "Evaluate", "Decide", "PublishSsm", "Redeploy", "Report", "Counted", "Done"];
 
     lab.scenario("drift is published, also when a target was deleted by hand").await?;
     lab.create_target(2).await?;
@@ -358,5 +359,43 @@ async fn schedule(lab: &Lab) -> Result<()> {
         .target(Target::builder().arn(&lab.state_machine).role_arn("arn:aws:iam::123456789012:role/scheduler").build()?)
         .send()
         .await?;
+    Ok(())
+}
+
+/// A budget that ends after one read of a directory, so that the machine's Map has to work.
+#[tokio::test]
+async fn counting_in_parts() -> Result<()> {
+    let lab = Lab::start(2, &[("COUNT_BUDGET_SECONDS", "0.000001")]).await?;
+
+    lab.scenario("the parts are the whole").await?;
+    let run = lab.run(json!({"threshold": 19})).await?;
+    assert_eq!(run.status, "SUCCEEDED");
+    let first = run.counted.as_ref().unwrap();
+    assert!(first.rest.len() > 1 && first.files < 20 && run.entered("CountPartitions") > 1, "{first:?}");
+    let observed = run.evaluated.as_ref().unwrap().observed.clone();
+    assert_eq!((observed.files, observed.complete), (Some(20), true));
+    assert!(matches!(run.decision(), Some(Decision::Create { .. })));
+
+    lab.scenario("the rounds are bounded: what they did not reach makes the count a lower bound").await?;
+    let mut deep = lab.directory().join("deep");
+    for _ in 0..12 {
+        std::fs::create_dir(&deep)?;
+        std::fs::write(deep.join("file"), "")?;
+        deep.push("deeper");
+    }
+    let run = lab.run(json!({"threshold": 1000})).await?;
+    assert_eq!((run.status.as_str(), run.reason()), ("SUCCEEDED", Some(Reason::CountUnknown)));
+    assert_eq!(run.entered("CountPartitions"), 4);
+    let evaluated = run.evaluated.unwrap();
+    assert!(evaluated.warnings.contains(&Warning::CountIncomplete));
+    assert!((20..32).contains(&evaluated.observed.files.unwrap()), "{:?}", evaluated.observed);
+
+    // The same world: a lower bound that is over the limit is over the limit.
+    let run = lab.run(json!({"threshold": 15})).await?;
+    assert_eq!(run.status, "SUCCEEDED");
+    assert!(matches!(run.decision(), Some(Decision::Create { .. })));
+    let evaluated = run.evaluated.unwrap();
+    assert!(!evaluated.observed.complete && evaluated.warnings.contains(&Warning::CountIncomplete));
+    lab.published_is_what_there_is().await?;
     Ok(())
 }

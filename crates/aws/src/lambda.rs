@@ -4,7 +4,7 @@
 use std::{
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use domain::{
@@ -88,10 +88,12 @@ async fn report_init_error(why: &ConfigError) -> Result<(), lambda_runtime::Erro
     Ok(())
 }
 
-/// Who asked: for the log, and for facts that say who made them.
+/// Who asked, for the log and for facts that say who made them; and how long it may take.
 pub struct Caller {
     /// The ARN of the state machine's execution; `None` when somebody calls the function by itself.
     pub execution: Option<String>,
+    /// When Lambda ends this invocation.
+    pub deadline: SystemTime,
 }
 
 /// Answers requests with `handler` until Lambda ends the process. An event is the handler's input as an
@@ -116,7 +118,8 @@ where
             execution = execution.as_deref().unwrap_or("none"),
             cold_start = cold.swap(false, Ordering::Relaxed),
         );
-        answer(metrics, handler, payload, Caller { execution }).instrument(span).await
+        let caller = Caller { execution, deadline: event.context.deadline() };
+        answer(metrics, handler, payload, caller).instrument(span).await
     });
     Ok(lambda_runtime::run(service).await?)
 }

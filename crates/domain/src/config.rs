@@ -1,7 +1,7 @@
 //! Typed configuration out of named strings. Where the strings come from is the caller's affair; each
 //! function reads what it needs, once, before its first request, and a bad value names its variable.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{num::NonZero, path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{
     model::{FileSystemId, ParameterName, SecurityGroupId, SubnetId, VpcId},
@@ -91,6 +91,28 @@ pub fn target_directory(v: &impl Variables) -> Result<PathBuf, ConfigError> {
         Some(PathBuf::from(value)).filter(|path| path.is_absolute())
     })
     .map(|path| path.unwrap_or_else(|| PathBuf::from("/data")))
+}
+
+/// How long one invocation of `count` walks at most; `None`: as long as Lambda lets it.
+pub fn count_budget(v: &impl Variables) -> Result<Option<Duration>, ConfigError> {
+    optional(v, "COUNT_BUDGET_SECONDS", "seconds, more than 0 and at most 900, such as 60 or 0.5", |value| {
+        let seconds = value.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 900.0)?;
+        Duration::try_from_secs_f64(seconds).ok()
+    })
+}
+
+/// Every so many counts of a warm process read everything, and those between only what has changed; `None`:
+/// every one reads everything.
+pub fn count_full_every(v: &impl Variables) -> Result<Option<NonZero<u32>>, ConfigError> {
+    optional(v, "COUNT_FULL_EVERY", "a whole number of counts, 1 or more", number)
+}
+
+/// A count that is younger than this is used again; zero: none is.
+pub fn count_cache(v: &impl Variables) -> Result<Duration, ConfigError> {
+    optional(v, "COUNT_CACHE_SECONDS", "a whole number of seconds, at most 86400; 0 for never", |value| {
+        number(value).filter(|seconds| *seconds <= 86_400).map(Duration::from_secs)
+    })
+    .map(Option::unwrap_or_default)
 }
 
 pub fn vpc_id(v: &impl Variables) -> Result<VpcId, ConfigError> {
@@ -205,6 +227,8 @@ mod tests {
         assert_eq!(parameter_name(&NOTHING).unwrap().as_str(), "/efs-mount-autoscaling/mount-targets");
         assert_eq!(parameter_type(&NOTHING).unwrap(), ParameterType::String);
         assert!(subnet_ids(&NOTHING).unwrap().is_empty());
+        assert_eq!((count_budget(&NOTHING), count_full_every(&NOTHING)), (Ok(None), Ok(None)));
+        assert_eq!(count_cache(&NOTHING), Ok(Duration::ZERO));
     }
 
     #[test]
@@ -230,6 +254,14 @@ mod tests {
         ] {
             assert!(policy(&one(name, value)).is_err(), "{name}={value}");
         }
+        for value in ["0", "-1", "901", "NaN", "inf", "1e-30", "ten"] {
+            let read = count_budget(&one("COUNT_BUDGET_SECONDS", value));
+            assert!(read.is_err() || read == Ok(Some(Duration::ZERO)), "{value}");
+        }
+        assert_eq!(count_budget(&one("COUNT_BUDGET_SECONDS", "0.5")), Ok(Some(Duration::from_millis(500))));
+        assert!(count_full_every(&one("COUNT_FULL_EVERY", "0")).is_err());
+        assert!(count_cache(&one("COUNT_CACHE_SECONDS", "86401")).is_err());
+        assert!(count_cache(&one("COUNT_CACHE_SECONDS", "-1")).is_err());
         assert!(file_system_id(&one("EFS_FILE_SYSTEM_ID", "fs-12")).is_err());
         assert!(file_system_id(&one("EFS_FILE_SYSTEM_ID", "vpc-0123456789abcdef0")).is_err());
         assert!(target_directory(&one("TARGET_DIRECTORY", "data")).is_err());

@@ -3,6 +3,7 @@
 //!
 //! - `{parameter}/intended/{zone-id}` — [`Intended`]: that this system was about to make a target there.
 //! - `{parameter}/created/{zone-id}` — [`Created`]: which target this system made there.
+//! - `{parameter}/counted` — [`Counted`]: the last count, where counts may be used again.
 //! - `{parameter}/deployed` — [`Deployed`]: which published version the service was last redeployed for.
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,18 @@ pub struct Created {
     pub created_at: u64,
 }
 
+/// Written by `count` after a whole count, where `COUNT_CACHE_SECONDS` lets it be used again.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    pub file_system_id: FileSystemId,
+    /// `TARGET_DIRECTORY`, escaped.
+    pub directory: String,
+    /// Regular files, by name.
+    pub files: u64,
+    /// Seconds since 1970, when the count began.
+    pub counted_at: u64,
+}
+
 /// Written by `redeploy` after `UpdateService`. A crash between the two costs one deployment more.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Deployed {
@@ -51,6 +64,10 @@ pub fn intended_name(published: &ParameterName, zone: &ZoneId) -> ParameterName 
 
 pub fn created_name(published: &ParameterName, zone: &ZoneId) -> ParameterName {
     ParameterName::new(format!("{published}/created/{zone}"))
+}
+
+pub fn counted_name(published: &ParameterName) -> ParameterName {
+    ParameterName::new(format!("{published}/counted"))
 }
 
 pub fn deployed_name(published: &ParameterName) -> ParameterName {

@@ -86,25 +86,50 @@ fn empty_object() -> Value {
     Value::Object(serde_json::Map::new())
 }
 
+/// A count that outlasts one invocation is handed on in at most so many parts, which the machine works off
+/// at once.
+pub const MOST_PARTITIONS: usize = 8;
+/// Bytes of JSON that all parts take together: a state of the machine passes on 256 KiB.
+pub const REST_BYTES: usize = 160 << 10;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CountInput {
     /// The input of the execution as it came; checked here, before anything is touched.
     #[serde(default = "empty_object")]
     pub start: Value,
+    /// One of what an earlier invocation handed back in `rest`; `null`: count everything.
+    #[serde(default)]
+    pub partition: Option<Value>,
+    /// How many partitions are counted at once: what each hands back has to fit beside the others'.
+    #[serde(default)]
+    pub partitions: Option<usize>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CountOutput {
     /// Regular files, by name; at least this many when not `complete`.
     pub files: u64,
     pub directories: u64,
+    /// Everything was counted.
     pub complete: bool,
+    /// Part of what this invocation was to count is lost to the count, whatever becomes of `rest`.
+    pub missed: bool,
+    /// Directories that were gone when it was their turn.
+    pub vanished: u64,
+    /// Directories that were not entered: another file system is mounted there.
+    pub other_file_systems: u64,
+    /// Directories that a warm process knew unchanged.
+    pub unchanged: u64,
     /// What could not be read.
     pub errors: u64,
     /// The first of them, escaped: `path: why`.
     pub first_errors: Vec<String>,
+    /// What is left to count when the time was over, in parts. Only `count` reads them.
+    pub rest: Vec<Value>,
     pub seconds: f64,
+    /// Of a count that is used again: since it was made.
+    pub age_seconds: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -129,7 +154,7 @@ pub struct EvaluateOutput {
 }
 
 /// What the decision was made from, for whoever reads the execution.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     pub files: Option<u64>,
     pub complete: bool,

@@ -35,13 +35,13 @@ macro_rules! table {
 }
 
 table! {
-    /// count: regular files. Only of a complete count, so that an alarm never sees a part as the whole.
+    /// evaluate: regular files. Only of a complete count, so that an alarm never sees a part as the whole.
     FILE_COUNT = "FileCount", Count;
-    /// count: 1 when everything below the root was read, else 0.
+    /// evaluate: 1 when everything below the root was counted, else 0.
     COUNT_COMPLETE = "CountComplete", Count;
-    /// count: how long the walk took.
+    /// count: how long one invocation walked; a count may take several.
     COUNT_DURATION = "CountDuration", Seconds;
-    /// count: what the walk reached.
+    /// count: what one invocation's walk reached.
     FILES_PER_SECOND = "FilesPerSecond", CountPerSecond;
     /// evaluate: the limit in force, after the scaling rule.
     THRESHOLD = "Threshold", Count;
@@ -83,14 +83,10 @@ fn flag(value: bool) -> f64 {
 
 impl Metered for CountOutput {
     fn samples(&self) -> Vec<Sample> {
-        let mut samples = vec![sample(COUNT_COMPLETE, flag(self.complete)), sample(COUNT_DURATION, self.seconds)];
-        if self.seconds > 0.0 {
-            samples.push(sample(FILES_PER_SECOND, self.files as f64 / self.seconds));
+        if self.age_seconds.is_some() || self.seconds <= 0.0 {
+            return vec![];
         }
-        if self.complete {
-            samples.push(sample(FILE_COUNT, self.files as f64));
-        }
-        samples
+        vec![sample(COUNT_DURATION, self.seconds), sample(FILES_PER_SECOND, self.files as f64 / self.seconds)]
     }
 }
 
@@ -100,9 +96,12 @@ impl Metered for EvaluateOutput {
             sample(THRESHOLD, self.observed.limit as f64),
             sample(TARGETS, self.observed.publishable.len() as f64),
             sample(PUBLISHED, self.observed.published.as_ref().map_or(0, Vec::len) as f64),
+            sample(COUNT_COMPLETE, flag(self.observed.complete)),
             Sample { metric: DECISION, value: 1.0, reason: Some(self.decision.word()) },
         ];
         samples.extend(self.observed.over_limit.map(|over| sample(THRESHOLD_EXCEEDED, flag(over))));
+        let files = self.observed.files.filter(|_| self.observed.complete);
+        samples.extend(files.map(|files| sample(FILE_COUNT, files as f64)));
         samples
     }
 }
@@ -127,15 +126,20 @@ impl Metered for RedeployOutput {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{messages::Observed, policy::Decision};
 
     #[test]
     fn an_incomplete_count_is_never_reported_as_the_number_of_files() {
-        let mut output =
-            CountOutput { files: 7, directories: 1, complete: true, errors: 0, first_errors: vec![], seconds: 0.5 };
-        let names = |output: &CountOutput| output.samples().iter().map(|s| s.metric.name).collect::<Vec<_>>();
-        assert!(names(&output).contains(&"FileCount"));
-        output.complete = false;
-        assert!(!names(&output).contains(&"FileCount"));
-        assert!(names(&output).contains(&"CountComplete"));
+        let names = |files, complete| {
+            let observed = Observed { files, complete, ..Observed::default() };
+            let decision = Decision::NoAvailableTargets;
+            let output = EvaluateOutput { decision, dry_run: false, warnings: vec![], observed };
+            output.samples().iter().map(|sample| sample.metric.name).collect::<Vec<_>>()
+        };
+        assert!(names(Some(7), true).contains(&"FileCount"));
+        for (files, complete) in [(Some(7), false), (None, false)] {
+            assert!(!names(files, complete).contains(&"FileCount"));
+            assert!(names(files, complete).contains(&"CountComplete"));
+        }
     }
 }

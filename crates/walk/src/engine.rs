@@ -29,7 +29,7 @@ const NAMES: usize = 256;
 /// So many entries are looked at after each read that another one follows, where the source wants it: Linux
 /// 5.10 needs 1, 6.1 more than 8.
 const LOOKS: usize = 10;
-/// A path in an error is cut after this many bytes.
+/// A path in an error, escaped, is cut after this many bytes.
 const TOLD_BYTES: usize = 200;
 /// How often a directory is tried again that could not be opened for want of a descriptor; each time after
 /// twice as long.
@@ -660,7 +660,8 @@ impl<S: Source> Walking<'_, S> {
             let names = node.names().into_iter().chain(name);
             let path = names.map(CStr::to_bytes).collect::<Vec<_>>().join(&b'/');
             let path = if path.is_empty() { b".".to_vec() } else { path };
-            told.push(format!("{}: {why}", path[..path.len().min(TOLD_BYTES)].escape_ascii()));
+            let escaped = path.escape_ascii().take(TOLD_BYTES).map(char::from);
+            told.push(format!("{}: {why}", escaped.collect::<String>()));
         }
     }
 }

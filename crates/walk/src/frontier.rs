@@ -17,7 +17,7 @@ use crate::{
 
 /// A part of what is left, for one walk.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(deny_unknown_fields)]
 pub struct Partition {
     places: Vec<Place>,
 }
@@ -123,7 +123,7 @@ impl Names {
 
 impl Serialize for Names {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let joined = self.0.iter().map(|name| name.as_bytes()).collect::<Vec<_>>().join(&b'/');
+        let joined = self.0.iter().map(CString::as_bytes).collect::<Vec<_>>().join(&b'/');
         serializer.serialize_str(&STANDARD.encode(joined))
     }
 }

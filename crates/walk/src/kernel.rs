@@ -55,8 +55,7 @@ impl Kernel {
 }
 
 fn magic(directory: &OwnedFd) -> io::Result<u64> {
-    // The type of this field differs from one architecture to the next.
-    #[expect(clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "magic numbers are 32 bits")]
+    // Of 32 bits, in a field whose type differs from one architecture to the next.
     Ok(fs::fstatfs(directory)?.f_type as u64 & 0xFFFF_FFFF)
 }
 
@@ -122,7 +121,7 @@ impl Source for Kernel {
     }
 
     fn seek(&self, directory: &OwnedFd, cookie: i64) -> io::Result<()> {
-        #[expect(clippy::cast_sign_loss, reason = "an offset of a directory is bits, not a number")]
+        // Bits, not a number.
         fs::seek(directory, SeekFrom::Start(cookie as u64))?;
         Ok(())
     }

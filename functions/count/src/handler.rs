@@ -1,106 +1,179 @@
-//! Counts the regular files below a directory.
-//!
-//! By name, so that a file with two names counts twice; hidden ones too; names of any bytes. Symbolic
-//! links, fifos, sockets and devices do not count, and no link is followed. A directory that vanishes
-//! meanwhile had no files; one that cannot be read makes the count incomplete.
+//! Counts the regular files of the file system: all of them, or what an earlier invocation had to leave.
+//! What counts, and how, is said in the crate [`walk`].
 
 use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Instant,
+    cell::RefCell,
+    num::NonZero,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
 };
 
 use domain::{
-    error::CountError,
-    messages::{CountInput, CountOutput, Start},
+    config::{ConfigError, ParameterType, Variables},
+    error::{CountError, InvalidInput},
+    ledger,
+    messages::{CountInput, CountOutput, MOST_PARTITIONS, REST_BYTES, Start},
+    model::{FileSystemId, ParameterName},
+    ports::{Clock, ReadParameters, WriteParameter},
 };
+use tracing::warn;
+use walk::{Cache, Counted, Partition, Walk};
 
-/// This many errors are told in full.
-const TOLD_ERRORS: usize = 100;
-/// A path in an error is cut after this many bytes, so that the output fits the state's payload.
-const TOLD_BYTES: usize = 200;
+/// The walk ends so long before Lambda does, or a quarter of its time where that is shorter.
+const MARGIN: Duration = Duration::from_secs(15);
 
-/// Checks the execution's input, which is the first thing that happens to it, and counts.
+/// No invocation of Lambda's is longer.
+const LONGEST: Duration = Duration::from_secs(900);
+
+pub struct Config {
+    pub file_system: FileSystemId,
+    pub root: PathBuf,
+    /// `None`: as long as Lambda lets it.
+    pub budget: Option<Duration>,
+    /// `None`: every count reads everything.
+    pub full_every: Option<NonZero<u32>>,
+    /// `None`: every count counts.
+    pub reuse: Option<Reuse>,
+}
+
+/// Counts that are used again.
+pub struct Reuse {
+    /// Older ones are not.
+    pub within: Duration,
+    /// Where they are kept.
+    pub parameter: ParameterName,
+}
+
+impl Config {
+    /// # Errors
+    /// The first variable that is missing or bad.
+    pub fn read(variables: &impl Variables) -> Result<Self, ConfigError> {
+        use domain::config::{
+            count_budget, count_cache, count_full_every, file_system_id, parameter_name, target_directory,
+        };
+        let file_system = file_system_id(variables)?;
+        let within = count_cache(variables)?;
+        let parameter = parameter_name(variables)?;
+        Ok(Self {
+            file_system,
+            root: target_directory(variables)?,
+            budget: count_budget(variables)?,
+            full_every: count_full_every(variables)?,
+            reuse: (!within.is_zero()).then(|| Reuse { within, parameter: ledger::counted_name(&parameter) }),
+        })
+    }
+
+    fn directory(&self) -> String {
+        self.root.as_os_str().as_encoded_bytes().escape_ascii().to_string()
+    }
+}
+
+/// What a warm process knows of directories.
+pub type Memory = RefCell<Cache>;
+
+/// Checks the execution's input, which is the first thing that happens to it, and counts until `deadline`.
+/// `ports` are for counts that are used again, and for nothing else.
 ///
 /// # Errors
 /// [`CountError::InvalidInput`]; [`CountError::TargetDirectoryUnreadable`] when there is nothing to count.
-pub fn handle(root: &Path, input: &CountInput) -> Result<CountOutput, CountError> {
+pub async fn handle(
+    ports: Option<&(impl Clock + ReadParameters + WriteParameter)>,
+    config: &Config,
+    memory: &Memory,
+    input: CountInput,
+    deadline: SystemTime,
+) -> Result<CountOutput, CountError> {
     Start::parse(&input.start).map_err(CountError::InvalidInput)?;
-    let started = Instant::now();
-    let tally =
-        count(root).map_err(|source| CountError::TargetDirectoryUnreadable { path: root.to_owned(), source })?;
-    Ok(CountOutput {
-        files: tally.files,
-        directories: tally.directories,
-        complete: tally.errors == 0,
-        errors: tally.errors,
-        first_errors: tally.first_errors,
-        seconds: started.elapsed().as_secs_f64(),
+    let until = Instant::now() + time_to_walk(config, deadline);
+    if let Some(partition) = input.partition {
+        let partition = serde_json::from_value::<Partition>(partition)
+            .map_err(|why| CountError::InvalidInput(InvalidInput(format!("`partition` is none of count's: {why}"))))?;
+        let walk = walk(config, until, input.partitions.unwrap_or(1));
+        return walk.count_partition(&partition).map(output).map_err(unreadable);
+    }
+    let Some((ports, reuse)) = ports.zip(config.reuse.as_ref()) else {
+        return count(config, memory, until).map(output).map_err(unreadable);
+    };
+    if let Some(known) = known(ports, config, reuse).await {
+        return Ok(known);
+    }
+    let began = ports.now();
+    let output = count(config, memory, until).map(output).map_err(unreadable)?;
+    if output.complete {
+        remember(ports, config, reuse, output.files, began).await;
+    }
+    Ok(output)
+}
+
+fn time_to_walk(config: &Config, deadline: SystemTime) -> Duration {
+    let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().min(LONGEST);
+    let left = left - MARGIN.min(left / 4);
+    config.budget.map_or(left, |budget| budget.min(left))
+}
+
+fn walk(config: &Config, until: Instant, partitions: usize) -> Walk {
+    let beside = partitions.max(1);
+    Walk::new(&config.root).until(until).hand_back(MOST_PARTITIONS / beside, REST_BYTES / beside)
+}
+
+fn count(config: &Config, memory: &Memory, until: Instant) -> Result<Counted, walk::Unreadable> {
+    let walk = walk(config, until, 1);
+    let Some(every) = config.full_every else { return walk.count() };
+    let old = memory.take();
+    let old = if old.age().saturating_add(1) < every.get() { old } else { Cache::default() };
+    let mut counted = walk.count_changed(&old)?;
+    // After a walk that had to stop, the old knowledge is as good as it was.
+    memory.replace(counted.cache.take().unwrap_or(old));
+    Ok(counted)
+}
+
+fn unreadable(why: walk::Unreadable) -> CountError {
+    CountError::TargetDirectoryUnreadable { path: why.path, source: why.source }
+}
+
+fn output(counted: Counted) -> CountOutput {
+    let rest: Vec<_> = counted.rest.iter().flat_map(serde_json::to_value).collect();
+    CountOutput {
+        files: counted.files,
+        directories: counted.directories,
+        complete: counted.complete(),
+        missed: counted.errors > 0 || counted.cut_short || rest.len() < counted.rest.len(),
+        vanished: counted.vanished,
+        other_file_systems: counted.other_file_systems,
+        unchanged: counted.unchanged,
+        errors: counted.errors,
+        first_errors: counted.first_errors,
+        rest,
+        seconds: counted.time.as_secs_f64(),
+        age_seconds: None,
+    }
+}
+
+/// A count that is young enough. Whatever keeps it from being read is no reason not to count.
+async fn known(ports: &(impl Clock + ReadParameters), config: &Config, reuse: &Reuse) -> Option<CountOutput> {
+    let mut found = match ports.read_parameters(std::slice::from_ref(&reuse.parameter)).await {
+        Ok(found) => found,
+        Err(why) => {
+            warn!(error = %why, "the last count cannot be read; counting");
+            return None;
+        }
+    };
+    let fact: ledger::Counted = ledger::read(&found.remove(&reuse.parameter)?.value)?;
+    let age = ports.now().checked_sub(fact.counted_at)?;
+    let same = fact.file_system_id == config.file_system && fact.directory == config.directory();
+    (same && age < reuse.within.as_secs()).then(|| CountOutput {
+        files: fact.files,
+        complete: true,
+        age_seconds: Some(age),
+        ..CountOutput::default()
     })
 }
 
-#[derive(Debug, Default)]
-struct Tally {
-    files: u64,
-    directories: u64,
-    errors: u64,
-    first_errors: Vec<String>,
-}
-
-impl Tally {
-    fn error(&mut self, path: &Path, why: &io::Error) {
-        // What was there when its parent was read and is not any more: not a file, not an error.
-        if vanished(why) {
-            return;
-        }
-        self.errors += 1;
-        if self.first_errors.len() < TOLD_ERRORS {
-            let bytes = path.as_os_str().as_encoded_bytes();
-            let path = bytes[..bytes.len().min(TOLD_BYTES)].escape_ascii();
-            self.first_errors.push(format!("{path}: {why}"));
-        }
-    }
-}
-
-/// Deleted meanwhile. NFS says so of a directory that was open by calling its handle stale.
-fn vanished(why: &io::Error) -> bool {
-    matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
-}
-
-/// # Errors
-/// When the root itself cannot be opened as a directory, or vanishes.
-fn count(root: &Path) -> io::Result<Tally> {
-    let mut tally = Tally::default();
-    let mut subdirectories = Vec::new();
-    if let Err(why) = tally.read(root, fs::read_dir(root)?, &mut subdirectories) {
-        if vanished(&why) {
-            return Err(why);
-        }
-        tally.error(root, &why);
-    }
-    while let Some(directory) = subdirectories.pop() {
-        let read = fs::read_dir(&directory).and_then(|entries| tally.read(&directory, entries, &mut subdirectories));
-        if let Err(why) = read {
-            tally.error(&directory, &why);
-        }
-    }
-    Ok(tally)
-}
-
-impl Tally {
-    /// # Errors
-    /// When the directory cannot be read to its end: asking again may never end.
-    fn read(&mut self, directory: &Path, entries: fs::ReadDir, subdirectories: &mut Vec<PathBuf>) -> io::Result<()> {
-        self.directories += 1;
-        for entry in entries {
-            let entry = entry?;
-            match entry.file_type() {
-                Ok(kind) if kind.is_file() => self.files += 1,
-                Ok(kind) if kind.is_dir() => subdirectories.push(directory.join(entry.file_name())),
-                Ok(_) => {}
-                Err(why) => self.error(&entry.path(), &why),
-            }
-        }
-        Ok(())
+async fn remember(ports: &impl WriteParameter, config: &Config, reuse: &Reuse, files: u64, counted_at: u64) {
+    let file_system_id = config.file_system.clone();
+    let fact = ledger::Counted { file_system_id, directory: config.directory(), files, counted_at };
+    let written = ports.write_parameter(&reuse.parameter, &ledger::write(&fact), ParameterType::String).await;
+    if let Err(why) = written {
+        warn!(error = %why.into_aws(), "the count cannot be kept; the next execution counts again");
     }
 }

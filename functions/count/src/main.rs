@@ -2,15 +2,24 @@
 
 use std::process::ExitCode;
 
-use aws::lambda::{self, Metrics, environment};
-use domain::{config, messages::CountInput};
+use aws::{
+    Aws,
+    lambda::{self, Metrics, environment},
+};
+use count::{Config, Memory};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     lambda::main(async || {
-        let root = config::target_directory(&environment)?;
-        let metrics = Metrics::of(&config::file_system_id(&environment)?)?;
-        lambda::serve(&metrics, async |input: CountInput, _| count::handle(&root, &input)).await
+        let config = Config::read(&environment)?;
+        let metrics = Metrics::of(&config.file_system)?;
+        // Clients are for counts that are used again: without, the function starts four times as fast.
+        let aws = if config.reuse.is_some() { Some(Aws::from_environment().await) } else { None };
+        let memory = Memory::default();
+        lambda::serve(&metrics, async |input, caller| {
+            count::handle(aws.as_ref(), &config, &memory, input, caller.deadline).await
+        })
+        .await
     })
     .await
 }

@@ -26,6 +26,7 @@ pub struct Execution {
     pub output: Option<Value>,
     pub error: Option<String>,
     pub cause: Option<String>,
+    /// Of the first invocation: what it left is in the total that `evaluated` observed.
     pub counted: Option<CountOutput>,
     /// Of the last time that `Evaluate` ran.
     pub evaluated: Option<EvaluateOutput>,

@@ -93,16 +93,22 @@ impl Cycle {
         }
     }
 
+    /// The files, in however many parts they were counted, and whether those are all.
+    fn counted(&self) -> (Option<u64>, bool) {
+        let observed = self.execution.evaluated.as_ref().map(|evaluated| &evaluated.observed);
+        (observed.and_then(|observed| observed.files), observed.is_some_and(|observed| observed.complete))
+    }
+
     fn word(&self) -> String {
         self.execution.decision().map_or("none", Decision::word).to_owned()
     }
 
     pub fn summary(&self) -> Summary {
         let (decision, reason) = self.decision();
-        let counted = self.execution.counted.as_ref();
+        let (files, complete) = self.counted();
         Summary {
-            files: counted.map(|counted| counted.files),
-            complete: counted.is_some_and(|counted| counted.complete),
+            files,
+            complete,
             threshold: self.execution.evaluated.as_ref().map(|evaluated| evaluated.observed.limit),
             decision,
             reason,
@@ -123,30 +129,28 @@ impl Cycle {
         let row = |name: &str, text: String| format!("  {name:<14}{text}");
         let mut lines = vec![];
         let limit = self.execution.evaluated.as_ref().map_or(0, |evaluated| evaluated.observed.limit);
-        lines.push(match &self.execution.counted {
-            Some(counted) => row(
+        let (files, complete) = self.counted();
+        let how = self.execution.counted.as_ref().map(|counted| match counted.rest.len() {
+            0 => format!("{} directories, counted in {:.2} s", grouped(counted.directories), counted.seconds),
+            parts => format!("counted in {} parts", parts + 1),
+        });
+        lines.push(match files {
+            Some(files) => row(
                 "files",
                 format!(
-                    "{}{} in {} directories, {} the threshold of {} (counted in {:.2} s)",
-                    if counted.complete { "" } else { "at least " },
-                    grouped(counted.files),
-                    grouped(counted.directories),
-                    if counted.files > limit { "over" } else { "not over" },
+                    "{}{}, {} the threshold of {} ({})",
+                    if complete { "" } else { "at least " },
+                    grouped(files),
+                    if files > limit { "over" } else { "not over" },
                     grouped(limit),
-                    counted.seconds
+                    how.unwrap_or_default()
                 ),
             ),
             None => row("files", "not counted".to_owned()),
         });
-        if let Some(counted) = self.execution.counted.as_ref().filter(|counted| !counted.complete) {
-            lines.push(row(
-                "unreadable",
-                format!(
-                    "{}, the first: {}",
-                    counted.errors,
-                    counted.first_errors[..counted.first_errors.len().min(3)].join("; ")
-                ),
-            ));
+        if let Some(counted) = self.execution.counted.as_ref().filter(|counted| counted.errors > 0) {
+            let first = counted.first_errors[..counted.first_errors.len().min(3)].join("; ");
+            lines.push(row("unreadable", format!("{}, the first: {first}", counted.errors)));
         }
         let (decision, reason) = self.decision();
         lines.push(row("decision", if reason.is_empty() { decision } else { format!("{decision}: {reason}") }));
@@ -191,12 +195,11 @@ impl Cycle {
             }
         };
         expect("the execution", "SUCCEEDED".to_owned(), self.execution.status.clone());
-        let counted = self.execution.counted.as_ref();
+        let (counted, complete) = self.counted();
         if let Some(files) = files {
-            expect("the count", files.to_string(), counted.map_or(0, |counted| counted.files).to_string());
+            expect("the count", files.to_string(), counted.unwrap_or(0).to_string());
         }
-        let over = counted.is_some_and(|counted| counted.files > threshold);
-        let complete = counted.is_some_and(|counted| counted.complete);
+        let over = counted.is_some_and(|counted| counted > threshold);
         let free = self.before.targets.len() < spec.zones;
         let expected = match (over, complete, free) {
             (true, _, true) => "create",

@@ -9,16 +9,11 @@ use std::{
     process::Command,
 };
 
-use count::handle;
-use domain::{
-    error::{Code, Coded},
-    messages::{CountInput, CountOutput},
-};
 use proptest::prelude::*;
-use serde_json::json;
+use walk::{Counted, Walk};
 
-fn counted(root: &Path) -> CountOutput {
-    handle(root, &CountInput { start: json!({}) }).unwrap()
+fn counted(root: &Path) -> Counted {
+    walk::count(root).unwrap()
 }
 
 /// What `find` finds.
@@ -61,7 +56,7 @@ fn a_tree_with_everything_in_it() {
     let output = counted(root.path());
     assert_eq!(output.files, 9);
     assert_eq!((output.files, output.files), (find(root.path()), scandir(root.path())));
-    assert_eq!((output.directories, output.complete, output.errors), (5, true, 0));
+    assert_eq!((output.directories, output.complete(), output.errors), (5, true, 0));
 }
 
 #[test]
@@ -69,12 +64,75 @@ fn what_cannot_be_counted_at_all_is_an_error() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("file"), "").unwrap();
     for missing in ["missing", "file"] {
-        let error = handle(&root.path().join(missing), &CountInput { start: json!({}) }).unwrap_err();
-        assert_eq!(error.code(), Code::TargetDirectoryUnreadable);
-        assert!(error.to_string().contains(missing), "{error}");
+        let error = walk::count(&root.path().join(missing)).unwrap_err().to_string();
+        assert!(error.contains(missing) && error.contains("cannot be read: "), "{error}");
     }
-    let error = handle(root.path(), &CountInput { start: json!({"treshold": 1}) }).unwrap_err();
-    assert_eq!(error.code(), Code::InvalidInput);
+    // A link to a root is followed: somebody has asked for it.
+    symlink(".", root.path().join("link")).unwrap();
+    assert_eq!(counted(&root.path().join("link")).files, 1);
+}
+
+/// What Python's `is_file()` says, which follows links.
+#[test]
+fn links_to_files_count_when_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    fs::create_dir(at("directory")).unwrap();
+    fs::write(at("directory/file"), "").unwrap();
+    for (to, name) in [
+        ("directory/file", "to a file"),
+        ("to a file", "to a link"),
+        ("directory", "to a directory"),
+        ("nowhere", "broken"),
+        ("circle", "circle"),
+    ] {
+        symlink(to, at(name)).unwrap();
+    }
+    let script = "import sys, pathlib; print(sum(1 for p in pathlib.Path(sys.argv[1]).rglob('*') if p.is_file()))";
+    let python = Command::new("python3").args(["-c", script]).arg(root.path()).output().unwrap();
+    let expected = String::from_utf8(python.stdout).unwrap().trim().parse::<u64>().unwrap();
+    let followed = Walk::new(root.path()).follow_file_symlinks(true).count().unwrap();
+    assert_eq!((followed.files, followed.complete()), (expected, true), "{followed:?}");
+    assert_eq!((expected, counted(root.path()).files), (3, 1));
+}
+
+/// `/dev` has other file systems mounted in it on every Linux machine.
+#[test]
+fn other_file_systems_are_not_entered() {
+    let found = Command::new("find").args(["/dev", "-xdev", "-type", "f", "-printf", "x"]).output().unwrap();
+    let staying = counted(Path::new("/dev"));
+    assert_eq!(staying.files, found.stdout.len() as u64);
+    assert!(staying.other_file_systems > 0);
+    let crossing = Walk::new("/dev").one_file_system(false).count().unwrap();
+    assert_eq!(crossing.other_file_systems, 0);
+    assert!(crossing.directories >= staying.directories + staying.other_file_systems);
+}
+
+/// Deeper than a path may be long: each is opened in the one above.
+#[test]
+fn a_tree_may_be_deeper_than_a_path_is_long() {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let root = tempfile::tempdir().unwrap();
+    let name = "a name that is rather long, since it does not take many of these then";
+    let mut at = openat(CWD, root.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..200 {
+        mkdirat(&at, name, Mode::RWXU).unwrap();
+        at = openat(&at, name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        openat(&at, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+    }
+    assert_eq!((counted(root.path()).files, counted(root.path()).directories), (200, 201));
+    let in_parts = Walk::new(root.path()).reads(150).hand_back(3, 100_000).count().unwrap();
+    let rest: u64 = in_parts
+        .rest
+        .iter()
+        .map(|partition| Walk::new(root.path()).count_partition(partition).unwrap())
+        .inspect(|rest| assert!(rest.complete(), "{rest:?}"))
+        .map(|rest| rest.files)
+        .sum();
+    assert!(!in_parts.rest.is_empty());
+    assert_eq!(in_parts.files + rest, 200);
+    // Nothing else can remove it without a path that is too long.
+    assert!(Command::new("rm").arg("-rf").arg(root.path()).status().unwrap().success());
 }
 
 #[test]
@@ -90,8 +148,9 @@ fn a_directory_that_cannot_be_read_makes_the_count_incomplete() {
         mode(&directory, 0);
     }
     fs::write(root.path().join("file"), "").unwrap();
-    let output = as_nobody(|| counted(root.path()));
-    assert_eq!((output.files, output.complete, output.errors), (1, false, 150));
+    // On this thread only, which is the one that is somebody else.
+    let output = as_nobody(|| Walk::new(root.path()).threads(1).count().unwrap());
+    assert_eq!((output.files, output.complete(), output.errors), (1, false, 150));
     assert_eq!(output.first_errors.len(), 100);
     assert!(output.first_errors[0].contains("closed\\t"), "escaped: {}", output.first_errors[0]);
     assert!(output.first_errors[0].contains("Permission denied"));
@@ -128,6 +187,6 @@ proptest! {
         }
         let output = counted(root.path());
         prop_assert_eq!((output.files, output.files), (find(root.path()), scandir(root.path())));
-        prop_assert!(output.complete);
+        prop_assert!(output.complete());
     }
 }
