@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ctl::local;
+use ctl::{count, local};
 
 /// Looks after the EFS mount target autoscaler.
 #[derive(Parser)]
@@ -15,6 +15,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Count the files below a directory, as the function `count` does
+    #[command(after_help = count::HELP)]
+    Count(count::Options),
     /// The system on this machine: no AWS account, no Docker, nothing but loopback
     #[command(subcommand)]
     Local(Local),
@@ -27,8 +30,9 @@ enum Local {
     Run(local::Options),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let Cli { command: Command::Local(Local::Run(options)) } = Cli::parse();
-    local::run(options).await
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Count(options) => count::run(&options),
+        Command::Local(Local::Run(options)) => local::run(options),
+    }
 }

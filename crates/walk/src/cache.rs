@@ -26,6 +26,8 @@ pub(crate) const RACY: Duration = Duration::from_secs(2);
 /// The directories of a tree, with what was found in each.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cache {
+    /// The device and the inode of the directory that was walked.
+    root: (u64, u64),
     one_file_system: bool,
     /// The first is the root; the children of each stand together, by name.
     directories: Vec<Directory>,
@@ -43,13 +45,13 @@ struct Directory {
     children: Range<u32>,
 }
 
-/// Why a file is not gone by. It can be deleted, and is written anew by the next walk.
+/// Why a file is not gone by.
 #[derive(Debug, thiserror::Error)]
 pub enum NotACache {
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    #[error("it is not a count's cache, or one of another version")]
-    Foreign,
+    #[error("it is not a cache of counts, or one of another version")]
+    Other,
     #[error("it is damaged")]
     Damaged,
 }
@@ -67,9 +69,9 @@ impl Cache {
             Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             other => other?,
         };
-        let (head, body) = bytes.split_at_checked(MAGIC.len()).ok_or(NotACache::Foreign)?;
+        let (head, body) = bytes.split_at_checked(MAGIC.len()).ok_or(NotACache::Other)?;
         if head != MAGIC {
-            return Err(NotACache::Foreign);
+            return Err(NotACache::Other);
         }
         let (sum, body) = body.split_first_chunk().ok_or(NotACache::Damaged)?;
         if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
@@ -123,19 +125,28 @@ impl Cache {
 /// A walk's: the old cache, and what becomes the new one.
 pub(crate) struct Memory<'a> {
     old: &'a Cache,
+    root: (u64, u64),
     one_file_system: bool,
-    /// What changed after this may change again unseen.
     trusted_until: SystemTime,
     seen: Mutex<Vec<Arc<Node>>>,
 }
 
 impl<'a> Memory<'a> {
-    pub fn new(old: &'a Cache, one_file_system: bool, trusted_until: SystemTime) -> Self {
-        Self { old, one_file_system, trusted_until, seen: Mutex::default() }
+    /// For a walk of the directory with this stamp. What changed after `trusted_until` may change again
+    /// without its times showing it.
+    pub fn new(old: &'a Cache, root: Stamp, one_file_system: bool, trusted_until: SystemTime) -> Self {
+        let root = (root.device, root.inode);
+        Self { old, root, one_file_system, trusted_until, seen: Mutex::default() }
+    }
+
+    /// Is the old cache of another directory, or of a walk by other rules?
+    pub fn is_foreign(&self) -> bool {
+        let same = self.old.root == self.root && self.old.one_file_system == self.one_file_system;
+        !self.old.directories.is_empty() && !same
     }
 
     pub fn root(&self) -> Box<Record> {
-        let known = self.old.one_file_system == self.one_file_system && !self.old.directories.is_empty();
+        let known = !self.is_foreign() && !self.old.directories.is_empty();
         Box::new(Record { old: known.then_some(0), ..Record::default() })
     }
 
@@ -176,6 +187,8 @@ impl<'a> Memory<'a> {
 
     /// What the next walk may go by.
     pub fn into_cache(self) -> Cache {
+        let fresh = self.is_foreign() || self.old.directories.is_empty();
+        let age = if fresh { 0 } else { self.old.age.saturating_add(1) };
         let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
         let by_parent: HashMap<(*const Node, &CStr), &Arc<Node>> =
             seen.iter().filter_map(|node| Some(((Arc::as_ptr(node.parent()?), node.name()), node))).collect();
@@ -204,7 +217,6 @@ impl<'a> Memory<'a> {
             }
             at += 1;
         }
-        let age = if self.old.directories.is_empty() { 0 } else { self.old.age.saturating_add(1) };
-        Cache { one_file_system: self.one_file_system, directories, age }
+        Cache { root: self.root, one_file_system: self.one_file_system, directories, age }
     }
 }

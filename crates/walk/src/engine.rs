@@ -47,11 +47,19 @@ pub(crate) fn run<S: Source>(
     cache: Option<&Cache>,
 ) -> io::Result<Counted> {
     let root = Arc::new(Node::root());
+    let memory = match cache {
+        Some(old) => {
+            let stamp = source.stamp(&source.root()?, None)?;
+            Some(Memory::new(old, stamp, options.one_file_system, options.trusted_until))
+        }
+        None => None,
+    };
+    let foreign_cache = memory.as_ref().is_some_and(Memory::is_foreign);
     let walk = Walking {
         source,
         options,
         progress,
-        memory: cache.map(|cache| Memory::new(cache, options.one_file_system, options.trusted_until)),
+        memory,
         whole: partition.is_whole(),
         // Each may hold a directory and open another from the root down.
         threads: options.threads.min(source.most_open() / 4).max(1),
@@ -97,6 +105,7 @@ pub(crate) fn run<S: Source>(
         first_errors: unlocked(first_errors),
         rest,
         cut_short,
+        foreign_cache,
         cache,
         time: Duration::ZERO,
     })

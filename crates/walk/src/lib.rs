@@ -104,7 +104,9 @@ pub struct Counted {
     /// The walk ended before its end and hands nothing back: [`Walk::stop_above`] was reached, or a
     /// directory took the whole budget and cannot be gone on with.
     pub cut_short: bool,
-    /// What a next walk may go by; of a walk that was asked for it and was not cut short.
+    /// The cache that the walk was to go by is of another directory, and was of no use.
+    pub foreign_cache: bool,
+    /// What a next walk may go by; of a walk that was asked for it and came to its end.
     pub cache: Option<Cache>,
     pub time: Duration,
 }

@@ -647,14 +647,32 @@ fn an_unchanged_directory_costs_at_most_three_calls_and_a_file_none() {
     let source = Watched::new(root.path());
     let counted = run(&source, &cache);
     assert_eq!((counted.files, counted.unchanged), (4100, 41));
-    // The root is opened, its entries only looked at from outside: they have no directories.
-    assert_eq!(*source.calls.lock().unwrap(), BTreeMap::from([("root", 1), ("stamp", 41)]));
+    // The root is opened, once more to see whose cache this is; its entries are only looked at from outside: they have no directories.
+    assert_eq!(*source.calls.lock().unwrap(), BTreeMap::from([("root", 2), ("stamp", 42)]));
     // One has changed.
     fs::write(root.path().join("d7/new"), "").unwrap();
     let source = Watched::new(root.path());
     let counted = run(&source, &cache);
     assert_eq!((counted.files, counted.unchanged), (4101, 40));
     assert_eq!(source.called("open"), 1);
+}
+
+#[test]
+fn a_cache_of_another_directory_is_of_no_use() {
+    let (one, other) = (tree(2, 5), tree(3, 5));
+    let options = |one_file_system| Options { trusted_until: SystemTime::now(), one_file_system, ..options() };
+    let run = |root: &tempfile::TempDir, options: &Options, cache: &Cache| {
+        let source = Watched::new(root.path());
+        engine::run(&source, options, &Progress::default(), &Partition::whole(), Some(cache)).unwrap()
+    };
+    let first = run(&one, &options(true), &Cache::default());
+    assert!(!first.foreign_cache);
+    let cache = first.cache.unwrap();
+    let counted = run(&other, &options(true), &cache);
+    assert_eq!((counted.files, counted.unchanged, counted.foreign_cache), (20, 0, true));
+    assert_eq!(counted.cache.unwrap().age(), 0);
+    assert!(run(&one, &options(false), &cache).foreign_cache, "by other rules");
+    assert_eq!(run(&one, &options(true), &cache).unchanged, 3);
 }
 
 #[test]
@@ -678,7 +696,7 @@ fn what_changed_just_now_is_not_trusted() {
 fn a_file_that_is_no_cache_is_told_from_a_damaged_one() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "something else, of somebody else").unwrap();
-    assert!(matches!(Cache::load(file.path()), Err(NotACache::Foreign)));
+    assert!(matches!(Cache::load(file.path()), Err(NotACache::Other)));
     fs::write(file.path(), "efs-autoscale count 0001and then nothing that fits").unwrap();
     assert!(matches!(Cache::load(file.path()), Err(NotACache::Damaged)));
     assert_eq!(Cache::load(Path::new("/nowhere/at all")).unwrap(), Cache::default());

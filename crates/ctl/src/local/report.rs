@@ -9,6 +9,7 @@ use super::{
     execution::Execution,
     world::{Spec, World},
 };
+use crate::grouped;
 
 /// The part of the world that a cycle may change.
 #[derive(Clone, Debug, PartialEq)]
@@ -222,29 +223,5 @@ impl Cycle {
         let version = self.after.published.as_ref().map(|(_, version)| *version);
         expect("the version deployed", format!("{version:?}"), format!("{:?}", self.after.deployed));
         surprises
-    }
-}
-
-/// `150000` as `150,000`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (150_000, "150,000"), (1_234_567, "1,234,567")]
-        {
-            assert_eq!(super::grouped(number), text);
-        }
     }
 }

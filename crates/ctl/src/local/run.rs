@@ -68,6 +68,7 @@ pub struct Options {
 }
 
 /// Runs, and leaves nothing behind, however it ends.
+#[tokio::main]
 pub async fn run(options: Options) -> ExitCode {
     let screen = Screen::new(options.json);
     // Whichever ends first drops the other, and with it the world and all its processes.

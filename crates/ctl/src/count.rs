@@ -1,0 +1,219 @@
+//! `efs-autoscale count`: the regular files below a directory.
+
+use std::{
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::{ArgAction, Args, value_parser};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use walk::{Cache, Counted, NotACache, Progress, Unreadable, Walk};
+
+use crate::grouped;
+
+/// Exit status of a count that is not complete.
+const INCOMPLETE: u8 = 1;
+/// Exit status when nothing was counted.
+const FAILED: u8 = 2;
+/// So many of the errors are told to a person; `--json` has a hundred.
+const TOLD: usize = 10;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What `--help` says below the options.
+pub const HELP: &str = "\
+Counts regular files, by name: one with two names twice, hidden ones too. Symbolic links, fifos, sockets and devices
+do not count, and no link to a directory is followed. A directory that vanishes meanwhile had no files. What cannot be
+read makes the count incomplete: a lower bound.
+
+With --cache, a directory whose times have not changed since the last count is not read again. That goes by the times
+that the file system keeps: every 12th count reads everything all the same (--full-every), and --full does so now.
+
+Exit status: 0 when everything was counted, 1 when the count is not complete, 2 when nothing was counted.
+
+Examples:
+  efs-autoscale count /mnt/data
+  efs-autoscale count /mnt/data --stop-above 100000 --json
+  efs-autoscale count /mnt/data --cache /var/tmp/data.count";
+
+/// What to count, and how.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The directory; any of this machine
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// One JSON object on stdout: files, directories, complete, errors, seconds, and more
+    #[arg(long)]
+    json: bool,
+    /// At most so many threads; over NFS a walk waits, and more threads wait at once
+    #[arg(long, value_name = "NUMBER", default_value_t = walk::THREADS as u16, value_parser = value_parser!(u16).range(1..=1024))]
+    threads: u16,
+    /// End when more files than this are found: a lower bound, and exit status 1
+    #[arg(long, value_name = "FILES")]
+    stop_above: Option<u64>,
+    /// Remember directories in this file, and do not read again what has not changed
+    #[arg(long, value_name = "FILE", conflicts_with = "follow_file_symlinks")]
+    cache: Option<PathBuf>,
+    /// With --cache: read everything at every so many counts
+    #[arg(long, value_name = "COUNTS", default_value = "12", requires = "cache", value_parser = value_parser!(u32).range(1..))]
+    full_every: u32,
+    /// With --cache: read everything now
+    #[arg(long, requires = "cache")]
+    full: bool,
+    /// Stay on the directory's file system
+    #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
+    one_file_system: bool,
+    /// Count symbolic links to regular files too, as Python's is_file() does
+    #[arg(long)]
+    follow_file_symlinks: bool,
+}
+
+/// Counts, and says what was found.
+pub fn run(options: &Options) -> ExitCode {
+    match count(options) {
+        Ok(counted) => {
+            match options.json {
+                true => println!("{}", object(&counted)),
+                false => tell(&counted),
+            }
+            ExitCode::from(if counted.complete() { 0 } else { INCOMPLETE })
+        }
+        Err(why) => {
+            eprintln!("efs-autoscale: {why}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error("--cache {file}: {why}; delete the file, or name another", file = file.display())]
+    Cache { file: PathBuf, why: NotACache },
+}
+
+fn count(options: &Options) -> Result<Counted, Failure> {
+    let walk = Walk::new(&options.directory)
+        .threads(options.threads.into())
+        .one_file_system(options.one_file_system)
+        .follow_file_symlinks(options.follow_file_symlinks)
+        .stop_above(options.stop_above);
+    let Some(file) = &options.cache else {
+        return Ok(watched(walk, Walk::count)?);
+    };
+    let old = known(file, options)?;
+    let mut counted = watched(walk, |walk| walk.count_changed(&old))?;
+    if counted.foreign_cache {
+        eprintln!("efs-autoscale: --cache {}: it was of another directory; everything was counted", file.display());
+    }
+    if let Some(cache) = counted.cache.take()
+        && let Err(why) = cache.save(file)
+    {
+        eprintln!("efs-autoscale: --cache {}: it cannot be written: {why}", file.display());
+    }
+    Ok(counted)
+}
+
+fn known(file: &Path, options: &Options) -> Result<Cache, Failure> {
+    match Cache::load(file) {
+        Ok(known) if options.full || known.age() + 1 >= options.full_every => Ok(Cache::default()),
+        Ok(known) => Ok(known),
+        Err(NotACache::Damaged) => {
+            eprintln!("efs-autoscale: --cache {}: it is damaged; everything is counted", file.display());
+            Ok(Cache::default())
+        }
+        // Whatever it is, it is somebody's.
+        Err(why) => Err(Failure::Cache { file: file.to_owned(), why }),
+    }
+}
+
+/// Walks, and shows on a terminal how far it has come.
+fn watched(walk: Walk, count: impl FnOnce(Walk) -> Result<Counted, Unreadable>) -> Result<Counted, Unreadable> {
+    if !io::stderr().is_terminal() {
+        return count(walk);
+    }
+    let progress = walk.progress();
+    let (done, wait) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(move || show(&progress, &wait));
+        let counted = count(walk);
+        // Whoever waits sees that this is gone.
+        drop(done);
+        counted
+    })
+}
+
+fn show(progress: &Arc<Progress>, done: &mpsc::Receiver<()>) {
+    let line = ProgressBar::new_spinner();
+    line.set_style(
+        ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    let started = Instant::now();
+    while done.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let errors = match progress.errors() {
+            0 => String::new(),
+            errors => format!(", {} errors", grouped(errors)),
+        };
+        line.tick();
+        line.set_message(format!(
+            "{} files in {} directories, {}{errors}",
+            grouped(progress.files()),
+            grouped(progress.directories()),
+            rate(progress.files(), started.elapsed())
+        ));
+    }
+    line.finish_and_clear();
+}
+
+fn object(counted: &Counted) -> serde_json::Value {
+    json!({
+        "files": counted.files,
+        "directories": counted.directories,
+        "complete": counted.complete(),
+        "errors": counted.errors,
+        "first_errors": counted.first_errors,
+        "vanished": counted.vanished,
+        "other_file_systems": counted.other_file_systems,
+        "unchanged": counted.unchanged,
+        "stopped": counted.cut_short,
+        "seconds": counted.time.as_secs_f64(),
+    })
+}
+
+fn tell(counted: &Counted) {
+    println!(
+        "{}{} files in {} directories ({:.2} s, {})",
+        if counted.complete() { "" } else { "at least " },
+        grouped(counted.files),
+        grouped(counted.directories),
+        counted.time.as_secs_f64(),
+        rate(counted.files, counted.time)
+    );
+    for (number, what) in [
+        (counted.unchanged, "directories were unchanged, and not read"),
+        (counted.vanished, "directories vanished meanwhile"),
+        (counted.other_file_systems, "other file systems are mounted below, and were not entered"),
+    ] {
+        if number > 0 {
+            println!("{} {what}", grouped(number));
+        }
+    }
+    if counted.errors > 0 {
+        eprintln!("{} could not be read:", grouped(counted.errors));
+        for error in counted.first_errors.iter().take(TOLD) {
+            eprintln!("  {error}");
+        }
+        if counted.errors > TOLD as u64 {
+            eprintln!("  …");
+        }
+    }
+}
+
+fn rate(files: u64, time: Duration) -> String {
+    format!("{} files/s", grouped((files as f64 / time.as_secs_f64().max(1e-6)) as u64))
+}

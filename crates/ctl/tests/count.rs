@@ -1,0 +1,117 @@
+//! The program `efs-autoscale count`, as people and scripts use it.
+#![allow(clippy::unwrap_used, reason = "a test says what it takes for granted")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn tree() -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for number in 0..30 {
+        let folder = root.path().join(format!("{}", number % 3));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{number}")), "").unwrap();
+    }
+    std::os::unix::fs::symlink("0/0", root.path().join("link")).unwrap();
+    root
+}
+
+fn run(directory: &Path, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_efs-autoscale")).arg("count").arg(directory).args(more).output().unwrap()
+}
+
+fn json(directory: &Path, more: &[&str]) -> (Value, i32) {
+    let output = run(directory, &[more, &["--json"]].concat());
+    (serde_json::from_slice(&output.stdout).unwrap(), output.status.code().unwrap())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_person_reads_a_line_and_a_script_an_object() {
+    let root = tree();
+    let output = run(root.path(), &[]);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+    assert!(text(&output.stdout).starts_with("30 files in 4 directories ("), "{}", text(&output.stdout));
+
+    let (object, code) = json(root.path(), &[]);
+    assert_eq!(code, 0);
+    assert_eq!((&object["files"], &object["directories"], &object["errors"]), (&30.into(), &4.into(), &0.into()));
+    assert!(object["complete"] == true && object["seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(json(root.path(), &["--follow-file-symlinks"]).0["files"], 31);
+    assert_eq!(json(root.path(), &["--threads", "1", "--one-file-system=false"]).0["files"], 30);
+}
+
+#[test]
+fn a_count_that_is_not_complete_says_so_in_its_exit_status() {
+    let root = tree();
+    let (object, code) = json(root.path(), &["--stop-above", "5", "--threads", "1"]);
+    assert!(object["complete"] == false && object["stopped"] == true && object["files"].as_u64().unwrap() > 5);
+    assert_eq!(code, 1);
+    let output = run(root.path(), &["--stop-above", "5", "--threads", "1"]);
+    assert!(text(&output.stdout).starts_with("at least "));
+}
+
+#[test]
+fn what_cannot_be_counted_is_an_error_that_names_it() {
+    for (more, part) in [
+        (&[][..], "/nowhere/at/all cannot be read: No such file or directory"),
+        (&["--threads", "0"], "--threads"),
+        (&["--stop-above=-1"], "--stop-above"),
+        (&["--full"], "--cache"),
+        (&["--cache", "x", "--follow-file-symlinks"], "--follow-file-symlinks"),
+    ] {
+        let output = run(Path::new("/nowhere/at/all"), more);
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_cache_is_gone_by_discarded_or_left_alone() {
+    let (root, place) = (tree(), tempfile::tempdir().unwrap());
+    let file = place.path().join("cache");
+    let cache = ["--cache", file.to_str().unwrap()];
+    let unchanged = |more: &[&str]| json(root.path(), &[&cache, more].concat()).0["unchanged"].as_u64().unwrap();
+    thread::sleep(Duration::from_millis(2100));
+    assert_eq!((unchanged(&[]), unchanged(&[]), unchanged(&["--full"]), unchanged(&[])), (0, 4, 0, 4));
+    assert_eq!((unchanged(&["--full-every", "2"]), unchanged(&["--full-every", "2"])), (0, 4));
+    fs::write(root.path().join("1/new"), "").unwrap();
+    assert_eq!(json(root.path(), &cache).0["files"], 31);
+
+    // Damaged: counted anew, with a warning, and written anew.
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let output = run(root.path(), &cache);
+    assert!(text(&output.stderr).contains("it is damaged; everything is counted"), "{}", text(&output.stderr));
+    assert!(output.status.success() && unchanged(&[]) > 0);
+
+    // Of another directory.
+    let output = run(tree().path(), &cache);
+    assert!(text(&output.stderr).contains("it was of another directory"), "{}", text(&output.stderr));
+
+    // Somebody's own file is not overwritten.
+    fs::write(&file, "dear diary").unwrap();
+    let output = run(root.path(), &cache);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("it is not a cache of counts"), "{}", text(&output.stderr));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "dear diary");
+    // Nothing beside it.
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+
+    // A place where it cannot be written: the count is as good.
+    let output = run(root.path(), &["--cache", "/nowhere/at/all"]);
+    assert!(output.status.success() && text(&output.stderr).contains("it cannot be written"));
+}
