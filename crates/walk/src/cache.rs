@@ -89,9 +89,7 @@ impl Cache {
         let body = postcard::to_stdvec(self).map_err(io::Error::other)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(MAGIC)?;
-        file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
-        file.write_all(&body)?;
+        file.write_all(&sealed(&body))?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         Ok(())
@@ -120,6 +118,11 @@ impl Cache {
         let at = children.binary_search_by(|child| child.name.as_c_str().cmp(name)).ok()?;
         Some(self.directories.get(of as usize)?.children.start + u32::try_from(at).ok()?)
     }
+}
+
+/// A file with this in it: what it is, a checksum, and the body.
+pub(crate) fn sealed(body: &[u8]) -> Vec<u8> {
+    [MAGIC.as_slice(), &crc32fast::hash(body).to_le_bytes(), body].concat()
 }
 
 /// A walk's: the old cache, and what becomes the new one.

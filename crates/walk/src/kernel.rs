@@ -176,3 +176,15 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_signal_interrupts_is_asked_again() {
+        let mut answers = [Err(Errno::INTR), Err(Errno::INTR), Ok(7), Err(Errno::IO)].into_iter();
+        assert_eq!(retry(|| answers.next().unwrap()).unwrap(), 7);
+        assert_eq!(retry(|| answers.next().unwrap()).unwrap_err().raw_os_error(), Some(libc::EIO));
+    }
+}
