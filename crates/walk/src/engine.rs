@@ -428,7 +428,9 @@ impl<S: Source> Walking<'_, S> {
     /// The directories in this one, if it need not be read, and then it is counted.
     fn unchanged(&self, node: &Arc<Node>, stamp: impl FnOnce() -> io::Result<Stamp>) -> Option<Vec<(Kind, CString)>> {
         let (files, directories) = self.memory.as_ref()?.unchanged(node, stamp)?;
-        self.add(node, Tally { files, directories: 1, unchanged: 1, ..Tally::default() });
+        // For the budget it is as good as read.
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.add(node, Tally { files, directories: 1, unchanged: 1, reads: 1, ..Tally::default() });
         Some(directories.into_iter().map(|name| (Kind::Directory, name)).collect())
     }
 

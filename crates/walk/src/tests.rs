@@ -679,6 +679,20 @@ fn an_unchanged_directory_costs_at_most_three_calls_and_a_file_none() {
 }
 
 #[test]
+fn a_budget_ends_a_walk_in_which_nothing_has_changed() {
+    let root = tree(40, 10);
+    let run = |options: &Options, partition: &Partition, cache: Option<&Cache>| {
+        engine::run(&Watched::new(root.path()), options, &Progress::default(), partition, cache).unwrap()
+    };
+    let trusting = || Options { trusted_until: SystemTime::now(), threads: 1, ..options() };
+    let cache = run(&trusting(), &Partition::whole(), Some(&Cache::default())).cache.unwrap();
+    let counted = run(&Options { reads: Some(5), ..trusting() }, &Partition::whole(), Some(&cache));
+    assert!(counted.unchanged == 5 && counted.cache.is_none() && !counted.rest.is_empty(), "{counted:?}");
+    let rest: u64 = counted.rest.iter().map(|partition| run(&options(), partition, None).files).sum();
+    assert_eq!(counted.files + rest, 410);
+}
+
+#[test]
 fn a_cache_of_another_directory_is_of_no_use() {
     let (one, other) = (tree(2, 5), tree(3, 5));
     let options = |one_file_system| Options { trusted_until: SystemTime::now(), one_file_system, ..options() };
