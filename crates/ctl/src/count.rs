@@ -1,7 +1,8 @@
 //! `efs-autoscale count`: the regular files below a directory.
 
 use std::{
-    io::{self, IsTerminal},
+    fmt::Write as _,
+    io::{self, IsTerminal, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, mpsc},
@@ -38,7 +39,7 @@ Exit status: 0 when everything was counted, 1 when the count is not complete, 2 
 Examples:
   efs-autoscale count /mnt/data
   efs-autoscale count /mnt/data --stop-above 100000 --json
-  efs-autoscale count /mnt/data --cache /var/tmp/data.count";
+  efs-autoscale count /mnt/data --cache ~/.cache/data.count";
 
 /// What to count, and how.
 #[derive(Args, Clone, Debug)]
@@ -76,9 +77,13 @@ pub struct Options {
 pub fn run(options: &Options) -> ExitCode {
     match count(options) {
         Ok(counted) => {
-            match options.json {
-                true => println!("{}", object(&counted)),
-                false => tell(&counted),
+            let text = if options.json { format!("{}\n", object(&counted)) } else { text(&counted, options) };
+            if let Err(why) = io::stdout().write_all(text.as_bytes()) {
+                eprintln!("efs-autoscale: the count cannot be written: {why}");
+                return ExitCode::from(FAILED);
+            }
+            if !options.json {
+                tell_errors(&counted);
             }
             ExitCode::from(if counted.complete() { 0 } else { INCOMPLETE })
         }
@@ -93,6 +98,8 @@ pub fn run(options: &Options) -> ExitCode {
 enum Failure {
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
+    #[error("--cache {file}: there is no such folder to write it to", file = file.display())]
+    NoFolder { file: PathBuf },
     #[error("--cache {file}: {why}; delete the file, or name another", file = file.display())]
     Cache { file: PathBuf, why: NotACache },
 }
@@ -108,23 +115,35 @@ fn count(options: &Options) -> Result<Counted, Failure> {
     };
     let old = known(file, options)?;
     let mut counted = watched(walk, |walk| walk.count_changed(&old))?;
+    let warn = |what: &str| eprintln!("efs-autoscale: --cache {}: {what}", file.display());
     if counted.foreign_cache {
-        eprintln!("efs-autoscale: --cache {}: it was of another directory; everything was counted", file.display());
+        warn("it was of another directory, or with another --one-file-system; everything was counted");
     }
-    if let Some(cache) = counted.cache.take()
-        && let Err(why) = cache.save(file)
-    {
-        eprintln!("efs-autoscale: --cache {}: it cannot be written: {why}", file.display());
+    match counted.cache.take() {
+        Some(cache) => {
+            if let Err(why) = cache.save(file) {
+                warn(&format!("it cannot be written: {}", io::Error::from(why.kind())));
+            }
+        }
+        None if counted.cut_short => {}
+        None => warn("there are more directories than are remembered; the next count reads all of them again"),
     }
     Ok(counted)
 }
 
 fn known(file: &Path, options: &Options) -> Result<Cache, Failure> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Failure::NoFolder { file: file.to_owned() });
+    }
     match Cache::load(file) {
         Ok(known) if options.full || known.age() + 1 >= options.full_every => Ok(Cache::default()),
         Ok(known) => Ok(known),
         Err(NotACache::Damaged) => {
-            eprintln!("efs-autoscale: --cache {}: it is damaged; everything is counted", file.display());
+            eprintln!(
+                "efs-autoscale: --cache {}: it is damaged, or of another version; everything is counted",
+                file.display()
+            );
             Ok(Cache::default())
         }
         // Whatever it is, it is somebody's.
@@ -157,13 +176,13 @@ fn show(progress: &Arc<Progress>, done: &mpsc::Receiver<()>) {
     while done.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
         let errors = match progress.errors() {
             0 => String::new(),
-            errors => format!(", {} errors", grouped(errors)),
+            errors => format!(", {}", number(errors, "error", "errors")),
         };
         line.tick();
         line.set_message(format!(
-            "{} files in {} directories, {}{errors}",
-            grouped(progress.files()),
-            grouped(progress.directories()),
+            "{} in {}, {}{errors}",
+            number(progress.files(), "file", "files"),
+            number(progress.directories(), "directory", "directories"),
             rate(progress.files(), started.elapsed())
         ));
     }
@@ -185,24 +204,35 @@ fn object(counted: &Counted) -> serde_json::Value {
     })
 }
 
-fn tell(counted: &Counted) {
-    println!(
-        "{}{} files in {} directories ({:.2} s, {})",
+fn text(counted: &Counted, options: &Options) -> String {
+    let mut text = format!(
+        "{}{} in {} ({:.2} s, {})\n",
         if counted.complete() { "" } else { "at least " },
-        grouped(counted.files),
-        grouped(counted.directories),
+        number(counted.files, "file", "files"),
+        number(counted.directories, "directory", "directories"),
         counted.time.as_secs_f64(),
         rate(counted.files, counted.time)
     );
-    for (number, what) in [
-        (counted.unchanged, "directories were unchanged, and not read"),
-        (counted.vanished, "directories vanished meanwhile"),
-        (counted.other_file_systems, "other file systems are mounted below, and were not entered"),
+    if let Some(most) = options.stop_above.filter(|_| counted.cut_short) {
+        let _ = writeln!(text, "stopped above {}; there may be more", grouped(most));
+    }
+    for (many, one, more, what) in [
+        (counted.unchanged, "directory", "directories", "unchanged since the last count, and not read"),
+        (counted.vanished, "directory", "directories", "gone when it was their turn"),
+        (counted.other_file_systems, "other file system", "other file systems", "mounted below, and not entered"),
     ] {
-        if number > 0 {
-            println!("{} {what}", grouped(number));
+        if many > 0 {
+            let _ = writeln!(text, "{} {what}", number(many, one, more));
         }
     }
+    text
+}
+
+fn number(number: u64, one: &str, more: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { more })
+}
+
+fn tell_errors(counted: &Counted) {
     if counted.errors > 0 {
         eprintln!("{} could not be read:", grouped(counted.errors));
         for error in counted.first_errors.iter().take(TOLD) {

@@ -95,7 +95,11 @@ fn a_cache_is_gone_by_discarded_or_left_alone() {
     bytes[last] ^= 1;
     fs::write(&file, bytes).unwrap();
     let output = run(root.path(), &cache);
-    assert!(text(&output.stderr).contains("it is damaged; everything is counted"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("it is damaged, or of another version; everything is counted"),
+        "{}",
+        text(&output.stderr)
+    );
     assert!(output.status.success() && unchanged(&[]) > 0);
 
     // Of another directory.
@@ -111,7 +115,17 @@ fn a_cache_is_gone_by_discarded_or_left_alone() {
     // Nothing beside it.
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
 
-    // A place where it cannot be written: the count is as good.
+    // A place where it cannot be written is known before anything is counted.
     let output = run(root.path(), &["--cache", "/nowhere/at/all"]);
-    assert!(output.status.success() && text(&output.stderr).contains("it cannot be written"));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("no such folder"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_count_that_cannot_be_written_is_an_error_and_no_panic() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_efs-autoscale"));
+    let output = command.arg("count").arg(tree().path()).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("the count cannot be written"), "{}", text(&output.stderr));
 }

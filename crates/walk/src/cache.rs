@@ -18,16 +18,19 @@ use crate::{
     source::Stamp,
 };
 
-/// What a file begins with: a name, and the version of what follows.
-const MAGIC: &[u8; 24] = b"efs-autoscale count 0001";
+/// What a file begins with, and then the version of what follows.
+const MAGIC: &[u8] = b"efs-autoscale count ";
+const VERSION: &[u8] = b"0001";
+/// More directories are not remembered: each takes about a kilobyte while a walk goes on.
+const MOST_DIRECTORIES: usize = 500_000;
 /// A directory that has changed this shortly before a walk may change again without its times showing it.
 pub(crate) const RACY: Duration = Duration::from_secs(2);
 
 /// The directories of a tree, with what was found in each.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cache {
-    /// The device and the inode of the directory that was walked.
-    root: (u64, u64),
+    /// The inode of the directory that was walked; its device may have another number after each mount.
+    root: u64,
     one_file_system: bool,
     /// The first is the root; the children of each stand together, by name.
     directories: Vec<Directory>,
@@ -50,9 +53,9 @@ struct Directory {
 pub enum NotACache {
     #[error("it cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    #[error("it is not a cache of counts, or one of another version")]
+    #[error("it is not a cache of counts")]
     Other,
-    #[error("it is damaged")]
+    #[error("it is damaged, or of another version")]
     Damaged,
 }
 
@@ -69,10 +72,11 @@ impl Cache {
             Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             other => other?,
         };
-        let (head, body) = bytes.split_at_checked(MAGIC.len()).ok_or(NotACache::Other)?;
-        if head != MAGIC {
-            return Err(NotACache::Other);
-        }
+        let body = match bytes.strip_prefix(MAGIC) {
+            None if bytes.is_empty() => return Err(NotACache::Damaged),
+            None => return Err(NotACache::Other),
+            Some(rest) => rest.strip_prefix(VERSION).ok_or(NotACache::Damaged)?,
+        };
         let (sum, body) = body.split_first_chunk().ok_or(NotACache::Damaged)?;
         if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
             return Err(NotACache::Damaged);
@@ -95,8 +99,20 @@ impl Cache {
         Ok(())
     }
 
-    /// Children come after their parents, once: no walk by it goes in a circle.
+    /// Children come after their parents, once, by name: no walk by it goes in a circle, or out of the root.
     fn is_sound(&self) -> bool {
+        let leads_down = |directory: &Directory| {
+            let name = directory.name.as_bytes();
+            !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
+        };
+        let by_name = |directory: &Directory| {
+            let Range { start, end } = directory.children;
+            let children = self.directories.get(start as usize..end as usize);
+            children.is_some_and(|children| children.is_sorted_by(|one, other| one.name < other.name))
+        };
+        if !self.directories.iter().skip(1).all(leads_down) || !self.directories.iter().all(by_name) {
+            return false;
+        }
         let mut next = 1;
         let number = self.directories.len() as u64;
         let in_order = |directory: &Directory| {
@@ -122,24 +138,24 @@ impl Cache {
 
 /// A file with this in it: what it is, a checksum, and the body.
 pub(crate) fn sealed(body: &[u8]) -> Vec<u8> {
-    [MAGIC.as_slice(), &crc32fast::hash(body).to_le_bytes(), body].concat()
+    [MAGIC, VERSION, &crc32fast::hash(body).to_le_bytes(), body].concat()
 }
 
 /// A walk's: the old cache, and what becomes the new one.
 pub(crate) struct Memory<'a> {
     old: &'a Cache,
-    root: (u64, u64),
+    root: u64,
     one_file_system: bool,
     trusted_until: SystemTime,
-    seen: Mutex<Vec<Arc<Node>>>,
+    /// `None`: too many.
+    seen: Mutex<Option<Vec<Arc<Node>>>>,
 }
 
 impl<'a> Memory<'a> {
     /// For a walk of the directory with this stamp. What changed after `trusted_until` may change again
     /// without its times showing it.
     pub fn new(old: &'a Cache, root: Stamp, one_file_system: bool, trusted_until: SystemTime) -> Self {
-        let root = (root.device, root.inode);
-        Self { old, root, one_file_system, trusted_until, seen: Mutex::default() }
+        Self { old, root: root.inode, one_file_system, trusted_until, seen: Mutex::new(Some(vec![])) }
     }
 
     /// Is the old cache of another directory, or of a walk by other rules?
@@ -185,14 +201,19 @@ impl<'a> Memory<'a> {
         };
         let stamp = stamp.filter(|stamp| trusted(stamp.modified) && trusted(stamp.changed));
         record.found.lock().unwrap_or_else(PoisonError::into_inner).stamp = stamp;
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(node));
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *seen {
+            Some(seen) if seen.len() < MOST_DIRECTORIES => seen.push(Arc::clone(node)),
+            // Forgets them all, and with them what they hold.
+            seen => *seen = None,
+        }
     }
 
-    /// What the next walk may go by.
-    pub fn into_cache(self) -> Cache {
+    /// What the next walk may go by; `None` when there are too many directories to remember.
+    pub fn into_cache(self) -> Option<Cache> {
         let fresh = self.is_foreign() || self.old.directories.is_empty();
         let age = if fresh { 0 } else { self.old.age.saturating_add(1) };
-        let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner)?;
         let by_parent: HashMap<(*const Node, &CStr), &Arc<Node>> =
             seen.iter().filter_map(|node| Some(((Arc::as_ptr(node.parent()?), node.name()), node))).collect();
         let root = seen.iter().find(|node| node.is_root());
@@ -210,9 +231,7 @@ impl<'a> Memory<'a> {
                 let start = directories.len();
                 nodes.extend(names.iter().map(|name| by_parent.get(&(Arc::as_ptr(node), name.as_c_str())).copied()));
                 directories.extend(names.into_iter().map(|name| Directory { name, ..Directory::default() }));
-                let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(directories.len())) else {
-                    return Cache::default();
-                };
+                let (start, end) = (u32::try_from(start).ok()?, u32::try_from(directories.len()).ok()?);
                 let directory = &mut directories[at];
                 directory.stamp = found.stamp;
                 directory.files = found.files;
@@ -220,6 +239,6 @@ impl<'a> Memory<'a> {
             }
             at += 1;
         }
-        Cache { root: self.root, one_file_system: self.one_file_system, directories, age }
+        Some(Cache { root: self.root, one_file_system: self.one_file_system, directories, age })
     }
 }

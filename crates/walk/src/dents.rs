@@ -25,6 +25,7 @@ pub(crate) enum Kind {
 /// One record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Entry<'a> {
+    pub inode: u64,
     pub kind: Kind,
     /// Where reading goes on after this entry.
     pub cookie: i64,
@@ -82,7 +83,8 @@ impl<'a> Iterator for Entries<'a> {
             return Some(Err(invalid("a record that does not fit")));
         };
         self.left = &self.left[length..];
-        let mut cookie = [0; 8];
+        let (mut inode, mut cookie) = ([0; 8], [0; 8]);
+        inode.copy_from_slice(&header[..8]);
         cookie.copy_from_slice(&header[8..16]);
         let kind = match header[18] {
             libc::DT_REG => Kind::File,
@@ -91,7 +93,7 @@ impl<'a> Iterator for Entries<'a> {
             libc::DT_UNKNOWN => Kind::Unknown,
             _ => Kind::Other,
         };
-        Some(Ok(Entry { kind, cookie: i64::from_ne_bytes(cookie), padded }))
+        Some(Ok(Entry { inode: u64::from_ne_bytes(inode), kind, cookie: i64::from_ne_bytes(cookie), padded }))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     dents::{Entries, Entry, Kind, LONGEST},
     frontier::{Frontier, Partition, Place, Position},
     node::{Node, Record, Tally},
-    source::{Source, Stamp},
+    source::{Identity, Source, Stamp},
 };
 
 /// Frames are small, and a page that is not touched costs nothing.
@@ -67,7 +67,7 @@ pub(crate) fn run<S: Source>(
         changed: Condvar::new(),
         stop: AtomicBool::new(false),
         cut_short: AtomicBool::new(false),
-        reads: AtomicU64::new(0),
+        steps: AtomicU64::new(0),
         open: Arc::default(),
         first_errors: Mutex::default(),
         root_error: Mutex::default(),
@@ -82,14 +82,14 @@ pub(crate) fn run<S: Source>(
         return Err(why);
     }
     let (mut stack, mut cut_short) = (unlocked(pool).stack, cut_short.into_inner());
-    let cache = memory.filter(|_| stack.is_empty() && !cut_short).map(Memory::into_cache);
+    let cache = memory.filter(|_| stack.is_empty() && !cut_short).and_then(Memory::into_cache);
     if cut_short {
         // Nobody goes on with these: the directories give what was counted in them to the root.
         stack.clear();
     }
     let (mut rest, taken_back) = frontier(source, stack).partitions(options.partitions, options.partition_bytes);
     let mut tally = root.tally();
-    if rest.is_empty() || tally.reads > taken_back.reads {
+    if rest.is_empty() || tally.steps > taken_back.steps {
         tally -= taken_back;
     } else {
         // Nothing of this walk would stay, and the next one would come no further.
@@ -133,12 +133,17 @@ fn frontier<S: Source>(source: &S, stack: Vec<Task<S::Directory>>) -> Frontier {
                     frontier.name(&of, kind, name);
                 }
             }
-            Task::Rest(Rest { node, directory, cookie, .. }) => match source.identity(&directory.directory) {
-                Ok(found) if found.resumable && cookie != 0 => {
-                    frontier.from(&node, Position { cookie, inode: found.inode });
+            Task::Rest(Rest { node, directory: None, inode, cookie, .. }) => {
+                frontier.from(&node, Position { cookie, inode });
+            }
+            Task::Rest(Rest { node, directory: Some(directory), cookie, .. }) => {
+                match source.identity(&directory.directory) {
+                    Ok(found) if found.resumable && cookie != 0 => {
+                        frontier.from(&node, Position { cookie, inode: found.inode });
+                    }
+                    _ => frontier.anew(&node),
                 }
-                _ => frontier.anew(&node),
-            },
+            }
         }
     }
     frontier
@@ -162,7 +167,9 @@ struct Names<D> {
 /// A directory that has been read in part.
 struct Rest<D> {
     node: Arc<Node>,
-    directory: Arc<Open<D>>,
+    /// `None` where too many are open already: it is opened again, if it is the one with this inode.
+    directory: Option<Arc<Open<D>>>,
+    inode: u64,
     /// Records that have been read, and how many bytes of them have been looked at.
     records: Vec<u8>,
     seen: usize,
@@ -173,6 +180,8 @@ struct Rest<D> {
 /// An open directory, and one more in the number of them.
 struct Open<D> {
     directory: D,
+    /// As its own entry `.` says; 0 while that has not been read.
+    inode: AtomicU64,
     number: Arc<AtomicUsize>,
 }
 
@@ -233,7 +242,7 @@ struct Walking<'a, S: Source> {
     changed: Condvar,
     stop: AtomicBool,
     cut_short: AtomicBool,
-    reads: AtomicU64,
+    steps: AtomicU64,
     /// Directories that are open.
     open: Arc<AtomicUsize>,
     first_errors: Mutex<Vec<String>>,
@@ -307,14 +316,14 @@ impl<S: Source> Walking<'_, S> {
         self.changed.notify_all();
     }
 
-    /// Has the budget ended? Never before something was read: every walk comes further.
+    /// Has the budget ended? Never before the first step: every walk comes further.
     fn stopping(&self) -> bool {
         if self.stop.load(Ordering::Relaxed) {
             return true;
         }
-        let reads = self.reads.load(Ordering::Relaxed);
-        let over = reads > 0
-            && (self.options.reads.is_some_and(|most| reads >= most)
+        let steps = self.steps.load(Ordering::Relaxed);
+        let over = steps > 0
+            && (self.options.steps.is_some_and(|most| steps >= most)
                 || self.options.until.is_some_and(|until| Instant::now() >= until));
         if over {
             self.stop();
@@ -355,13 +364,11 @@ impl<S: Source> Walking<'_, S> {
         let names = directories.chain(place.unknown.0.into_iter().map(|name| (Kind::Unknown, name))).collect();
         let waiting = self.waiting(node, &directory, names);
         let Some(Position { cookie, inode }) = place.from else { return self.push(waiting) };
-        let same = self.source.identity(&directory.directory).is_ok_and(|now| now.inode == inode && now.resumable);
-        if !same || self.source.seek(&directory.directory, cookie).is_err() {
+        if self.go_on(&directory, inode, cookie).is_err() {
             self.error(node, None, "it is not the directory that it was, and cannot be gone on with");
             return self.push(waiting);
         }
-        let rest = Rest { node: Arc::clone(node), directory, records: vec![], seen: 0, cookie };
-        self.push([Task::Rest(rest)].into_iter().chain(waiting));
+        self.push_rest(node, directory, (vec![], 0), cookie, waiting);
     }
 
     /// An entry of a kind that is not known yet, or a link that is to be followed.
@@ -373,9 +380,12 @@ impl<S: Source> Walking<'_, S> {
         name: CString,
         buffer: &mut [u8],
     ) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        self.add(of, Tally { steps: 1, ..Tally::default() });
         let directory = match directory.map_or_else(|| self.open_path(of), Ok) {
             Ok(directory) => directory,
-            Err(why) => return self.not_opened(of, &why),
+            Err(why) if gone(&why) => return,
+            Err(why) => return self.error(of, Some(&name), &why),
         };
         let kind = match kind {
             Kind::Unknown => self.source.kind(&directory.directory, &name, false),
@@ -429,8 +439,8 @@ impl<S: Source> Walking<'_, S> {
     fn unchanged(&self, node: &Arc<Node>, stamp: impl FnOnce() -> io::Result<Stamp>) -> Option<Vec<(Kind, CString)>> {
         let (files, directories) = self.memory.as_ref()?.unchanged(node, stamp)?;
         // For the budget it is as good as read.
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        self.add(node, Tally { files, directories: 1, unchanged: 1, reads: 1, ..Tally::default() });
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        self.add(node, Tally { files, directories: 1, unchanged: 1, steps: 1, ..Tally::default() });
         Some(directories.into_iter().map(|name| (Kind::Directory, name)).collect())
     }
 
@@ -444,15 +454,18 @@ impl<S: Source> Walking<'_, S> {
     }
 
     fn rest(&self, rest: Rest<S::Directory>, buffer: &mut [u8]) {
-        let Rest { node, directory, records, mut seen, mut cookie } = rest;
+        let Rest { node, directory, inode, records, seen, mut cookie } = rest;
+        let directory = match directory.map_or_else(|| self.open_at(&node, inode, cookie), Ok) {
+            Ok(directory) => directory,
+            Err(why) => return self.not_opened(&node, &why),
+        };
         let mut names = Vec::new();
-        match self.scan(&node, &records[seen..], &mut names, &mut cookie) {
+        match self.scan(&node, &directory, &records[seen..], &mut names, &mut cookie) {
             Err(why) => self.not_read(&node, &directory, names, cookie, &why),
             Ok(left) if left > 0 => {
-                seen = records.len() - left;
                 let waiting = self.waiting(&node, &directory, names);
-                let rest = Rest { node, directory, records, seen, cookie };
-                self.push([Task::Rest(rest)].into_iter().chain(waiting));
+                let seen = records.len() - left;
+                self.push_rest(&node, directory, (records, seen), cookie, waiting);
             }
             Ok(_) => self.read(&node, directory, names, cookie, buffer),
         }
@@ -471,14 +484,13 @@ impl<S: Source> Walking<'_, S> {
         loop {
             if share || self.stopping() {
                 let waiting = self.waiting(node, &directory, names);
-                let rest = Rest { node: Arc::clone(node), directory, records, seen: 0, cookie };
-                return self.push([Task::Rest(rest)].into_iter().chain(waiting));
+                return self.push_rest(node, directory, (records, 0), cookie, waiting);
             }
             let filled = match self.source.read(&directory.directory, buffer) {
                 Ok(filled) => filled,
                 Err(why) if is(&why, libc::ESTALE) && !reopened => {
                     reopened = true;
-                    match self.reopen(node, &directory, cookie) {
+                    match self.open_at(node, directory.inode.load(Ordering::Relaxed), cookie) {
                         Ok(again) => directory = again,
                         Err(why) => return self.not_read(node, &directory, names, cookie, &why),
                     }
@@ -486,20 +498,20 @@ impl<S: Source> Walking<'_, S> {
                 }
                 Err(why) => return self.not_read(node, &directory, names, cookie, &why),
             };
-            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.steps.fetch_add(1, Ordering::Relaxed);
             if filled == 0 {
-                self.add(node, Tally { directories: 1, reads: 1, ..Tally::default() });
+                self.add(node, Tally { directories: 1, steps: 1, ..Tally::default() });
                 return self.push(self.waiting(node, &directory, names));
             }
             let full = filled + LONGEST > buffer.len();
             if full && self.source.wants_looks() {
                 self.keep_telling(&directory.directory, &buffer[..filled]);
             }
-            let left = match self.scan(node, &buffer[..filled], &mut names, &mut cookie) {
+            let left = match self.scan(node, &directory, &buffer[..filled], &mut names, &mut cookie) {
                 Ok(left) => left,
                 Err(why) => return self.not_read(node, &directory, names, cookie, &why),
             };
-            self.add(node, Tally { reads: 1, ..Tally::default() });
+            self.add(node, Tally { steps: 1, ..Tally::default() });
             records = buffer[filled - left..filled].to_vec();
             share = names.len() >= NAMES || (full && !names.is_empty());
         }
@@ -509,6 +521,7 @@ impl<S: Source> Walking<'_, S> {
     fn scan(
         &self,
         node: &Node,
+        directory: &Open<S::Directory>,
         records: &[u8],
         names: &mut Vec<(Kind, CString)>,
         cookie: &mut i64,
@@ -517,7 +530,7 @@ impl<S: Source> Walking<'_, S> {
         let mut entries = Entries::new(records);
         let mut outcome = Ok(());
         for entry in entries.by_ref() {
-            match entry.and_then(|entry| Ok((entry, self.to_visit(&entry)?))) {
+            match entry.and_then(|entry| Ok((entry, self.to_visit(directory, &entry)?))) {
                 Ok((entry, name)) => {
                     files += u64::from(entry.kind == Kind::File);
                     *cookie = entry.cookie;
@@ -537,15 +550,19 @@ impl<S: Source> Walking<'_, S> {
 
     /// The entry's name, if somebody has to go there.
     #[inline]
-    fn to_visit(&self, entry: &Entry<'_>) -> io::Result<Option<(Kind, CString)>> {
+    fn to_visit(&self, directory: &Open<S::Directory>, entry: &Entry<'_>) -> io::Result<Option<(Kind, CString)>> {
         match entry.kind {
             Kind::File | Kind::Other => return Ok(None),
             Kind::Link if !self.options.follow_file_symlinks => return Ok(None),
             Kind::Link | Kind::Directory | Kind::Unknown => {}
         }
         let name = entry.name()?;
-        let itself = matches!(name.to_bytes(), b"." | b"..");
-        Ok((!itself).then(|| (entry.kind, name.to_owned())))
+        match name.to_bytes() {
+            b"." => directory.inode.store(entry.inode, Ordering::Relaxed),
+            b".." => {}
+            _ => return Ok(Some((entry.kind, name.to_owned()))),
+        }
+        Ok(None)
     }
 
     /// Looks at some entries, so that the next read tells kinds too.
@@ -563,15 +580,41 @@ impl<S: Source> Walking<'_, S> {
         directory: &Arc<Open<S::Directory>>,
         names: Vec<(Kind, CString)>,
     ) -> Option<Task<S::Directory>> {
-        // What is held may be half of what may be open: the other half is for what is being read.
-        let hold = self.open.load(Ordering::Relaxed) <= self.source.most_open() / 2;
-        let directory = hold.then(|| Arc::clone(directory));
+        let directory = (!self.crowded()).then(|| Arc::clone(directory));
         (!names.is_empty()).then(|| Task::Names(Names { of: Arc::clone(of), directory, names }))
+    }
+
+    /// What waits may hold half of what may be open: the other half is for what is being read.
+    fn crowded(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > self.source.most_open() / 2
+    }
+
+    /// Puts a directory that is read in part on the stack, below the names in it that wait.
+    fn push_rest(
+        &self,
+        node: &Arc<Node>,
+        directory: Arc<Open<S::Directory>>,
+        (mut records, mut seen): (Vec<u8>, usize),
+        cookie: i64,
+        waiting: Option<Task<S::Directory>>,
+    ) {
+        let inode = directory.inode.load(Ordering::Relaxed);
+        let mut held = Some(directory);
+        // What has been read and not looked at is read again then.
+        if self.crowded()
+            && cookie != 0
+            && let Some(directory) = &held
+            && self.source.identity(&directory.directory).is_ok_and(|now| now == Identity { inode, resumable: true })
+        {
+            (held, records, seen) = (None, vec![], 0);
+        }
+        let rest = Rest { node: Arc::clone(node), directory: held, inode, records, seen, cookie };
+        self.push([Task::Rest(rest)].into_iter().chain(waiting));
     }
 
     fn opened(&self, directory: S::Directory) -> Arc<Open<S::Directory>> {
         self.open.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Open { directory, number: Arc::clone(&self.open) })
+        Arc::new(Open { directory, inode: AtomicU64::new(0), number: Arc::clone(&self.open) })
     }
 
     /// Opens a directory in its parent, or where that is not open, or turned stale, from the root down.
@@ -603,17 +646,24 @@ impl<S: Source> Walking<'_, S> {
         open()
     }
 
-    /// Opens a directory whose handle turned stale, to go on where it was.
-    fn reopen(&self, node: &Node, stale: &Open<S::Directory>, cookie: i64) -> io::Result<Arc<Open<S::Directory>>> {
-        let again = self.open_path(node)?;
+    /// Opens a directory from the root down, to go on where it was.
+    fn open_at(&self, node: &Node, inode: u64, cookie: i64) -> io::Result<Arc<Open<S::Directory>>> {
+        let directory = self.open_path(node)?;
         if cookie != 0 {
-            let (before, now) = (self.source.identity(&stale.directory)?, self.source.identity(&again.directory)?);
-            if before != now || !now.resumable {
-                return Err(io::Error::from_raw_os_error(libc::ESTALE));
-            }
-            self.source.seek(&again.directory, cookie)?;
+            self.go_on(&directory, inode, cookie)?;
         }
-        Ok(again)
+        Ok(directory)
+    }
+
+    /// # Errors
+    /// `ESTALE`: it is not the directory that the cookie is of, or its cookies do not hold.
+    fn go_on(&self, directory: &Open<S::Directory>, inode: u64, cookie: i64) -> io::Result<()> {
+        let now = self.source.identity(&directory.directory)?;
+        if now != (Identity { inode, resumable: true }) {
+            return Err(io::Error::from_raw_os_error(libc::ESTALE));
+        }
+        directory.inode.store(inode, Ordering::Relaxed);
+        self.source.seek(&directory.directory, cookie)
     }
 
     fn not_opened(&self, node: &Node, why: &io::Error) {

@@ -15,6 +15,9 @@ use crate::{
     node::{Node, Tally},
 };
 
+/// In one list or path of a place that somebody hands in: more do not fit what a state machine passes on.
+const MOST_NAMES: usize = 1 << 16;
+
 /// A part of what is left, for one walk.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,6 +120,9 @@ impl Names {
             _ if name.len() > 255 => Err("a name in it is longer than 255 bytes"),
             _ => CString::new(name).map_err(|_| "a name in it has a NUL"),
         };
+        if joined.iter().filter(|byte| **byte == b'/').count() >= MOST_NAMES {
+            return Err("it has more names than any that was handed back");
+        }
         joined.split(|byte| *byte == b'/').map(one).collect::<Result<_, _>>().map(Self)
     }
 }
@@ -181,7 +187,7 @@ struct Below {
     /// Of JSON.
     bytes: usize,
     /// That would be made again.
-    reads: u64,
+    steps: u64,
 }
 
 impl Frontier {
@@ -241,28 +247,35 @@ impl Frontier {
     fn cuts(&self, bytes: usize) -> Vec<Arc<Node>> {
         let size = |left: &Left| left.place.as_ref().map_or(0, Place::bytes);
         let mut excess = self.left.values().map(size).sum::<usize>().saturating_sub(bytes);
+        if excess == 0 {
+            return vec![];
+        }
         let mut below: HashMap<*const Node, Below> = HashMap::new();
         for left in self.left.values() {
             for up in std::iter::once(&left.node).chain(upwards(&left.node)) {
                 let below = below.entry(Arc::as_ptr(up)).or_default();
                 below.bytes += size(left);
-                below.reads += if left.taken_back { 0 } else { left.node.tally().reads };
+                below.steps += if left.taken_back { 0 } else { left.node.tally().steps };
             }
         }
         let mut candidates: Vec<(f64, usize, &Arc<Node>)> = (self.left.values())
             .filter_map(|left| {
                 let below = below[&Arc::as_ptr(&left.node)];
                 let saved = below.bytes.saturating_sub(again(&left.node)?.bytes());
-                (saved > 0).then_some((below.reads as f64 / saved as f64, saved, &left.node))
+                (saved > 0).then_some((below.steps as f64 / saved as f64, saved, &left.node))
             })
             .collect();
         candidates.sort_by(|one, other| one.0.total_cmp(&other.0));
         let mut cuts = Vec::new();
-        for (_, saved, node) in candidates {
-            if excess == 0 {
+        for (_, saved, node) in &candidates {
+            if *saved >= excess {
+                // One cut more is enough: the one that loses least.
+                let enough = candidates.iter().filter(|(_, saved, _)| *saved >= excess);
+                let least = enough.min_by_key(|(_, saved, node)| (below[&Arc::as_ptr(node)].steps, *saved));
+                cuts.extend(least.map(|(_, _, node)| Arc::clone(node)));
                 break;
             }
-            excess = excess.saturating_sub(saved);
+            excess -= saved;
             cuts.push(Arc::clone(node));
         }
         cuts
@@ -312,10 +325,12 @@ fn deal(mut places: Vec<Place>, most: usize, bytes: usize) -> Vec<Partition> {
             })
             .collect();
     }
-    let mut partitions = vec![Partition { places: vec![] }; most.min(places.len())];
-    let number = partitions.len().max(1);
-    for (at, place) in places.into_iter().enumerate() {
-        partitions[at % number].places.push(place);
+    let mut partitions = vec![(0, Partition { places: vec![] }); most.min(places.len())];
+    for place in places {
+        if let Some((bytes, partition)) = partitions.iter_mut().min_by_key(|(bytes, _)| *bytes) {
+            *bytes += place.bytes();
+            partition.places.push(place);
+        }
     }
-    partitions
+    partitions.into_iter().map(|(_, partition)| partition).collect()
 }

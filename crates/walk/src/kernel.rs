@@ -42,7 +42,7 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     pub fn new(root: &Path, one_file_system: bool) -> io::Result<Self> {
-        let root = fs::openat(CWD, root, DIRECTORY, Mode::empty())?;
+        let root = retry(|| fs::openat(CWD, root, DIRECTORY, Mode::empty()))?;
         let device = device(&fs::statx(&root, c"", AtFlags::EMPTY_PATH, StatxFlags::INO)?);
         let refuses_mounts =
             one_file_system && fs::openat2(&root, c".", DIRECTORY, Mode::empty(), ResolveFlags::NO_XDEV).is_ok();
@@ -85,7 +85,7 @@ impl Source for Kernel {
 
     fn root(&self) -> io::Result<OwnedFd> {
         // A descriptor of its own, with a position of its own.
-        Ok(fs::openat(&self.root, c".", DIRECTORY, Mode::empty())?)
+        retry(|| fs::openat(&self.root, c".", DIRECTORY, Mode::empty()))
     }
 
     fn open(&self, parent: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {

@@ -6,7 +6,8 @@
 //! - Not symbolic links, fifos, sockets, devices. No link to a directory is ever followed; a link to a
 //!   regular file counts when asked for ([`Walk::follow_file_symlinks`]).
 //! - One file system, unless asked otherwise ([`Walk::one_file_system`]): what is mounted below is not
-//!   entered, and is counted in [`Counted::other_file_systems`].
+//!   entered, and is counted in [`Counted::other_file_systems`]. Linux 5.6 and later refuse to cross a
+//!   mount, whatever is mounted; where that call is missing or forbidden, the device decides.
 //! - A directory that vanishes meanwhile had no files, and is counted in [`Counted::vanished`].
 //! - A directory whose handle turned stale is opened once more, by its path.
 //! - What cannot be read (`EACCES`, `EIO`, `ELOOP`, …) is an error: the count goes on, and is incomplete.
@@ -106,7 +107,8 @@ pub struct Counted {
     pub cut_short: bool,
     /// The cache that the walk was to go by is of another directory, and was of no use.
     pub foreign_cache: bool,
-    /// What a next walk may go by; of a walk that was asked for it and came to its end.
+    /// What a next walk may go by; of a walk that was asked for it and came to its end, unless it met more
+    /// than 500,000 directories.
     pub cache: Option<Cache>,
     pub time: Duration,
 }
@@ -137,7 +139,7 @@ pub(crate) struct Options {
     pub follow_file_symlinks: bool,
     pub stop_above: Option<u64>,
     pub until: Option<Instant>,
-    pub reads: Option<u64>,
+    pub steps: Option<u64>,
     pub partitions: usize,
     pub partition_bytes: usize,
     /// For a cache: what changed after this may change again without its times showing it.
@@ -153,7 +155,7 @@ impl Walk {
             follow_file_symlinks: false,
             stop_above: None,
             until: None,
-            reads: None,
+            steps: None,
             partitions: 1,
             partition_bytes: usize::MAX,
             trusted_until: SystemTime::now() - cache::RACY,
@@ -196,10 +198,11 @@ impl Walk {
         self
     }
 
-    /// Another budget: stops after so many reads of directories.
+    /// Another budget: stops after so many steps, which are reads of directories, looks at entries of unknown
+    /// kind, and directories that a cache knows unchanged.
     #[must_use]
-    pub fn reads(mut self, most: u64) -> Self {
-        self.options.reads = Some(most);
+    pub fn steps(mut self, most: u64) -> Self {
+        self.options.steps = Some(most);
         self
     }
 

@@ -23,8 +23,8 @@ pub(crate) struct Tally {
     pub other_file_systems: u64,
     pub unchanged: u64,
     pub errors: u64,
-    /// Reads of directories that need not be made again.
-    pub reads: u64,
+    /// Steps that need not be made again: steps of directories, looks at entries, directories known unchanged.
+    pub steps: u64,
 }
 
 impl Tally {
@@ -35,7 +35,7 @@ impl Tally {
         change(&mut self.other_file_systems, other.other_file_systems);
         change(&mut self.unchanged, other.unchanged);
         change(&mut self.errors, other.errors);
-        change(&mut self.reads, other.reads);
+        change(&mut self.steps, other.steps);
     }
 }
 
@@ -59,7 +59,7 @@ struct Shared {
     other_file_systems: AtomicU64,
     unchanged: AtomicU64,
     errors: AtomicU64,
-    reads: AtomicU64,
+    steps: AtomicU64,
 }
 
 /// A directory, known by its way from the root.
@@ -68,7 +68,7 @@ pub(crate) struct Node {
     parent: Option<Arc<Node>>,
     name: CString,
     /// What this walk was given it as; `None` for one that the walk has found by itself.
-    given: Option<Place>,
+    given: Option<Box<Place>>,
     tally: Shared,
     /// For a cache only.
     record: Option<Box<Record>>,
@@ -102,12 +102,12 @@ impl Node {
 
     pub fn given(parent: &Arc<Self>, name: CString, place: Place, record: Option<Box<Record>>) -> Self {
         let mut node = Self::child(parent, name, record);
-        node.given = Some(place);
+        node.given = Some(Box::new(place));
         node
     }
 
     pub fn given_as(&self) -> Option<&Place> {
-        self.given.as_ref()
+        self.given.as_deref()
     }
 
     pub fn record(&self) -> Option<&Record> {
@@ -159,7 +159,7 @@ impl Node {
             (&of.other_file_systems, tally.other_file_systems),
             (&of.unchanged, tally.unchanged),
             (&of.errors, tally.errors),
-            (&of.reads, tally.reads),
+            (&of.steps, tally.steps),
         ] {
             if number != 0 {
                 sum.fetch_add(number, Ordering::Relaxed);
@@ -170,10 +170,10 @@ impl Node {
     /// What was counted in it, and below it in directories that are done.
     pub fn tally(&self) -> Tally {
         let of = &self.tally;
-        let [files, directories, vanished, other_file_systems, unchanged, errors, reads] =
-            [&of.files, &of.directories, &of.vanished, &of.other_file_systems, &of.unchanged, &of.errors, &of.reads]
+        let [files, directories, vanished, other_file_systems, unchanged, errors, steps] =
+            [&of.files, &of.directories, &of.vanished, &of.other_file_systems, &of.unchanged, &of.errors, &of.steps]
                 .map(|sum| sum.load(Ordering::Relaxed));
-        Tally { files, directories, vanished, other_file_systems, unchanged, errors, reads }
+        Tally { files, directories, vanished, other_file_systems, unchanged, errors, steps }
     }
 }
 

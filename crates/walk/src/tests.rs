@@ -50,6 +50,8 @@ struct Watched {
     most_ever_open: AtomicUsize,
     /// Looking at an entry takes this long.
     delay: Duration,
+    /// Reading this one panics, after the delay.
+    panics_at: Option<&'static CStr>,
     looking: AtomicUsize,
     most_looking: AtomicUsize,
     resumable: bool,
@@ -81,6 +83,7 @@ impl Watched {
             open: Arc::default(),
             most_ever_open: AtomicUsize::new(0),
             delay: Duration::ZERO,
+            panics_at: None,
             looking: AtomicUsize::new(0),
             most_looking: AtomicUsize::new(0),
             resumable: true,
@@ -136,6 +139,10 @@ impl Source for Watched {
 
     fn read(&self, directory: &Directory, buffer: &mut [u8]) -> io::Result<usize> {
         self.call("read", &directory.name)?;
+        if self.panics_at == Some(&directory.name) {
+            thread::sleep(self.delay);
+            panic!("on purpose");
+        }
         let filled = self.inner.read(&directory.inner, buffer)?;
         let first = directory.reads.fetch_add(1, Ordering::Relaxed) == 0;
         let looks = directory.looks.swap(0, Ordering::Relaxed);
@@ -198,6 +205,7 @@ impl Source for Watched {
     }
 
     fn identity(&self, directory: &Directory) -> io::Result<Identity> {
+        self.call("identity", &directory.name)?;
         let found = self.inner.identity(&directory.inner)?;
         Ok(Identity { resumable: found.resumable && self.resumable, ..found })
     }
@@ -305,6 +313,10 @@ fn a_stale_handle_is_opened_once_more() {
         let counted = Watched::new(root.path()).fails(call, c"d1", libc::ESTALE, after, 99).count(&options());
         assert_eq!((counted.directories, counted.errors, counted.complete()), (3, 1, false), "{call} again");
     }
+    // Its handle answers nothing any more.
+    let source = Watched::new(root.path()).fails("read", c"d1", libc::ESTALE, 1, 1);
+    let counted = source.fails("identity", c"d1", libc::ESTALE, 1, 9).count(&options());
+    assert_eq!((counted.files, counted.errors), (400, 0));
     // A directory that cannot be gone on with, and one that is gone.
     let mut source = Watched::new(root.path()).fails("read", c"d1", libc::ESTALE, 1, 1);
     source.resumable = false;
@@ -372,16 +384,13 @@ fn descriptors_are_not_used_up() {
 #[test]
 fn a_panic_in_one_thread_ends_the_walk() {
     let root = tree(20, 10);
-    let source = Watched::new(root.path());
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        // Poisoned, so that the next call panics, whichever thread makes it.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _held = source.calls.lock().unwrap();
-            panic!("on purpose");
-        }));
-        source.count(&options())
-    }));
+    let mut source = Watched::new(root.path());
+    // The others wait meanwhile: there is nothing for them to do.
+    source.panics_at = Some(c"d7");
+    source.delay = Duration::from_millis(50);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| source.count(&options())));
     assert!(outcome.is_err());
+    assert!(source.called("read") > 10, "others have worked, and come to their end");
 }
 
 /// Walks in parts until nothing is left: the files, the directories, the rounds; `None` when a part was cut
@@ -416,7 +425,7 @@ fn in_parts(source: &Watched, options: &Options, limit: usize) -> (u64, u64, Opt
 #[test]
 fn one_huge_directory_goes_on_at_its_cookie() {
     let root = tree(0, 3000);
-    let options = Options { reads: Some(5), ..options() };
+    let options = Options { steps: Some(5), ..options() };
     let (files, directories, rounds) = in_parts(&Watched::new(root.path()), &options, 100);
     assert_eq!((files, directories), (3000, 1));
     assert!(rounds.unwrap() > 5);
@@ -427,7 +436,7 @@ fn a_directory_that_cannot_be_gone_on_with_ends_as_a_lower_bound() {
     let root = tree(0, 3000);
     let mut source = Watched::new(root.path());
     source.resumable = false;
-    let counted = source.count(&Options { reads: Some(5), ..options() });
+    let counted = source.count(&Options { steps: Some(5), ..options() });
     assert!(counted.cut_short && !counted.complete() && counted.rest.is_empty());
     assert!((100..3000).contains(&counted.files), "{}", counted.files);
 }
@@ -435,18 +444,54 @@ fn a_directory_that_cannot_be_gone_on_with_ends_as_a_lower_bound() {
 #[test]
 fn a_huge_directory_of_directories_is_handed_back_in_a_few_bytes() {
     let root = tree(2000, 1);
-    let options = Options { reads: Some(900), partitions: 4, partition_bytes: 12_000, ..options() };
+    let options = Options { steps: Some(900), partitions: 4, partition_bytes: 12_000, ..options() };
     let counted = Watched::new(root.path()).count(&options);
     assert!(counted.directories > 200 && !counted.rest.is_empty(), "{counted:?}");
     let (files, directories, _) = in_parts(&Watched::new(root.path()), &options, 100);
     assert_eq!((files, directories), (2001, 2001));
 }
 
+/// A chain of directories, each with many others beside the next: long names at every level.
+fn comb(levels: usize, teeth: usize, name: usize) -> tempfile::TempDir {
+    let root = folder();
+    let mut at = root.path().to_owned();
+    for _ in 0..levels {
+        for tooth in 0..teeth {
+            fs::create_dir(at.join(format!("{tooth:0name$}"))).unwrap();
+        }
+        at.push(format!("{:0name$}", 0));
+        fs::write(at.join("file"), "").unwrap();
+    }
+    root
+}
+
+#[test]
+fn what_can_be_handed_back_is_not_thrown_away() {
+    let root = comb(30, 250, 60);
+    for steps in (1000..14_000).step_by(500) {
+        let options =
+            Options { steps: Some(steps), partitions: 8, partition_bytes: 160 << 10, buffer: 1 << 20, ..options() };
+        let counted = Watched::new(root.path()).count(&options);
+        assert!(!counted.cut_short, "after {steps} steps: {} of 7501 directories", counted.directories);
+    }
+}
+
+#[test]
+fn wide_and_deep_at_once_does_not_use_up_descriptors() {
+    let root = comb(40, 300, 3);
+    let mut source = Watched::new(root.path());
+    source.most_open = 40;
+    let counted = source.count(&options());
+    assert_eq!((counted.files, counted.directories, counted.errors), (40, 12_001, 0), "{:?}", counted.first_errors);
+    let ever = source.most_ever_open.into_inner();
+    assert!(ever <= 40, "{ever} open");
+}
+
 #[test]
 fn a_place_that_is_not_there_any_more_makes_the_count_incomplete() {
     let root = tree(3, 100);
     fs::create_dir(root.path().join("d1/below")).unwrap();
-    let options = Options { reads: Some(3), ..options() };
+    let options = Options { steps: Some(3), ..options() };
     let counted = Watched::new(root.path()).count(&options);
     fs::rename(root.path().join("d0"), root.path().join("e0")).unwrap();
     fs::rename(root.path().join("d1"), root.path().join("e1")).unwrap();
@@ -588,7 +633,7 @@ proptest! {
         let expected = tree.make(root.path());
         let mut source = Watched::new(root.path());
         (source.resumable, source.tells_nothing) = (resumable, tells_nothing);
-        let options = Options { threads, reads: Some(reads), partitions, partition_bytes: bytes, buffer: 1024, ..options() };
+        let options = Options { threads, steps: Some(reads), partitions, partition_bytes: bytes, buffer: 1024, ..options() };
         let (files, directories, exact) = in_parts(&source, &options, 5000);
         if exact.is_some() {
             prop_assert_eq!((files, directories), expected);
@@ -686,7 +731,7 @@ fn a_budget_ends_a_walk_in_which_nothing_has_changed() {
     };
     let trusting = || Options { trusted_until: SystemTime::now(), threads: 1, ..options() };
     let cache = run(&trusting(), &Partition::whole(), Some(&Cache::default())).cache.unwrap();
-    let counted = run(&Options { reads: Some(5), ..trusting() }, &Partition::whole(), Some(&cache));
+    let counted = run(&Options { steps: Some(5), ..trusting() }, &Partition::whole(), Some(&cache));
     assert!(counted.unchanged == 5 && counted.cache.is_none() && !counted.rest.is_empty(), "{counted:?}");
     let rest: u64 = counted.rest.iter().map(|partition| run(&options(), partition, None).files).sum();
     assert_eq!(counted.files + rest, 410);
@@ -732,8 +777,10 @@ fn a_file_that_is_no_cache_is_told_from_a_damaged_one() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "something else, of somebody else").unwrap();
     assert!(matches!(Cache::load(file.path()), Err(NotACache::Other)));
-    fs::write(file.path(), "efs-autoscale count 0001and then nothing that fits").unwrap();
-    assert!(matches!(Cache::load(file.path()), Err(NotACache::Damaged)));
+    for damaged in ["efs-autoscale count 0001and then nothing that fits", "efs-autoscale count 0002", ""] {
+        fs::write(file.path(), damaged).unwrap();
+        assert!(matches!(Cache::load(file.path()), Err(NotACache::Damaged)), "{damaged:?}");
+    }
     assert_eq!(Cache::load(Path::new("/nowhere/at all")).unwrap(), Cache::default());
 }
 

@@ -119,11 +119,14 @@ fn walk(config: &Config, until: Instant, partitions: usize) -> Walk {
 fn count(config: &Config, memory: &Memory, until: Instant) -> Result<Counted, walk::Unreadable> {
     let walk = walk(config, until, 1);
     let Some(every) = config.full_every else { return walk.count() };
-    let old = memory.take();
-    let old = if old.age().saturating_add(1) < every.get() { old } else { Cache::default() };
-    let mut counted = walk.count_changed(&old)?;
-    // After a walk that had to stop, the old knowledge is as good as it was.
-    memory.replace(counted.cache.take().unwrap_or(old));
+    let mut known = memory.borrow_mut();
+    let nothing = Cache::default();
+    let full = known.age().saturating_add(1) >= every.get();
+    let mut counted = walk.count_changed(if full { &nothing } else { &known })?;
+    // After a walk that had to stop, or failed, the old knowledge is as good as it was.
+    if let Some(cache) = counted.cache.take() {
+        *known = cache;
+    }
     Ok(counted)
 }
 
