@@ -18,6 +18,9 @@ CARGO_TOOLS := $(CACHE)/cargo-tools
 FUNCTIONS := $(notdir $(wildcard functions/*))
 CARGO_DENY_VERSION := 0.20.2
 NEXTEST_VERSION := 0.9.143
+FD_VERSION := 10.5.0
+RIPGREP_VERSION := 15.2.0
+DUA_VERSION := 3.0.0
 export MINISTACK := $(PYTHON)/bin/ministack
 export CARGO_LAMBDA := $(PYTHON)/bin/cargo-lambda
 export PATH := $(PATH):$(CARGO_TOOLS)/bin
@@ -30,7 +33,7 @@ ALL := --workspace --all-targets
 
 .PHONY: help
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 ## Running
 
@@ -93,12 +96,26 @@ size: build-lambda ## How large the shipped binaries are, against their limits
 	  [ $$bytes -le $$limit ] || { echo "$$function is too large"; exit 1; }; done
 
 .PHONY: bench
-bench: bench-start ## Every benchmark
+bench: bench-start bench-count ## Every benchmark but that in a guest
 
 .PHONY: bench-start
 bench-start: build-lambda build-tests ## From start to the first request, and what the first TLS call adds
 	@# The harness only starts and times the shipped binaries: it needs no profile of its own.
 	$(CHECKED) cargo bench --locked --profile dev --workspace --bench start
+
+# One package, so that the dependencies of the others are not compiled once more.
+BENCH_COUNT = CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p walk --bench count --
+
+.PHONY: bench-count
+bench-count: $(CARGO_TOOLS)/.counters ## Counting against other tools, on disk and under latency (12 minutes): [QUICK=1]
+	@type strace find python3 >/dev/null || { echo 'it needs strace, findutils and python3'; exit 1; }
+	$(BENCH_COUNT) $(if $(QUICK),--quick)
+
+.PHONY: bench-count-nfs
+bench-count-nfs: $(CARGO_TOOLS)/.counters ## Counting over NFS, in an emulated guest: [KERNEL=6.1.0-56]
+	@type qemu-system-x86_64 busybox cpio depmod rpc.nfsd mkfs.ext4 >/dev/null || { \
+	  echo 'it needs qemu-system-x86 busybox-static cpio kmod nfs-kernel-server nfs-common iproute2 e2fsprogs'; exit 1; }
+	$(BENCH_COUNT) nfs $(KERNEL)
 
 ## Tools
 
@@ -133,4 +150,11 @@ $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION):
 $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION):
 	@$(ONCE) 'mkdir -p $(CARGO_TOOLS); cargo nextest --version >/dev/null 2>&1 || \
 	  cargo install cargo-nextest --version $(NEXTEST_VERSION) --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; \
+	  touch $@'
+
+# What the count is compared with.
+$(CARGO_TOOLS)/.counters: Makefile
+	@echo 'building fd, ripgrep and dua (5 minutes, the first time)'
+	@$(ONCE) 'for tool in fd-find@$(FD_VERSION) ripgrep@$(RIPGREP_VERSION) dua-cli@$(DUA_VERSION); do \
+	  cargo install $$tool --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; done; \
 	  touch $@'

@@ -47,9 +47,11 @@ pub(crate) fn run<S: Source>(
     cache: Option<&Cache>,
 ) -> io::Result<Counted> {
     let root = Arc::new(Node::root());
+    let open = Arc::new(AtomicUsize::new(0));
+    let top = Open::new(source.root()?, &open);
     let memory = match cache {
         Some(old) => {
-            let stamp = source.stamp(&source.root()?, None)?;
+            let stamp = source.stamp(&top.directory, None)?;
             Some(Memory::new(old, stamp, options.one_file_system, options.trusted_until))
         }
         None => None,
@@ -68,7 +70,8 @@ pub(crate) fn run<S: Source>(
         stop: AtomicBool::new(false),
         cut_short: AtomicBool::new(false),
         steps: AtomicU64::new(0),
-        open: Arc::default(),
+        top,
+        open,
         first_errors: Mutex::default(),
         root_error: Mutex::default(),
     };
@@ -185,6 +188,13 @@ struct Open<D> {
     number: Arc<AtomicUsize>,
 }
 
+impl<D> Open<D> {
+    fn new(directory: D, number: &Arc<AtomicUsize>) -> Arc<Self> {
+        number.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { directory, inode: AtomicU64::new(0), number: Arc::clone(number) })
+    }
+}
+
 impl<D> Drop for Open<D> {
     fn drop(&mut self) {
         self.number.fetch_sub(1, Ordering::Relaxed);
@@ -243,6 +253,8 @@ struct Walking<'a, S: Source> {
     stop: AtomicBool,
     cut_short: AtomicBool,
     steps: AtomicU64,
+    /// The root.
+    top: Arc<Open<S::Directory>>,
     /// Directories that are open.
     open: Arc<AtomicUsize>,
     first_errors: Mutex<Vec<String>>,
@@ -511,6 +523,10 @@ impl<S: Source> Walking<'_, S> {
                 Ok(left) => left,
                 Err(why) => return self.not_read(node, &directory, names, cookie, &why),
             };
+            if left == 0 && self.source.ends(cookie) {
+                self.add(node, Tally { directories: 1, steps: 1, ..Tally::default() });
+                return self.push(self.waiting(node, &directory, names));
+            }
             self.add(node, Tally { steps: 1, ..Tally::default() });
             records = buffer[filled - left..filled].to_vec();
             share = names.len() >= NAMES || (full && !names.is_empty());
@@ -613,8 +629,7 @@ impl<S: Source> Walking<'_, S> {
     }
 
     fn opened(&self, directory: S::Directory) -> Arc<Open<S::Directory>> {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Open { directory, inode: AtomicU64::new(0), number: Arc::clone(&self.open) })
+        Open::new(directory, &self.open)
     }
 
     /// Opens a directory in its parent, or where that is not open, or turned stale, from the root down.
@@ -628,9 +643,9 @@ impl<S: Source> Walking<'_, S> {
 
     /// Opens a directory from the root down, one name after the other, through no link.
     fn open_path(&self, node: &Node) -> io::Result<Arc<Open<S::Directory>>> {
-        let root = self.patiently(|| self.source.root())?;
-        let open = |above: S::Directory, name: &CStr| self.patiently(|| self.source.open(&above, name));
-        node.names().into_iter().try_fold(root, open).map(|directory| self.opened(directory))
+        node.names().into_iter().try_fold(Arc::clone(&self.top), |above, name| {
+            self.patiently(|| self.source.open(&above.directory, name)).map(|directory| self.opened(directory))
+        })
     }
 
     /// Tries again what fails for want of a descriptor: others will close theirs.

@@ -5,6 +5,10 @@ use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
     path::Path,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::{
@@ -19,38 +23,53 @@ use crate::{
     source::{Identity, Source, Stamp},
 };
 
+const EXT4: u64 = 0xEF53;
 const NFS: u64 = 0x6969;
 const TMPFS: u64 = 0x0102_1994;
 /// File systems whose cookies belong to the directory and not to whoever reads it: ext2 to ext4, XFS, btrfs,
 /// NFS. tmpfs has had such since Linux 6.6.
-const RESUMABLE: [u64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, NFS];
+const RESUMABLE: [u64; 4] = [EXT4, 0x5846_5342, 0x9123_683E, NFS];
 /// What else the process may have open.
 const SPARE_DESCRIPTORS: usize = 64;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 pub(crate) struct Kernel {
-    root: OwnedFd,
-    /// The root's device, where the walk may not leave its file system.
-    stay_on: Option<u64>,
-    /// Linux 5.6 refuses to cross a mount while it opens; before, and where a sandbox forbids that call, each
+    one_file_system: bool,
+    /// Linux 5.6 refuses to cross a mount while it opens. Before, and where a sandbox forbids that call, each
     /// directory's device is asked for.
-    refuses_mounts: bool,
-    nfs: bool,
+    refuses_mounts: AtomicBool,
+    root: OwnedFd,
+    // Asked for when it is needed: each is a round trip on a distant server.
+    device: OnceLock<u64>,
+    /// What `statfs` calls the file system of the root.
+    magic: OnceLock<u64>,
     most_open: usize,
 }
 
 impl Kernel {
     pub fn new(root: &Path, one_file_system: bool) -> io::Result<Self> {
         let root = retry(|| fs::openat(CWD, root, DIRECTORY, Mode::empty()))?;
-        let device = device(&fs::statx(&root, c"", AtFlags::EMPTY_PATH, StatxFlags::INO)?);
-        let refuses_mounts =
-            one_file_system && fs::openat2(&root, c".", DIRECTORY, Mode::empty(), ResolveFlags::NO_XDEV).is_ok();
-        let nfs = magic(&root)? == NFS;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20).min(1 << 20);
         let most_open = usize::try_from(limit).unwrap_or(0).saturating_sub(SPARE_DESCRIPTORS);
-        let stay_on = one_file_system.then_some(device);
-        Ok(Self { root, stay_on, refuses_mounts, nfs, most_open })
+        let (device, magic) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { one_file_system, refuses_mounts: AtomicBool::new(true), root, device, magic, most_open })
+    }
+
+    fn magic(&self) -> u64 {
+        *self.magic.get_or_init(|| magic(&self.root).unwrap_or_default())
+    }
+
+    fn is_elsewhere(&self, directory: &OwnedFd) -> io::Result<bool> {
+        let of = |directory| {
+            let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+            retry(|| fs::statx(directory, c"", flags, StatxFlags::INO)).map(|found| device(&found))
+        };
+        let root = match self.device.get() {
+            Some(known) => *known,
+            None => *self.device.get_or_init(|| of(&self.root).unwrap_or_default()),
+        };
+        Ok(of(directory)? != root)
     }
 }
 
@@ -84,21 +103,23 @@ impl Source for Kernel {
     type Directory = OwnedFd;
 
     fn root(&self) -> io::Result<OwnedFd> {
-        // A descriptor of its own, with a position of its own.
-        retry(|| fs::openat(&self.root, c".", DIRECTORY, Mode::empty()))
+        self.root.try_clone()
     }
 
     fn open(&self, parent: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
         let flags = DIRECTORY.union(OFlags::NOFOLLOW);
-        if self.refuses_mounts {
-            return retry(|| fs::openat2(parent, name, flags, Mode::empty(), ResolveFlags::NO_XDEV));
+        if self.one_file_system && self.refuses_mounts.load(Ordering::Relaxed) {
+            let opened = retry(|| fs::openat2(parent, name, flags, Mode::empty(), ResolveFlags::NO_XDEV));
+            match opened {
+                Err(why) if [libc::ENOSYS, libc::EPERM].map(Some).contains(&why.raw_os_error()) => {
+                    self.refuses_mounts.store(false, Ordering::Relaxed);
+                }
+                other => return other,
+            }
         }
         let opened = retry(|| fs::openat(parent, name, flags, Mode::empty()))?;
-        if let Some(stay_on) = self.stay_on {
-            let found = fs::statx(&opened, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)?;
-            if device(&found) != stay_on {
-                return Err(io::ErrorKind::CrossesDevices.into());
-            }
+        if self.one_file_system && self.is_elsewhere(&opened)? {
+            return Err(io::ErrorKind::CrossesDevices.into());
         }
         Ok(opened)
     }
@@ -120,6 +141,12 @@ impl Source for Kernel {
         }
     }
 
+    /// ext4 sets the position to the largest there is when it has told the last entry, and tells nothing from
+    /// there (`ext4_get_htree_eof`). Elsewhere that number may be a cookie like another.
+    fn ends(&self, cookie: i64) -> bool {
+        cookie == i64::MAX && self.one_file_system && self.magic() == EXT4
+    }
+
     fn seek(&self, directory: &OwnedFd, cookie: i64) -> io::Result<()> {
         // Bits, not a number.
         fs::seek(directory, SeekFrom::Start(cookie as u64))?;
@@ -133,7 +160,7 @@ impl Source for Kernel {
     }
 
     fn wants_looks(&self) -> bool {
-        self.nfs
+        self.magic() == NFS
     }
 
     fn look(&self, directory: &OwnedFd, name: &CStr) {

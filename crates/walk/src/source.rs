@@ -11,7 +11,7 @@ pub(crate) trait Source: Sync {
     /// An open directory.
     type Directory: Send + Sync;
 
-    /// The root, open.
+    /// The root, open. Once for each walk.
     fn root(&self) -> io::Result<Self::Directory>;
 
     /// The directory of this name; never through a link. `CrossesDevices`: another file system is mounted
@@ -21,6 +21,9 @@ pub(crate) trait Source: Sync {
     /// The next entries, as `linux_dirent64` records; 0 bytes at the end. What a signal interrupts is
     /// asked again.
     fn read(&self, directory: &Self::Directory, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Does nothing come after an entry with this cookie? Saves asking; `false` when it cannot be said.
+    fn ends(&self, cookie: i64) -> bool;
 
     /// Goes on reading where an entry's `d_off` says.
     fn seek(&self, directory: &Self::Directory, cookie: i64) -> io::Result<()>;
