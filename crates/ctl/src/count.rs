@@ -51,7 +51,7 @@ pub struct Options {
     #[arg(long)]
     json: bool,
     /// At most so many threads; over NFS a walk waits, and more threads wait at once
-    #[arg(long, value_name = "NUMBER", default_value_t = walk::THREADS as u16, value_parser = value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "NUMBER", default_value_t = walk::THREADS as u16, value_parser = value_parser!(u16).range(1..=256))]
     threads: u16,
     /// End when more files than this are found: a lower bound, and exit status 1
     #[arg(long, value_name = "FILES")]

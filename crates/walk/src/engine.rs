@@ -47,6 +47,11 @@ pub(crate) fn run<S: Source>(
     cache: Option<&Cache>,
 ) -> io::Result<Counted> {
     let root = Arc::new(Node::root());
+    // Each may hold a directory and open another from the root down.
+    let threads = options.threads.min(source.most_open() / 4).max(1);
+    // In one piece: so much comes as pages that take no memory until they are touched. Piece by piece the
+    // allocator would give used memory to a late thread, and clear it first.
+    let mut memory_of_threads = vec![0; threads * options.buffer];
     let open = Arc::new(AtomicUsize::new(0));
     let top = Open::new(source.root()?, &open);
     let memory = match cache {
@@ -63,8 +68,8 @@ pub(crate) fn run<S: Source>(
         progress,
         memory,
         whole: partition.is_whole(),
-        // Each may hold a directory and open another from the root down.
-        threads: options.threads.min(source.most_open() / 4).max(1),
+        threads,
+        buffers: Mutex::new(memory_of_threads.chunks_exact_mut(options.buffer).collect()),
         pool: Mutex::new(Pool { stack: vec![], active: 0, idle: 0, threads: 1 }),
         changed: Condvar::new(),
         stop: AtomicBool::new(false),
@@ -248,6 +253,8 @@ struct Walking<'a, S: Source> {
     whole: bool,
     /// At most so many.
     threads: usize,
+    /// One for each thread.
+    buffers: Mutex<Vec<&'a mut [u8]>>,
     pool: Mutex<Pool<S::Directory>>,
     changed: Condvar,
     stop: AtomicBool,
@@ -279,11 +286,10 @@ impl<S: Source> Walking<'_, S> {
 
     fn work<'scope, 'env>(&'env self, scope: &'scope Scope<'scope, 'env>) {
         let _guard = StopOnPanic(self);
-        // Pages that are not touched take no memory.
-        let mut buffer = vec![0; self.options.buffer];
+        let Some(buffer) = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop() else { return };
         let mut had_one = false;
         while let Some(job) = self.next(scope, had_one) {
-            self.perform(job, &mut buffer);
+            self.perform(job, buffer);
             had_one = true;
         }
     }

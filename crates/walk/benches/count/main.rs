@@ -105,6 +105,8 @@ impl Settings {
         let calls = self.calls(&mut report, &small, &files)?;
         self.latency(&mut report, Delays::micros(4000, 1000, 4000), &calls, &small, &files)?;
         groups.push(self.latency(&mut report, Delays::micros(2000, 2000, 2000), &calls, &small, &files)?);
+        // So much that strace's own time is a small part of it.
+        self.latency(&mut report, Delays::micros(8000, 8000, 8000), &calls, &small, &files)?;
         if !self.quick {
             let docs = docs()?;
             fs::write(docs.join("count.md"), report.0)?;
@@ -143,17 +145,17 @@ impl Settings {
             verdict(ours.peak_bytes() <= MOST_BYTES)
         ));
         let cached = traced::calls(&UNCHANGED.command(tree, files)?)?;
-        let each = cached.total() as f64 / tree.directories as f64;
-        report.say(&format!(
-            "By a cache: {} calls, {each:.2} for each directory{}.",
-            cached.total(),
-            // A single directory has the calls of the program's start to itself.
-            if tree.name == "flat" {
-                String::new()
-            } else {
-                format!(" (at most {MOST_CALLS}: {})", verdict(each <= MOST_CALLS))
+        report.say(&match tree.directories {
+            1 => format!("By a cache: {} calls in all, those of the program's start among them.", cached.total()),
+            directories => {
+                let each = cached.total() as f64 / directories as f64;
+                let verdict = verdict(each <= MOST_CALLS);
+                format!(
+                    "By a cache: {} calls, {each:.2} a directory (at most {MOST_CALLS}: {verdict}).",
+                    cached.total()
+                )
             }
-        ));
+        });
         let bars = rows.iter().map(|row| (row.tool, row.median()));
         Ok(Group { title: tree.title.to_owned(), bars: best(bars) })
     }

@@ -110,7 +110,8 @@ impl Tool {
                 command
             }
         };
-        command.stdin(Stdio::null()).stderr(Stdio::inherit());
+        // Cargo's, which would have each program look for its libraries in dozens of places first.
+        command.env_remove("LD_LIBRARY_PATH").stdin(Stdio::null()).stderr(Stdio::inherit());
         Ok(command)
     }
 }
