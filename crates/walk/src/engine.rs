@@ -1,11 +1,11 @@
-//! The threads, and the stack that they share.
+//! The walk: what is done with a directory, and with what is in it.
 
 use std::{
     ffi::{CStr, CString},
     fmt::Display,
     io,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, Scope},
@@ -18,6 +18,7 @@ use crate::{
     dents::{Entries, Entry, Kind, LONGEST},
     frontier::{Frontier, Partition, Place, Position},
     node::{Node, Record, Tally},
+    pool::{Job, Names, Open, Pool, Rest, Task},
     source::{Identity, Source, Stamp},
 };
 
@@ -68,11 +69,8 @@ pub(crate) fn run<S: Source>(
         progress,
         memory,
         whole: partition.is_whole(),
-        threads,
         buffers: Mutex::new(memory_of_threads.chunks_exact_mut(options.buffer).collect()),
-        pool: Mutex::new(Pool { stack: vec![], active: 0, idle: 0, threads: 1 }),
-        changed: Condvar::new(),
-        stop: AtomicBool::new(false),
+        pool: Pool::new(threads),
         cut_short: AtomicBool::new(false),
         steps: AtomicU64::new(0),
         top,
@@ -82,14 +80,14 @@ pub(crate) fn run<S: Source>(
     };
     let places = partition.places().iter().rev();
     let record = || walk.memory.as_ref().map(Memory::root);
-    walk.lock().stack.extend(places.map(|place| Task::Place(given(&root, place, record()), place.clone())));
+    walk.pool.push(places.map(|place| Task::Place(given(&root, place, record()), place.clone())));
     thread::scope(|scope| walk.work(scope));
 
     let Walking { memory, pool, cut_short, first_errors, root_error, .. } = walk;
     if let Some(why) = unlocked(root_error) {
         return Err(why);
     }
-    let (mut stack, mut cut_short) = (unlocked(pool).stack, cut_short.into_inner());
+    let (mut stack, mut cut_short) = (pool.into_tasks(), cut_short.into_inner());
     let cache = memory.filter(|_| stack.is_empty() && !cut_short).and_then(Memory::into_cache);
     if cut_short {
         // Nobody goes on with these: the directories give what was counted in them to the root.
@@ -157,93 +155,6 @@ fn frontier<S: Source>(source: &S, stack: Vec<Task<S::Directory>>) -> Frontier {
     frontier
 }
 
-/// What nobody has begun with.
-enum Task<D> {
-    Place(Arc<Node>, Place),
-    Names(Names<D>),
-    Rest(Rest<D>),
-}
-
-/// Entries of a directory that wait for somebody: directories, and what has to be looked at. Never none.
-struct Names<D> {
-    of: Arc<Node>,
-    /// `None` where too many are open already: they are opened from the root down.
-    directory: Option<Arc<Open<D>>>,
-    names: Vec<(Kind, CString)>,
-}
-
-/// A directory that has been read in part.
-struct Rest<D> {
-    node: Arc<Node>,
-    /// `None` where too many are open already: it is opened again, if it is the one with this inode.
-    directory: Option<Arc<Open<D>>>,
-    inode: u64,
-    /// Records that have been read, and how many bytes of them have been looked at.
-    records: Vec<u8>,
-    seen: usize,
-    /// Where the first entry is that has not been looked at.
-    cookie: i64,
-}
-
-/// An open directory, and one more in the number of them.
-struct Open<D> {
-    directory: D,
-    /// As its own entry `.` says; 0 while that has not been read.
-    inode: AtomicU64,
-    number: Arc<AtomicUsize>,
-}
-
-impl<D> Open<D> {
-    fn new(directory: D, number: &Arc<AtomicUsize>) -> Arc<Self> {
-        number.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { directory, inode: AtomicU64::new(0), number: Arc::clone(number) })
-    }
-}
-
-impl<D> Drop for Open<D> {
-    fn drop(&mut self) {
-        self.number.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What a thread does next.
-enum Job<D> {
-    Place(Arc<Node>, Place),
-    Name { of: Arc<Node>, directory: Option<Arc<Open<D>>>, kind: Kind, name: CString },
-    Rest(Rest<D>),
-}
-
-struct Pool<D> {
-    /// The last one first: deep before wide, so that little waits.
-    stack: Vec<Task<D>>,
-    /// Threads that have a job, which may push more.
-    active: usize,
-    /// Threads that wait for one.
-    idle: usize,
-    /// All of them.
-    threads: usize,
-}
-
-impl<D> Pool<D> {
-    fn take(&mut self) -> Option<Job<D>> {
-        if let Some(Task::Names(waiting)) = self.stack.last_mut()
-            && waiting.names.len() > 1
-            && let Some((kind, name)) = waiting.names.pop()
-        {
-            let (of, directory) = (Arc::clone(&waiting.of), waiting.directory.clone());
-            return Some(Job::Name { of, directory, kind, name });
-        }
-        match self.stack.pop()? {
-            Task::Place(node, place) => Some(Job::Place(node, place)),
-            Task::Rest(rest) => Some(Job::Rest(rest)),
-            Task::Names(Names { of, directory, mut names }) => {
-                let (kind, name) = names.pop()?;
-                Some(Job::Name { of, directory, kind, name })
-            }
-        }
-    }
-}
-
 struct Walking<'a, S: Source> {
     source: &'a S,
     options: &'a Options,
@@ -251,13 +162,9 @@ struct Walking<'a, S: Source> {
     memory: Option<Memory<'a>>,
     /// The root is what is counted, not places below it that another walk has found.
     whole: bool,
-    /// At most so many.
-    threads: usize,
     /// One for each thread.
     buffers: Mutex<Vec<&'a mut [u8]>>,
-    pool: Mutex<Pool<S::Directory>>,
-    changed: Condvar,
-    stop: AtomicBool,
+    pool: Pool<S::Directory>,
     cut_short: AtomicBool,
     steps: AtomicU64,
     /// The root.
@@ -274,16 +181,12 @@ struct StopOnPanic<'a, 'b, S: Source>(&'a Walking<'b, S>);
 impl<S: Source> Drop for StopOnPanic<'_, '_, S> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.stop();
+            self.0.pool.stop();
         }
     }
 }
 
 impl<S: Source> Walking<'_, S> {
-    fn lock(&self) -> MutexGuard<'_, Pool<S::Directory>> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn work<'scope, 'env>(&'env self, scope: &'scope Scope<'scope, 'env>) {
         let _guard = StopOnPanic(self);
         let Some(buffer) = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop() else { return };
@@ -294,49 +197,18 @@ impl<S: Source> Walking<'_, S> {
         }
     }
 
-    /// Waits for a job; `None` when there will be none. Wakes or starts another thread when there are more.
     fn next<'scope, 'env>(&'env self, scope: &'scope Scope<'scope, 'env>, had_one: bool) -> Option<Job<S::Directory>> {
-        let stopping = self.stopping();
-        let mut pool = self.lock();
-        pool.active -= usize::from(had_one);
-        loop {
-            if stopping || self.stop.load(Ordering::Relaxed) {
-                return None;
-            }
-            if let Some(job) = pool.take() {
-                pool.active += 1;
-                let more = !pool.stack.is_empty();
-                if more && pool.idle > 0 {
-                    self.changed.notify_one();
-                } else if more && pool.threads < self.threads {
-                    pool.threads += 1;
-                    drop(pool);
-                    let thread = thread::Builder::new().stack_size(STACK_BYTES);
-                    // Without another thread the walk is slower, and just as right.
-                    let _ = thread.spawn_scoped(scope, move || self.work(scope));
-                }
-                return Some(job);
-            }
-            if pool.active == 0 {
-                self.changed.notify_all();
-                return None;
-            }
-            pool.idle += 1;
-            pool = self.changed.wait(pool).unwrap_or_else(PoisonError::into_inner);
-            pool.idle -= 1;
-        }
-    }
-
-    fn stop(&self) {
-        // Under the lock: nobody begins to wait between the two.
-        let _pool = self.lock();
-        self.stop.store(true, Ordering::Relaxed);
-        self.changed.notify_all();
+        self.stopping();
+        self.pool.next(had_one, || {
+            let thread = thread::Builder::new().stack_size(STACK_BYTES);
+            // Without another thread the walk is slower, and just as right.
+            let _ = thread.spawn_scoped(scope, move || self.work(scope));
+        })
     }
 
     /// Has the budget ended? Never before the first step: every walk comes further.
     fn stopping(&self) -> bool {
-        if self.stop.load(Ordering::Relaxed) {
+        if self.pool.is_stopped() {
             return true;
         }
         let steps = self.steps.load(Ordering::Relaxed);
@@ -344,14 +216,9 @@ impl<S: Source> Walking<'_, S> {
             && (self.options.steps.is_some_and(|most| steps >= most)
                 || self.options.until.is_some_and(|until| Instant::now() >= until));
         if over {
-            self.stop();
+            self.pool.stop();
         }
         over
-    }
-
-    /// Puts these on the stack: what is last in here is taken first.
-    fn push(&self, tasks: impl IntoIterator<Item = Task<S::Directory>>) {
-        self.lock().stack.extend(tasks);
     }
 
     fn perform(&self, job: Job<S::Directory>, buffer: &mut [u8]) {
@@ -374,17 +241,17 @@ impl<S: Source> Walking<'_, S> {
         };
         if place.is_whole() {
             return match self.unchanged(node, || self.source.stamp(&directory.directory, None)) {
-                Some(names) => self.push(self.waiting(node, &directory, names)),
+                Some(names) => self.pool.push(self.waiting(node, &directory, names)),
                 None => self.begin(node, directory, buffer),
             };
         }
         let directories = place.directories.0.into_iter().map(|name| (Kind::Directory, name));
         let names = directories.chain(place.unknown.0.into_iter().map(|name| (Kind::Unknown, name))).collect();
         let waiting = self.waiting(node, &directory, names);
-        let Some(Position { cookie, inode }) = place.from else { return self.push(waiting) };
+        let Some(Position { cookie, inode }) = place.from else { return self.pool.push(waiting) };
         if self.go_on(&directory, inode, cookie).is_err() {
             self.error(node, None, "it is not the directory that it was, and cannot be gone on with");
-            return self.push(waiting);
+            return self.pool.push(waiting);
         }
         self.push_rest(node, directory, (vec![], 0), cookie, waiting);
     }
@@ -448,7 +315,7 @@ impl<S: Source> Walking<'_, S> {
         }
         match (self.open(&node, parent), unchanged) {
             (Err(why), _) => self.not_opened(&node, &why),
-            (Ok(directory), Some(names)) => self.push(self.waiting(&node, &directory, names)),
+            (Ok(directory), Some(names)) => self.pool.push(self.waiting(&node, &directory, names)),
             (Ok(directory), None) => self.begin(&node, directory, buffer),
         }
     }
@@ -519,7 +386,7 @@ impl<S: Source> Walking<'_, S> {
             self.steps.fetch_add(1, Ordering::Relaxed);
             if filled == 0 {
                 self.add(node, Tally { directories: 1, steps: 1, ..Tally::default() });
-                return self.push(self.waiting(node, &directory, names));
+                return self.pool.push(self.waiting(node, &directory, names));
             }
             let full = filled + LONGEST > buffer.len();
             if full && self.source.wants_looks() {
@@ -531,7 +398,7 @@ impl<S: Source> Walking<'_, S> {
             };
             if left == 0 && self.source.ends(cookie) {
                 self.add(node, Tally { directories: 1, steps: 1, ..Tally::default() });
-                return self.push(self.waiting(node, &directory, names));
+                return self.pool.push(self.waiting(node, &directory, names));
             }
             self.add(node, Tally { steps: 1, ..Tally::default() });
             records = buffer[filled - left..filled].to_vec();
@@ -631,7 +498,7 @@ impl<S: Source> Walking<'_, S> {
             (held, records, seen) = (None, vec![], 0);
         }
         let rest = Rest { node: Arc::clone(node), directory: held, inode, records, seen, cookie };
-        self.push([Task::Rest(rest)].into_iter().chain(waiting));
+        self.pool.push([Task::Rest(rest)].into_iter().chain(waiting));
     }
 
     fn opened(&self, directory: S::Directory) -> Arc<Open<S::Directory>> {
@@ -716,12 +583,12 @@ impl<S: Source> Walking<'_, S> {
             true => self.add(node, Tally { vanished: 1, ..Tally::default() }),
             false => self.error(node, None, why),
         }
-        self.push(self.waiting(node, directory, names));
+        self.pool.push(self.waiting(node, directory, names));
     }
 
     fn root_failed(&self, why: io::Error) {
         *self.root_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-        self.stop();
+        self.pool.stop();
     }
 
     fn add(&self, node: &Node, tally: Tally) {
@@ -730,7 +597,7 @@ impl<S: Source> Walking<'_, S> {
         self.progress.directories.fetch_add(tally.directories, Ordering::Relaxed);
         self.progress.errors.fetch_add(tally.errors, Ordering::Relaxed);
         if self.options.stop_above.is_some_and(|most| files > most) && !self.cut_short.swap(true, Ordering::Relaxed) {
-            self.stop();
+            self.pool.stop();
         }
     }
 

@@ -32,6 +32,7 @@ mod engine;
 mod frontier;
 mod kernel;
 mod node;
+mod pool;
 mod source;
 
 use std::{

@@ -108,6 +108,7 @@ pub fn delayed(command: &Command, delays: Delays) -> Result<Duration> {
 }
 
 fn finish(mut traced: Command, command: &Command) -> Result<()> {
+    traced.env_remove("LD_LIBRARY_PATH");
     traced.arg(command.get_program()).args(command.get_args());
     let status = traced.stdout(std::process::Stdio::null()).status().context("strace")?;
     ensure!(status.success(), "{traced:?}: {status}");
