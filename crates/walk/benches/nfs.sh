@@ -165,6 +165,7 @@ measure() {
   # The emulated processors are slow, and 64 threads in one directory get in each other's way on them.
   heading 'flat-100k, no latency'
   row flat-100k ours "$bench" peer ours .
+  row flat-100k 'ours, in parts' "$bench" peer in-parts .
   row flat-100k find bash -c found
   row flat-100k fd bash -c fds
   row flat-100k rg bash -c rgs
@@ -174,6 +175,7 @@ measure() {
   row flat-100k rglob bash -c rglob
   heading 'small, no latency'
   row small ours "$bench" peer ours .
+  row small 'ours, in parts' "$bench" peer in-parts .
   row small find bash -c found
   row small fd bash -c fds
   row small ignore "$bench" peer ignore .
@@ -190,6 +192,7 @@ measure() {
   row flat-100k ours "$bench" peer ours .
   heading "flat (1,000,000), $latency ms"
   row flat ours "$bench" peer ours .
+  row flat 'ours, in parts' "$bench" peer in-parts .
 }
 
 case ${1:-} in

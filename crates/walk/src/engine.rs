@@ -30,6 +30,9 @@ const NAMES: usize = 256;
 /// So many entries are looked at after each read that another one follows, where the source wants it: Linux
 /// 5.10 needs 1, 6.1 more than 8.
 const LOOKS: usize = 10;
+/// Bytes of the first read of a directory that is gone on with, where the source wants looks: it tells no
+/// kinds then, and the fewer entries it tells so the fewer have to be looked at.
+pub(crate) const FIRST_READ: usize = 4096;
 /// A path in an error, escaped, is cut after this many bytes.
 const TOLD_BYTES: usize = 200;
 /// How often a directory is tried again that could not be opened for want of a descriptor; each time after
@@ -371,7 +374,9 @@ impl<S: Source> Walking<'_, S> {
                 let waiting = self.waiting(node, &directory, names);
                 return self.push_rest(node, directory, (records, 0), cookie, waiting);
             }
-            let filled = match self.source.read(&directory.directory, buffer) {
+            let resumed = directory.resumed.swap(false, Ordering::Relaxed) && self.source.wants_looks();
+            let room = if resumed { FIRST_READ.min(buffer.len()) } else { buffer.len() };
+            let filled = match self.source.read(&directory.directory, &mut buffer[..room]) {
                 Ok(filled) => filled,
                 Err(why) if is(&why, libc::ESTALE) && !reopened => {
                     reopened = true;
@@ -389,7 +394,7 @@ impl<S: Source> Walking<'_, S> {
                 return self.pool.push(self.waiting(node, &directory, names));
             }
             let full = filled + LONGEST > buffer.len();
-            if full && self.source.wants_looks() {
+            if resumed || (full && self.source.wants_looks()) {
                 self.keep_telling(&directory.directory, &buffer[..filled]);
             }
             let left = match self.scan(node, &directory, &buffer[..filled], &mut names, &mut cookie) {
@@ -456,8 +461,8 @@ impl<S: Source> Walking<'_, S> {
 
     /// Looks at some entries, so that the next read tells kinds too.
     fn keep_telling(&self, directory: &S::Directory, records: &[u8]) {
-        let told = Entries::new(records).flatten().filter(|entry| entry.kind == Kind::File);
-        for name in told.take(LOOKS).flat_map(|entry| entry.name()) {
+        let some = Entries::new(records).flatten().filter(|entry| matches!(entry.kind, Kind::File | Kind::Unknown));
+        for name in some.take(LOOKS).flat_map(|entry| entry.name()) {
             self.source.look(directory, name);
         }
     }
@@ -551,6 +556,7 @@ impl<S: Source> Walking<'_, S> {
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
         }
         directory.inode.store(inode, Ordering::Relaxed);
+        directory.resumed.store(true, Ordering::Relaxed);
         self.source.seek(&directory.directory, cookie)
     }
 

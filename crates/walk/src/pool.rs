@@ -43,13 +43,16 @@ pub(crate) struct Open<D> {
     pub directory: D,
     /// As its own entry `.` says; 0 while that has not been read.
     pub inode: AtomicU64,
+    /// It has just been opened to go on somewhere in the middle.
+    pub resumed: AtomicBool,
     number: Arc<AtomicUsize>,
 }
 
 impl<D> Open<D> {
     pub fn new(directory: D, number: &Arc<AtomicUsize>) -> Arc<Self> {
         number.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { directory, inode: AtomicU64::new(0), number: Arc::clone(number) })
+        let (inode, resumed) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { directory, inode, resumed, number: Arc::clone(number) })
     }
 }
 

@@ -40,8 +40,8 @@ struct Watched {
     inner: Kernel,
     calls: Mutex<BTreeMap<&'static str, usize>>,
     faults: Mutex<Vec<Fault>>,
-    /// As the NFS client: kinds are told by the first read of a directory, and by a later one if there were
-    /// so many looks since the last.
+    /// As the NFS client: kinds are told by a read of a directory from its beginning, and by a later one if
+    /// there were so many looks since the last.
     looks_needed: Option<usize>,
     /// No kind is ever told.
     tells_nothing: bool,
@@ -162,6 +162,7 @@ impl Source for Watched {
 
     fn seek(&self, directory: &Directory, cookie: i64) -> io::Result<()> {
         self.call("seek", &directory.name)?;
+        directory.reads.store(1, Ordering::Relaxed);
         self.inner.seek(&directory.inner, cookie)
     }
 
@@ -438,6 +439,19 @@ fn one_huge_directory_goes_on_at_its_cookie() {
     let (files, directories, rounds) = in_parts(&Watched::new(root.path()), &options, 100);
     assert_eq!((files, directories), (3000, 1));
     assert!(rounds.unwrap() > 5);
+}
+
+#[test]
+fn a_directory_that_is_gone_on_with_tells_kinds_again_soon() {
+    let root = tree(0, 40_000);
+    let mut source = Watched::new(root.path());
+    source.looks_needed = Some(9);
+    // A look is a step, too.
+    let options = Options { steps: Some(200), buffer: 4096, ..options() };
+    let (files, _, rounds) = in_parts(&source, &options, 100);
+    let (kinds, rounds) = (source.called("kind"), rounds.unwrap());
+    assert!(files == 40_000 && rounds > 1, "{rounds} rounds");
+    assert!(kinds <= rounds * engine::FIRST_READ / 24, "{kinds} of 40,000 were looked at in {rounds} rounds");
 }
 
 #[test]

@@ -61,7 +61,14 @@ pub fn svg(title: &str, groups: &[Group]) -> String {
                 (end - LEFT).max(1.0),
                 LINE - 5.0
             );
-            let value = if *seconds < 10.0 { format!("{seconds:.2}") } else { format!("{seconds:.0}") };
+            let digits = if *seconds < 0.01 {
+                3
+            } else if *seconds < 10.0 {
+                2
+            } else {
+                0
+            };
+            let value = format!("{seconds:.digits$}");
             let _ = writeln!(svg, "<text class=\"{text}\" x=\"{:.1}\" y=\"{base}\">{value} s</text>", end + 6.0);
             y += LINE;
         }

@@ -14,11 +14,12 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use walk::{Cache, Walk};
+use walk::{Cache, Partition, Walk};
 
 /// Runs one of them on a directory, and gives the files that it counted; `pure` counts none. `file` is what
 /// it goes by: the list of directories, or a cache.
@@ -27,11 +28,12 @@ pub fn run(name: &str, directory: &Path, file: Option<&Path>) -> Result<Option<u
     let files = match name {
         "pure" => return pure(directory, &fs::read(file()?)?).map(|()| None),
         "ours" => ours(directory)?,
+        "in-parts" => in_parts(directory)?,
         "learn" => learn(directory, file()?)?,
         "unchanged" => unchanged(directory, file()?)?,
         "ignore" => ignore(directory, 0),
         "ignore-64" => ignore(directory, 64),
-        "jwalk" => jwalk(directory, jwalk::Parallelism::RayonDefaultPool { busy_timeout: std::time::Duration::MAX }),
+        "jwalk" => jwalk(directory, jwalk::Parallelism::RayonDefaultPool { busy_timeout: Duration::MAX }),
         "jwalk-64" => jwalk(directory, jwalk::Parallelism::RayonNewPool(64)),
         "walkdir" => walkdir(directory),
         other => bail!("there is no walker {other}"),
@@ -43,6 +45,23 @@ fn ours(directory: &Path) -> Result<u64> {
     let counted = Walk::new(directory).count()?;
     anyhow::ensure!(counted.complete(), "{counted:?}");
     Ok(counted.files)
+}
+
+/// Stops after half a second, and goes on where it was with what a state machine would pass on.
+fn in_parts(directory: &Path) -> Result<u64> {
+    const HALF_A_SECOND: Duration = Duration::from_millis(500);
+    let (mut left, mut files) = (vec![Partition::whole()], 0);
+    while let Some(partition) = left.pop() {
+        let partition: Partition = serde_json::from_str(&serde_json::to_string(&partition)?)?;
+        let counted = Walk::new(directory)
+            .until(Instant::now() + HALF_A_SECOND)
+            .hand_back(8, 100_000)
+            .count_partition(&partition)?;
+        anyhow::ensure!(counted.errors == 0 && !counted.cut_short, "{counted:?}");
+        files += counted.files;
+        left.extend(counted.rest);
+    }
+    Ok(files)
 }
 
 /// Writes the cache that `unchanged` goes by.
