@@ -279,3 +279,5 @@ pub fn count(root: &Path) -> Result<Counted, Unreadable> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod watched;
