@@ -34,7 +34,7 @@ kernels() {
 build() {
   local kernel=$work/$1 initial=$work/$1/initial modules release module
   [ -e "$kernel/.done" ] && return
-  rm -rf "$kernel" && mkdir -p "$kernel" "$initial"/{bin,proc,sys,dev,host,upper,root}
+  rm -rf "$kernel" && mkdir -p "$kernel" "$initial"/{bin,proc,sys,dev,host,upper,new}
   (cd "$kernel" && apt-get download "linux-image-$1-amd64" && dpkg -x linux-image-*.deb . && rm linux-image-*.deb) >&2
   release=$(ls "$kernel/lib/modules") modules=$kernel/lib/modules/$release
   depmod -b "$kernel" "$release"
@@ -53,11 +53,11 @@ $b mount -t proc proc /proc; $b mount -t sysfs sys /sys; $b mount -t devtmpfs de
 for module in virtio_pci 9pnet_virtio 9p overlay virtio_blk; do $b modprobe $module; done
 $b mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144,cache=loose host /host
 $b mount -t tmpfs tmp /upper; $b mkdir /upper/files /upper/work
-$b mount -t overlay -o lowerdir=/host,upperdir=/upper/files,workdir=/upper/work root /root
+$b mount -t overlay -o lowerdir=/host,upperdir=/upper/files,workdir=/upper/work root /new
 for each in proc sysfs:sys devtmpfs:dev tmpfs:run tmpfs:srv tmpfs:mnt; do
-  $b mount -t ${each%:*} none /root/${each#*:}; done
+  $b mount -t ${each%:*} none /new/${each#*:}; done
 for word in $($b cat /proc/cmdline); do case $word in job=*) job=${word#job=};; esac; done
-$b chroot /root /bin/bash $job; echo "guest: ended with $?"
+$b chroot /new /bin/bash $job; echo "guest: ended with $?"
 $b poweroff -f
 INIT
   chmod +x "$initial/init"
