@@ -180,8 +180,10 @@ async fn creating() -> Result<()> {
     assert_eq!(lab.targets().await?.len(), 2);
 
     lab.scenario("two executions that decide the same make one target").await?;
-    // Slow enough that both have decided before either has created.
-    lab.proxy.add(Rule::always("efs:CreateMountTarget", Behaviour::Delay(Duration::from_secs(3))));
+    // Slow enough that both have decided before either has written down what it means to do: the other would
+    // take that for a target that was just created, and cool down.
+    let delayed = Rule::always("ssm:PutParameter", Behaviour::Delay(Duration::from_secs(3)));
+    lab.proxy.add(Rule { times: 2, ..delayed });
     let (one, other) = tokio::try_join!(lab.run(json!({})), lab.run(json!({})))?;
     assert_eq!((one.status.as_str(), other.status.as_str()), ("SUCCEEDED", "SUCCEEDED"));
     assert_eq!((lab.targets().await?.len(), lab.called("efs:CreateMountTarget")), (2, 2));
@@ -371,7 +373,7 @@ async fn counting_in_parts() -> Result<()> {
     let run = lab.run(json!({"threshold": 19})).await?;
     assert_eq!(run.status, "SUCCEEDED");
     let first = run.counted.as_ref().unwrap();
-    assert!(first.rest.len() > 1 && first.files < 20 && run.entered("CountPartitions") > 1, "{first:?}");
+    assert!(first.rest.len() > 1 && first.files < 20 && run.entered("CountPartitions") > 0, "{first:?}");
     let observed = run.evaluated.as_ref().unwrap().observed.clone();
     assert_eq!((observed.files, observed.complete), (Some(20), true));
     assert!(matches!(run.decision(), Some(Decision::Create { .. })));
