@@ -74,6 +74,8 @@ test-asl: $(NODE)/.done ## The state machine, by AWS's rules
 
 .PHONY: deny
 deny: $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) ## Licences, sources and bans of all dependencies
+	@# Of other platforms too, which no build here has asked for.
+	cargo fetch --locked --quiet
 	cargo deny --offline --log-level error check licenses bans sources
 
 .PHONY: diagram
