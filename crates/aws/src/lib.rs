@@ -1,11 +1,13 @@
 //! The way out: the domain's ports over the AWS SDKs ([`Aws`]), one file per service, and what every
-//! Lambda function shares ([`lambda`]).
+//! Lambda function shares (`lambda`).
 //!
 //! Each service is a feature, so that a function links the SDKs that it calls and no other.
 
 #[cfg(any(feature = "ec2", feature = "ecs", feature = "efs", feature = "ssm"))]
 mod fault;
+#[cfg(feature = "lambda")]
 pub mod lambda;
+#[cfg(feature = "lambda")]
 mod metrics;
 
 #[cfg(feature = "ec2")]

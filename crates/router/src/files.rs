@@ -1,0 +1,499 @@
+//! Files on several targets: every operation of one path goes through one target, which the path's hash chooses
+//! among those that work.
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use domain::published::{PublishedList, PublishedTarget};
+use tokio::task::AbortHandle;
+
+use crate::{
+    error::{Error, Result},
+    fence::Fences,
+    health::{Change, Health},
+    path::{DirectoryPath, FilePath},
+    stats::Stats,
+    table::{Routing, Table, TooManyTargets},
+    target::{Conditions, Meta, Page, Part, Reading, Staged, Target, Verdict, Want},
+};
+
+/// Who waits for a change waits a little longer than it may take to begin: then it is known whether it did.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// Makes targets that can be used, of those that are published.
+pub trait Backend: Send + Sync + 'static {
+    /// The target at this place, a number that no other target has meanwhile. It is probed before it is used.
+    fn target(&self, target: &PublishedTarget, place: usize) -> Arc<dyn Target>;
+
+    /// How long an operation may take.
+    fn deadline(&self) -> Duration;
+}
+
+/// Besides the backend's own.
+#[derive(Clone)]
+pub struct Options {
+    pub routing: Routing,
+    /// From one probe of a target to the next.
+    pub probe_every: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { routing: Routing::default(), probe_every: Duration::from_secs(2) }
+    }
+}
+
+/// A target with what is known of it.
+pub struct Member {
+    pub published: PublishedTarget,
+    /// The number in the name of its directory, where it has one.
+    pub place: usize,
+    pub health: Health,
+    pub stats: Stats,
+    target: Arc<dyn Target>,
+    prober: std::sync::OnceLock<AbortHandle>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(prober) = self.prober.get() {
+            prober.abort();
+        }
+    }
+}
+
+/// A table with its members, in the same order.
+struct Fleet {
+    table: Table,
+    members: Vec<Arc<Member>>,
+}
+
+/// Why the service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotStart {
+    #[error(transparent)]
+    TooMany(#[from] TooManyTargets),
+    #[error("none of the {} mount targets works: {}", .0.len(), .0.join("; "))]
+    NoTarget(Vec<String>),
+}
+
+/// What [`Files::route`] tells.
+pub struct Route {
+    pub strategy: &'static str,
+    /// The path's own target first; with whether it works.
+    pub order: Vec<(PublishedTarget, bool)>,
+    /// Where in `order` the path goes now; `None` when no target works.
+    pub chosen: Option<usize>,
+}
+
+/// The files of one file system, by way of several mount targets.
+pub struct Files {
+    fleet: ArcSwap<Fleet>,
+    backend: Box<dyn Backend>,
+    options: Options,
+    fences: Fences,
+}
+
+impl Files {
+    /// Makes the targets, probes each, and gives the files when at least one works. The others are used as soon as
+    /// their probes succeed.
+    ///
+    /// # Errors
+    /// [`CannotStart`]: none works, with the reason of each.
+    pub async fn start(
+        list: PublishedList,
+        backend: impl Backend,
+        options: Options,
+    ) -> std::result::Result<Arc<Self>, CannotStart> {
+        let table = Table::new(list, options.routing.clone())?;
+        let targets = table.targets().iter().enumerate();
+        let members: Vec<_> = targets.map(|(place, target)| member(&backend, target, place)).collect();
+        let first: Vec<_> = members.iter().map(|member| tokio::spawn(probe(Arc::clone(member)))).collect();
+        for probed in first {
+            // A probe that panicked has left its target as it was: not up.
+            let _ = probed.await;
+        }
+        if !members.iter().any(|member| member.health.is_up()) {
+            let why = |member: &Arc<Member>| {
+                let why = member.health.why().unwrap_or_else(|| "it was not probed".to_owned());
+                format!("{} ({}): {why}", member.published.mount_target_id, member.published.ip_address)
+            };
+            return Err(CannotStart::NoTarget(members.iter().map(why).collect()));
+        }
+        for member in &members {
+            keep_probing(member, options.probe_every);
+        }
+        let fleet = ArcSwap::from_pointee(Fleet { table, members });
+        Ok(Arc::new(Self { fleet, backend: Box::new(backend), options, fences: Fences::default() }))
+    }
+
+    /// Uses another list from now on. A target that is in both keeps its connections, its health and its counters;
+    /// a new one gets paths when its first probe has succeeded; one that is gone ends with the operations that it
+    /// has. The same list changes nothing. Whether anything was changed.
+    ///
+    /// # Errors
+    /// [`TooManyTargets`]: the list of before stays.
+    pub fn replace(&self, list: PublishedList) -> std::result::Result<bool, TooManyTargets> {
+        let before = self.fleet.load();
+        if before.table.list() == &list {
+            return Ok(false);
+        }
+        let table = Table::new(list, self.options.routing.clone())?;
+        let kept = |target: &PublishedTarget| before.members.iter().find(|member| member.published == *target).cloned();
+        let mut places: BTreeSet<_> = table.targets().iter().filter_map(|target| Some(kept(target)?.place)).collect();
+        let mut free = || {
+            let place = (0..).find(|place| !places.contains(place)).unwrap_or_default();
+            places.insert(place);
+            place
+        };
+        let made = |target: &PublishedTarget| {
+            let member = member(&*self.backend, target, free());
+            keep_probing(&member, self.options.probe_every);
+            member
+        };
+        let mut made = made;
+        let members = table.targets().iter().map(|target| kept(target).unwrap_or_else(|| made(target))).collect();
+        self.fleet.store(Arc::new(Fleet { table, members }));
+        Ok(true)
+    }
+
+    /// The targets, in the order in which they were published.
+    pub fn members(&self) -> Vec<Arc<Member>> {
+        self.fleet.load().members.clone()
+    }
+
+    /// The name of the strategy.
+    pub fn strategy(&self) -> &'static str {
+        self.options.routing.strategy.name()
+    }
+
+    /// Does any target work?
+    pub fn is_ready(&self) -> bool {
+        self.fleet.load().members.iter().any(|member| member.health.is_up())
+    }
+
+    /// Where a path goes, and where it would go next. Touches nothing.
+    pub fn route(&self, path: &[u8]) -> Route {
+        let fleet = self.fleet.load();
+        let order: Vec<_> = fleet.table.order(path).iter().map(|index| &fleet.members[index]).collect();
+        let order: Vec<_> = order.iter().map(|member| (member.published.clone(), member.health.is_up())).collect();
+        let chosen = order.iter().position(|(_, up)| *up);
+        Route { strategy: fleet.table.strategy().name(), order, chosen }
+    }
+
+    /// The member that a path goes to now.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`]
+    fn member(&self, path: &[u8]) -> Result<Arc<Member>> {
+        let fleet = self.fleet.load();
+        let usable = |index: usize| fleet.members[index].health.is_up();
+        let index = fleet.table.first(path, &usable).ok_or(Error::NoTarget)?;
+        Ok(Arc::clone(&fleet.members[index]))
+    }
+
+    /// The whole of a file, which must not be larger than `most` bytes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] and whatever [`Files::open`] says.
+    pub async fn read(&self, path: &FilePath, most: u64) -> Result<Bytes> {
+        self.read_wanted(path, Want::default(), most).await
+    }
+
+    /// `length` bytes from `from` on, or as many as there are.
+    ///
+    /// # Errors
+    /// Whatever [`Files::open`] says.
+    pub async fn read_part(&self, path: &FilePath, from: u64, length: u64) -> Result<Bytes> {
+        let last = match length {
+            0 => return self.stat(path).await.map(|_| Bytes::new()),
+            length => from.saturating_add(length - 1),
+        };
+        let want = Want { part: Some(Part::From(from, Some(last))), ..Want::default() };
+        self.read_wanted(path, want, length).await
+    }
+
+    async fn read_wanted(&self, path: &FilePath, want: Want, most: u64) -> Result<Bytes> {
+        let opened = self.open(path, &want).await?;
+        let length = match opened.reading.verdict {
+            Verdict::Content { from, to, .. } => to - from,
+            _ => 0,
+        };
+        if length > most {
+            return Err(Error::TooLarge(most));
+        }
+        let Reading { first, rest: Some(mut rest), .. } = opened.reading else {
+            return Ok(opened.reading.first);
+        };
+        let mut content = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
+        content.extend_from_slice(&first);
+        while (content.len() as u64) < length {
+            let (bytes, more) = rest.next().await?;
+            opened.member.stats.read(bytes.len());
+            content.extend_from_slice(&bytes);
+            rest = more;
+        }
+        Ok(content.freeze())
+    }
+
+    /// Opens a file to read it in pieces, or to look at its properties.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] and others of the path; [`Error::Busy`], [`Error::Deadline`] of its target.
+    pub async fn open(&self, path: &FilePath, want: &Want) -> Result<Opened> {
+        let member = self.member(path.as_bytes())?;
+        let began = Instant::now();
+        let reading = match member.target.read_now(path, want) {
+            Some(answer) => answer,
+            None => member.target.read(path, want).await,
+        };
+        let reading = member.done(began, reading)?;
+        member.stats.read(reading.first.len());
+        Ok(Opened { member, reading })
+    }
+
+    /// The properties of a file.
+    ///
+    /// # Errors
+    /// As [`Files::open`].
+    pub async fn stat(&self, path: &FilePath) -> Result<Meta> {
+        Ok(self.open(path, &Want { only_meta: true, ..Want::default() }).await?.reading.meta)
+    }
+
+    /// Is there such a file?
+    ///
+    /// # Errors
+    /// As [`Files::open`], but for [`Error::NotFound`] and what says that a directory on the way is none.
+    pub async fn exists(&self, path: &FilePath) -> Result<bool> {
+        match self.stat(path).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound | Error::NotADirectory) => Ok(false),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Puts a new content into its place at once; makes the directories above it. Whoever reads sees the old
+    /// content or the new one, whole.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`]; [`Error::Fenced`] and [`Error::Busy`], when nothing has happened;
+    /// [`Error::Uncertain`], when it may still happen.
+    pub async fn write(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Result<Written> {
+        let member = self.member(path.as_bytes())?;
+        let (length, name) = (content.len(), path.clone());
+        let change = |member: Arc<Member>| async move { member.target.put(&name, content, conditions).await };
+        let (meta, new) = self.change(path, &member, change).await?;
+        member.stats.written(length);
+        Ok(Written { member, meta, new })
+    }
+
+    /// Begins to write a content that comes in pieces.
+    ///
+    /// # Errors
+    /// As [`Files::write`].
+    pub async fn begin(self: &Arc<Self>, path: &FilePath) -> Result<Upload> {
+        let member = self.member(path.as_bytes())?;
+        let began = Instant::now();
+        let staged = member.done(began, member.target.stage(path).await)?;
+        Ok(Upload { files: Arc::clone(self), path: path.clone(), member, staged })
+    }
+
+    /// Adds to the end of a file; makes it if there is none. All of it or nothing, unless this process or its
+    /// machine dies meanwhile.
+    ///
+    /// # Errors
+    /// As [`Files::write`].
+    pub async fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Result<Written> {
+        let member = self.member(path.as_bytes())?;
+        let (length, name) = (content.len(), path.clone());
+        let change = |member: Arc<Member>| async move { member.target.append(&name, content, conditions).await };
+        let (meta, new) = self.change(path, &member, change).await?;
+        member.stats.written(length);
+        Ok(Written { member, meta, new })
+    }
+
+    /// Removes a file. The directory that it was in stays.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and as [`Files::write`].
+    pub async fn delete(&self, path: &FilePath, conditions: Conditions) -> Result<Arc<Member>> {
+        let member = self.member(path.as_bytes())?;
+        let name = path.clone();
+        let change = |member: Arc<Member>| async move { member.target.delete(&name, conditions).await };
+        self.change(path, &member, change).await?;
+        Ok(member)
+    }
+
+    /// At most `limit` entries of a directory, in no order, from `place` on, an earlier page's `next`. Going on in
+    /// this way meets everything that was there from beginning to end exactly once.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::BadPlace`], and as [`Files::open`].
+    pub async fn list(
+        &self,
+        directory: &DirectoryPath,
+        place: Option<u64>,
+        limit: usize,
+    ) -> Result<(Page, Arc<Member>)> {
+        let member = self.member(directory.as_bytes())?;
+        let began = Instant::now();
+        let page = member.target.list(directory, place, limit.max(1)).await;
+        Ok((member.done(began, page)?, member))
+    }
+
+    /// Removes the temporary files that nobody has written to for `age`, everywhere. Their number.
+    pub async fn sweep(&self, age: Duration) -> u64 {
+        let Ok(root) = DirectoryPath::new("") else { return 0 };
+        let mut removed = 0;
+        // The deepest first: no more waits than a step finds on each level.
+        let mut waiting = vec![(root, None)];
+        while let Some((directory, place)) = waiting.pop() {
+            let swept = match self.member(directory.as_bytes()) {
+                Ok(member) => member.target.sweep(&directory, place, age).await,
+                Err(why) => Err(why),
+            };
+            match swept {
+                Ok(swept) => {
+                    removed += swept.removed;
+                    waiting.extend(swept.next.map(|next| (directory, Some(next))));
+                    waiting.extend(swept.directories.into_iter().map(|directory| (directory, None)));
+                }
+                // Another time.
+                Err(why) => tracing::debug!(?directory, error = %why, "a directory was not swept"),
+            }
+        }
+        removed
+    }
+
+    /// Does a change in its turn, in a task of its own: it goes on to its end whatever becomes of who asked for it.
+    async fn change<T, F>(
+        &self,
+        path: &FilePath,
+        member: &Arc<Member>,
+        change: impl FnOnce(Arc<Member>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let began = Instant::now();
+        let deadline = self.backend.deadline();
+        let turn = self.fences.enter(path, tokio::time::Instant::now() + deadline).await?;
+        let watch = turn.watch();
+        let change = change(Arc::clone(member));
+        let doing = tokio::spawn(async move {
+            let answer = change.await;
+            drop(turn);
+            answer
+        });
+        let answer = match tokio::time::timeout(deadline + SLACK, doing).await {
+            Ok(Ok(answer)) => {
+                watch.ended();
+                answer
+            }
+            // It panicked, or this process ends.
+            Ok(Err(_)) | Err(_) => Err(Error::Uncertain),
+        };
+        member.done(began, answer)
+    }
+}
+
+/// A file that was opened, and the target that it is read from.
+pub struct Opened {
+    pub member: Arc<Member>,
+    pub reading: Reading,
+}
+
+/// A content that is in its place.
+pub struct Written {
+    pub member: Arc<Member>,
+    pub meta: Meta,
+    /// There was no file under this path before.
+    pub new: bool,
+}
+
+/// A content that comes in pieces; given up when it is dropped before [`Upload::commit`].
+pub struct Upload {
+    files: Arc<Files>,
+    path: FilePath,
+    member: Arc<Member>,
+    staged: Box<dyn Staged>,
+}
+
+impl Upload {
+    /// The bytes that follow.
+    ///
+    /// # Errors
+    /// As [`Files::write`]; the content is given up.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let length = bytes.len();
+        self.staged.write(bytes).await?;
+        self.member.stats.written(length);
+        Ok(())
+    }
+
+    /// Puts the content into its place.
+    ///
+    /// # Errors
+    /// As [`Files::write`].
+    pub async fn commit(self, conditions: Conditions) -> Result<Written> {
+        let Self { files, path, member, staged } = self;
+        let change = |_| staged.commit(conditions);
+        let (meta, new) = files.change(&path, &member, change).await?;
+        Ok(Written { member, meta, new })
+    }
+}
+
+impl Member {
+    /// Counts an operation that has ended.
+    fn done<T>(&self, began: Instant, answer: Result<T>) -> Result<T> {
+        match &answer {
+            Err(Error::Busy) => self.stats.refused(),
+            Err(why) => self.stats.done(began.elapsed(), why.is_the_targets()),
+            Ok(_) => self.stats.done(began.elapsed(), false),
+        }
+        answer
+    }
+}
+
+fn member(backend: &(impl Backend + ?Sized), target: &PublishedTarget, place: usize) -> Arc<Member> {
+    Arc::new(Member {
+        published: target.clone(),
+        place,
+        health: Health::default(),
+        stats: Stats::default(),
+        target: backend.target(target, place),
+        prober: std::sync::OnceLock::new(),
+    })
+}
+
+async fn probe(member: Arc<Member>) {
+    let answer = member.target.probe().await.map_err(|why| why.to_string());
+    let id = &member.published.mount_target_id;
+    match member.health.probed(answer) {
+        Some(Change::Up) => tracing::info!(target_id = %id, address = %member.published.ip_address, "a target works"),
+        Some(Change::Down) => {
+            let why = member.health.why().unwrap_or_default();
+            tracing::warn!(target_id = %id, address = %member.published.ip_address, error = why, "a target is left out");
+        }
+        None => {}
+    }
+}
+
+/// Probes it until it is dropped.
+fn keep_probing(member: &Arc<Member>, every: Duration) {
+    let weak = Arc::downgrade(member);
+    let task = tokio::spawn(async move {
+        while let Some(member) = weak.upgrade() {
+            probe(member).await;
+            tokio::time::sleep(every).await;
+        }
+    });
+    let _ = member.prober.set(task.abort_handle());
+}

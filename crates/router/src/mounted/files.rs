@@ -1,0 +1,444 @@
+//! What is done to files below an open root, with the kernel's calls; every function may block.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        LazyLock,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use rustix::{
+    fs::{self, AtFlags, FileType, FlockOperation, OFlags, RawDir, SeekFrom, Stat, Timespec, Timestamps, UTIME_OMIT},
+    io::{self, Errno, ReadWriteFlags},
+};
+
+use super::beneath::{self, again};
+use crate::{
+    buffers,
+    error::{Error, Result},
+    path::{DirectoryPath, FilePath, TEMPORARY},
+    target::{Conditions, Entry, Kind, Meta, Page, Swept, Tag, Verdict, Want},
+};
+
+/// How often an operation is begun anew when other clients change the path under it.
+const TRIES: usize = 32;
+/// Entries that one step of a sweep looks at.
+const SWEPT_AT_ONCE: usize = 1000;
+
+/// A file for reading: a FIFO that nobody writes to is opened too, and then refused.
+pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+const CHANGE: OFlags = OFlags::RDWR.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Whether what is acknowledged is on stable storage.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sync {
+    Always,
+    /// It is when the file system thinks so: a crash of the server or of this machine may lose it. A file still
+    /// is the old one or the new one, whole.
+    Never,
+}
+
+/// The file's properties; an error when it is no regular file.
+fn meta(found: &Stat) -> Result<Meta> {
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(Error::IsADirectory),
+        FileType::Symlink => return Err(Error::LinkInPath),
+        _ => return Err(Error::NotAFile),
+    }
+    // The types of these differ from one architecture to the next.
+    let nanoseconds = u32::try_from(found.st_mtime_nsec).unwrap_or_default();
+    #[allow(clippy::useless_conversion, reason = "the types of these differ from one architecture to the next")]
+    let tag = Tag::new(
+        found.st_ino.into(),
+        found.st_mtime.into(),
+        nanoseconds,
+        u64::try_from(found.st_size).unwrap_or_default(),
+    );
+    Ok(Meta::new(tag))
+}
+
+fn meta_of(file: impl AsFd) -> Result<Meta> {
+    meta(&fs::fstat(file)?)
+}
+
+/// What is under this name, if anything is.
+fn existing(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Meta>> {
+    match again(|| fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
+        Ok(found) => meta(&found).map(Some),
+        Err(Errno::NOENT) => Ok(None),
+        Err(why) => Err(why.into()),
+    }
+}
+
+/// A file as it was opened, with as much of its content as fits into one piece.
+pub(super) struct Opened {
+    pub meta: Meta,
+    pub verdict: Verdict,
+    pub first: Bytes,
+    /// For the rest; none when there is none.
+    pub file: Option<OwnedFd>,
+}
+
+/// Opens and reads; only what is known without waiting if `now`, and `AGAIN` where it is not.
+pub(super) fn read(root: BorrowedFd<'_>, path: &FilePath, want: &Want, now: bool) -> Result<Opened> {
+    let file = match (now, want.only_meta) {
+        (true, _) => beneath::open_now(root, path.as_bytes(), READ)?,
+        (false, true) => beneath::open(root, path.as_bytes(), OFlags::PATH)?,
+        (false, false) => beneath::open(root, path.as_bytes(), READ)?,
+    };
+    let meta = meta_of(&file)?;
+    let verdict = want.judge(&meta);
+    let nothing = Opened { meta, verdict, first: Bytes::new(), file: None };
+    match verdict {
+        Verdict::Content { from, to, .. } if !want.only_meta && from < to => {
+            let first = read_at(file.as_fd(), from, to, now)?;
+            let all = first.len() as u64 == to - from;
+            Ok(Opened { first, file: (!all).then_some(file), ..nothing })
+        }
+        _ => Ok(nothing),
+    }
+}
+
+/// The next piece of what lies between these places.
+pub(super) fn read_at(file: BorrowedFd<'_>, from: u64, to: u64, now: bool) -> Result<Bytes> {
+    let mut buffer = buffers::take(usize::try_from(to - from).unwrap_or(usize::MAX));
+    let flags = if now { ReadWriteFlags::NOWAIT } else { ReadWriteFlags::empty() };
+    let mut read = || match now {
+        true => io::preadv2(file, &mut [std::io::IoSliceMut::new(&mut buffer)], from, flags),
+        false => io::pread(file, &mut buffer[..], from),
+    };
+    let length = match now {
+        true => read()?,
+        false => again(read)?,
+    };
+    match length {
+        0 => Err(Error::Shortened),
+        length => Ok(buffer.filled(length)),
+    }
+}
+
+/// A temporary file beside the place where its content shall be. Removed when it is dropped.
+pub(super) struct Temporary {
+    directory: OwnedFd,
+    file: OwnedFd,
+    name: Vec<u8>,
+    written: u64,
+    moved: bool,
+}
+
+impl Temporary {
+    /// In the directory of this path, which is made if it is missing.
+    pub fn beside(root: BorrowedFd<'_>, path: &FilePath) -> Result<Self> {
+        static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let directory = beneath::open_or_make(root, path.split().0)?;
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = [TEMPORARY, format!("{:016x}.{count}", *PROCESS).as_bytes()].concat();
+            match beneath::create(directory.as_fd(), &name) {
+                Ok(file) => return Ok(Self { directory, file, name, written: 0, moved: false }),
+                // Somebody removed the directory meanwhile, or another process has the same random number.
+                Err(Errno::NOENT | Errno::EXIST) if tries < TRIES => {}
+                Err(why) => return Err(why.into()),
+            }
+        }
+    }
+
+    pub fn write(&mut self, content: &[u8]) -> Result<()> {
+        write_at(self.file.as_fd(), content, self.written)?;
+        self.written += content.len() as u64;
+        Ok(())
+    }
+
+    /// Puts the content into its place, if the conditions hold. Whether the file is new.
+    pub fn commit(
+        mut self,
+        path: &FilePath,
+        conditions: &Conditions,
+        sync: Sync,
+        patience: Duration,
+    ) -> Result<(Meta, bool)> {
+        let name = path.split().1;
+        touch(self.file.as_fd())?;
+        if sync == Sync::Always {
+            again(|| fs::fsync(&self.file))?;
+        }
+        let meta = meta_of(&self.file)?;
+        let new = match conditions.is_none() {
+            true => {
+                let new = existing(self.directory.as_fd(), name)?.is_none();
+                self.replace(name)?;
+                new
+            }
+            false => self.commit_if(name, conditions, patience)?,
+        };
+        if sync == Sync::Always {
+            again(|| fs::fsync(&self.directory))?;
+        }
+        Ok((meta, new))
+    }
+
+    fn commit_if(&mut self, name: &[u8], conditions: &Conditions, patience: Duration) -> Result<bool> {
+        for _ in 0..TRIES {
+            match locked(self.directory.as_fd(), name, patience)? {
+                Some((meta, _lock)) => {
+                    if !conditions.allow(Some(&meta)) {
+                        return Err(Error::PreconditionFailed);
+                    }
+                    self.replace(name)?;
+                    return Ok(false);
+                }
+                None if !conditions.allow(None) => return Err(Error::PreconditionFailed),
+                // Not a rename: of two who find nothing there, one gets in.
+                None => {
+                    match again(|| fs::linkat(&self.directory, &self.name, &self.directory, name, AtFlags::empty())) {
+                        Ok(()) => return Ok(true),
+                        Err(Errno::EXIST) => {}
+                        Err(why) => return Err(why.into()),
+                    }
+                }
+            }
+        }
+        Err(Error::Locked)
+    }
+
+    fn replace(&mut self, name: &[u8]) -> Result<()> {
+        again(|| fs::renameat(&self.directory, &self.name, &self.directory, name))?;
+        self.moved = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.moved {
+            // What stays is swept later.
+            let _ = fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+        }
+    }
+}
+
+fn write_at(file: BorrowedFd<'_>, mut content: &[u8], mut at: u64) -> Result<()> {
+    while !content.is_empty() {
+        let written = again(|| io::pwrite(file, content, at))?;
+        if written == 0 {
+            return Err(Errno::IO.into());
+        }
+        content = &content[written..];
+        at += written as u64;
+    }
+    Ok(())
+}
+
+/// Gives the file a time of change that no other has got from this process: the kernel's own clock ticks every few
+/// milliseconds, and an inode may be used again within one of them.
+fn touch(file: BorrowedFd<'_>) -> Result<()> {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let before = LAST.fetch_max(now, Ordering::Relaxed);
+    let time = if before < now { now } else { LAST.fetch_add(1, Ordering::Relaxed) + 1 };
+    let modified = Timespec { tv_sec: time / 1_000_000_000, tv_nsec: time % 1_000_000_000 };
+    let accessed = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    again(|| fs::futimens(file, &Timestamps { last_access: accessed, last_modification: modified }))?;
+    Ok(())
+}
+
+/// The file under this name, with a lock that other clients of the file system respect when they append or
+/// compare; `None` when there is no such file. Where the file system has no locks, or this file cannot be
+/// locked, there is none.
+fn locked(directory: BorrowedFd<'_>, name: &[u8], patience: Duration) -> Result<Option<(Meta, OwnedFd)>> {
+    let until = Instant::now() + patience;
+    for _ in 0..TRIES {
+        let file = match beneath::open(directory, name, CHANGE) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            // Read-only, and replaceable all the same.
+            Err(Errno::ACCESS) => beneath::open(directory, name, READ)?,
+            Err(why) => return Err(why.into()),
+        };
+        meta_of(&file)?;
+        lock(file.as_fd(), until)?;
+        // Asked after the lock is held, and of the name: whoever had the lock may have replaced the file.
+        match existing(directory, name)? {
+            Some(meta) if meta.tag.inode == meta_of(&file)?.tag.inode => return Ok(Some((meta, file))),
+            _ => {}
+        }
+    }
+    Err(Error::Locked)
+}
+
+fn lock(file: BorrowedFd<'_>, until: Instant) -> Result<()> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if Instant::now() + pause > until => return Err(Error::Locked),
+            Err(Errno::AGAIN) => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            // Held; or there are no locks here, and nobody can be kept out.
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Adds to the end of the file, under its lock. Whether the file is new.
+pub(super) fn append(
+    root: BorrowedFd<'_>,
+    path: &FilePath,
+    content: &[u8],
+    conditions: &Conditions,
+    sync: Sync,
+    patience: Duration,
+) -> Result<(Meta, bool)> {
+    let (directory, name) = path.split();
+    for _ in 0..TRIES {
+        let found = match beneath::open(root, directory, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(directory) => locked(directory.as_fd(), name, patience)?,
+            Err(Errno::NOENT) => None,
+            Err(why) => return Err(why.into()),
+        };
+        let Some((meta, file)) = found else {
+            if !conditions.allow(None) {
+                return Err(Error::PreconditionFailed);
+            }
+            let mut temporary = Temporary::beside(root, path)?;
+            temporary.write(content)?;
+            match temporary.commit(path, &Conditions::create_only(), sync, patience) {
+                // Somebody made it meanwhile: add to that.
+                Err(Error::PreconditionFailed) => continue,
+                other => return other,
+            }
+        };
+        if !conditions.allow(Some(&meta)) {
+            return Err(Error::PreconditionFailed);
+        }
+        let added = write_at(file.as_fd(), content, meta.size).and_then(|()| touch(file.as_fd())).and_then(|()| {
+            if sync == Sync::Always {
+                again(|| fs::fsync(&file))?;
+            }
+            meta_of(&file)
+        });
+        if added.is_err() {
+            // All of it or nothing.
+            let _ = fs::ftruncate(&file, meta.size);
+        }
+        return added.map(|meta| (meta, false));
+    }
+    Err(Error::Locked)
+}
+
+pub(super) fn delete(
+    root: BorrowedFd<'_>,
+    path: &FilePath,
+    conditions: &Conditions,
+    sync: Sync,
+    patience: Duration,
+) -> Result<()> {
+    let (directory, name) = path.split();
+    let directory = beneath::open(root, directory, beneath::DIRECTORY)?;
+    let (meta, _lock) = match conditions.is_none() {
+        true => (existing(directory.as_fd(), name)?, None),
+        false => {
+            locked(directory.as_fd(), name, patience)?.map_or((None, None), |(meta, lock)| (Some(meta), Some(lock)))
+        }
+    };
+    if !conditions.allow(meta.as_ref()) {
+        return Err(Error::PreconditionFailed);
+    }
+    again(|| fs::unlinkat(&directory, name, AtFlags::empty()))?;
+    if sync == Sync::Always {
+        again(|| fs::fsync(&directory))?;
+    }
+    Ok(())
+}
+
+/// Opens a directory to read on from `place`, an earlier page's `next`.
+fn open_at(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>) -> Result<OwnedFd> {
+    let directory = beneath::open(root, path.as_bytes(), beneath::DIRECTORY)?;
+    match place.map_or(Ok(0), |place| fs::seek(&directory, SeekFrom::Start(place))) {
+        Ok(_) => Ok(directory),
+        Err(Errno::INVAL) => Err(Error::BadPlace),
+        Err(why) => Err(why.into()),
+    }
+}
+
+/// At most `limit` entries from `place` on.
+pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>, limit: usize) -> Result<Page> {
+    let directory = open_at(root, path, place)?;
+    let mut entries = Vec::new();
+    let next = look_through(directory.as_fd(), |name, kind| {
+        if !name.starts_with(TEMPORARY) {
+            entries.push(Entry { name: name.to_vec(), kind });
+        }
+        entries.len() < limit
+    })?;
+    Ok(Page { entries, next })
+}
+
+/// Removes the temporary files that nobody has written to for `age`, and names the directories.
+pub(super) fn sweep(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>, age: Duration) -> Result<Swept> {
+    let directory = open_at(root, path, place)?;
+    let (mut orphans, mut swept, mut seen) = (Vec::new(), Swept::default(), 0);
+    swept.next = look_through(directory.as_fd(), |name, kind| {
+        match kind {
+            Kind::File if name.starts_with(TEMPORARY) => orphans.push(name.to_vec()),
+            Kind::Directory => {
+                let below = [path.as_bytes(), name].join(&b'/');
+                // One whose path is too long to be asked for holds nothing that came through here.
+                swept.directories.extend(DirectoryPath::new(below.strip_prefix(b"/").unwrap_or(&below)).ok());
+            }
+            _ => {}
+        }
+        seen += 1;
+        seen < SWEPT_AT_ONCE
+    })?;
+    let oldest = SystemTime::now().checked_sub(age).unwrap_or(UNIX_EPOCH);
+    for name in orphans {
+        let stale = existing(directory.as_fd(), &name)?.is_some_and(|meta| meta.modified < oldest);
+        if stale && fs::unlinkat(&directory, &name, AtFlags::empty()).is_ok() {
+            swept.removed += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Tells each entry but `.` and `..` until no more are wanted. Where the next would be; `None` at the end.
+fn look_through(directory: BorrowedFd<'_>, mut more: impl FnMut(&[u8], Kind) -> bool) -> Result<Option<u64>> {
+    let mut buffer = Vec::with_capacity(32 << 10);
+    let mut reader = RawDir::new(directory, buffer.spare_capacity_mut());
+    while let Some(entry) = reader.next() {
+        let entry = match entry {
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_or(FileType::Unknown, |found| FileType::from_raw_mode(found.st_mode)),
+            known => known,
+        };
+        let kind = match kind {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            _ => Kind::Other,
+        };
+        if !more(name, kind) {
+            return Ok(Some(entry.next_entry_cookie()));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,138 @@
+//! Mounting a target, by the programs that know how: `mount -t nfs4`, or `mount -t efs` of amazon-efs-utils.
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use domain::{model::FileSystemId, published::PublishedTarget};
+
+use super::separate::mounts;
+use crate::error::{Error, Result};
+
+/// What EFS advises for its mounts.
+pub const NFS_OPTIONS: &str = "nfsvers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport";
+/// What is given to efs-utils, which adds the others.
+pub const EFS_OPTIONS: &str = "tls";
+/// `mount` goes on for two minutes by itself.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Who mounts the targets.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Mount {
+    /// Somebody else: the directories are there.
+    None,
+    /// The kernel's NFS client, with these options.
+    Kernel { options: String },
+    /// efs-utils, with these options.
+    EfsUtils { options: String, file_system: FileSystemId },
+}
+
+/// Mounts one target at one directory.
+#[derive(Debug)]
+pub struct Mounter {
+    arguments: Vec<String>,
+    directory: PathBuf,
+    address: Ipv4Addr,
+    /// By efs-utils the kernel speaks to a program on this machine, which speaks to the address.
+    direct: bool,
+    mounted: AtomicBool,
+}
+
+impl Mounter {
+    pub(super) fn new(mount: &Mount, target: &PublishedTarget, directory: &Path) -> Option<Self> {
+        let address = target.ip_address;
+        let arguments = match mount {
+            Mount::None => return None,
+            Mount::Kernel { options } => ["-t", "nfs4", "-o", options, &format!("{address}:/")].map(str::to_owned),
+            Mount::EfsUtils { options, file_system } => {
+                let options = format!("{options},mounttargetip={address}");
+                ["-t", "efs", "-o", &options, &format!("{file_system}:/")].map(str::to_owned)
+            }
+        };
+        Some(Self {
+            arguments: arguments.to_vec(),
+            directory: directory.to_owned(),
+            address,
+            direct: matches!(mount, Mount::Kernel { .. }),
+            mounted: AtomicBool::new(false),
+        })
+    }
+
+    /// Mounts it if it is not mounted. Blocks.
+    ///
+    /// # Errors
+    /// What the program says; or that something else is mounted there.
+    pub(super) fn mount(&self) -> Result<()> {
+        if self.mounted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let shown = self.directory.display();
+        let failed = |why: String| Error::Failed(io::Error::other(why));
+        std::fs::create_dir_all(&self.directory).map_err(|why| failed(format!("{shown} cannot be made: {why}")))?;
+        let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(|why| failed(why.to_string()))?;
+        let directory = self.directory.canonicalize()?;
+        if let Some(there) = mounts(&table).rev().find(|mount| mount.directory == directory) {
+            // From an earlier life of this process, or by somebody who knew.
+            if self.direct && there.address != Some(self.address) {
+                return Err(failed(format!(
+                    "something else than {} is mounted at {shown}: unmount it, or set MOUNT_BASE",
+                    self.address
+                )));
+            }
+        } else {
+            run(Command::new("mount").args(&self.arguments).arg(&directory)).map_err(failed)?;
+        }
+        self.mounted.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes it out of the tree; who still uses it can go on.
+    pub(super) fn unmount(&self) {
+        if self.mounted.swap(false, Ordering::Relaxed)
+            && let Err(why) = rustix::mount::unmount(&self.directory, rustix::mount::UnmountFlags::DETACH)
+        {
+            tracing::warn!(directory = %self.directory.display(), error = %why, "a target could not be unmounted");
+        }
+    }
+}
+
+/// Runs a program, and ends it when it takes too long.
+fn run(command: &mut Command) -> std::result::Result<(), String> {
+    let shown = format!("{command:?}");
+    // Its words go where nobody has to read them meanwhile for it to go on.
+    let mut words = tempfile().map_err(|why| format!("{shown}: {why}"))?;
+    let stderr = words.try_clone().map_err(|why| format!("{shown}: {why}"))?;
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
+    let mut child = spawned.map_err(|why| format!("{shown} cannot be started: {why}"))?;
+    let until = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(20)),
+            _ => {
+                let _ = child.kill();
+                // It may be in a call that cannot be interrupted: nobody waits for it here.
+                thread::spawn(move || child.wait());
+                return Err(format!("{shown} did not end within {} s", PATIENCE.as_secs()));
+            }
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut said = String::new();
+    let _ = io::Seek::rewind(&mut words).and_then(|()| io::Read::read_to_string(&mut words, &mut said));
+    Err(format!("{shown} ended with {status}: {}", said.trim()))
+}
+
+/// A file without a name.
+fn tempfile() -> io::Result<std::fs::File> {
+    let memory = rustix::fs::memfd_create("mount", rustix::fs::MemfdFlags::CLOEXEC)?;
+    Ok(memory.into())
+}

@@ -1,0 +1,162 @@
+//! Are the mounts of several targets really several? Linux folds NFSv4.1 mounts of one server into one TCP
+//! connection without a word, whatever address each was given; then all traffic takes one target.
+//!
+//! The proof, of three parts: the address in `/proc/self/mountinfo` is the one asked for, each mount is a device
+//! of its own, and each address has a connection to port 2049 (`/proc/net/tcp`).
+
+use std::{
+    ffi::OsString,
+    net::Ipv4Addr,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+const NFS_PORT: u16 = 2049;
+const ESTABLISHED: &str = "01";
+
+/// Something that shows that a mount is not separate from the others.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Folded {
+    #[error("{} is not mounted", directory.display())]
+    NotMounted { directory: PathBuf },
+    #[error("{} was mounted from {asked}, and goes to {found}", directory.display())]
+    OtherAddress { directory: PathBuf, asked: Ipv4Addr, found: String },
+    #[error("{} and {} are one device", first.display(), second.display())]
+    OneDevice { first: PathBuf, second: PathBuf },
+    #[error("there are {found} connections to {address}, and one was expected")]
+    Connections { address: Ipv4Addr, found: usize },
+}
+
+/// One line of mountinfo.
+pub(super) struct MountLine {
+    pub directory: PathBuf,
+    device: String,
+    /// Of NFS: where its requests go.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// The NFS mounts at these directories, and what shows that they are not separate; nothing when they are.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn folded(expected: &[(PathBuf, Ipv4Addr)]) -> std::io::Result<Vec<Folded>> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let connections = std::fs::read_to_string("/proc/self/net/tcp")?;
+    Ok(judge(expected, &mounts, &connections))
+}
+
+fn judge(expected: &[(PathBuf, Ipv4Addr)], mountinfo: &str, tcp: &str) -> Vec<Folded> {
+    let mut folded = Vec::new();
+    let mut seen: Vec<(&Path, String)> = Vec::new();
+    for (directory, asked) in expected {
+        // The last one that was mounted there is the one that is seen.
+        let Some(mount) = mounts(mountinfo).rev().find(|mount| mount.directory == *directory) else {
+            folded.push(Folded::NotMounted { directory: directory.clone() });
+            continue;
+        };
+        if mount.address != Some(*asked) {
+            let found = mount.address.map_or_else(|| "no address".to_owned(), |address| address.to_string());
+            folded.push(Folded::OtherAddress { directory: directory.clone(), asked: *asked, found });
+        }
+        if let Some((first, _)) = seen.iter().find(|(_, device)| *device == mount.device) {
+            folded.push(Folded::OneDevice { first: first.to_path_buf(), second: directory.clone() });
+        }
+        seen.push((directory, mount.device));
+        let found = established(tcp, *asked);
+        if found != 1 {
+            folded.push(Folded::Connections { address: *asked, found });
+        }
+    }
+    folded
+}
+
+/// What is mounted, in the order of mounting. The format is in proc_pid_mountinfo(5).
+pub(super) fn mounts(mountinfo: &str) -> impl DoubleEndedIterator<Item = MountLine> {
+    mountinfo.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = before.split(' ');
+        let device = fields.nth(2)?.to_owned();
+        let directory = PathBuf::from(OsString::from_vec(unescaped(fields.nth(1)?)));
+        let options = after.split(' ').nth(2)?;
+        let address = options.split(',').find_map(|option| option.strip_prefix("addr=")?.parse().ok());
+        Some(MountLine { directory, device, address })
+    })
+}
+
+/// Space, tab, newline and backslash are written as three octal digits.
+fn unescaped(field: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let Some((first, others)) = rest.split_first() {
+        let octal = (*first == b'\\').then(|| others.get(..3)).flatten();
+        let byte = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &others[3..] } else { others };
+    }
+    bytes
+}
+
+/// The number of connections to the NFS server at this address. `/proc/net/tcp` writes an address as the number
+/// that its bytes are on this machine.
+fn established(tcp: &str, address: Ipv4Addr) -> usize {
+    let remote = format!("{:08X}:{NFS_PORT:04X}", u32::from_ne_bytes(address.octets()));
+    let lines = tcp.lines().skip(1).map(|line| line.split_whitespace().skip(2));
+    lines.filter(|line| line.clone().take(2).eq([remote.as_str(), ESTABLISHED])).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+22 1 0:21 / /proc rw,relatime shared:5 - proc proc rw
+40 22 0:35 / /mnt/efs-0 rw,relatime shared:9 - nfs4 127.0.0.2:/ rw,vers=4.1,hard,clientaddr=127.0.0.1,addr=127.0.0.2
+41 22 0:36 / /mnt/efs-1 rw,relatime - nfs4 127.0.0.3:/ rw,vers=4.1,clientaddr=127.0.0.1,addr=127.0.0.3
+42 22 0:37 / /mnt/with\\040space rw - ext4 /dev/vda rw
+";
+    const TCP: &str = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:03E8 0200007F:0801 01 00000000:00000000 00:00000000 00000000     0        0 1 2
+   1: 0100007F:03E9 0300007F:0801 01 00000000:00000000 00:00000000 00000000     0        0 1 2
+   2: 0200007F:0801 0100007F:03E8 01 00000000:00000000 00:00000000 00000000     0        0 1 2
+   3: 0100007F:03E7 0200007F:0801 06 00000000:00000000 00:00000000 00000000     0        0 1 2
+";
+
+    fn expected() -> Vec<(PathBuf, Ipv4Addr)> {
+        vec![("/mnt/efs-0".into(), Ipv4Addr::new(127, 0, 0, 2)), ("/mnt/efs-1".into(), Ipv4Addr::new(127, 0, 0, 3))]
+    }
+
+    #[test]
+    fn separate_mounts_pass() {
+        assert_eq!(judge(&expected(), MOUNTS, TCP), []);
+    }
+
+    #[test]
+    fn each_way_of_being_one_is_told() {
+        let one_device = MOUNTS.replace("0:36", "0:35");
+        let shown: Vec<_> = judge(&expected(), &one_device, TCP).iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["/mnt/efs-0 and /mnt/efs-1 are one device"]);
+        let one_address = MOUNTS.replace("addr=127.0.0.3", "addr=127.0.0.2");
+        let shown: Vec<_> = judge(&expected(), &one_address, TCP).iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["/mnt/efs-1 was mounted from 127.0.0.3, and goes to 127.0.0.2"]);
+        let one_connection = TCP.replace("0300007F", "0200007F");
+        let shown: Vec<_> = judge(&expected(), MOUNTS, &one_connection).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "there are 2 connections to 127.0.0.2, and one was expected",
+                "there are 0 connections to 127.0.0.3, and one was expected"
+            ]
+        );
+        let shown: Vec<_> = judge(&expected(), "", TCP).iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["/mnt/efs-0 is not mounted", "/mnt/efs-1 is not mounted"]);
+    }
+
+    #[test]
+    fn names_are_unescaped() {
+        let found: Vec<_> = mounts(MOUNTS).map(|mount| mount.directory).collect();
+        assert_eq!(found[3], PathBuf::from("/mnt/with space"));
+        assert_eq!(unescaped("\\"), b"\\");
+        assert_eq!(unescaped("a\\01"), b"a\\01");
+    }
+}

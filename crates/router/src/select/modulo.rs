@@ -1,0 +1,40 @@
+//! The seed's algorithm to the letter: `int(hashlib.sha256(path).hexdigest(), 16) % N`, over the published
+//! order. Of a target that fails, the paths go to the next index. A new target moves most of the paths.
+
+use super::{MOST_TARGETS, Node, Order, Strategy, digest};
+
+/// What services that route as the seed does agree with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sha256Modulo;
+
+impl Strategy for Sha256Modulo {
+    fn name(&self) -> &'static str {
+        "sha256-modulo"
+    }
+
+    fn weighs(&self) -> bool {
+        false
+    }
+
+    fn order(&self, path: &[u8], nodes: &[Node]) -> Order {
+        let count = nodes.len().min(MOST_TARGETS);
+        let first = index(path, count).unwrap_or_default();
+        Order::of(count, |place| (first + place) % count)
+    }
+
+    fn first(&self, path: &[u8], nodes: &[Node], usable: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let count = nodes.len().min(MOST_TARGETS);
+        let first = index(path, count)?;
+        (first..first + count).map(|index| index % count).find(|index| usable(*index))
+    }
+}
+
+/// The digest as one number of 256 bits, modulo `count`; `None` when there is none.
+fn index(path: &[u8], count: usize) -> Option<usize> {
+    let count = u64::try_from(count).ok().filter(|count| *count > 0)?;
+    let remainder = digest(path).chunks_exact(4).fold(0, |remainder, word| {
+        let word = word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        (remainder << 32 | word) % count
+    });
+    usize::try_from(remainder).ok()
+}

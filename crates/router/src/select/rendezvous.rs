@@ -1,0 +1,58 @@
+//! Rendezvous hashing: every target has a score for every path, and the highest wins (Thaler and
+//! Ravishankar, "A Name-Based Mapping Scheme for Rendezvous", 1996). A new target takes only the paths
+//! for which it wins, 1/N of them; one that goes gives away only its own; the order of the list is nothing.
+//!
+//! The path is hashed once, with SHA-256; a score is that hash mixed with the target's key by the
+//! finalizer of SplitMix64 (Steele, Lea and Flood, 2014; Stafford's variant 13). Weights follow Schindelhauer
+//! and Schomaker's logarithmic method (2005): weight / −ln(score as a fraction of 1).
+
+use super::{MOST_TARGETS, Node, Order, Strategy, digest, first_word};
+
+/// The default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rendezvous;
+
+impl Strategy for Rendezvous {
+    fn name(&self) -> &'static str {
+        "rendezvous"
+    }
+
+    fn weighs(&self) -> bool {
+        true
+    }
+
+    fn order(&self, path: &[u8], nodes: &[Node]) -> Order {
+        let path = first_word(&digest(path));
+        let scored = |index| score(path, nodes[index]);
+        let mut order = Order::of(nodes.len(), |place| place);
+        let by_score = |a: &u8, b: &u8| scored(usize::from(*b)).cmp(&scored(usize::from(*a)));
+        order.indexes[..nodes.len().min(MOST_TARGETS)].sort_unstable_by(by_score);
+        order
+    }
+
+    fn first(&self, path: &[u8], nodes: &[Node], usable: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let path = first_word(&digest(path));
+        let usable = nodes.iter().enumerate().take(MOST_TARGETS).filter(|(index, _)| usable(*index));
+        usable.max_by_key(|(_, node)| score(path, **node)).map(|(index, _)| index)
+    }
+}
+
+/// Compares as a number does; of equal ones the greater key wins, so that the order of the list never matters.
+fn score(path: u64, node: Node) -> (u64, u64) {
+    let mixed = mix(path ^ node.key);
+    if node.weight == 1.0 {
+        return (mixed, node.key);
+    }
+    // All a fraction of 1 holds, and never 0 or 1 itself.
+    let fraction = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    // What score would an unweighted target need to have the same rank? fraction^(1/weight): it compares with
+    // other targets', weighted or not.
+    let same_rank = fraction.powf(node.weight.recip()) * (1_u64 << 53) as f64;
+    ((same_rank as u64).min((1 << 53) - 1) << 11, node.key)
+}
+
+fn mix(word: u64) -> u64 {
+    let word = (word ^ word >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let word = (word ^ word >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    word ^ word >> 31
+}
