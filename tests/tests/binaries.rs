@@ -93,12 +93,7 @@ async fn a_warm_function_logs_and_measures_each_request_by_itself() -> Result<()
     assert!(metrics[0]["CountDuration"][0].as_f64().unwrap() > 0.0);
     for said in described["Metrics"].as_array().unwrap() {
         let known = metric::TABLE.iter().find(|known| said["Name"] == known.name).unwrap();
-        let unit = match known.unit {
-            metric::Unit::Count => "Count",
-            metric::Unit::Seconds => "Seconds",
-            metric::Unit::CountPerSecond => "Count/Second",
-        };
-        assert_eq!(said["Unit"], unit, "{}", known.name);
+        assert_eq!(said["Unit"], known.unit.name(), "{}", known.name);
     }
     Ok(())
 }

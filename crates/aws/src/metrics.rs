@@ -23,6 +23,7 @@ impl Metrics {
             .init()?;
         for metric in TABLE {
             let unit = match metric.unit {
+                Unit::Bytes => metrics::Unit::Bytes,
                 Unit::Count => metrics::Unit::Count,
                 Unit::Seconds => metrics::Unit::Seconds,
                 Unit::CountPerSecond => metrics::Unit::CountPerSecond,

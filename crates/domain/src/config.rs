@@ -46,7 +46,11 @@ fn is_id(value: &str, prefix: &str) -> bool {
         .is_some_and(|digits| (8..=40).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-fn required<T>(
+/// A variable that must be there; `read` says whether it is good.
+///
+/// # Errors
+/// [`ConfigError`] names the variable and says what was `expected`. An empty value counts as none.
+pub fn required<T>(
     variables: &impl Variables,
     name: &'static str,
     expected: &'static str,
@@ -58,7 +62,11 @@ fn required<T>(
     }
 }
 
-fn optional<T>(
+/// A variable that may be there.
+///
+/// # Errors
+/// As [`required`], but for a missing one.
+pub fn optional<T>(
     variables: &impl Variables,
     name: &'static str,
     expected: &'static str,
@@ -70,7 +78,8 @@ fn optional<T>(
     }
 }
 
-fn number<T: FromStr>(value: &str) -> Option<T> {
+/// A number of this type.
+pub fn number<T: FromStr>(value: &str) -> Option<T> {
     value.parse().ok()
 }
 

@@ -1,5 +1,6 @@
-//! Every metric that the functions emit: one table, which alarms and dashboards are checked against.
-//! All are in [`NAMESPACE`], by `FileSystemId`; [`DECISION`] is also by `Reason`.
+//! Every metric that the functions and the file service emit: tables that alarms and dashboards are checked
+//! against. All are in [`NAMESPACE`]. The functions' are by `FileSystemId`, and [`DECISION`] is also by `Reason`; the
+//! service's are by `FileSystemId` and `MountTargetId`.
 
 use crate::messages::{
     CountOutput, CreateTargetOutput, EvaluateOutput, PollAvailableOutput, PublishOutput, RedeployOutput,
@@ -12,12 +13,27 @@ pub const FILE_SYSTEM_ID: &str = "FileSystemId";
 /// The second dimension of [`DECISION`]: an action, or the reason why there is none. A dimension and a
 /// metric share one JSON object in the Embedded Metric Format, so neither may have the other's name.
 pub const REASON: &str = "Reason";
+/// The second dimension of what the file service emits.
+pub const MOUNT_TARGET_ID: &str = "MountTargetId";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unit {
+    Bytes,
     Count,
     Seconds,
     CountPerSecond,
+}
+
+impl Unit {
+    /// As CloudWatch writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "Bytes",
+            Self::Count => "Count",
+            Self::Seconds => "Seconds",
+            Self::CountPerSecond => "Count/Second",
+        }
+    }
 }
 
 /// A name and its unit; made here and nowhere else.
@@ -28,13 +44,14 @@ pub struct Metric {
 }
 
 macro_rules! table {
-    ($($(#[$doc:meta])* $constant:ident = $name:literal, $unit:ident;)+) => {
+    ($table:ident: $($(#[$doc:meta])* $constant:ident = $name:literal, $unit:ident;)+) => {
         $($(#[$doc])* pub const $constant: Metric = Metric { name: $name, unit: Unit::$unit };)+
-        pub const TABLE: &[Metric] = &[$($constant),+];
+        pub const $table: &[Metric] = &[$($constant),+];
     };
 }
 
 table! {
+    TABLE:
     /// evaluate: regular files. Only of a complete count, so that an alarm never sees a part as the whole.
     FILE_COUNT = "FileCount", Count;
     /// evaluate: 1 when everything below the root was counted, else 0.
@@ -55,6 +72,22 @@ table! {
     DECISION = "Decision", Count;
     /// poll-available: from EFS's acceptance of a target to its being available.
     CREATE_DURATION = "CreateDuration", Seconds;
+}
+
+table! {
+    SERVICE_TABLE:
+    /// 1 while paths are sent to the target, else 0.
+    TARGET_UP = "TargetUp", Count;
+    /// Operations on files and directories.
+    TARGET_OPERATIONS = "TargetOperations", Count;
+    /// Those that failed for the target's reasons.
+    TARGET_FAILURES = "TargetFailures", Count;
+    /// Operations that were not begun, since the target had all that it can do.
+    TARGET_REFUSED = "TargetRefused", Count;
+    TARGET_BYTES_READ = "TargetBytesRead", Bytes;
+    TARGET_BYTES_WRITTEN = "TargetBytesWritten", Bytes;
+    /// Of one operation. Absent when there was none.
+    TARGET_LATENCY = "TargetLatency", Seconds;
 }
 
 /// One value of one metric.

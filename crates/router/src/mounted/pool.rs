@@ -220,6 +220,7 @@ mod tests {
         assert!(matches!(waits.await, Err(Error::Busy)));
         release.send(()).unwrap();
         release.send(()).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(pool.run(|| Ok(7)).await.unwrap(), 7);
         assert!(was_begun.try_recv().is_err(), "it was begun although nobody waited");
     }

@@ -1,1 +1,289 @@
+//! The file service: the library behind HTTP.
 
+mod access;
+mod config;
+mod connection;
+mod content;
+mod refusal;
+mod report;
+mod request;
+mod routes;
+mod zone;
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use domain::{
+    config::{ConfigError, INVALID_CONFIGURATION, Variables},
+    published::PublishedList,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+pub use self::config::VARIABLES;
+use self::{config::Config, report::Emf, routes::App};
+use crate::{
+    files::{CannotStart, Files, Options},
+    mounted::{Mount, folded},
+    source::{self, Source},
+    table::Routing,
+};
+
+const EMF_EVERY: Duration = Duration::from_secs(60);
+const LOOK_FOR_FOLDS_EVERY: Duration = Duration::from_secs(60);
+
+/// Why the service ends with status 1.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("no list of mount targets: {0}")]
+    NoList(String),
+    #[error(transparent)]
+    CannotStart(#[from] CannotStart),
+    #[error("the mounts are not separate, and REQUIRE_SEPARATE_MOUNTS asks that they are: {0}")]
+    Folded(String),
+    #[error("LISTEN {address}: {why}")]
+    Listen { address: std::net::SocketAddr, why: std::io::Error },
+    #[error("this process cannot be told to end: {0}")]
+    Signals(std::io::Error),
+}
+
+impl Failure {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => INVALID_CONFIGURATION,
+            Self::NoList(_) => "NoList",
+            Self::CannotStart(_) => "NoTarget",
+            Self::Folded(_) => "FoldedMounts",
+            Self::Listen { .. } => "CannotListen",
+            Self::Signals(_) => "NoSignals",
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. Status 0 then; 1 when it cannot start, which the log says.
+pub fn serve(variables: &impl Variables) -> ExitCode {
+    // Logging must not make a request wait for whoever reads the log.
+    let (writer, _flushes_when_dropped) = tracing_appender::non_blocking(std::io::stdout());
+    let level = config::log_level(variables);
+    let filter = LevelFilter::from_level(level.as_ref().map_or(tracing::Level::INFO, |level| *level));
+    let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false).with_span_list(false);
+    tracing_subscriber::registry().with(json.with_writer(writer.clone())).with(filter).init();
+
+    let run = |config| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(Failure::Signals)?.block_on(run(config, writer))
+    };
+    match level.and_then(|_| Config::read(variables)).map_err(Failure::from).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            error!(code = why.code(), error = %why, "the service cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config, mut lines: tracing_appender::non_blocking::NonBlocking) -> Result<(), Failure> {
+    // First of all, so that being told to end is never missed.
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
+    raise_descriptors();
+    let listen = |why| Failure::Listen { address: config.http.listen, why };
+    // Before anything that takes long: a port that is taken is known at once.
+    let listener = connection::listen(config.http.listen).map_err(listen)?;
+
+    let sources = sources(&config).await;
+    let list = first_list(&sources).await?;
+    let routing = Routing { strategy: config.strategy, local: zone::local(&config).await? };
+    let options = Options { routing, probe_every: config.probe_every };
+    let files = Files::start(list, config.mounted.clone(), options).await?;
+    if config.mounted.mount != Mount::None {
+        judge_mounts(&files, &config)?;
+    }
+
+    let app = Arc::new(App::new(Arc::clone(&files), &config.http));
+    let router = routes::router(Arc::clone(&app));
+    let address = listener.local_addr().map_err(listen)?;
+    info!(%address, strategy = files.strategy(), targets = files.members().len(), "ready");
+
+    let beside = async {
+        tokio::join!(
+            refresh(&app, &*sources[0], &config),
+            sweep(&app, &config),
+            report_metrics(&app, &config, &mut lines),
+            watch_mounts(&files, &config),
+        )
+    };
+    let end = async {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM"),
+            _ = interrupt.recv() => info!("SIGINT"),
+        }
+    };
+    tokio::select! {
+        () = connection::serve(listener, Arc::clone(&app), router, &config.http, end) => {}
+        _ = beside => {}
+    }
+    Ok(())
+}
+
+/// Every connection and every open file is a descriptor.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    if let Err(why) = setrlimit(Resource::Nofile, raised) {
+        warn!(error = %why, limit = limit.current, "the number of open files stays limited");
+    }
+}
+
+/// In the order in which they are asked.
+async fn sources(config: &Config) -> Vec<Box<dyn Source>> {
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    match &config.targets_file {
+        Some(file) => sources.push(Box::new(source::File(file.clone()))),
+        #[cfg(feature = "aws")]
+        None => {
+            let aws = Arc::new(aws::Aws::from_environment().await);
+            sources.push(Box::new(source::Parameter { aws: Arc::clone(&aws), name: config.parameter.clone() }));
+            if let Some(file_system) = config.file_system.clone() {
+                sources.push(Box::new(source::Reported { aws, file_system }));
+            }
+        }
+        #[cfg(not(feature = "aws"))]
+        None => {}
+    }
+    sources.extend(config.defaults.clone().map(|list| Box::new(source::Given(list)) as Box<dyn Source>));
+    sources
+}
+
+async fn first_list(sources: &[Box<dyn Source>]) -> Result<PublishedList, Failure> {
+    let (found, failed) = source::first(sources).await;
+    for why in &failed {
+        warn!(error = %why, "a source gave no list of targets");
+    }
+    let Some((list, index)) = found else {
+        let all: Vec<_> = failed.iter().map(ToString::to_string).collect();
+        return Err(Failure::NoList(format!("{}; DEFAULT_MOUNT_TARGETS is not set", all.join("; "))));
+    };
+    info!(source = sources[index].name(), targets = list.targets().len(), "the list of targets is read");
+    Ok(list)
+}
+
+/// Reads the list again and again. What cannot be read changes nothing.
+async fn refresh(app: &App, source: &dyn Source, config: &Config) {
+    let Some(every) = config.refresh else { return std::future::pending().await };
+    let mut last = None;
+    loop {
+        tokio::time::sleep(every).await;
+        let read = source.read().await;
+        let replaced = match read {
+            Ok(list) => {
+                let targets = list.targets().len();
+                app.files.replace(list).map(|changed| changed.then_some(targets)).map_err(|why| why.to_string())
+            }
+            Err(why) => Err(why.to_string()),
+        };
+        let why = match replaced {
+            Ok(Some(targets)) => {
+                info!(targets, "another list of targets is in use");
+                None
+            }
+            Ok(None) => None,
+            Err(why) => {
+                app.counters.unreadable_lists.fetch_add(1, Ordering::Relaxed);
+                Some(why)
+            }
+        };
+        if let Some(why) = why.as_ref().filter(|why| last.as_ref() != Some(*why)) {
+            warn!(error = %why, "the list of targets cannot be read again; the one in use stays");
+        }
+        last = why;
+    }
+}
+
+async fn sweep(app: &App, config: &Config) {
+    let Some(every) = config.sweep_every else { return std::future::pending().await };
+    // What a process that died has left is old enough then.
+    tokio::time::sleep(every.min(config.orphan_age)).await;
+    loop {
+        let removed = app.files.sweep(config.orphan_age).await;
+        app.counters.swept.fetch_add(removed, Ordering::Relaxed);
+        if removed > 0 {
+            info!(removed, "orphaned temporary files are removed");
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+async fn report_metrics(app: &App, config: &Config, lines: &mut impl std::io::Write) {
+    let Some(file_system) = config.file_system.as_ref().filter(|_| config.emf) else {
+        return std::future::pending().await;
+    };
+    let emf = Emf::default();
+    loop {
+        tokio::time::sleep(EMF_EVERY).await;
+        for line in emf.lines(&app.files, file_system) {
+            // To a channel: it cannot fail, and does not wait.
+            let _ = writeln!(lines, "{line}");
+        }
+    }
+}
+
+/// What shows that the mounts of targets that work are not separate.
+fn folds(files: &Files, config: &Config) -> Vec<String> {
+    let members = files.members();
+    let up = members.iter().filter(|member| member.health.is_up());
+    let directory = |place| {
+        let directory = config.mounted.directory(place);
+        directory.canonicalize().unwrap_or(directory)
+    };
+    let expected: Vec<_> = up.map(|member| (directory(member.place), member.published.ip_address)).collect();
+    match folded(&expected) {
+        Ok(folds) => folds.iter().map(ToString::to_string).collect(),
+        Err(why) => vec![format!("it cannot be told: {why}")],
+    }
+}
+
+fn judge_mounts(files: &Files, config: &Config) -> Result<(), Failure> {
+    // By efs-utils every mount goes to a program on this machine, and what that does is not seen here.
+    let Mount::Kernel { .. } = config.mounted.mount else { return Ok(()) };
+    let folds = folds(files, config);
+    if folds.is_empty() {
+        info!("the mounts are separate: an address, a device and a connection each");
+        return Ok(());
+    }
+    let folds = folds.join("; ");
+    if config.require_separate {
+        return Err(Failure::Folded(folds));
+    }
+    warn_of_folds(&folds);
+    Ok(())
+}
+
+fn warn_of_folds(folds: &str) {
+    warn!(
+        folds,
+        "Linux has folded mounts of one server into one connection, so that all traffic takes one mount target; \
+         MOUNT_OPTIONS with vers=4.0, or a network namespace for each mount, keeps them apart"
+    );
+}
+
+/// A target that comes later may be folded too.
+async fn watch_mounts(files: &Files, config: &Config) {
+    let Mount::Kernel { .. } = config.mounted.mount else { return std::future::pending().await };
+    let mut last = folds(files, config);
+    loop {
+        tokio::time::sleep(LOOK_FOR_FOLDS_EVERY).await;
+        let now = folds(files, config);
+        if now != last && !now.is_empty() {
+            warn_of_folds(&now.join("; "));
+        }
+        last = now;
+    }
+}

@@ -1,0 +1,319 @@
+//! The service's variables, read once, before anything is done; a bad one is named with what was expected.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use domain::{
+    config::{self, ConfigError, Variables, number, optional, required},
+    model::{FileSystemId, ParameterName, ZoneName},
+    published::PublishedList,
+};
+
+use crate::{
+    mounted::{self, EFS_OPTIONS, Mount, NFS_OPTIONS, Sync},
+    select::{STRATEGIES, Strategy, named},
+};
+
+/// What `router serve --help` says of them.
+pub const VARIABLES: &str = "\
+Variables, with their defaults:
+  Where the list of mount targets comes from
+    SSM_PARAMETER_NAME       the parameter that the pipeline publishes [/efs-mount-autoscaling/mount-targets]
+    EFS_FILE_SYSTEM_ID       its mount targets are asked for when the parameter cannot be read [no]
+    DEFAULT_MOUNT_TARGETS    the parameter's text, for when neither can be read [none]
+    TARGETS_FILE             a file with the parameter's text, instead of the parameter [none]
+    REFRESH_SECONDS          look for another list every so often, 0 for never [0]
+  How paths are spread over the targets
+    ROUTE_STRATEGY           rendezvous, or sha256-modulo as the seed has it [rendezvous]
+    ROUTE_LOCAL_ZONE_WEIGHT  how much this task prefers targets of its own zone, 1 to 100 [1]
+    AVAILABILITY_ZONE        its zone, such as ap-northeast-1a [as ECS tells it]
+  How the targets are used
+    BACKEND                  mounted: by way of directories [mounted]
+    MOUNT                    none: they are mounted; kernel: mount them; efs: with efs-utils [none]
+    MOUNT_BASE               the directory of efs-0, efs-1 and so on [/mnt]
+    MOUNT_OPTIONS            of mount -o, instead of those that EFS advises
+    REQUIRE_SEPARATE_MOUNTS  1: end when Linux has folded mounts into one connection [0]
+    SYNC                     always: what is acknowledged is on stable storage; or never [always]
+    READ_AT_ONCE             auto: read what is in memory without a thread where that is safe; or never [auto]
+    THREADS_PER_TARGET       threads that one target may block, 1 to 1024 [32]
+    QUEUE_PER_TARGET         operations that wait for one, 0 to 100000; one more is refused [1024]
+    DEADLINE_SECONDS         for one operation, 0.1 to 300 [10]
+    PROBE_SECONDS            from one probe of a target to the next, 0.1 to 300 [2]
+    SWEEP_SECONDS            from one search for orphaned temporary files to the next, 0 for never [86400]
+    ORPHAN_SECONDS           nobody has written to one for so long, 1 or more [3600]
+  The service
+    LISTEN                   address and port [127.0.0.1:8080]
+    AUTH_TOKEN               every request but of /healthz and /readyz needs it: Authorization: Bearer ... [none]
+    AUTH                     none: no token on an address that others reach
+    WORKERS                  threads that speak HTTP, 1 to 256 [as many as processors]
+    MAX_BODY_BYTES           of a request [1073741824]
+    MAX_CONNECTIONS          at once; one more is told 503 [4096]
+    IDLE_SECONDS             a client may be silent for so long, 0.1 to 3600 [30]
+    SHUTDOWN_SECONDS         what runs may go on for so long after SIGTERM; ECS waits 30 [25]
+    ACCESS_LOG               1: a line for each operation on a file [0]
+    METRICS                  emf: by target, on stdout each minute, for CloudWatch [none]
+    LOG_LEVEL                error, warn, info, debug or trace [info]";
+
+/// All of them.
+pub struct Config {
+    pub parameter: ParameterName,
+    pub file_system: Option<FileSystemId>,
+    pub defaults: Option<PublishedList>,
+    pub targets_file: Option<PathBuf>,
+    pub refresh: Option<Duration>,
+    pub strategy: &'static dyn Strategy,
+    pub local_weight: f64,
+    pub zone: Option<ZoneName>,
+    pub mounted: mounted::Options,
+    pub require_separate: bool,
+    pub probe_every: Duration,
+    pub sweep_every: Option<Duration>,
+    pub orphan_age: Duration,
+    pub http: Http,
+    pub emf: bool,
+}
+
+/// What concerns connections and requests.
+pub struct Http {
+    pub listen: SocketAddr,
+    pub token: Option<String>,
+    pub workers: usize,
+    pub max_body: u64,
+    pub max_connections: usize,
+    pub idle: Duration,
+    pub shutdown: Duration,
+    pub access_log: bool,
+}
+
+/// A number within bounds, which the text says.
+fn within<T: std::str::FromStr + PartialOrd>(
+    v: &impl Variables,
+    name: &'static str,
+    expected: &'static str,
+    bounds: std::ops::RangeInclusive<T>,
+    default: T,
+) -> Result<T, ConfigError> {
+    optional(v, name, expected, |value| number(value).filter(|number| bounds.contains(number)))
+        .map(|found| found.unwrap_or(default))
+}
+
+fn seconds(
+    v: &impl Variables,
+    name: &'static str,
+    expected: &'static str,
+    bounds: std::ops::RangeInclusive<f64>,
+    default: f64,
+) -> Result<Duration, ConfigError> {
+    within(v, name, expected, bounds, default).map(Duration::from_secs_f64)
+}
+
+fn flag(v: &impl Variables, name: &'static str) -> Result<bool, ConfigError> {
+    let read = |value: &str| match value {
+        "1" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    };
+    optional(v, name, "1 or 0", read).map(Option::unwrap_or_default)
+}
+
+/// One of these words; the first when there is none.
+fn word<T: Copy>(
+    v: &impl Variables,
+    name: &'static str,
+    expected: &'static str,
+    words: &[(&str, T)],
+) -> Result<T, ConfigError> {
+    let of = |value: &str| words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
+    optional(v, name, expected, of).map(|found| found.unwrap_or(words[0].1))
+}
+
+/// The level of the log. Read by itself, so that what the others say can be logged.
+///
+/// # Errors
+/// [`ConfigError`]
+pub fn log_level(v: &impl Variables) -> Result<tracing::Level, ConfigError> {
+    optional(v, "LOG_LEVEL", "error, warn, info, debug or trace", number)
+        .map(|level| level.unwrap_or(tracing::Level::INFO))
+}
+
+impl Config {
+    /// # Errors
+    /// [`ConfigError`] names the first variable that is missing or bad.
+    pub fn read(v: &impl Variables) -> Result<Self, ConfigError> {
+        word(v, "BACKEND", "mounted", &[("mounted", ())])?;
+        let day = 86_400.0;
+        let local_weight =
+            within(v, "ROUTE_LOCAL_ZONE_WEIGHT", "a number from 1 to 100; 1 for no preference", 1.0..=100.0, 1.0)?;
+        let strategies = STRATEGIES.map(|strategy| (strategy.name(), strategy));
+        let strategy = optional(v, "ROUTE_STRATEGY", "rendezvous or sha256-modulo", named)?.unwrap_or(strategies[0].1);
+        if local_weight != 1.0 && !strategy.weighs() {
+            let expected = "1, since ROUTE_STRATEGY is sha256-modulo, which has no weights";
+            return Err(ConfigError::Bad {
+                name: "ROUTE_LOCAL_ZONE_WEIGHT",
+                value: local_weight.to_string(),
+                expected,
+            });
+        }
+        let absolute = |value: &str| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
+        let default = mounted::Options::default();
+        Ok(Self {
+            parameter: config::parameter_name(v)?,
+            file_system: match v.get("EFS_FILE_SYSTEM_ID").filter(|value| !value.is_empty()) {
+                Some(_) => Some(config::file_system_id(v)?),
+                None => None,
+            },
+            defaults: optional(
+                v,
+                "DEFAULT_MOUNT_TARGETS",
+                "the text of a published list: {\"mount_targets\":[…]}",
+                |text| PublishedList::parse(text).ok(),
+            )?,
+            targets_file: optional(v, "TARGETS_FILE", "the path of a file", |value| Some(PathBuf::from(value)))?,
+            refresh: Some(seconds(v, "REFRESH_SECONDS", "seconds, 0 for never, at most 86400", 0.0..=day, 0.0)?)
+                .filter(|every| !every.is_zero()),
+            strategy,
+            local_weight,
+            zone: optional(v, "AVAILABILITY_ZONE", "the name of a zone, such as ap-northeast-1a", |value| {
+                Some(ZoneName::new(value))
+            })?,
+            mounted: mounted::Options {
+                base: optional(v, "MOUNT_BASE", "an absolute path", absolute)?.unwrap_or(default.base),
+                mount: mount(v)?,
+                sync: word(v, "SYNC", "always or never", &[("always", Sync::Always), ("never", Sync::Never)])?,
+                threads: within(v, "THREADS_PER_TARGET", "a number from 1 to 1024", 1..=1024, default.threads)?,
+                waiting: within(v, "QUEUE_PER_TARGET", "a number from 0 to 100000", 0..=100_000, default.waiting)?,
+                deadline: seconds(v, "DEADLINE_SECONDS", "seconds, from 0.1 to 300", 0.1..=300.0, 10.0)?,
+                probe_deadline: default.probe_deadline,
+                read_at_once: word(v, "READ_AT_ONCE", "auto or never", &[("auto", true), ("never", false)])?,
+            },
+            require_separate: flag(v, "REQUIRE_SEPARATE_MOUNTS")?,
+            probe_every: seconds(v, "PROBE_SECONDS", "seconds, from 0.1 to 300", 0.1..=300.0, 2.0)?,
+            sweep_every: Some(seconds(
+                v,
+                "SWEEP_SECONDS",
+                "seconds, 0 for never, at most 31536000",
+                0.0..=365.0 * day,
+                day,
+            )?)
+            .filter(|every| !every.is_zero()),
+            orphan_age: seconds(v, "ORPHAN_SECONDS", "seconds, from 1 to 31536000", 1.0..=365.0 * day, 3600.0)?,
+            http: Http::read(v)?,
+            emf: word(v, "METRICS", "none or emf", &[("none", false), ("emf", true)])?,
+        })
+    }
+}
+
+fn mount(v: &impl Variables) -> Result<Mount, ConfigError> {
+    let mount = word(v, "MOUNT", "none, kernel or efs", &[("none", 0), ("kernel", 1), ("efs", 2)])?;
+    // They go to `mount` as one argument; what it makes of them is the operator's affair.
+    let options = optional(v, "MOUNT_OPTIONS", "options as `mount -o` takes them, without white space", |value| {
+        (!value.contains(char::is_whitespace) && !value.starts_with('-')).then(|| value.to_owned())
+    })?;
+    Ok(match mount {
+        0 => Mount::None,
+        1 => Mount::Kernel { options: options.unwrap_or_else(|| NFS_OPTIONS.to_owned()) },
+        _ => Mount::EfsUtils {
+            options: options.unwrap_or_else(|| EFS_OPTIONS.to_owned()),
+            file_system: config::file_system_id(v)?,
+        },
+    })
+}
+
+impl Http {
+    fn read(v: &impl Variables) -> Result<Self, ConfigError> {
+        let listen = optional(v, "LISTEN", "an address and a port, such as 127.0.0.1:8080", number)?
+            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));
+        let open = word(v, "AUTH", "token or none", &[("token", false), ("none", true)])?;
+        // Its value is nobody's to read.
+        let expected = "a secret of 16 to 4096 visible ASCII characters";
+        let token = v.get("AUTH_TOKEN").filter(|token| !token.is_empty());
+        if token.as_ref().is_some_and(|token| {
+            !(16..=4096).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic())
+        }) {
+            return Err(ConfigError::Bad { name: "AUTH_TOKEN", value: "…".to_owned(), expected });
+        }
+        if token.is_none() && !open && !listen.ip().is_loopback() {
+            return required(v, "AUTH_TOKEN", "a secret, since LISTEN is not a loopback address; or AUTH=none", |_| {
+                None
+            });
+        }
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            listen,
+            token: token.filter(|_| !open),
+            workers: within(v, "WORKERS", "a number from 1 to 256", 1..=256, workers)?,
+            max_body: within(v, "MAX_BODY_BYTES", "a number of bytes, 1 or more", 1..=u64::MAX, 1 << 30)?,
+            max_connections: within(v, "MAX_CONNECTIONS", "a number from 1 to 1000000", 1..=1_000_000, 4096)?,
+            idle: seconds(v, "IDLE_SECONDS", "seconds, from 0.1 to 3600", 0.1..=3600.0, 30.0)?,
+            shutdown: seconds(v, "SHUTDOWN_SECONDS", "seconds, from 0 to 3600", 0.0..=3600.0, 25.0)?,
+            access_log: flag(v, "ACCESS_LOG")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Config, String> {
+        let get = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        Config::read(&get).map_err(|why| why.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_what_the_help_says() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.strategy.name(), "rendezvous");
+        assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.mounted.directory(1), PathBuf::from("/mnt/efs-1"));
+        assert_eq!((config.refresh, config.http.token), (None, None));
+        for name in ["SSM_PARAMETER_NAME", "AUTH", "LOG_LEVEL", "MOUNT", "READ_AT_ONCE"] {
+            assert!(VARIABLES.contains(&format!("\n    {name} ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_bad_is_named() {
+        for (name, value) in [
+            ("ROUTE_STRATEGY", "random"),
+            ("ROUTE_LOCAL_ZONE_WEIGHT", "0"),
+            ("BACKEND", "nfs4"),
+            ("MOUNT", "yes"),
+            ("MOUNT_BASE", "mnt"),
+            ("MOUNT_OPTIONS", "a b"),
+            ("REQUIRE_SEPARATE_MOUNTS", "perhaps"),
+            ("THREADS_PER_TARGET", "0"),
+            ("DEADLINE_SECONDS", "NaN"),
+            ("REFRESH_SECONDS", "-1"),
+            ("LISTEN", "8080"),
+            ("AUTH_TOKEN", "short"),
+            ("AUTH", "yes"),
+            ("MAX_BODY_BYTES", "1e9"),
+            ("DEFAULT_MOUNT_TARGETS", "{}"),
+            ("EFS_FILE_SYSTEM_ID", "fs"),
+            ("METRICS", "statsd"),
+        ] {
+            let why = read(&[(name, value)]).err().unwrap_or_default();
+            assert!(why.starts_with(name), "{name}={value}: {why:?}");
+            assert!(name != "AUTH_TOKEN" || !why.contains(value), "a secret in an error: {why}");
+        }
+        assert!(read(&[("MOUNT", "efs")]).err().unwrap_or_default().starts_with("EFS_FILE_SYSTEM_ID is missing"));
+    }
+
+    #[test]
+    fn an_address_that_others_reach_wants_a_token_or_a_word() {
+        let token = ("AUTH_TOKEN", "0123456789abcdef");
+        let everywhere = ("LISTEN", "0.0.0.0:80");
+        let why = read(&[everywhere]).err().unwrap_or_default();
+        assert!(why.starts_with("AUTH_TOKEN is missing") && why.contains("AUTH=none"), "{why}");
+        assert_eq!(read(&[everywhere, token]).unwrap().http.token.as_deref(), Some(token.1));
+        assert_eq!(read(&[everywhere, ("AUTH", "none")]).unwrap().http.token, None);
+        assert_eq!(read(&[token]).unwrap().http.token.as_deref(), Some(token.1));
+    }
+
+    #[test]
+    fn the_seeds_strategy_has_no_weights() {
+        let both = [("ROUTE_STRATEGY", "sha256-modulo"), ("ROUTE_LOCAL_ZONE_WEIGHT", "2")];
+        assert!(read(&both).err().unwrap_or_default().starts_with("ROUTE_LOCAL_ZONE_WEIGHT"));
+        assert!(read(&both[..1]).is_ok() && read(&both[1..]).is_ok());
+    }
+}

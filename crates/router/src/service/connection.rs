@@ -1,0 +1,225 @@
+//! Connections: who gets one, who speaks to them, how long a client may be silent, and how they end.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    thread,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::{rt::ReadBufCursor, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{mpsc, watch},
+    time::{Instant, Sleep},
+};
+
+use super::{config::Http, routes::App};
+
+const BACKLOG: u32 = 4096;
+/// For the head of a request, and for what waits to be sent. A thousand connections are bounded by it.
+const BUFFER: usize = 64 << 10;
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 95\r\n\r\n{\"error\":{\"code\":\"TooManyConnections\",\"message\":\"this task has all the connections that it may\"}}";
+
+/// Listens; nobody is answered before [`serve`].
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Answers connections until `end` ends; then finishes what runs, within the time for that.
+pub(super) async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    router: Router,
+    http: &Http,
+    end: impl Future<Output = ()>,
+) {
+    let (ending, ended) = watch::channel(());
+    let workers = Workers::start(http.workers, http.idle, &router, &ended);
+    drop(ended);
+    tokio::pin!(end);
+    let mut next = 0;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut end => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(why) => {
+                // No descriptors left: one will be free soon.
+                tracing::warn!(error = %why, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        if app.counters.connections.load(Ordering::Relaxed) >= http.max_connections as u64 {
+            app.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+            // As much as goes at once: whoever is one too many must not cost anything.
+            let _ = stream.try_write(TOO_MANY);
+            continue;
+        }
+        next = (next + 1) % workers.0.len();
+        workers.give(next, stream, &app);
+    }
+    app.counters.end();
+    drop(listener);
+    drop(workers);
+    tracing::info!(connections = app.counters.connections.load(Ordering::Relaxed), "ending");
+    let _ = ending.send(());
+    // Every connection has a receiver.
+    if tokio::time::timeout(http.shutdown, ending.closed()).await.is_err() {
+        tracing::warn!(connections = app.counters.connections.load(Ordering::Relaxed), "ended before these did");
+    }
+}
+
+/// Threads that speak HTTP, each with connections of its own: what one does never waits for another's lock.
+struct Workers(Vec<mpsc::UnboundedSender<Connection>>);
+
+struct Connection {
+    stream: std::net::TcpStream,
+    open: Open,
+}
+
+/// Counts a connection as long as it is open.
+struct Open(Arc<App>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counters.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Workers {
+    fn start(count: usize, idle: Duration, router: &Router, ended: &watch::Receiver<()>) -> Self {
+        let start = |number| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let (router, ended) = (router.clone(), ended.clone());
+            let work = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(work(receiver, router, idle, ended)),
+                Err(why) => tracing::error!(error = %why, "a worker could not start"),
+            };
+            // Without it the others do its work: whoever gives it a connection gives it to the next.
+            if let Err(why) = thread::Builder::new().name(format!("http-{number}")).spawn(work) {
+                tracing::error!(error = %why, "a worker could not start");
+            }
+            sender
+        };
+        Self((0..count.max(1)).map(start).collect())
+    }
+
+    fn give(&self, first: usize, stream: TcpStream, app: &Arc<App>) {
+        let _ = stream.set_nodelay(true);
+        let Ok(stream) = stream.into_std() else { return };
+        app.counters.connections.fetch_add(1, Ordering::Relaxed);
+        let mut connection = Connection { stream, open: Open(Arc::clone(app)) };
+        for worker in self.0.iter().cycle().skip(first).take(self.0.len()) {
+            match worker.send(connection) {
+                Ok(()) => return,
+                Err(back) => connection = back.0,
+            }
+        }
+    }
+}
+
+async fn work(
+    mut connections: mpsc::UnboundedReceiver<Connection>,
+    router: Router,
+    idle: Duration,
+    ended: watch::Receiver<()>,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER);
+    while let Some(Connection { stream, open }) = connections.recv().await {
+        let Ok(stream) = TcpStream::from_std(stream) else { continue };
+        let io = Patient { io: TokioIo::new(stream), idle, stuck: None };
+        let connection = http.serve_connection(io, TowerToHyperService::new(router.clone()));
+        let mut ended = ended.clone();
+        tokio::spawn(async move {
+            tokio::pin!(connection);
+            let served = tokio::select! {
+                served = connection.as_mut() => served,
+                _ = ended.changed() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(why) = served {
+                tracing::debug!(error = %why, "a connection ended early");
+            }
+            drop((open, ended));
+        });
+    }
+    // Only the connections are waited for. Their tasks are on this thread, and go on as long as it does.
+    drop(ended);
+    std::future::pending::<()>().await;
+}
+
+/// A connection whose client may not leave what is sent to it unread for ever.
+struct Patient {
+    io: TokioIo<TcpStream>,
+    idle: Duration,
+    /// Since nothing more could be sent.
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    fn judge<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if sent.is_ready() {
+            self.stuck = None;
+            return sent;
+        }
+        let idle = self.idle;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle)));
+        match stuck.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl hyper::rt::Read for Patient {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, into)
+    }
+}
+
+impl hyper::rt::Write for Patient {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.judge(sent, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.io).poll_write_vectored(context, pieces);
+        self.judge(sent, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,77 @@
+//! Answers that say no: a status, a stable code, a sentence.
+
+use axum::{
+    Json,
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use crate::error::{Error, RETRY_AFTER};
+
+/// A request that is not done.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub status: StatusCode,
+    pub code: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    pub fn bad_request(code: &'static str, message: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    pub fn too_large(most: u64) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooLarge", format!("the body is larger than {most} bytes"))
+    }
+
+    /// The client has sent nothing for too long, or has gone.
+    pub fn incomplete(why: &str) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "IncompleteBody", format!("the body did not come whole: {why}"))
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(why: Error) -> Self {
+        let status = match &why {
+            Error::BadPath(_) | Error::BadPlace => StatusCode::BAD_REQUEST,
+            Error::LinkInPath | Error::Denied(_) => StatusCode::FORBIDDEN,
+            Error::NotFound => StatusCode::NOT_FOUND,
+            Error::NotADirectory | Error::IsADirectory | Error::NotAFile => StatusCode::CONFLICT,
+            Error::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+            Error::Busy | Error::Fenced | Error::Locked | Error::NoTarget => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Deadline | Error::Uncertain => StatusCode::GATEWAY_TIMEOUT,
+            Error::Shortened | Error::Failed(_) => StatusCode::BAD_GATEWAY,
+        };
+        if let Error::Failed(source) = &why {
+            tracing::warn!(error = %source, "a target failed");
+        }
+        Self::new(status, why.code(), why.to_string())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response<Body> {
+        let body = json!({ "error": { "code": self.code, "message": self.message } });
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::REQUEST_TIMEOUT {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}

@@ -1,0 +1,371 @@
+//! What there is at which address.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, get, on},
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    access::Record,
+    content::{Content, Incoming},
+    refusal::Refusal,
+    report,
+    request::{conditions, directory_path, file_path, query, want},
+};
+use crate::{
+    files::{Files, Member, Written},
+    path::{DirectoryPath, FilePath},
+    target::{Conditions, Entry, Kind, Meta, Verdict},
+};
+
+const FILES: &str = "/files/";
+const LIST: &str = "/list/";
+const ROUTE: &str = "/route/";
+
+/// A body up to this size is put into its place in one step.
+const SMALL: u64 = 256 << 10;
+/// What is added to a file goes there in one write: NFS's largest.
+const MOST_APPENDED: u64 = 1 << 20;
+/// Bodies that wait to be put into their place in one step, together.
+const MOST_IN_MEMORY: usize = 32 << 20;
+const PAGE: usize = 1000;
+const LARGEST_PAGE: usize = 10_000;
+
+const TARGET: &str = "x-mount-target";
+/// What a path may not hold as it is.
+const IN_PATH: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
+
+/// What every request needs.
+pub struct App {
+    pub(super) files: Arc<Files>,
+    pub(super) counters: report::Counters,
+    token: Option<Vec<u8>>,
+    max_body: u64,
+    idle: Duration,
+    access_log: bool,
+    memory: Arc<Semaphore>,
+}
+
+impl App {
+    pub(super) fn new(files: Arc<Files>, http: &super::config::Http) -> Self {
+        Self {
+            files,
+            counters: report::Counters::default(),
+            token: http.token.clone().map(|token| format!("Bearer {token}").into_bytes()),
+            max_body: http.max_body,
+            idle: http.idle,
+            access_log: http.access_log,
+            memory: Arc::new(Semaphore::new(MOST_IN_MEMORY)),
+        }
+    }
+
+    /// Room for a body that is taken whole.
+    fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.memory).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    }
+
+    fn is_allowed(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.token else { return true };
+        let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        // Takes as long for a token that is nearly right as for any other of its length.
+        given.ct_eq(token).into()
+    }
+}
+
+/// The service.
+pub(super) fn router(app: Arc<App>) -> Router {
+    let file = on(MethodFilter::GET.or(MethodFilter::HEAD), read).put(put).delete(delete).post(post);
+    Router::new()
+        .route("/files/{*path}", file)
+        .route("/list", get(list))
+        .route("/list/", get(list))
+        .route("/list/{*directory}", get(list))
+        .route("/route/{*path}", get(route))
+        .route("/targets", get(targets))
+        .route("/metrics", get(metrics))
+        .fallback(async || {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                "NoSuchAddress",
+                "there is /files/, /list/, /route/, /targets, /metrics, /healthz and /readyz",
+            )
+        })
+        .method_not_allowed_fallback(async || {
+            Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "NoSuchMethod",
+                "a file takes GET, HEAD, PUT, DELETE, and POST with ?append; all else GET",
+            )
+        })
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate))
+        // Asked by who has no token.
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .with_state(app)
+}
+
+async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if app.is_allowed(request.headers()) {
+        return next.run(request).await;
+    }
+    Refusal::new(StatusCode::UNAUTHORIZED, "NoToken", "the request needs Authorization: Bearer and the service's token")
+        .into_response()
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    match app.files.is_ready() && !app.counters.is_ending() {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
+async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let path = match file_path(&uri, FILES) {
+        Ok(path) => path,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let mut record = Record::new(app.access_log, &method, &path);
+    let opened = match want(&headers, method == Method::HEAD) {
+        Ok(want) => app.files.open(&path, &want).await.map_err(Refusal::from),
+        Err(refusal) => Err(refusal),
+    };
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(refusal) => return refused(record, refusal),
+    };
+    let (member, reading) = (opened.member, opened.reading);
+    record.target(&member);
+    let mut response = Response::new(Body::empty());
+    let (meta, size) = (reading.meta, reading.meta.size);
+    describe(response.headers_mut(), &meta, &member);
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let status = match reading.verdict {
+        Verdict::NotModified => StatusCode::NOT_MODIFIED,
+        Verdict::PreconditionFailed => return refused(record, crate::Error::PreconditionFailed.into()),
+        Verdict::Unsatisfiable => {
+            headers.insert(header::CONTENT_RANGE, value(&format!("bytes */{size}")));
+            StatusCode::RANGE_NOT_SATISFIABLE
+        }
+        Verdict::Content { from, to, part } => {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            // A browser that somebody leads here must not take a file for a page of this service.
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(to - from));
+            if part {
+                headers.insert(header::CONTENT_RANGE, value(&format!("bytes {from}-{}/{size}", to - 1)));
+            }
+            let status = if part { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+            record.status(status);
+            *response.status_mut() = status;
+            if method != Method::HEAD {
+                *response.body_mut() = match reading.rest {
+                    None if !app.access_log => Body::from(reading.first),
+                    rest => {
+                        if to == from {
+                            record.ended();
+                        }
+                        Body::new(Content::new(reading.first, rest, to - from, member, record))
+                    }
+                };
+                return response;
+            }
+            status
+        }
+    };
+    record.status(status);
+    record.ended();
+    *response.status_mut() = status;
+    response
+}
+
+async fn put(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    change(&app, &Method::PUT, &uri, &headers, async |path, conditions, record| {
+        if headers.contains_key(header::CONTENT_RANGE) {
+            return Err(Refusal::bad_request(
+                "BadHeader",
+                "a PUT replaces the whole file; Content-Range has no meaning here",
+            ));
+        }
+        let mut body = Incoming::new(body, app.max_body, app.idle)?;
+        let small = body.length().filter(|length| *length <= SMALL).and_then(|length| app.room(length));
+        if let Some(_room) = small {
+            let content = body.whole().await?;
+            record.moved(content.len() as u64);
+            return Ok(app.files.write(path, content, conditions).await?);
+        }
+        let mut upload = app.files.begin(path).await?;
+        while let Some(bytes) = body.next().await? {
+            let length = bytes.len() as u64;
+            upload.write(bytes).await?;
+            record.moved(length);
+        }
+        Ok(upload.commit(conditions).await?)
+    })
+    .await
+}
+
+async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    change(&app, &Method::POST, &uri, &headers, async |path, conditions, record| {
+        if query(&uri, "append").is_none() {
+            return Err(Refusal::bad_request("BadQuery", "POST adds to a file, with ?append; PUT replaces it"));
+        }
+        let most = app.max_body.min(MOST_APPENDED);
+        let body = Incoming::new(body, most, app.idle)?;
+        let _room = app.room(body.length().unwrap_or(most)).ok_or(crate::Error::Busy)?;
+        let content = body.whole().await?;
+        record.moved(content.len() as u64);
+        Ok(app.files.append(path, content, conditions).await?)
+    })
+    .await
+}
+
+/// Answers a request that gives a file a new content.
+async fn change(
+    app: &App,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    change: impl AsyncFnOnce(&FilePath, Conditions, &mut Record) -> Result<Written, Refusal>,
+) -> Response {
+    let path = match file_path(uri, FILES) {
+        Ok(path) => path,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let mut record = Record::new(app.access_log, method, &path);
+    let written = match conditions(headers) {
+        Ok(conditions) => change(&path, conditions, &mut record).await,
+        Err(refusal) => Err(refusal),
+    };
+    let written = match written {
+        Ok(written) => written,
+        Err(refusal) => return refused(record, refusal),
+    };
+    let status = if written.new { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
+    record.target(&written.member);
+    record.status(status);
+    record.ended();
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    describe(response.headers_mut(), &written.meta, &written.member);
+    response
+}
+
+async fn delete(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+    let path = match file_path(&uri, FILES) {
+        Ok(path) => path,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let mut record = Record::new(app.access_log, &Method::DELETE, &path);
+    let deleted = match conditions(&headers) {
+        Ok(conditions) => app.files.delete(&path, conditions).await.map_err(Refusal::from),
+        Err(refusal) => Err(refusal),
+    };
+    match deleted {
+        Err(refusal) => refused(record, refusal),
+        Ok(member) => {
+            record.target(&member);
+            record.status(StatusCode::NO_CONTENT);
+            record.ended();
+            let mut response = StatusCode::NO_CONTENT.into_response();
+            response.headers_mut().insert(TARGET, value(member.published.mount_target_id.as_str()));
+            response
+        }
+    }
+}
+
+fn refused(mut record: Record, refusal: Refusal) -> Response {
+    record.status(refusal.status);
+    record.failed(refusal.code);
+    refusal.into_response()
+}
+
+/// What an answer says of a file.
+fn describe(headers: &mut HeaderMap, meta: &Meta, member: &Member) {
+    headers.insert(header::ETAG, value(&format!("\"{}\"", meta.tag)));
+    headers.insert(header::LAST_MODIFIED, value(&httpdate::fmt_http_date(meta.modified)));
+    headers.insert(TARGET, value(member.published.mount_target_id.as_str()));
+}
+
+/// What this service makes is visible ASCII; a target's id that is not is not shown.
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal> {
+    let directory = directory_path(&uri, LIST)?;
+    let bad = |key: &str, expected: &str| Refusal::bad_request("BadQuery", &format!("{key} is to be {expected}"));
+    let limit = match query(&uri, "limit") {
+        None => PAGE,
+        Some(limit) => limit
+            .parse()
+            .ok()
+            .filter(|limit| (1..=LARGEST_PAGE).contains(limit))
+            .ok_or_else(|| bad("limit", "a number from 1 to 10000"))?,
+    };
+    let place = match query(&uri, "from") {
+        None => None,
+        Some(place) => Some(place.parse().map_err(|_| bad("from", "what `next` of an earlier page says"))?),
+    };
+    let (page, member) = app.files.list(&directory, place, limit).await?;
+    let mut response = Json(json!({
+        "directory": String::from_utf8_lossy(directory.as_bytes()),
+        "entries": page.entries.iter().map(|entry| shown(&directory, entry)).collect::<Vec<_>>(),
+        // As a text: it is larger than the numbers that JavaScript can hold.
+        "next": page.next.map(|place| place.to_string()),
+    }))
+    .into_response();
+    response.headers_mut().insert(TARGET, value(member.published.mount_target_id.as_str()));
+    Ok(response)
+}
+
+/// An entry, and where to ask for it.
+fn shown(directory: &DirectoryPath, entry: &Entry) -> Value {
+    let (kind, prefix) = match entry.kind {
+        Kind::File => ("file", Some(FILES)),
+        Kind::Directory => ("directory", Some(LIST)),
+        Kind::Other => ("other", None),
+    };
+    let path = [directory.as_bytes(), &entry.name].join(&b'/');
+    let path = path.strip_prefix(b"/").unwrap_or(&path);
+    json!({
+        "name": String::from_utf8_lossy(&entry.name),
+        "kind": kind,
+        "href": prefix.map(|prefix| format!("{prefix}{}", percent_encode(path, IN_PATH))),
+    })
+}
+
+async fn route(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, Refusal> {
+    let path = file_path(&uri, ROUTE)?;
+    let route = app.files.route(path.as_bytes());
+    let order: Vec<_> = route.order.iter().map(|(target, up)| report::shown(target, *up)).collect();
+    Ok(Json(json!({
+        "path": path.to_string(),
+        "strategy": route.strategy,
+        "target": route.chosen.and_then(|index| order.get(index)),
+        "order": order,
+    })))
+}
+
+async fn targets(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(report::targets(&app.files))
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
+    let failed = |why: std::fmt::Error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "NoMetrics", why.to_string());
+    let text = report::prometheus(&app).map_err(failed)?;
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
