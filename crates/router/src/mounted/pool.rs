@@ -53,7 +53,10 @@ fn panicked() -> Error {
 struct State {
     waiting: VecDeque<Job>,
     threads: usize,
+    /// Threads that sleep until they are woken.
     idle: usize,
+    /// Threads that have just ended a job and are about to look for another.
+    looking: usize,
 }
 
 impl Pool {
@@ -138,7 +141,7 @@ impl Pool {
     fn submit(self: &Arc<Self>, job: Job) -> bool {
         let state = self.state();
         // What waits for a thread that is about to take it is not waiting.
-        let room = state.waiting.len() < self.most_waiting + state.idle
+        let room = state.waiting.len() < self.most_waiting + state.idle + state.looking
             || (state.waiting.len() <= self.most_waiting && state.threads < self.most_threads);
         room && self.add(state, job)
     }
@@ -146,7 +149,11 @@ impl Pool {
     /// Whether there is a thread that will run it.
     fn add(self: &Arc<Self>, mut state: MutexGuard<'_, State>, job: Job) -> bool {
         state.waiting.push_back(job);
-        if state.idle >= state.waiting.len() {
+        // Waking a thread costs more than most jobs: one that is awake takes it.
+        if state.looking >= state.waiting.len() {
+            return true;
+        }
+        if state.idle + state.looking >= state.waiting.len() {
             drop(state);
             self.work.notify_one();
             return true;
@@ -175,6 +182,14 @@ impl Pool {
                 // A panic is reported by the hook of the standard library; whoever waits is told.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
                 state = self.state();
+                if state.waiting.is_empty() {
+                    // Whoever waited for it may have the next one.
+                    state.looking += 1;
+                    drop(state);
+                    thread::yield_now();
+                    state = self.state();
+                    state.looking -= 1;
+                }
             }
             state.idle += 1;
             let (back, timeout) = self.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
