@@ -73,6 +73,14 @@ async fn two_runs_at_once_each_scale_a_world_of_their_own() -> Result<()> {
     // Four zones: the second execution takes the next step.
     assert_eq!((&seen["next"]["decision"], count(&seen["next"]["mount_targets_after"])), (&json!("create"), 4));
     assert_eq!(before, listing()?, "the directory was not touched");
+    // The file service on the four: what was written is read back, and each has its share.
+    let service = &seen["service"];
+    assert_eq!((&service["written"], &service["verified"]), (&json!(3000), &json!(3000)));
+    let shares: Vec<_> =
+        service["targets"].as_array().unwrap().iter().map(|one| one["after"].as_f64().unwrap()).collect();
+    assert!(shares.len() == 4 && shares.iter().all(|share| (share - 0.25).abs() < 0.05), "{shares:?}");
+    let moved = |strategy: &str| service["moved"][strategy].as_f64().unwrap();
+    assert!((moved("rendezvous") - 0.5).abs() < 0.05 && moved("sha256-modulo") > 0.45, "{service}");
 
     let seen = result(&fresh);
     assert!(fresh.status.success());

@@ -26,6 +26,10 @@ use crate::{
 /// Who waits for a change waits a little longer than it may take to begin: then it is known whether it did.
 const SLACK: Duration = Duration::from_millis(100);
 
+/// A start waits so long for a target that answers neither yes nor no.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_PAUSE: Duration = Duration::from_millis(200);
+
 /// Makes targets that can be used, of those that are published.
 pub trait Backend: Send + Sync + 'static {
     /// The target at this place, a number that no other target has meanwhile. It is probed before it is used.
@@ -114,18 +118,7 @@ impl Files {
         let table = Table::new(list, options.routing.clone())?;
         let targets = table.targets().iter().enumerate();
         let members: Vec<_> = targets.map(|(place, target)| member(&backend, target, place)).collect();
-        let first: Vec<_> = members.iter().map(|member| tokio::spawn(probe(Arc::clone(member)))).collect();
-        for probed in first {
-            // A probe that panicked has left its target as it was: not up.
-            let _ = probed.await;
-        }
-        if !members.iter().any(|member| member.health.is_up()) {
-            let why = |member: &Arc<Member>| {
-                let why = member.health.why().unwrap_or_else(|| "it was not probed".to_owned());
-                format!("{} ({}): {why}", member.published.mount_target_id, member.published.ip_address)
-            };
-            return Err(CannotStart::NoTarget(members.iter().map(why).collect()));
-        }
+        first_probes(&members).await?;
         for member in &members {
             keep_probing(member, options.probe_every);
         }
@@ -473,8 +466,35 @@ fn member(backend: &(impl Backend + ?Sized), target: &PublishedTarget, place: us
     })
 }
 
-async fn probe(member: Arc<Member>) {
-    let answer = member.target.probe().await.map_err(|why| why.to_string());
+/// Probes all until one works. One that has not answered yet may still: mounting takes a while.
+async fn first_probes(members: &[Arc<Member>]) -> std::result::Result<(), CannotStart> {
+    let until = Instant::now() + START_PATIENCE;
+    loop {
+        let probes: Vec<_> = members.iter().map(|member| tokio::spawn(probe(Arc::clone(member)))).collect();
+        let mut answered = true;
+        for probed in probes {
+            // A probe that panicked has left its target as it was: not up.
+            answered &= probed.await.unwrap_or(true);
+        }
+        if members.iter().any(|member| member.health.is_up()) {
+            return Ok(());
+        }
+        if answered || Instant::now() > until {
+            let why = |member: &Arc<Member>| {
+                let why = member.health.why().unwrap_or_else(|| "it was not probed".to_owned());
+                format!("{} ({}): {why}", member.published.mount_target_id, member.published.ip_address)
+            };
+            return Err(CannotStart::NoTarget(members.iter().map(why).collect()));
+        }
+        tokio::time::sleep(START_PAUSE).await;
+    }
+}
+
+/// Whether the target said anything, yes or no.
+async fn probe(member: Arc<Member>) -> bool {
+    let answer = member.target.probe().await;
+    let answered = !matches!(answer, Err(Error::Deadline | Error::Busy));
+    let answer = answer.map_err(|why| why.to_string());
     let id = &member.published.mount_target_id;
     match member.health.probed(answer) {
         Some(Change::Up) => tracing::info!(target_id = %id, address = %member.published.ip_address, "a target works"),
@@ -484,6 +504,7 @@ async fn probe(member: Arc<Member>) {
         }
         None => {}
     }
+    answered
 }
 
 /// Probes it until it is dropped.

@@ -143,7 +143,7 @@ mod tests {
             (b"a/../b", Some(BadPath::Dots)),
             (b"a\0b", Some(BadPath::Nul)),
             (&[b'a'; 256], Some(BadPath::LongComponent)),
-            (&long.as_bytes()[..], Some(BadPath::EmptyComponent)),
+            (long.as_bytes(), Some(BadPath::EmptyComponent)),
             (&[b'/'; 4097], Some(BadPath::Long)),
             (b"a/.efs-router.1.2", Some(BadPath::Reserved)),
             (b".efs-router./a", Some(BadPath::Reserved)),

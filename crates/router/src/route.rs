@@ -51,7 +51,7 @@ pub struct Options {
 }
 
 fn strategy(name: &str) -> Result<&'static dyn Strategy, String> {
-    named(name).ok_or_else(|| format!("it is one of {}", STRATEGIES.map(|strategy| strategy.name()).join(", ")))
+    named(name).ok_or_else(|| format!("it is one of {}", STRATEGIES.map(Strategy::name).join(", ")))
 }
 
 pub fn run(options: Options) -> ExitCode {

@@ -34,7 +34,7 @@ pub fn make(files: u64, go_on: impl Fn(u64) -> bool) -> Result<TempDir> {
 /// Where temporary files go by the user's word, else in memory, of which each takes about a kilobyte: after
 /// many deletions ext4 looks at each recently freed inode before it takes a new one, and makes a hundred
 /// times fewer files a second.
-fn place(files: u64) -> PathBuf {
+pub fn place(files: u64) -> PathBuf {
     let memory = Path::new("/dev/shm");
     match env::var_os("TMPDIR") {
         None if files <= MOST_IN_MEMORY && tempfile::tempfile_in(memory).is_ok() => memory.to_owned(),

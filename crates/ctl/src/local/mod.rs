@@ -8,6 +8,7 @@ pub mod proxy;
 mod report;
 mod run;
 mod screen;
+mod service;
 pub mod tools;
 pub mod world;
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     execution::Execution,
+    service::Served,
     world::{Spec, World},
 };
 use crate::grouped;
@@ -59,6 +60,7 @@ pub struct Outcome {
     pub first: Summary,
     /// The second execution.
     pub next: Summary,
+    pub service: Served,
     pub as_expected: bool,
 }
 

@@ -1,4 +1,5 @@
-//! `efs-autoscale local run`: one cycle on a real directory, and a second one on what the first changed.
+//! `efs-autoscale local run`: one cycle on a real directory, a second one on what the first changed, and the file
+//! service on the list that they have published.
 
 use std::{
     path::PathBuf,
@@ -20,6 +21,7 @@ use super::{
     Spec, Tools, World, execution, files,
     report::{Cycle, Outcome, Picture},
     screen::Screen,
+    service,
 };
 
 /// Exit status of a run that did not end as expected.
@@ -33,9 +35,11 @@ const INTERRUPTED: u8 = 130;
 pub const RUN_HELP: &str = "\
 Counts the directory with the real function, decides, adds a mount target to an emulated file system when there
 are too many files, publishes the list of targets, redeploys an emulated service; then does it all again and
-shows that the new world needs nothing, or the next step. The last line is `result: {…}`, in JSON.
+shows that the new world needs nothing, or the next step. Then the real file service starts on the published list,
+with one directory standing for all targets; files are written, read back and compared, and the share of each
+target is drawn. The last line is `result: {…}`, in JSON.
 
-Exit status: 0 when both cycles ended as expected, 1 when one did not, 2 when the run could not be made, 130 when
+Exit status: 0 when all of it ended as expected, 1 when something did not, 2 when the run could not be made, 130 when
 it was interrupted.
 
 Examples:
@@ -125,17 +129,27 @@ async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
     let first = cycle(&world, &spec, screen).await?;
     screen.line("\nSecond execution, in the world that the first has left");
     let second = cycle(&world, &spec, screen).await?;
+    screen.line("\nThe file service, on the list that is published now");
+    let before = first.before.published.as_ref().map(|(text, _)| text.as_str());
+    let served = service::serve(&options.tools, &world, before, screen).await?;
     screen.rest();
+    for line in served.lines() {
+        screen.line(&line);
+    }
 
     let titled = |name: &'static str, cycle: &Cycle| {
         cycle.surprises(&spec, options.threshold, files).into_iter().map(move |surprise| format!("{name}: {surprise}"))
     };
-    let surprises: Vec<_> = titled("first execution", &first).chain(titled("second execution", &second)).collect();
+    let surprises: Vec<_> = titled("first execution", &first)
+        .chain(titled("second execution", &second))
+        .chain(served.surprises())
+        .collect();
     screen.line("");
     for surprise in &surprises {
         screen.line(&format!("NOT AS EXPECTED  {surprise}"));
     }
-    let outcome = Outcome { first: first.summary(), next: second.summary(), as_expected: surprises.is_empty() };
+    let as_expected = surprises.is_empty();
+    let outcome = Outcome { first: first.summary(), next: second.summary(), service: served, as_expected };
     println!("{}{}", if options.json { "" } else { "result: " }, serde_json::to_string(&outcome)?);
     Ok(surprises.is_empty())
 }

@@ -17,7 +17,7 @@ pub struct Tools {
     /// What deploys the functions: the program `cargo-lambda`
     #[arg(long, env = "CARGO_LAMBDA", default_value = "cargo-lambda", value_name = "PROGRAM", help_heading = "Tools")]
     pub cargo_lambda: PathBuf,
-    /// Where the functions' binaries are [default: beside this program]
+    /// Where the binaries of the functions and of the file service are [default: beside this program]
     #[arg(long, value_name = "DIRECTORY", help_heading = "Tools")]
     pub functions: Option<PathBuf>,
     /// The project's checkout, for what its functions say of their deployment
@@ -27,6 +27,9 @@ pub struct Tools {
 
 /// Every function: its folder, package, binary and state have this name.
 pub const FUNCTIONS: [&str; 6] = ["count", "evaluate", "create-target", "poll-available", "publish-ssm", "redeploy"];
+
+/// The file service.
+pub const ROUTER: &str = "router";
 
 impl Tools {
     /// Looks whether everything is there, before anything is started.
@@ -39,8 +42,8 @@ impl Tools {
                 bail!("{flag}: there is no program {}; `make tools` installs it", program.display());
             }
         }
-        for function in FUNCTIONS {
-            let binary = self.binary(function)?;
+        for program in FUNCTIONS.into_iter().chain([ROUTER]) {
+            let binary = self.binary(program)?;
             if !binary.is_file() {
                 bail!("--functions: there is no binary {}; `make build-local` builds it", binary.display());
             }
@@ -53,12 +56,12 @@ impl Tools {
 
     /// # Errors
     /// When this program does not know where it is itself.
-    pub fn binary(&self, function: &str) -> Result<PathBuf> {
+    pub fn binary(&self, program: &str) -> Result<PathBuf> {
         let directory = match &self.functions {
             Some(directory) => directory.clone(),
             None => env::current_exe()?.parent().context("this program has no directory")?.to_owned(),
         };
-        Ok(directory.join(function))
+        Ok(directory.join(program))
     }
 }
 

@@ -191,7 +191,7 @@ impl World {
             ("EFS_FILE_SYSTEM_ID", &self.file_system),
             ("VPC_ID", vpc),
             ("SECURITY_GROUP_IDS", &self.security_group),
-            ("SSM_DEFAULT_PARAMETER_NAME_NAME", DEFAULT_PARAMETER_NAME),
+            ("SSM_PARAMETER_NAME", DEFAULT_PARAMETER_NAME),
             ("ECS_CLUSTER_NAME", CLUSTER),
             ("ECS_SERVICE_NAME", SERVICE),
         ]

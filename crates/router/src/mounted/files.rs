@@ -363,6 +363,14 @@ pub(super) fn delete(
     Ok(())
 }
 
+/// A name that [`Temporary`] gives: a prefix alone could be somebody's who came before this service.
+fn is_temporary(name: &[u8]) -> bool {
+    let rest = name.strip_prefix(TEMPORARY).and_then(|rest| std::str::from_utf8(rest).ok());
+    rest.and_then(|rest| rest.split_once('.')).is_some_and(|(process, count)| {
+        process.len() == 16 && u64::from_str_radix(process, 16).is_ok() && count.parse::<u64>().is_ok()
+    })
+}
+
 /// Opens a directory to read on from `place`, an earlier page's `next`.
 fn open_at(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>) -> Result<OwnedFd> {
     let directory = beneath::open(root, path.as_bytes(), beneath::DIRECTORY)?;
@@ -392,7 +400,7 @@ pub(super) fn sweep(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u6
     let (mut orphans, mut swept, mut seen) = (Vec::new(), Swept::default(), 0);
     swept.next = look_through(directory.as_fd(), |name, kind| {
         match kind {
-            Kind::File if name.starts_with(TEMPORARY) => orphans.push(name.to_vec()),
+            Kind::File if is_temporary(name) => orphans.push(name.to_vec()),
             Kind::Directory => {
                 let below = [path.as_bytes(), name].join(&b'/');
                 // One whose path is too long to be asked for holds nothing that came through here.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use domain::{
     config::{self, ConfigError, Variables, number, optional, required},
-    model::{FileSystemId, ParameterName, ZoneName},
+    model::{FileSystemId, ZoneName},
     published::PublishedList,
 };
 
@@ -55,7 +55,8 @@ Variables, with their defaults:
 
 /// All of them.
 pub struct Config {
-    pub parameter: ParameterName,
+    #[cfg(feature = "aws")]
+    pub parameter: domain::model::ParameterName,
     pub file_system: Option<FileSystemId>,
     pub defaults: Option<PublishedList>,
     pub targets_file: Option<PathBuf>,
@@ -155,12 +156,13 @@ impl Config {
         }
         let absolute = |value: &str| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
         let default = mounted::Options::default();
+        let emf = word(v, "METRICS", "none or emf", &[("none", false), ("emf", true)])?;
+        let is_named = v.get("EFS_FILE_SYSTEM_ID").is_some_and(|value| !value.is_empty());
         Ok(Self {
+            #[cfg(feature = "aws")]
             parameter: config::parameter_name(v)?,
-            file_system: match v.get("EFS_FILE_SYSTEM_ID").filter(|value| !value.is_empty()) {
-                Some(_) => Some(config::file_system_id(v)?),
-                None => None,
-            },
+            // CloudWatch's metrics are by file system.
+            file_system: (is_named || emf).then(|| config::file_system_id(v)).transpose()?,
             defaults: optional(
                 v,
                 "DEFAULT_MOUNT_TARGETS",
@@ -197,7 +199,7 @@ impl Config {
             .filter(|every| !every.is_zero()),
             orphan_age: seconds(v, "ORPHAN_SECONDS", "seconds, from 1 to 31536000", 1.0..=365.0 * day, 3600.0)?,
             http: Http::read(v)?,
-            emf: word(v, "METRICS", "none or emf", &[("none", false), ("emf", true)])?,
+            emf,
         })
     }
 }
@@ -296,6 +298,7 @@ mod tests {
             assert!(why.starts_with(name), "{name}={value}: {why:?}");
             assert!(name != "AUTH_TOKEN" || !why.contains(value), "a secret in an error: {why}");
         }
+        assert!(read(&[("METRICS", "emf")]).err().unwrap_or_default().starts_with("EFS_FILE_SYSTEM_ID is missing"));
         assert!(read(&[("MOUNT", "efs")]).err().unwrap_or_default().starts_with("EFS_FILE_SYSTEM_ID is missing"));
     }
 

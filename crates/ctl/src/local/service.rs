@@ -1,0 +1,283 @@
+//! The file service on the list that a run has published: files are written, read back and compared, and the share
+//! of each mount target is told, before and after the run's first execution.
+
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::symlink,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use axum::body::Body;
+use bytes::Bytes;
+use domain::published::PublishedList;
+use http_body_util::BodyExt;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use router::{
+    select::{STRATEGIES, Strategy},
+    table::{Routing, Table},
+};
+use serde::Serialize;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    task::JoinSet,
+};
+
+use super::{
+    emulator::{ACCOUNT, REGION, end_with_parent},
+    files::place,
+    screen::Screen,
+    tools::{ROUTER, Tools},
+    world::World,
+};
+use crate::grouped;
+
+/// Files that go through the service.
+const FILES: u64 = 3000;
+const CLIENTS: u64 = 32;
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const BAR: usize = 30;
+/// How far a share may be from what it should be: six standard deviations of 3,000 paths.
+const TOLERANCE: f64 = 0.055;
+
+/// What the service did, for people and for scripts.
+#[derive(Debug, Serialize)]
+pub struct Served {
+    written: u64,
+    /// Read back, and the same.
+    verified: u64,
+    strategy: &'static str,
+    seconds_to_ready: f64,
+    targets: Vec<Share>,
+    /// The part of the paths that the change of the list gives to another target, by strategy.
+    moved: BTreeMap<&'static str, f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Share {
+    mount_target_id: String,
+    availability_zone: String,
+    before: f64,
+    /// As the service said itself, file by file.
+    after: f64,
+}
+
+/// The router's process, and the directories that stand for its targets: one, under several names.
+struct Router {
+    address: String,
+    seconds_to_ready: f64,
+    _child: Child,
+    _directory: TempDir,
+}
+
+impl Router {
+    async fn start(tools: &Tools, world: &World, targets: usize) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("efs-autoscale-service-").tempdir_in(place(FILES))?;
+        std::fs::create_dir(directory.path().join("files"))?;
+        for target in 0..targets {
+            symlink("files", directory.path().join(format!("efs-{target}")))?;
+        }
+        let began = Instant::now();
+        let mut command = std::process::Command::new(tools.binary(ROUTER)?);
+        command
+            .arg("serve")
+            // Nothing of the caller's leads to a real account.
+            .env_clear()
+            .env("AWS_ENDPOINT_URL", world.endpoint())
+            .env("AWS_ACCESS_KEY_ID", ACCOUNT)
+            .env("AWS_SECRET_ACCESS_KEY", "local")
+            .env("AWS_REGION", REGION)
+            .env("EFS_FILE_SYSTEM_ID", &world.file_system)
+            .env("MOUNT_BASE", directory.path())
+            .env("LISTEN", "127.0.0.1:0")
+            // What an interrupt leaves is found by this.
+            .envs(std::env::vars_os().filter(|(name, _)| name == "TMPDIR"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        end_with_parent(&mut command);
+        let mut child = Command::from(command).kill_on_drop(true).spawn().context("cannot start the router")?;
+        let mut log = BufReader::new(child.stdout.take().context("the router has no stdout")?).lines();
+        let ready = async {
+            let mut said = Vec::new();
+            while let Some(line) = log.next_line().await? {
+                let event: Value = serde_json::from_str(&line).unwrap_or_default();
+                if event["message"] == "ready" {
+                    return Ok(event["address"].as_str().unwrap_or_default().to_owned());
+                }
+                said.push(line);
+            }
+            bail!("the router ended before it was ready:\n{}", said.join("\n"))
+        };
+        let address = tokio::time::timeout(START_TIMEOUT, ready).await.context("the router does not get ready")??;
+        let seconds_to_ready = began.elapsed().as_secs_f64();
+        // Read to the end: a full pipe would keep its log.
+        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        Ok(Self { address, seconds_to_ready, _child: child, _directory: directory })
+    }
+}
+
+/// Starts the service on the list that is published now, and sends files through it.
+///
+/// # Errors
+/// When it cannot be started, or refuses a file.
+pub async fn serve(tools: &Tools, world: &World, before: Option<&str>, screen: &Screen) -> Result<Served> {
+    screen.doing("starting the file service on the published list");
+    let (text, _) = world.published().await?.context("there is no published list")?;
+    let after = PublishedList::parse(&text)?;
+    let before = before.map_or_else(|| Ok(after.clone()), PublishedList::parse)?;
+    let router = Router::start(tools, world, after.targets().len()).await?;
+
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let doing = Arc::new(AtomicU64::new(0));
+    let (mut written, mut verified) = (BTreeMap::new(), 0);
+    for reading in [false, true] {
+        doing.store(0, Ordering::Relaxed);
+        let mut clients = JoinSet::new();
+        for first in 0..CLIENTS {
+            clients.spawn(exchange(client.clone(), router.address.clone(), first, reading, Arc::clone(&doing)));
+        }
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                done = clients.join_next() => match done {
+                    None => break,
+                    Some(done) => {
+                        let done = done??;
+                        verified += if reading { done.len() as u64 } else { 0 };
+                        written.extend(done);
+                    }
+                },
+                _ = ticks.tick() => {
+                    let what = if reading { "reading them back" } else { "writing files through the service" };
+                    screen.detail(format!("{what}: {} of {FILES}", doing.load(Ordering::Relaxed)));
+                }
+            }
+        }
+    }
+
+    let chosen = |strategy, list: &PublishedList| -> Result<BTreeMap<String, String>> {
+        let table = Table::new(list.clone(), Routing { strategy, local: None })?;
+        let target = |path: &String| table.targets().get(table.first(path.as_bytes(), &|_| true)?);
+        let ids = written.keys().filter_map(|path| Some((path.clone(), target(path)?.mount_target_id.to_string())));
+        Ok(ids.collect())
+    };
+    let share = |targets: &BTreeMap<String, String>, id: &str| {
+        targets.values().filter(|target| *target == id).count() as f64 / targets.len().max(1) as f64
+    };
+    let used: &'static dyn Strategy = STRATEGIES[0];
+    let earlier = chosen(used, &before)?;
+    let targets = after.targets().iter().map(|target| Share {
+        mount_target_id: target.mount_target_id.to_string(),
+        availability_zone: target.availability_zone.to_string(),
+        before: share(&earlier, target.mount_target_id.as_str()),
+        after: share(&written, target.mount_target_id.as_str()),
+    });
+    let targets = targets.collect();
+    let mut moved = BTreeMap::new();
+    for strategy in STRATEGIES {
+        let (earlier, later) = (chosen(strategy, &before)?, chosen(strategy, &after)?);
+        let others = earlier.iter().filter(|(path, target)| later.get(*path) != Some(target)).count();
+        moved.insert(strategy.name(), others as f64 / earlier.len().max(1) as f64);
+    }
+    let seconds_to_ready = router.seconds_to_ready;
+    Ok(Served { written: FILES, verified, strategy: used.name(), seconds_to_ready, targets, moved })
+}
+
+fn path(number: u64) -> String {
+    format!("user/{:03}/document-{number}.pdf", number % 100)
+}
+
+/// Of another length and content for each file.
+fn content(number: u64) -> Bytes {
+    format!("This is document {number}. ").repeat(1 + (number % 200) as usize).into()
+}
+
+/// What one client does of the files: writes them, or reads them back and compares. The target of each.
+async fn exchange(
+    client: Client<HttpConnector, Body>,
+    address: String,
+    first: u64,
+    reading: bool,
+    doing: Arc<AtomicU64>,
+) -> Result<BTreeMap<String, String>> {
+    let mut targets = BTreeMap::new();
+    for number in (first..FILES).step_by(CLIENTS as usize) {
+        let path = path(number);
+        let request = axum::http::Request::builder().uri(format!("http://{address}/files/{path}"));
+        let request = match reading {
+            true => request.body(Body::empty())?,
+            false => request.method("PUT").body(Body::from(content(number)))?,
+        };
+        let answer = client.request(request).await?;
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await?.to_bytes();
+        ensure!(head.status.is_success(), "{path}: {}: {}", head.status, String::from_utf8_lossy(&body));
+        ensure!(!reading || body == content(number), "{path} is not what was written");
+        let target = head.headers.get("x-mount-target").and_then(|target| target.to_str().ok());
+        targets.insert(path, target.unwrap_or_default().to_owned());
+        doing.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(targets)
+}
+
+impl Served {
+    /// What a person reads.
+    pub fn lines(&self) -> Vec<String> {
+        let row = |name: &str, text: String| format!("  {name:<14}{text}");
+        let bar =
+            |share: f64| format!("{:<BAR$} {:5.1} %", "█".repeat((share * BAR as f64).round() as usize), share * 100.0);
+        let mut lines = vec![
+            row(
+                "files",
+                format!("{} written, {} read back and the same", grouped(self.written), grouped(self.verified)),
+            ),
+            row("ready", format!("in {:.2} s", self.seconds_to_ready)),
+            row("shares", format!("{:<BAR$}            {}", "before", "after")),
+        ];
+        let shown = |target: &Share| {
+            row("", format!("{}   {}", bar(target.before), bar(target.after)))
+                + &format!("  {}  {}", target.availability_zone, target.mount_target_id)
+        };
+        lines.extend(self.targets.iter().map(shown));
+        let moved = self.moved.iter().map(|(strategy, part)| {
+            let used = if *strategy == self.strategy { " (in use)" } else { "" };
+            format!("{:.1} % with {strategy}{used}", part * 100.0)
+        });
+        lines.push(row("paths moved", moved.collect::<Vec<_>>().join(", ")));
+        lines
+    }
+
+    /// What is not as it should be, by arithmetic alone.
+    pub fn surprises(&self) -> Vec<String> {
+        let mut surprises = Vec::new();
+        if self.verified != self.written {
+            surprises.push(format!("the service: {} files written, {} read back", self.written, self.verified));
+        }
+        let even = 1.0 / self.targets.len().max(1) as f64;
+        for target in &self.targets {
+            if (target.after - even).abs() > TOLERANCE {
+                surprises.push(format!(
+                    "the share of {}: expected about {even:.2}, found {:.2}",
+                    target.mount_target_id, target.after
+                ));
+            }
+        }
+        let new = self.targets.iter().filter(|target| target.before == 0.0).count();
+        let moved = self.moved.get(self.strategy).copied().unwrap_or_default();
+        if (moved - new as f64 * even).abs() > TOLERANCE {
+            surprises.push(format!("paths moved: expected about {:.2}, found {moved:.2}", new as f64 * even));
+        }
+        surprises
+    }
+}
