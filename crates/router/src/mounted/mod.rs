@@ -165,8 +165,12 @@ impl Mounted {
 }
 
 /// Opens the directory anew, as whoever is asked for the first time; makes it the root if it is another one.
-fn look(directory: &Path, root: &ArcSwapOption<Root>) -> Result<()> {
+fn look(directory: &Path, is_mounted: bool, root: &ArcSwapOption<Root>) -> Result<()> {
     let opened = fs::open(directory, beneath::DIRECTORY, Mode::empty())?;
+    // What is looked at is the mount, and not the directory under one that has just gone.
+    if is_mounted && fs::fstat(&opened)?.st_dev == fs::statat(&opened, "..", fs::AtFlags::empty())?.st_dev {
+        return Err(Error::Failed(std::io::Error::other(format!("{} is not mounted", directory.display()))));
+    }
     // NFS answers `statfs` from the server and never from memory.
     let system = fs::fstatfs(&opened)?;
     let found = fs::fstat(&opened)?;
@@ -185,10 +189,10 @@ impl Target for Mounted {
         let (directory, root) = (self.directory.clone(), Arc::clone(&self.root));
         let mounter = self.mounter.clone();
         Box::pin(self.prober.run(move || {
-            if let Some(mounter) = mounter {
+            if let Some(mounter) = &mounter {
                 mounter.mount()?;
             }
-            look(&directory, &root)
+            look(&directory, mounter.is_some(), &root)
         }))
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -38,9 +37,6 @@ pub enum Mount {
 pub struct Mounter {
     arguments: Vec<String>,
     directory: PathBuf,
-    address: Ipv4Addr,
-    /// By efs-utils the kernel speaks to a program on this machine, which speaks to the address.
-    direct: bool,
     mounted: AtomicBool,
 }
 
@@ -55,38 +51,28 @@ impl Mounter {
                 ["-t", "efs", "-o", &options, &format!("{file_system}:/")].map(str::to_owned)
             }
         };
-        Some(Self {
-            arguments: arguments.to_vec(),
-            directory: directory.to_owned(),
-            address,
-            direct: matches!(mount, Mount::Kernel { .. }),
-            mounted: AtomicBool::new(false),
-        })
+        Some(Self { arguments: arguments.to_vec(), directory: directory.to_owned(), mounted: AtomicBool::new(false) })
     }
 
-    /// Mounts it if it is not mounted. Blocks.
+    /// Mounts it if it is not mounted. Blocks. Looked at each time: without its mount the directory is one of this
+    /// machine's own.
     ///
     /// # Errors
     /// What the program says; or that something else is mounted there.
     pub(super) fn mount(&self) -> Result<()> {
-        if self.mounted.load(Ordering::Relaxed) {
-            return Ok(());
-        }
         let shown = self.directory.display();
         let failed = |why: String| Error::Failed(io::Error::other(why));
         std::fs::create_dir_all(&self.directory).map_err(|why| failed(format!("{shown} cannot be made: {why}")))?;
         let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(|why| failed(why.to_string()))?;
         let directory = self.directory.canonicalize()?;
-        if let Some(there) = mounts(&table).rev().find(|mount| mount.directory == directory) {
-            // From an earlier life of this process, or by somebody who knew.
-            if self.direct && there.address != Some(self.address) {
-                return Err(failed(format!(
-                    "something else than {} is mounted at {shown}: unmount it, or set MOUNT_BASE",
-                    self.address
-                )));
+        match mounts(&table).rev().find(|mount| mount.directory == directory) {
+            // From an earlier life of this process, or by somebody who knew. A folded mount has the address of the
+            // one that it was folded into.
+            Some(there) if there.is_nfs => {}
+            Some(_) => {
+                return Err(failed(format!("something else is mounted at {shown}: unmount it, or set MOUNT_BASE")));
             }
-        } else {
-            run(Command::new("mount").args(&self.arguments).arg(&directory)).map_err(failed)?;
+            None => run(Command::new("mount").args(&self.arguments).arg(&directory)).map_err(failed)?,
         }
         self.mounted.store(true, Ordering::Relaxed);
         Ok(())

@@ -31,6 +31,7 @@ pub enum Folded {
 pub(super) struct MountLine {
     pub directory: PathBuf,
     device: String,
+    pub is_nfs: bool,
     /// Of NFS: where its requests go.
     pub address: Option<Ipv4Addr>,
 }
@@ -77,9 +78,11 @@ pub(super) fn mounts(mountinfo: &str) -> impl DoubleEndedIterator<Item = MountLi
         let mut fields = before.split(' ');
         let device = fields.nth(2)?.to_owned();
         let directory = PathBuf::from(OsString::from_vec(unescaped(fields.nth(1)?)));
-        let options = after.split(' ').nth(2)?;
+        let mut fields = after.split(' ');
+        let is_nfs = fields.next()?.starts_with("nfs");
+        let options = fields.nth(1)?;
         let address = options.split(',').find_map(|option| option.strip_prefix("addr=")?.parse().ok());
-        Some(MountLine { directory, device, address })
+        Some(MountLine { directory, device, is_nfs, address })
     })
 }
 
@@ -106,6 +109,8 @@ fn established(tcp: &str, address: Ipv4Addr) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MOUNTS: &str = "\
@@ -150,6 +155,14 @@ mod tests {
         );
         let shown: Vec<_> = judge(&expected(), "", TCP).iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["/mnt/efs-0 is not mounted", "/mnt/efs-1 is not mounted"]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_proc_says_is_taken_without_a_panic(mounts in ".*", tcp in ".*", lines in proptest::collection::vec("[ -~]{0,40} - [ -~]{0,40}", 0..4)) {
+            judge(&expected(), &mounts, &tcp);
+            judge(&expected(), &lines.join("\n"), &lines.join("\n"));
+        }
     }
 
     #[test]

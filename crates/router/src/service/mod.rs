@@ -88,7 +88,7 @@ pub fn serve(variables: &impl Variables) -> ExitCode {
     }
 }
 
-async fn run(config: Config, mut lines: tracing_appender::non_blocking::NonBlocking) -> Result<(), Failure> {
+async fn run(config: Config, lines: tracing_appender::non_blocking::NonBlocking) -> Result<(), Failure> {
     // First of all, so that being told to end is never missed.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
@@ -97,39 +97,48 @@ async fn run(config: Config, mut lines: tracing_appender::non_blocking::NonBlock
     // Before anything that takes long: a port that is taken is known at once.
     let listener = connection::listen(config.http.listen).map_err(listen)?;
 
-    let sources = sources(&config).await;
-    let list = first_list(&sources).await?;
-    let routing = Routing { strategy: config.strategy, local: zone::local(&config).await? };
-    let options = Options { routing, probe_every: config.probe_every };
-    let files = Files::start(list, config.mounted.clone(), options).await?;
-    if config.mounted.mount != Mount::None {
-        judge_mounts(&files, &config)?;
-    }
-
-    let app = Arc::new(App::new(Arc::clone(&files), &config.http));
-    let router = routes::router(Arc::clone(&app));
-    let address = listener.local_addr().map_err(listen)?;
-    info!(%address, strategy = files.strategy(), targets = files.members().len(), "ready");
-
-    let beside = async {
-        tokio::join!(
-            refresh(&app, &*sources[0], &config),
-            sweep(&app, &config),
-            report_metrics(&app, &config, &mut lines),
-            watch_mounts(&files, &config),
-        )
-    };
     let end = async {
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM"),
             _ = interrupt.recv() => info!("SIGINT"),
         }
     };
+    tokio::pin!(end);
+    let sources = sources(&config).await;
+    let files = tokio::select! {
+        started = start(&sources, &config) => started?,
+        () = &mut end => return Ok(()),
+    };
+
+    let app = Arc::new(App::new(Arc::clone(&files), &config.http));
+    let router = routes::router(Arc::clone(&app));
+    let address = listener.local_addr().map_err(listen)?;
+    info!(%address, strategy = files.strategy(), targets = files.members().len(), "ready");
+
+    let emf = Emf::default();
+    let beside = async {
+        tokio::join!(refresh(&app, &*sources[0], &config), sweep(&app, &config), watch_mounts(&files, &config), async {
+            loop {
+                tokio::time::sleep(EMF_EVERY).await;
+                report_metrics(&emf, &app, &config, &mut lines.clone());
+            }
+        })
+    };
     tokio::select! {
         () = connection::serve(listener, Arc::clone(&app), router, &config.http, end) => {}
         _ = beside => {}
     }
+    report_metrics(&emf, &app, &config, &mut lines.clone());
     Ok(())
+}
+
+async fn start(sources: &[Box<dyn Source>], config: &Config) -> Result<Arc<Files>, Failure> {
+    let list = first_list(sources).await?;
+    let routing = Routing { strategy: config.strategy, local: zone::local(config).await? };
+    let options = Options { routing, probe_every: config.probe_every };
+    let files = Files::start(list, config.mounted.clone(), options).await?;
+    judge_mounts(&files, config)?;
+    Ok(files)
 }
 
 /// Every connection and every open file is a descriptor.
@@ -221,17 +230,12 @@ async fn sweep(app: &App, config: &Config) {
     }
 }
 
-async fn report_metrics(app: &App, config: &Config, lines: &mut impl std::io::Write) {
-    let Some(file_system) = config.file_system.as_ref().filter(|_| config.emf) else {
-        return std::future::pending().await;
-    };
-    let emf = Emf::default();
-    loop {
-        tokio::time::sleep(EMF_EVERY).await;
-        for line in emf.lines(&app.files, file_system) {
-            // To a channel: it cannot fail, and does not wait.
-            let _ = writeln!(lines, "{line}");
-        }
+/// What was done since the last time, if somebody wants to know.
+fn report_metrics(emf: &Emf, app: &App, config: &Config, lines: &mut impl std::io::Write) {
+    let Some(file_system) = config.file_system.as_ref().filter(|_| config.emf) else { return };
+    for line in emf.lines(&app.files, file_system) {
+        // To a channel: it cannot fail, and does not wait.
+        let _ = writeln!(lines, "{line}");
     }
 }
 

@@ -129,6 +129,7 @@ fn part(text: &str) -> Option<Part> {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -174,6 +175,22 @@ mod tests {
         }
         let many = r#""a","#.repeat(65);
         assert!(tags(&headers(header::IF_MATCH, &[&many]), &header::IF_MATCH, true).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_header_holds_is_read_or_refused(text in "[ -~]{0,60}", weak: bool) {
+            let _ = tags(&headers(header::IF_MATCH, &[&text]), &header::IF_MATCH, weak);
+            let _ = part(&text);
+            let _ = part(&format!("bytes={text}"));
+        }
+
+        #[test]
+        fn every_name_comes_back_from_its_escapes(name in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let escaped: String = name.iter().map(|byte| format!("%{byte:02X}")).collect();
+            let uri = format!("/files/{escaped}").parse().unwrap();
+            prop_assert_eq!(decoded(&uri, "/files/").unwrap(), name);
+        }
     }
 
     #[test]
