@@ -1,5 +1,7 @@
 //! What a request says, out of its path and headers.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, Uri, header};
 use percent_encoding::percent_decode_str;
 
@@ -13,7 +15,7 @@ use crate::{
 const MOST_TAGS: usize = 64;
 
 /// The bytes of what follows `prefix` in the path, decoded once.
-fn decoded(uri: &Uri, prefix: &str) -> Result<Vec<u8>, Refusal> {
+fn decoded<'a>(uri: &'a Uri, prefix: &str) -> Result<Cow<'a, [u8]>, Refusal> {
     let encoded = uri.path().strip_prefix(prefix).unwrap_or_default();
     let mut escapes = encoded.split('%').skip(1).map(str::as_bytes);
     let whole = |escape: &[u8]| escape.iter().take(2).filter(|digit| digit.is_ascii_hexdigit()).count() == 2;
@@ -23,7 +25,7 @@ fn decoded(uri: &Uri, prefix: &str) -> Result<Vec<u8>, Refusal> {
             "the path has a % without two hexadecimal digits; write it as %25",
         ));
     }
-    Ok(percent_decode_str(encoded).collect())
+    Ok(percent_decode_str(encoded).into())
 }
 
 pub(super) fn file_path(uri: &Uri, prefix: &str) -> Result<FilePath, Refusal> {
@@ -189,13 +191,13 @@ mod tests {
         fn every_name_comes_back_from_its_escapes(name in proptest::collection::vec(any::<u8>(), 0..40)) {
             let escaped: String = name.iter().map(|byte| format!("%{byte:02X}")).collect();
             let uri = format!("/files/{escaped}").parse().unwrap();
-            prop_assert_eq!(decoded(&uri, "/files/").unwrap(), name);
+            prop_assert_eq!(decoded(&uri, "/files/").unwrap().into_owned(), name);
         }
     }
 
     #[test]
     fn paths_are_decoded_once() {
-        let of = |text: &'static str| decoded(&Uri::from_static(text), "/files/").ok();
+        let of = |text: &'static str| decoded(&Uri::from_static(text), "/files/").map(Cow::into_owned).ok();
         assert_eq!(of("/files/a%20b%2Fc").unwrap(), b"a b/c");
         assert_eq!(of("/files/%252e%252e").unwrap(), b"%2e%2e");
         assert_eq!(of("/files/%ff").unwrap(), b"\xff");

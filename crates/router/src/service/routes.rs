@@ -156,7 +156,7 @@ async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: He
         Verdict::NotModified => StatusCode::NOT_MODIFIED,
         Verdict::PreconditionFailed => return refused(record, crate::Error::PreconditionFailed.into()),
         Verdict::Unsatisfiable => {
-            headers.insert(header::CONTENT_RANGE, value(&format!("bytes */{size}")));
+            headers.insert(header::CONTENT_RANGE, value(format!("bytes */{size}")));
             StatusCode::RANGE_NOT_SATISFIABLE
         }
         Verdict::Content { from, to, part } => {
@@ -165,7 +165,7 @@ async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: He
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(to - from));
             if part {
-                headers.insert(header::CONTENT_RANGE, value(&format!("bytes {from}-{}/{size}", to - 1)));
+                headers.insert(header::CONTENT_RANGE, value(format!("bytes {from}-{}/{size}", to - 1)));
             }
             let status = if part { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
             record.status(status);
@@ -294,14 +294,14 @@ fn refused(mut record: Record, refusal: Refusal) -> Response {
 
 /// What an answer says of a file.
 fn describe(headers: &mut HeaderMap, meta: &Meta, member: &Member) {
-    headers.insert(header::ETAG, value(&format!("\"{}\"", meta.tag)));
-    headers.insert(header::LAST_MODIFIED, value(&httpdate::fmt_http_date(meta.modified)));
+    headers.insert(header::ETAG, value(format!("\"{}\"", meta.tag)));
+    headers.insert(header::LAST_MODIFIED, value(httpdate::fmt_http_date(meta.modified)));
     headers.insert(TARGET, value(member.published.mount_target_id.as_str()));
 }
 
 /// What this service makes is visible ASCII; a target's id that is not is not shown.
-fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+fn value(text: impl TryInto<HeaderValue>) -> HeaderValue {
+    text.try_into().unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal> {
