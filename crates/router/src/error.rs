@@ -35,7 +35,7 @@ pub enum Error {
     #[error("the target of this path has all that it can do; come again")]
     Busy,
     /// Not begun: nothing has happened.
-    #[error("an earlier write of this path has not ended yet, and its outcome is uncertain; come again")]
+    #[error("an earlier write of this path has not ended yet; come again")]
     Fenced,
     /// Another client of the file system holds a lock on the file. Nothing has happened.
     #[error("another client holds a lock on the file; come again")]
@@ -95,11 +95,13 @@ impl From<Errno> for Error {
             Errno::ISDIR => Self::IsADirectory,
             // openat2 says XDEV of what would lead out of the root, and LOOP of a link.
             Errno::LOOP | Errno::XDEV => Self::LinkInPath,
-            Errno::NAMETOOLONG => Self::BadPath(BadPath::LongComponent),
+            Errno::NAMETOOLONG => Self::BadPath(BadPath::Long),
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::NoSpace,
             Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Denied(why.into()),
             // Of a socket or a device without a driver.
             Errno::NXIO | Errno::NODEV => Self::NotAFile,
+            // This process has all the files open that it may.
+            Errno::MFILE | Errno::NFILE => Self::Busy,
             other => Self::Failed(other.into()),
         }
     }

@@ -48,6 +48,11 @@ impl Fences {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Is no path being changed?
+    pub fn are_open(&self) -> bool {
+        self.paths().is_empty()
+    }
+
     /// Waits for the changes of this path that came before.
     ///
     /// # Errors

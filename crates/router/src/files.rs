@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     future::Future,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,7 @@ const SLACK: Duration = Duration::from_millis(100);
 
 /// A start waits so long for a target that answers neither yes nor no.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+const SETTLED_EVERY: Duration = Duration::from_millis(10);
 const START_PAUSE: Duration = Duration::from_millis(200);
 
 /// Makes targets that can be used, of those that are published.
@@ -102,6 +103,8 @@ pub struct Files {
     backend: Box<dyn Backend>,
     options: Options,
     fences: Fences,
+    /// Members of this fleet and of earlier ones, as long as there are.
+    gone: Mutex<Vec<Weak<Member>>>,
 }
 
 impl Files {
@@ -123,7 +126,8 @@ impl Files {
             keep_probing(member, options.probe_every);
         }
         let fleet = ArcSwap::from_pointee(Fleet { table, members });
-        Ok(Arc::new(Self { fleet, backend: Box::new(backend), options, fences: Fences::default() }))
+        let (fences, gone) = (Fences::default(), Mutex::default());
+        Ok(Arc::new(Self { fleet, backend: Box::new(backend), options, fences, gone }))
     }
 
     /// Uses another list from now on. A target that is in both keeps its connections, its health and its counters;
@@ -139,7 +143,11 @@ impl Files {
         }
         let table = Table::new(list, self.options.routing.clone())?;
         let kept = |target: &PublishedTarget| before.members.iter().find(|member| member.published == *target).cloned();
-        let mut places: BTreeSet<_> = table.targets().iter().filter_map(|target| Some(kept(target)?.place)).collect();
+        // One that is gone has its place until its last operation has ended.
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.extend(before.members.iter().map(Arc::downgrade));
+        gone.retain(|member| member.strong_count() > 0);
+        let mut places: BTreeSet<_> = gone.iter().filter_map(|member| Some(member.upgrade()?.place)).collect();
         let mut free = || {
             let place = (0..).find(|place| !places.contains(place)).unwrap_or_default();
             places.insert(place);
@@ -178,6 +186,11 @@ impl Files {
         let order: Vec<_> = order.iter().map(|member| (member.published.clone(), member.health.is_up())).collect();
         let chosen = order.iter().position(|(_, up)| *up);
         Route { strategy: fleet.table.strategy().name(), order, chosen }
+    }
+
+    /// The place of the target that a path goes to now; `None` when none works.
+    pub fn place(&self, path: &[u8]) -> Option<usize> {
+        self.member(path).ok().map(|member| member.place)
     }
 
     /// The member that a path goes to now.
@@ -364,6 +377,26 @@ impl Files {
         removed
     }
 
+    /// Waits until nothing is being changed any more: what has begun ends, also where nobody waits for it.
+    pub async fn settled(&self) {
+        while !self.fences.are_open() {
+            tokio::time::sleep(SETTLED_EVERY).await;
+        }
+    }
+
+    /// Waits as [`Files::settled`], and closes the targets. Nothing may be asked for afterwards.
+    pub async fn close(&self) {
+        self.settled().await;
+        for member in self.members() {
+            if let Some(prober) = member.prober.get() {
+                prober.abort();
+            }
+            if let Err(why) = member.target.close().await {
+                tracing::warn!(target_id = %member.published.mount_target_id, error = %why, "a target could not be closed");
+            }
+        }
+    }
+
     /// Does a change in its turn, in a task of its own: it goes on to its end whatever becomes of who asked for it.
     async fn change<T, F>(
         &self,
@@ -426,7 +459,7 @@ impl Upload {
     /// As [`Files::write`]; the content is given up.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let length = bytes.len();
-        self.staged.write(bytes).await?;
+        self.staged.write(bytes).await.inspect_err(|why| self.member.broke_off(why))?;
         self.member.stats.written(length);
         Ok(())
     }
@@ -444,6 +477,13 @@ impl Upload {
 }
 
 impl Member {
+    /// Counts what ended early although it had begun well.
+    pub(crate) fn broke_off(&self, why: &Error) {
+        if why.is_the_targets() {
+            self.stats.failed();
+        }
+    }
+
     /// Counts an operation that has ended.
     fn done<T>(&self, began: Instant, answer: Result<T>) -> Result<T> {
         match &answer {

@@ -49,6 +49,12 @@ impl fmt::Display for Tag {
 }
 
 impl Meta {
+    /// As HTTP can write it: to the second, from 1970 on.
+    pub fn modified_second(&self) -> SystemTime {
+        let since = self.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        UNIX_EPOCH + Duration::from_secs(since.as_secs())
+    }
+
     pub fn new(tag: Tag) -> Self {
         let since = |nanoseconds: i128| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         let modified = match tag.modified {
@@ -86,35 +92,52 @@ impl Tags {
 pub struct Conditions {
     pub if_match: Option<Tags>,
     pub if_none_match: Option<Tags>,
+    /// Not changed after this, to the second; nothing where there is `if_match`.
+    pub unmodified_since: Option<SystemTime>,
+    /// Changed after this, to the second, for a reader only; nothing where there is `if_none_match`.
+    pub modified_since: Option<SystemTime>,
 }
 
 impl Conditions {
     /// Only if there is no file yet.
     pub fn create_only() -> Self {
-        Self { if_match: None, if_none_match: Some(Tags::Any) }
+        Self { if_none_match: Some(Tags::Any), ..Self::default() }
     }
 
     /// Only if the file still is the one with this tag.
     pub fn matching(tag: Tag) -> Self {
-        Self { if_match: Some(Tags::These(vec![tag.to_string()])), if_none_match: None }
+        Self { if_match: Some(Tags::These(vec![tag.to_string()])), ..Self::default() }
     }
 
     pub fn is_create_only(&self) -> bool {
-        self.if_none_match == Some(Tags::Any)
+        self.if_none_match == Some(Tags::Any) && self.if_match.is_none() && self.unmodified_since.is_none()
     }
 
     pub fn is_none(&self) -> bool {
-        self.if_match.is_none() && self.if_none_match.is_none()
+        self.if_match.is_none() && self.if_none_match.is_none() && self.unmodified_since.is_none()
     }
 
-    /// Is If-Match met?
+    /// Is If-Match met, or in its absence If-Unmodified-Since?
     pub fn matched(&self, meta: Option<&Meta>) -> bool {
-        self.if_match.as_ref().is_none_or(|tags| tags.hold(meta))
+        match (&self.if_match, self.unmodified_since) {
+            (Some(tags), _) => tags.hold(meta),
+            (None, Some(since)) => meta.is_none_or(|meta| meta.modified_second() <= since),
+            (None, None) => true,
+        }
     }
 
     /// Is If-None-Match met?
     pub fn none_matched(&self, meta: Option<&Meta>) -> bool {
         !self.if_none_match.as_ref().is_some_and(|tags| tags.hold(meta))
+    }
+
+    /// Has whoever reads with these conditions seen this content?
+    pub fn is_seen(&self, meta: &Meta) -> bool {
+        match (&self.if_none_match, self.modified_since) {
+            (Some(tags), _) => tags.hold(Some(meta)),
+            (None, Some(since)) => meta.modified_second() <= since,
+            (None, None) => false,
+        }
     }
 
     /// May a write be done over this?
@@ -173,7 +196,7 @@ impl Want {
         if !self.conditions.matched(Some(meta)) {
             return Verdict::PreconditionFailed;
         }
-        if !self.conditions.none_matched(Some(meta)) {
+        if self.conditions.is_seen(meta) {
             return Verdict::NotModified;
         }
         let same = self.part_if.as_ref().is_none_or(|tag| *tag == meta.tag.to_string());
@@ -256,6 +279,11 @@ pub trait Target: Send + Sync {
     /// nothing of what the other operations need.
     fn probe(&self) -> Answer<'_, ()>;
 
+    /// Gives back what the target keeps outside this process, at the end.
+    fn close(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// The answer to [`Target::read`], if it is there without waiting.
     fn read_now(&self, path: &FilePath, want: &Want) -> Option<Result<Reading>> {
         let _ = (path, want);
@@ -309,8 +337,13 @@ mod tests {
     fn conditions_are_those_of_http() {
         let meta = Meta::new(Tag::new(1, 2, 3, 4));
         let other = Tag::new(1, 2, 4, 4);
-        let none_of = |tag: Tag| Conditions { if_none_match: Some(Tags::These(vec![tag.to_string()])), if_match: None };
-        let exists = Conditions { if_match: Some(Tags::Any), if_none_match: None };
+        let none_of =
+            |tag: Tag| Conditions { if_none_match: Some(Tags::These(vec![tag.to_string()])), ..Conditions::default() };
+        let exists = Conditions { if_match: Some(Tags::Any), ..Conditions::default() };
+        let since = |second| Conditions {
+            unmodified_since: Some(UNIX_EPOCH + Duration::from_secs(second)),
+            ..Conditions::default()
+        };
         for (conditions, over_it, over_nothing) in [
             (Conditions::default(), true, true),
             (Conditions::create_only(), false, true),
@@ -319,6 +352,9 @@ mod tests {
             (none_of(meta.tag), false, true),
             (none_of(other), true, true),
             (exists, true, false),
+            (since(1), false, true),
+            // The file's time is 2 s and 3 ns.
+            (since(2), true, true),
         ] {
             assert_eq!(conditions.allow(Some(&meta)), over_it, "{conditions:?}");
             assert_eq!(conditions.allow(None), over_nothing, "{conditions:?}");

@@ -191,7 +191,7 @@ pub async fn serve(tools: &Tools, world: &World, before: Option<&str>, screen: &
         moved.insert(strategy.name(), others as f64 / earlier.len().max(1) as f64);
     }
     let seconds_to_ready = router.seconds_to_ready;
-    Ok(Served { written: FILES, verified, strategy: used.name(), seconds_to_ready, targets, moved })
+    Ok(Served { written: written.len() as u64, verified, strategy: used.name(), seconds_to_ready, targets, moved })
 }
 
 fn path(number: u64) -> String {

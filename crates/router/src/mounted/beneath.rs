@@ -37,7 +37,8 @@ pub(crate) fn open_now(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Resu
         return Err(Errno::AGAIN);
     }
     let flags = flags | OFlags::CLOEXEC;
-    fs::openat2(root, path, flags, Mode::empty(), RESOLVE | ResolveFlags::CACHED)
+    // What is mounted below may be of a kind that waits.
+    fs::openat2(root, path, flags, Mode::empty(), RESOLVE | ResolveFlags::CACHED | ResolveFlags::NO_XDEV)
 }
 
 /// Is there an `openat2` at all? Told from a file that may not be opened, which says `PERM` too.

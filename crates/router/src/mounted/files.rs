@@ -27,6 +27,10 @@ use crate::{
 
 /// How often an operation is begun anew when other clients change the path under it.
 const TRIES: usize = 32;
+/// So much of a content that comes in pieces waits in the kernel's memory.
+const FLUSH_EVERY: u64 = 16 << 20;
+/// An answer holds about so many bytes of names at most.
+const MOST_OF_NAMES: usize = 4 << 20;
 /// Entries that one step of a sweep looks at.
 const SWEPT_AT_ONCE: usize = 1000;
 
@@ -41,6 +45,24 @@ pub enum Sync {
     /// It is when the file system thinks so: a crash of the server or of this machine may lose it. A file still
     /// is the old one or the new one, whole.
     Never,
+}
+
+/// What is brought to stable storage before an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Flush {
+    /// Content, properties, and the name in its directory.
+    Everything,
+    /// The content: NFS says only then whether it could be written at all.
+    Content,
+    Nothing,
+}
+
+/// How a change is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub flush: Flush,
+    /// A lock that another client holds is waited for until then.
+    pub until: Instant,
 }
 
 /// The file's properties; an error when it is no regular file.
@@ -87,10 +109,10 @@ pub(super) struct Opened {
 
 /// Opens and reads; only what is known without waiting if `now`, and `AGAIN` where it is not.
 pub(super) fn read(root: BorrowedFd<'_>, path: &FilePath, want: &Want, now: bool) -> Result<Opened> {
-    let file = match (now, want.only_meta) {
-        (true, _) => beneath::open_now(root, path.as_bytes(), READ)?,
-        (false, true) => beneath::open(root, path.as_bytes(), OFlags::PATH)?,
-        (false, false) => beneath::open(root, path.as_bytes(), READ)?,
+    // Opened even if only its properties are wanted: NFS asks the server then, and not its memory.
+    let file = match now {
+        true => beneath::open_now(root, path.as_bytes(), READ)?,
+        false => beneath::open(root, path.as_bytes(), READ)?,
     };
     let meta = meta_of(&file)?;
     let verdict = want.judge(&meta);
@@ -129,6 +151,7 @@ pub(super) struct Temporary {
     file: OwnedFd,
     name: Vec<u8>,
     written: u64,
+    flushed: u64,
     moved: bool,
 }
 
@@ -144,7 +167,7 @@ impl Temporary {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = [TEMPORARY, format!("{:016x}.{count}", *PROCESS).as_bytes()].concat();
             match beneath::create(directory.as_fd(), &name) {
-                Ok(file) => return Ok(Self { directory, file, name, written: 0, moved: false }),
+                Ok(file) => return Ok(Self { directory, file, name, written: 0, flushed: 0, moved: false }),
                 // Somebody removed the directory meanwhile, or another process has the same random number.
                 Err(Errno::NOENT | Errno::EXIST) if tries < TRIES => {}
                 Err(why) => return Err(why.into()),
@@ -152,62 +175,77 @@ impl Temporary {
         }
     }
 
-    pub fn write(&mut self, content: &[u8]) -> Result<()> {
+    pub fn write(&mut self, content: &[u8], flush: Flush) -> Result<()> {
         write_at(self.file.as_fd(), content, self.written)?;
         self.written += content.len() as u64;
+        // Little by little: the commit of a large content must not take longer than an operation may.
+        if flush != Flush::Nothing && self.written - self.flushed >= FLUSH_EVERY {
+            again(|| fs::fdatasync(&self.file))?;
+            self.flushed = self.written;
+        }
         Ok(())
     }
 
     /// Puts the content into its place, if the conditions hold. Whether the file is new.
-    pub fn commit(
-        mut self,
-        path: &FilePath,
-        conditions: &Conditions,
-        sync: Sync,
-        patience: Duration,
-    ) -> Result<(Meta, bool)> {
+    pub fn commit(mut self, path: &FilePath, conditions: &Conditions, way: Way) -> Result<(Meta, bool)> {
         let name = path.split().1;
         touch(self.file.as_fd())?;
-        if sync == Sync::Always {
-            again(|| fs::fsync(&self.file))?;
+        match way.flush {
+            Flush::Everything => again(|| fs::fsync(&self.file))?,
+            Flush::Content => again(|| fs::fdatasync(&self.file))?,
+            Flush::Nothing => {}
         }
         let meta = meta_of(&self.file)?;
-        let new = match conditions.is_none() {
-            true => {
-                let new = existing(self.directory.as_fd(), name)?.is_none();
-                self.replace(name)?;
-                new
+        let new = if conditions.is_none() {
+            let new = existing(self.directory.as_fd(), name)?.is_none();
+            self.replace(name)?;
+            new
+        } else if conditions.is_create_only() {
+            match self.link(name)? {
+                true => true,
+                false => return Err(Error::PreconditionFailed),
             }
-            false => self.commit_if(name, conditions, patience)?,
+        } else {
+            self.commit_if(name, conditions, way.until)?
         };
-        if sync == Sync::Always {
-            again(|| fs::fsync(&self.directory))?;
+        if way.flush == Flush::Everything && again(|| fs::fsync(&self.directory)).is_err() {
+            // It is in its place, and may not stay there.
+            return Err(Error::Uncertain);
         }
         Ok((meta, new))
     }
 
-    fn commit_if(&mut self, name: &[u8], conditions: &Conditions, patience: Duration) -> Result<bool> {
+    fn commit_if(&mut self, name: &[u8], conditions: &Conditions, until: Instant) -> Result<bool> {
         for _ in 0..TRIES {
-            match locked(self.directory.as_fd(), name, patience)? {
-                Some((meta, _lock)) => {
-                    if !conditions.allow(Some(&meta)) {
+            match locked(self.directory.as_fd(), name, until)? {
+                Some(found) => {
+                    if !conditions.allow(Some(&found.meta)) {
                         return Err(Error::PreconditionFailed);
                     }
                     self.replace(name)?;
                     return Ok(false);
                 }
                 None if !conditions.allow(None) => return Err(Error::PreconditionFailed),
-                // Not a rename: of two who find nothing there, one gets in.
-                None => {
-                    match again(|| fs::linkat(&self.directory, &self.name, &self.directory, name, AtFlags::empty())) {
-                        Ok(()) => return Ok(true),
-                        Err(Errno::EXIST) => {}
-                        Err(why) => return Err(why.into()),
-                    }
-                }
+                None if self.link(name)? => return Ok(true),
+                None => {}
             }
         }
         Err(Error::Locked)
+    }
+
+    /// Gives the content its name if there is nothing under it yet. Not by a look and a rename: of two who find
+    /// nothing there, one gets in. Whether this one did.
+    fn link(&mut self, name: &[u8]) -> Result<bool> {
+        match again(|| fs::linkat(&self.directory, &self.name, &self.directory, name, AtFlags::empty())) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => {
+                // An NFS server that has forgotten its answer says so of our own success, too.
+                let there = fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
+                let ours = fs::fstat(&self.file)?;
+                Ok(there.is_ok_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)))
+            }
+            Err(why) => Err(why.into()),
+        }
     }
 
     fn replace(&mut self, name: &[u8]) -> Result<()> {
@@ -252,25 +290,32 @@ fn touch(file: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The file under this name, with a lock that other clients of the file system respect when they append or
-/// compare; `None` when there is no such file. Where the file system has no locks, or this file cannot be
-/// locked, there is none.
-fn locked(directory: BorrowedFd<'_>, name: &[u8], patience: Duration) -> Result<Option<(Meta, OwnedFd)>> {
-    let until = Instant::now() + patience;
+/// A file with a lock that other clients of the file system respect when they append or compare.
+struct Locked {
+    meta: Meta,
+    file: OwnedFd,
+}
+
+/// The file under this name, locked; `None` when there is no such file. Where the file system has no locks, or this
+/// file cannot be locked, there is none.
+fn locked(directory: BorrowedFd<'_>, name: &[u8], until: Instant) -> Result<Option<Locked>> {
     for _ in 0..TRIES {
         let file = match beneath::open(directory, name, CHANGE) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::STALE) => continue,
             // Read-only, and replaceable all the same.
             Err(Errno::ACCESS) => beneath::open(directory, name, READ)?,
             Err(why) => return Err(why.into()),
         };
         meta_of(&file)?;
         lock(file.as_fd(), until)?;
-        // Asked after the lock is held, and of the name: whoever had the lock may have replaced the file.
-        match existing(directory, name)? {
-            Some(meta) if meta.tag.inode == meta_of(&file)?.tag.inode => return Ok(Some((meta, file))),
-            _ => {}
+        // Looked at after the lock is held, and by the name: whoever had the lock may have replaced the file. By
+        // opening it, which asks an NFS server where a look at the name may not.
+        match beneath::open(directory, name, READ).map_err(Error::from).and_then(meta_of) {
+            Ok(meta) if meta.tag.inode == meta_of(&file)?.tag.inode => return Ok(Some(Locked { meta, file })),
+            Ok(_) | Err(Error::NotFound | Error::Failed(_)) => {}
+            Err(why) => return Err(why),
         }
     }
     Err(Error::Locked)
@@ -280,14 +325,16 @@ fn lock(file: BorrowedFd<'_>, until: Instant) -> Result<()> {
     let mut pause = Duration::from_millis(1);
     loop {
         match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) if Instant::now() + pause > until => return Err(Error::Locked),
             Err(Errno::AGAIN) => {
                 thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(50));
             }
-            // Held; or there are no locks here, and nobody can be kept out.
-            _ => return Ok(()),
+            // There are no locks here, or (NFS) none for a file that is open for reading only.
+            Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF) => return Ok(()),
+            Err(why) => return Err(why.into()),
         }
     }
 }
@@ -298,23 +345,22 @@ pub(super) fn append(
     path: &FilePath,
     content: &[u8],
     conditions: &Conditions,
-    sync: Sync,
-    patience: Duration,
+    way: Way,
 ) -> Result<(Meta, bool)> {
     let (directory, name) = path.split();
     for _ in 0..TRIES {
         let found = match beneath::open(root, directory, OFlags::PATH | OFlags::DIRECTORY) {
-            Ok(directory) => locked(directory.as_fd(), name, patience)?,
+            Ok(directory) => locked(directory.as_fd(), name, way.until)?,
             Err(Errno::NOENT) => None,
             Err(why) => return Err(why.into()),
         };
-        let Some((meta, file)) = found else {
+        let Some(Locked { meta, file }) = found else {
             if !conditions.allow(None) {
                 return Err(Error::PreconditionFailed);
             }
             let mut temporary = Temporary::beside(root, path)?;
-            temporary.write(content)?;
-            match temporary.commit(path, &Conditions::create_only(), sync, patience) {
+            temporary.write(content, Flush::Nothing)?;
+            match temporary.commit(path, &Conditions::create_only(), way) {
                 // Somebody made it meanwhile: add to that.
                 Err(Error::PreconditionFailed) => continue,
                 other => return other,
@@ -324,41 +370,47 @@ pub(super) fn append(
             return Err(Error::PreconditionFailed);
         }
         let added = write_at(file.as_fd(), content, meta.size).and_then(|()| touch(file.as_fd())).and_then(|()| {
-            if sync == Sync::Always {
-                again(|| fs::fsync(&file))?;
+            match way.flush {
+                Flush::Everything => again(|| fs::fsync(&file))?,
+                Flush::Content => again(|| fs::fdatasync(&file))?,
+                Flush::Nothing => {}
             }
             meta_of(&file)
         });
-        if added.is_err() {
+        return match added {
+            Ok(meta) => Ok((meta, false)),
             // All of it or nothing.
-            let _ = fs::ftruncate(&file, meta.size);
-        }
-        return added.map(|meta| (meta, false));
+            Err(why) => {
+                match fs::fstat(&file)?.st_size as u64 > meta.size && fs::ftruncate(&file, meta.size).is_err() {
+                    true => Err(Error::Uncertain),
+                    // Opened for reading only, since its mode says so.
+                    false if matches!(&why, Error::Failed(why) if Errno::from_io_error(why) == Some(Errno::BADF)) => {
+                        Err(Errno::ACCESS.into())
+                    }
+                    false => Err(why),
+                }
+            }
+        };
     }
     Err(Error::Locked)
 }
 
-pub(super) fn delete(
-    root: BorrowedFd<'_>,
-    path: &FilePath,
-    conditions: &Conditions,
-    sync: Sync,
-    patience: Duration,
-) -> Result<()> {
+pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditions, way: Way) -> Result<()> {
     let (directory, name) = path.split();
     let directory = beneath::open(root, directory, beneath::DIRECTORY)?;
     let (meta, _lock) = match conditions.is_none() {
         true => (existing(directory.as_fd(), name)?, None),
-        false => {
-            locked(directory.as_fd(), name, patience)?.map_or((None, None), |(meta, lock)| (Some(meta), Some(lock)))
-        }
+        false => match locked(directory.as_fd(), name, way.until)? {
+            Some(Locked { meta, file }) => (Some(meta), Some(file)),
+            None => (None, None),
+        },
     };
     if !conditions.allow(meta.as_ref()) {
         return Err(Error::PreconditionFailed);
     }
     again(|| fs::unlinkat(&directory, name, AtFlags::empty()))?;
-    if sync == Sync::Always {
-        again(|| fs::fsync(&directory))?;
+    if way.flush == Flush::Everything && again(|| fs::fsync(&directory)).is_err() {
+        return Err(Error::Uncertain);
     }
     Ok(())
 }
@@ -384,12 +436,14 @@ fn open_at(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>) -> Re
 /// At most `limit` entries from `place` on.
 pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>, limit: usize) -> Result<Page> {
     let directory = open_at(root, path, place)?;
-    let mut entries = Vec::new();
+    let (mut entries, mut names) = (Vec::new(), 0);
     let next = look_through(directory.as_fd(), |name, kind| {
         if !name.starts_with(TEMPORARY) {
             entries.push(Entry { name: name.to_vec(), kind });
+            // Each is shown with its whole path.
+            names += path.as_bytes().len() + name.len();
         }
-        entries.len() < limit
+        entries.len() < limit && names < MOST_OF_NAMES
     })?;
     Ok(Page { entries, next })
 }

@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
@@ -30,7 +30,7 @@ pub use self::{
     separate::{Folded, folded},
 };
 use self::{
-    files::{Opened, Temporary},
+    files::{Flush, Opened, Temporary, Way},
     pool::Pool,
 };
 use crate::{
@@ -43,6 +43,7 @@ use crate::{
 /// File systems of this machine, which answer from memory or say at once that they cannot: ext4, XFS, btrfs, tmpfs.
 /// NFS asks its server when a file is opened, whatever it is asked not to do.
 const AT_ONCE: [u64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
+const NFS: u64 = 0x6969;
 
 /// How the targets of a task are mounted and used.
 #[derive(Clone, Debug)]
@@ -111,7 +112,24 @@ struct Mounted {
 struct Root {
     directory: OwnedFd,
     identity: (u64, u64),
-    at_once: bool,
+    /// What `statfs` calls its file system.
+    magic: u64,
+}
+
+impl Root {
+    /// Does it answer from memory, or say at once that it cannot?
+    fn at_once(&self) -> bool {
+        AT_ONCE.contains(&self.magic)
+    }
+
+    fn way(&self, sync: Sync, patience: Duration) -> Way {
+        let flush = match sync {
+            Sync::Always => Flush::Everything,
+            Sync::Never if self.at_once() => Flush::Nothing,
+            Sync::Never => Flush::Content,
+        };
+        Way { flush, until: Instant::now() + patience }
+    }
 }
 
 impl Mounted {
@@ -142,9 +160,14 @@ impl Mounted {
         }
     }
 
-    fn change<T: Send + 'static>(&self, job: impl FnOnce(&Root) -> Result<T> + Send + 'static) -> Answer<'static, T> {
+    /// The same for what changes something: it goes on to its end.
+    fn change<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Root, Way) -> Result<T> + Send + 'static,
+    ) -> Answer<'static, T> {
+        let (sync, patience) = (self.sync, self.patience);
         match self.root() {
-            Ok(root) => Box::pin(self.pool.run_to_its_end(move || job(&root))),
+            Ok(root) => Box::pin(self.pool.run_to_its_end(move || job(&root, root.way(sync, patience)))),
             Err(why) => Box::pin(std::future::ready(Err(why))),
         }
     }
@@ -166,20 +189,25 @@ impl Mounted {
 
 /// Opens the directory anew, as whoever is asked for the first time; makes it the root if it is another one.
 fn look(directory: &Path, is_mounted: bool, root: &ArcSwapOption<Root>) -> Result<()> {
+    let failed = |why: &str| Err(Error::Failed(std::io::Error::other(format!("{} {why}", directory.display()))));
     let opened = fs::open(directory, beneath::DIRECTORY, Mode::empty())?;
-    // What is looked at is the mount, and not the directory under one that has just gone.
-    if is_mounted && fs::fstat(&opened)?.st_dev == fs::statat(&opened, "..", fs::AtFlags::empty())?.st_dev {
-        return Err(Error::Failed(std::io::Error::other(format!("{} is not mounted", directory.display()))));
-    }
     // NFS answers `statfs` from the server and never from memory.
     let system = fs::fstatfs(&opened)?;
     let found = fs::fstat(&opened)?;
+    // What is looked at is the mount, and not the directory under one that has just gone.
+    if is_mounted && found.st_dev == fs::statat(&opened, "..", fs::AtFlags::empty())?.st_dev {
+        return failed("is not mounted");
+    }
+    // Of 32 bits, in a field whose type differs from one architecture to the next.
+    let magic = system.f_type as u64 & 0xFFFF_FFFF;
+    let before = root.load();
+    if before.as_ref().is_some_and(|before| before.magic == NFS && magic != NFS) {
+        return failed("was on NFS and is not any more; mount it again");
+    }
     #[allow(clippy::useless_conversion, reason = "the types of these differ from one architecture to the next")]
     let identity = (found.st_dev.into(), found.st_ino.into());
-    if root.load().as_ref().is_none_or(|root| root.identity != identity) {
-        // Of 32 bits, in a field whose type differs from one architecture to the next.
-        let at_once = AT_ONCE.contains(&(system.f_type as u64 & 0xFFFF_FFFF));
-        root.store(Some(Arc::new(Root { directory: opened, identity, at_once })));
+    if before.as_ref().is_none_or(|before| before.identity != identity) {
+        root.store(Some(Arc::new(Root { directory: opened, identity, magic })));
     }
     Ok(())
 }
@@ -192,24 +220,39 @@ impl Target for Mounted {
             if let Some(mounter) = &mounter {
                 mounter.mount()?;
             }
-            look(&directory, mounter.is_some(), &root)
+            match look(&directory, mounter.is_some(), &root) {
+                // This process has all the files open that it may, which says nothing of the target.
+                Err(Error::Busy) => Ok(()),
+                other => other,
+            }
         }))
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        match self.mounter.clone() {
+            None => Box::pin(std::future::ready(Ok(()))),
+            Some(mounter) => Box::pin(self.pool.run(move || {
+                mounter.unmount();
+                Ok(())
+            })),
+        }
     }
 
     fn read_now(&self, path: &FilePath, want: &Want) -> Option<Result<Reading>> {
         let root = self.root.load();
-        let root = root.as_ref().filter(|root| root.at_once && self.read_at_once.load(Ordering::Relaxed))?;
+        let root = root.as_ref().filter(|root| root.at_once() && self.read_at_once.load(Ordering::Relaxed))?;
         match files::read(root.directory.as_fd(), path, want, true) {
             Ok(opened) => Some(Ok(Self::reading(&self.pool, opened, true))),
+            Err(Error::NotFound) => Some(Err(Error::NotFound)),
             Err(Error::Failed(why)) => {
-                match Errno::from_io_error(&why) {
-                    Some(Errno::AGAIN | Errno::INTR) => {}
-                    // It cannot be told here, now or ever.
-                    _ => self.read_at_once.store(false, Ordering::Relaxed),
+                // It cannot be told here at all.
+                if let Some(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) = Errno::from_io_error(&why) {
+                    self.read_at_once.store(false, Ordering::Relaxed);
                 }
                 None
             }
-            Err(why) => Some(Err(why)),
+            // A thread finds out for certain.
+            Err(_) => None,
         }
     }
 
@@ -218,36 +261,38 @@ impl Target for Mounted {
         let at_once = self.read_at_once.load(Ordering::Relaxed);
         self.run(move |root| {
             let opened = files::read(root.directory.as_fd(), &path, &want, false)?;
-            Ok(Self::reading(&pool, opened, at_once && root.at_once))
+            Ok(Self::reading(&pool, opened, at_once && root.at_once()))
         })
     }
 
     fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
-        let (path, sync, patience) = (path.clone(), self.sync, self.patience);
-        self.change(move |root| {
+        let path = path.clone();
+        self.change(move |root, way| {
             let mut temporary = Temporary::beside(root.directory.as_fd(), &path)?;
-            temporary.write(&content)?;
-            temporary.commit(&path, &conditions, sync, patience)
+            temporary.write(&content, Flush::Nothing)?;
+            temporary.commit(&path, &conditions, way)
         })
     }
 
     fn stage(&self, path: &FilePath) -> Answer<'_, Box<dyn Staged>> {
         let (path, pool) = (path.clone(), Arc::clone(&self.pool));
         let (sync, patience) = (self.sync, self.patience);
-        self.run(move |root| {
-            let temporary = OnPool::new(Temporary::beside(root.directory.as_fd(), &path)?, &pool);
-            Ok(Box::new(Stage { temporary: Some(temporary), path, pool, sync, patience }) as Box<dyn Staged>)
+        let root = self.root();
+        self.run(move |opened| {
+            let temporary = OnPool::new(Temporary::beside(opened.directory.as_fd(), &path)?, &pool);
+            Ok(Box::new(Stage { temporary: Some(temporary), path, root: root?, pool, sync, patience })
+                as Box<dyn Staged>)
         })
     }
 
     fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
-        let (path, sync, patience) = (path.clone(), self.sync, self.patience);
-        self.change(move |root| files::append(root.directory.as_fd(), &path, &content, &conditions, sync, patience))
+        let path = path.clone();
+        self.change(move |root, way| files::append(root.directory.as_fd(), &path, &content, &conditions, way))
     }
 
     fn delete(&self, path: &FilePath, conditions: Conditions) -> Answer<'_, ()> {
-        let (path, sync, patience) = (path.clone(), self.sync, self.patience);
-        self.change(move |root| files::delete(root.directory.as_fd(), &path, &conditions, sync, patience))
+        let path = path.clone();
+        self.change(move |root, way| files::delete(root.directory.as_fd(), &path, &conditions, way))
     }
 
     fn list(&self, directory: &DirectoryPath, place: Option<u64>, limit: usize) -> Answer<'_, Page> {
@@ -263,9 +308,14 @@ impl Target for Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if let Some(mounter) = self.mounter.take() {
-            self.prober.later(move || mounter.unmount());
-        }
+        // The last of a mount to be closed ends its session with the server.
+        let (mounter, root) = (self.mounter.take(), self.root.swap(None));
+        self.pool.later(move || {
+            if let Some(mounter) = mounter {
+                mounter.unmount();
+            }
+            drop(root);
+        });
     }
 }
 
@@ -323,7 +373,7 @@ impl Rest for Remaining {
 
     fn next(mut self: Box<Self>) -> Answer<'static, (Bytes, Box<dyn Rest>)> {
         let pool = Arc::clone(&self.pool);
-        Box::pin(pool.run(move || {
+        Box::pin(pool.go_on(move || {
             let bytes = self.read(false)?;
             Ok((bytes, self as Box<dyn Rest>))
         }))
@@ -335,6 +385,7 @@ struct Stage {
     /// Away while something is done to it; gone when that has failed.
     temporary: Option<OnPool<Temporary>>,
     path: FilePath,
+    root: Arc<Root>,
     pool: Arc<Pool>,
     sync: Sync,
     patience: Duration,
@@ -349,8 +400,9 @@ impl Staged for Stage {
         let Some(mut temporary) = self.temporary.take() else {
             return Box::pin(std::future::ready(Err(given_up())));
         };
-        let written = self.pool.run(move || {
-            temporary.value.as_mut().ok_or_else(given_up)?.write(&bytes)?;
+        let flush = self.root.way(self.sync, self.patience).flush;
+        let written = self.pool.go_on(move || {
+            temporary.value.as_mut().ok_or_else(given_up)?.write(&bytes, flush)?;
             Ok(temporary)
         });
         Box::pin(async move {
@@ -360,10 +412,10 @@ impl Staged for Stage {
     }
 
     fn commit(self: Box<Self>, conditions: Conditions) -> Answer<'static, (Meta, bool)> {
-        let Self { temporary, path, pool, sync, patience } = *self;
+        let Self { temporary, path, root, pool, sync, patience } = *self;
         Box::pin(pool.run_to_its_end(move || {
             let temporary = temporary.and_then(|mut temporary| temporary.value.take()).ok_or_else(given_up)?;
-            temporary.commit(&path, &conditions, sync, patience)
+            temporary.commit(&path, &conditions, root.way(sync, patience))
         }))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -11,7 +12,7 @@ use std::{
 
 use domain::{model::FileSystemId, published::PublishedTarget};
 
-use super::separate::mounts;
+use super::separate::{MountLine, mounts};
 use crate::error::{Error, Result};
 
 /// What EFS advises for its mounts.
@@ -37,6 +38,8 @@ pub enum Mount {
 pub struct Mounter {
     arguments: Vec<String>,
     directory: PathBuf,
+    /// Of the kernel's own mounts: what mountinfo calls it.
+    source: Option<String>,
     mounted: AtomicBool,
 }
 
@@ -51,7 +54,12 @@ impl Mounter {
                 ["-t", "efs", "-o", &options, &format!("{file_system}:/")].map(str::to_owned)
             }
         };
-        Some(Self { arguments: arguments.to_vec(), directory: directory.to_owned(), mounted: AtomicBool::new(false) })
+        Some(Self {
+            arguments: arguments.to_vec(),
+            directory: directory.to_owned(),
+            source: matches!(mount, Mount::Kernel { .. }).then(|| format!("{address}:/")),
+            mounted: AtomicBool::new(false),
+        })
     }
 
     /// Mounts it if it is not mounted. Blocks. Looked at each time: without its mount the directory is one of this
@@ -66,9 +74,12 @@ impl Mounter {
         let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(|why| failed(why.to_string()))?;
         let directory = self.directory.canonicalize()?;
         match mounts(&table).rev().find(|mount| mount.directory == directory) {
-            // From an earlier life of this process, or by somebody who knew. A folded mount has the address of the
-            // one that it was folded into.
-            Some(there) if there.is_nfs => {}
+            Some(there) if self.is_ours(&there) => {}
+            // Another target's: of an earlier life of this process, or about to be unmounted.
+            Some(there) if there.is_nfs && is_an_address(&there.source) => {
+                detach(&directory);
+                return Err(failed(format!("{} was mounted at {shown}, and is not any more", there.source)));
+            }
             Some(_) => {
                 return Err(failed(format!("something else is mounted at {shown}: unmount it, or set MOUNT_BASE")));
             }
@@ -80,11 +91,28 @@ impl Mounter {
 
     /// Takes it out of the tree; who still uses it can go on.
     pub(super) fn unmount(&self) {
-        if self.mounted.swap(false, Ordering::Relaxed)
-            && let Err(why) = rustix::mount::unmount(&self.directory, rustix::mount::UnmountFlags::DETACH)
-        {
-            tracing::warn!(directory = %self.directory.display(), error = %why, "a target could not be unmounted");
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let there = mounts(&table).rev().find(|mount| mount.directory == self.directory);
+        if self.mounted.swap(false, Ordering::Relaxed) && there.is_some_and(|there| self.is_ours(&there)) {
+            detach(&self.directory);
         }
+    }
+
+    /// Was this mounted for this target? Told by what was asked for, which also a folded mount keeps; efs-utils asks
+    /// for a program of its own.
+    fn is_ours(&self, mount: &MountLine) -> bool {
+        mount.is_nfs && (self.source.is_none() || self.source.as_ref() == Some(&mount.source))
+    }
+}
+
+/// As this program asks for a mount, and people seldom do.
+fn is_an_address(source: &str) -> bool {
+    source.strip_suffix(":/").is_some_and(|address| address.parse::<Ipv4Addr>().is_ok())
+}
+
+fn detach(directory: &Path) {
+    if let Err(why) = rustix::mount::unmount(directory, rustix::mount::UnmountFlags::DETACH) {
+        tracing::warn!(directory = %directory.display(), error = %why, "a target could not be unmounted");
     }
 }
 

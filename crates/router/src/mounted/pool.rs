@@ -55,7 +55,7 @@ struct State {
     threads: usize,
     /// Threads that sleep until they are woken.
     idle: usize,
-    /// Threads that have just ended a job and are about to look for another.
+    /// Threads that have just begun, or have just ended a job, and are about to look for another.
     looking: usize,
 }
 
@@ -81,7 +81,19 @@ impl Pool {
         self: &Arc<Self>,
         job: J,
     ) -> impl Future<Output = Result<T>> + Send + use<T, J> {
-        let begun = self.begin(job);
+        self.wait(self.begin(job, self.most_waiting))
+    }
+
+    /// The same for a step of something that has begun: it is not refused for those that come after it. Their number
+    /// is bounded by that of the things that have begun.
+    pub fn go_on<T: Send + 'static, J: FnOnce() -> Result<T> + Send + 'static>(
+        self: &Arc<Self>,
+        job: J,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, J> {
+        self.wait(self.begin(job, usize::MAX / 2))
+    }
+
+    fn wait<T: Send + 'static>(&self, begun: Option<Begun<T>>) -> impl Future<Output = Result<T>> + Send + use<T> {
         async move {
             let mut begun = begun.ok_or(Error::Busy)?;
             match tokio::time::timeout_at(begun.until, &mut begun.answer).await {
@@ -101,7 +113,7 @@ impl Pool {
         self: &Arc<Self>,
         job: J,
     ) -> impl Future<Output = Result<T>> + Send + use<T, J> {
-        let begun = self.begin(job);
+        let begun = self.begin(job, self.most_waiting);
         async move {
             let mut begun = begun.ok_or(Error::Busy)?;
             match tokio::time::timeout_at(begun.until, &mut begun.answer).await {
@@ -116,17 +128,19 @@ impl Pool {
     fn begin<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce() -> Result<T> + Send + 'static,
+        most_waiting: usize,
     ) -> Option<Begun<T>> {
         let (sender, answer) = oneshot::channel();
         let claimed = Arc::new(AtomicBool::new(false));
         let claim = Arc::clone(&claimed);
-        let taken = self.submit(Box::new(move || {
+        let job = Box::new(move || {
             // Of two that claim it, a thread and who has waited long enough, one gets it. And what nobody waits
             // for any more is not begun.
             if !sender.is_closed() && !claim.swap(true, Ordering::AcqRel) {
                 let _ = sender.send(job());
             }
-        }));
+        });
+        let taken = self.submit(job, most_waiting);
         let until = tokio::time::Instant::now() + self.deadline;
         taken.then_some(Begun { answer, claimed, until })
     }
@@ -138,11 +152,11 @@ impl Pool {
         self.add(state, Box::new(job));
     }
 
-    fn submit(self: &Arc<Self>, job: Job) -> bool {
+    fn submit(self: &Arc<Self>, job: Job, most_waiting: usize) -> bool {
         let state = self.state();
         // What waits for a thread that is about to take it is not waiting.
-        let room = state.waiting.len() < self.most_waiting + state.idle + state.looking
-            || (state.waiting.len() <= self.most_waiting && state.threads < self.most_threads);
+        let room = state.waiting.len() < most_waiting + state.idle + state.looking
+            || (state.waiting.len() <= most_waiting + state.looking && state.threads < self.most_threads);
         room && self.add(state, job)
     }
 
@@ -162,10 +176,15 @@ impl Pool {
             let pool = Arc::clone(self);
             let started = thread::Builder::new().name(self.name.clone()).stack_size(STACK);
             match started.spawn(move || pool.work()) {
-                Ok(_) => state.threads += 1,
-                // No thread at all: it would wait for ever.
+                Ok(_) => {
+                    state.threads += 1;
+                    state.looking += 1;
+                }
+                // No thread at all: it would wait for ever. What it holds may need this lock when it is dropped.
                 Err(_) if state.threads == 0 => {
-                    state.waiting.pop_back();
+                    let job = state.waiting.pop_back();
+                    drop(state);
+                    drop(job);
                     return false;
                 }
                 Err(_) => {}
@@ -176,6 +195,7 @@ impl Pool {
 
     fn work(&self) {
         let mut state = self.state();
+        state.looking -= 1;
         loop {
             while let Some(job) = state.waiting.pop_front() {
                 drop(state);

@@ -32,6 +32,8 @@ pub(super) struct MountLine {
     pub directory: PathBuf,
     device: String,
     pub is_nfs: bool,
+    /// What was asked for.
+    pub source: String,
     /// Of NFS: where its requests go.
     pub address: Option<Ipv4Addr>,
 }
@@ -80,9 +82,10 @@ pub(super) fn mounts(mountinfo: &str) -> impl DoubleEndedIterator<Item = MountLi
         let directory = PathBuf::from(OsString::from_vec(unescaped(fields.nth(1)?)));
         let mut fields = after.split(' ');
         let is_nfs = fields.next()?.starts_with("nfs");
-        let options = fields.nth(1)?;
+        let source = fields.next()?.to_owned();
+        let options = fields.next()?;
         let address = options.split(',').find_map(|option| option.strip_prefix("addr=")?.parse().ok());
-        Some(MountLine { directory, device, is_nfs, address })
+        Some(MountLine { directory, device, is_nfs, source, address })
     })
 }
 

@@ -158,6 +158,13 @@ impl Config {
         let default = mounted::Options::default();
         let emf = word(v, "METRICS", "none or emf", &[("none", false), ("emf", true)])?;
         let is_named = v.get("EFS_FILE_SYSTEM_ID").is_some_and(|value| !value.is_empty());
+        let http = Http::read(v)?;
+        let deadline = seconds(v, "DEADLINE_SECONDS", "seconds, from 0.1 to 300", 0.1..=300.0, 10.0)?;
+        let orphan_age = seconds(v, "ORPHAN_SECONDS", "seconds, from 1 to 31536000", 1.0..=365.0 * day, 3600.0)?;
+        if orphan_age < http.idle {
+            let expected = "at least IDLE_SECONDS: until then somebody may be writing to it";
+            return Err(ConfigError::Bad { name: "ORPHAN_SECONDS", value: orphan_age.as_secs().to_string(), expected });
+        }
         Ok(Self {
             #[cfg(feature = "aws")]
             parameter: config::parameter_name(v)?,
@@ -183,7 +190,7 @@ impl Config {
                 sync: word(v, "SYNC", "always or never", &[("always", Sync::Always), ("never", Sync::Never)])?,
                 threads: within(v, "THREADS_PER_TARGET", "a number from 1 to 1024", 1..=1024, default.threads)?,
                 waiting: within(v, "QUEUE_PER_TARGET", "a number from 0 to 100000", 0..=100_000, default.waiting)?,
-                deadline: seconds(v, "DEADLINE_SECONDS", "seconds, from 0.1 to 300", 0.1..=300.0, 10.0)?,
+                deadline,
                 probe_deadline: default.probe_deadline,
                 read_at_once: word(v, "READ_AT_ONCE", "auto or never", &[("auto", true), ("never", false)])?,
             },
@@ -197,8 +204,8 @@ impl Config {
                 day,
             )?)
             .filter(|every| !every.is_zero()),
-            orphan_age: seconds(v, "ORPHAN_SECONDS", "seconds, from 1 to 31536000", 1.0..=365.0 * day, 3600.0)?,
-            http: Http::read(v)?,
+            orphan_age,
+            http,
             emf,
         })
     }
@@ -233,6 +240,10 @@ impl Http {
         }) {
             return Err(ConfigError::Bad { name: "AUTH_TOKEN", value: "…".to_owned(), expected });
         }
+        if token.is_some() && open {
+            let expected = "token, or nothing, since AUTH_TOKEN is set";
+            return Err(ConfigError::Bad { name: "AUTH", value: "none".to_owned(), expected });
+        }
         if token.is_none() && !open && !listen.ip().is_loopback() {
             return required(v, "AUTH_TOKEN", "a secret, since LISTEN is not a loopback address; or AUTH=none", |_| {
                 None
@@ -241,7 +252,7 @@ impl Http {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             listen,
-            token: token.filter(|_| !open),
+            token,
             workers: within(v, "WORKERS", "a number from 1 to 256", 1..=256, workers)?,
             max_body: within(v, "MAX_BODY_BYTES", "a number of bytes, 1 or more", 1..=u64::MAX, 1 << 30)?,
             max_connections: within(v, "MAX_CONNECTIONS", "a number from 1 to 1000000", 1..=1_000_000, 4096)?,

@@ -26,9 +26,13 @@ use tokio::{
 use super::{config::Http, routes::App};
 
 const BACKLOG: u32 = 4096;
+const SPARE_DESCRIPTORS: u64 = 128;
 /// For the head of a request, and for what waits to be sent. A thousand connections are bounded by it.
 const BUFFER: usize = 64 << 10;
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 95\r\n\r\n{\"error\":{\"code\":\"TooManyConnections\",\"message\":\"this task has all the connections that it may\"}}";
+/// It ends with its connection, so that its length needs no saying.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n\
+    {\"error\":{\"code\":\"TooManyConnections\",\"message\":\"this task has all the connections that it may\"}}";
 
 /// Listens; nobody is answered before [`serve`].
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -51,6 +55,10 @@ pub(super) async fn serve(
     drop(ended);
     tokio::pin!(end);
     let mut next = 0;
+    let most = http.max_connections.min(most_by_descriptors());
+    if most < http.max_connections {
+        tracing::warn!(most, "fewer connections than MAX_CONNECTIONS: this process may not open more files");
+    }
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -65,7 +73,7 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        if app.counters.connections.load(Ordering::Relaxed) >= http.max_connections as u64 {
+        if app.counters.connections.load(Ordering::Relaxed) >= most as u64 {
             app.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
             // As much as goes at once: whoever is one too many must not cost anything.
             let _ = stream.try_write(TOO_MANY);
@@ -79,10 +87,20 @@ pub(super) async fn serve(
     drop(workers);
     tracing::info!(connections = app.counters.connections.load(Ordering::Relaxed), "ending");
     let _ = ending.send(());
-    // Every connection has a receiver.
-    if tokio::time::timeout(http.shutdown, ending.closed()).await.is_err() {
-        tracing::warn!(connections = app.counters.connections.load(Ordering::Relaxed), "ended before these did");
+    let finished = async {
+        // Every connection has a receiver.
+        ending.closed().await;
+        app.files.close().await;
+    };
+    if tokio::time::timeout(http.shutdown, finished).await.is_err() {
+        tracing::warn!(connections = app.counters.connections.load(Ordering::Relaxed), "ended before all was done");
     }
+}
+
+/// A connection takes two descriptors at most, and the rest of the process some.
+fn most_by_descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1)
 }
 
 /// Threads that speak HTTP, each with connections of its own: what one does never waits for another's lock.

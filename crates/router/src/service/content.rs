@@ -90,6 +90,7 @@ impl HttpBody for Content {
                 Some(Ok(Frame::data(bytes)))
             }
             Some(Err(why)) => {
+                self.member.broke_off(&why);
                 self.record.failed(why.code());
                 Some(Err(why))
             }

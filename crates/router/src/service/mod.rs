@@ -51,6 +51,8 @@ enum Failure {
     Listen { address: std::net::SocketAddr, why: std::io::Error },
     #[error("this process cannot be told to end: {0}")]
     Signals(std::io::Error),
+    #[error("this process gets no event loop: {0}")]
+    NoRuntime(std::io::Error),
 }
 
 impl Failure {
@@ -62,6 +64,7 @@ impl Failure {
             Self::Folded(_) => "FoldedMounts",
             Self::Listen { .. } => "CannotListen",
             Self::Signals(_) => "NoSignals",
+            Self::NoRuntime(_) => "NoRuntime",
         }
     }
 }
@@ -76,8 +79,11 @@ pub fn serve(variables: &impl Variables) -> ExitCode {
     tracing_subscriber::registry().with(json.with_writer(writer.clone())).with(filter).init();
 
     let run = |config| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(Failure::Signals)?.block_on(run(config, writer))
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::NoRuntime)?;
+        let outcome = runtime.block_on(run(config, writer));
+        // A file or a name that is being looked up is not waited for.
+        runtime.shutdown_background();
+        outcome
     };
     match level.and_then(|_| Config::read(variables)).map_err(Failure::from).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,11 +94,15 @@ pub fn serve(variables: &impl Variables) -> ExitCode {
     }
 }
 
-async fn run(config: Config, lines: tracing_appender::non_blocking::NonBlocking) -> Result<(), Failure> {
+async fn run(mut config: Config, lines: tracing_appender::non_blocking::NonBlocking) -> Result<(), Failure> {
     // First of all, so that being told to end is never missed.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
     raise_descriptors();
+    // As the kernel will call the mounts.
+    if let Ok(base) = config.mounted.base.canonicalize() {
+        config.mounted.base = base;
+    }
     let listen = |why| Failure::Listen { address: config.http.listen, why };
     // Before anything that takes long: a port that is taken is known at once.
     let listener = connection::listen(config.http.listen).map_err(listen)?;
@@ -235,7 +245,8 @@ fn report_metrics(emf: &Emf, app: &App, config: &Config, lines: &mut impl std::i
     let Some(file_system) = config.file_system.as_ref().filter(|_| config.emf) else { return };
     for line in emf.lines(&app.files, file_system) {
         // To a channel: it cannot fail, and does not wait.
-        let _ = writeln!(lines, "{line}");
+        // In one piece, or another line could come between.
+        let _ = lines.write_all(format!("{line}\n").as_bytes());
     }
 }
 
@@ -243,11 +254,8 @@ fn report_metrics(emf: &Emf, app: &App, config: &Config, lines: &mut impl std::i
 fn folds(files: &Files, config: &Config) -> Vec<String> {
     let members = files.members();
     let up = members.iter().filter(|member| member.health.is_up());
-    let directory = |place| {
-        let directory = config.mounted.directory(place);
-        directory.canonicalize().unwrap_or(directory)
-    };
-    let expected: Vec<_> = up.map(|member| (directory(member.place), member.published.ip_address)).collect();
+    let expected: Vec<_> =
+        up.map(|member| (config.mounted.directory(member.place), member.published.ip_address)).collect();
     match folded(&expected) {
         Ok(folds) => folds.iter().map(ToString::to_string).collect(),
         Err(why) => vec![format!("it cannot be told: {why}")],

@@ -1,6 +1,6 @@
 //! What a request says, out of its path and headers.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::SystemTime};
 
 use http::{HeaderMap, HeaderName, Uri, header};
 use percent_encoding::percent_decode_str;
@@ -48,7 +48,14 @@ pub(super) fn conditions(headers: &HeaderMap) -> Result<Conditions, Refusal> {
     Ok(Conditions {
         if_match: tags(headers, &header::IF_MATCH, false)?,
         if_none_match: tags(headers, &header::IF_NONE_MATCH, true)?,
+        unmodified_since: date(headers, &header::IF_UNMODIFIED_SINCE),
+        modified_since: date(headers, &header::IF_MODIFIED_SINCE),
     })
+}
+
+/// A date that is none says nothing (RFC 9110, section 13.1.3).
+fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
 }
 
 fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tags>, Refusal> {
@@ -88,7 +95,7 @@ fn one_tag(text: &str) -> Option<(&str, &str)> {
 
 /// What a GET or HEAD asks for.
 pub(super) fn want(headers: &HeaderMap, only_meta: bool) -> Result<Want, Refusal> {
-    if headers.len() <= 4 && !headers.keys().any(is_about_content) {
+    if !headers.keys().any(is_about_content) {
         return Ok(Want { only_meta, ..Want::default() });
     }
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
@@ -106,7 +113,15 @@ pub(super) fn want(headers: &HeaderMap, only_meta: bool) -> Result<Want, Refusal
 }
 
 fn is_about_content(name: &HeaderName) -> bool {
-    [header::RANGE, header::IF_RANGE, header::IF_MATCH, header::IF_NONE_MATCH].contains(name)
+    [
+        header::RANGE,
+        header::IF_RANGE,
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+    ]
+    .contains(name)
 }
 
 /// One range of bytes (RFC 9110, section 14). Of several, or of what is no range, nothing: the whole is a good

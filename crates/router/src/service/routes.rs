@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodFilter, get, on},
 };
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use serde_json::{Value, json};
@@ -26,6 +27,7 @@ use super::{
 use crate::{
     files::{Files, Member, Written},
     path::{DirectoryPath, FilePath},
+    select::MOST_TARGETS,
     target::{Conditions, Entry, Kind, Meta, Verdict},
 };
 
@@ -37,11 +39,12 @@ const ROUTE: &str = "/route/";
 const SMALL: u64 = 256 << 10;
 /// What is added to a file goes there in one write: NFS's largest.
 const MOST_APPENDED: u64 = 1 << 20;
-/// Bodies that wait to be put into their place in one step, together.
+/// Contents of one target that wait to be put into their place in one step, together.
 const MOST_IN_MEMORY: usize = 32 << 20;
 const PAGE: usize = 1000;
 const LARGEST_PAGE: usize = 10_000;
 
+const SCHEME: &[u8] = b"Bearer ";
 const TARGET: &str = "x-mount-target";
 /// What a path may not hold as it is.
 const IN_PATH: &AsciiSet =
@@ -55,7 +58,8 @@ pub struct App {
     max_body: u64,
     idle: Duration,
     access_log: bool,
-    memory: Arc<Semaphore>,
+    /// By the place of a target, so that one that hangs takes no other's.
+    memory: Vec<Arc<Semaphore>>,
 }
 
 impl App {
@@ -63,24 +67,26 @@ impl App {
         Self {
             files,
             counters: report::Counters::default(),
-            token: http.token.clone().map(|token| format!("Bearer {token}").into_bytes()),
+            token: http.token.clone().map(String::into_bytes),
             max_body: http.max_body,
             idle: http.idle,
             access_log: http.access_log,
-            memory: Arc::new(Semaphore::new(MOST_IN_MEMORY)),
+            memory: (0..MOST_TARGETS).map(|_| Arc::new(Semaphore::new(MOST_IN_MEMORY))).collect(),
         }
     }
 
-    /// Room for a body that is taken whole.
-    fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.memory).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    /// Room for a content of this path that is taken whole.
+    fn room(&self, path: &FilePath, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let memory = &self.memory[self.files.place(path.as_bytes()).unwrap_or_default() % MOST_TARGETS];
+        Arc::clone(memory).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
     }
 
     fn is_allowed(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
         let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        let Some((scheme, given)) = given.split_at_checked(SCHEME.len()) else { return false };
         // Takes as long for a token that is nearly right as for any other of its length.
-        given.ct_eq(token).into()
+        scheme.eq_ignore_ascii_case(SCHEME) && bool::from(given.ct_eq(token))
     }
 }
 
@@ -200,9 +206,9 @@ async fn put(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Bo
             ));
         }
         let mut body = Incoming::new(body, app.max_body, app.idle)?;
-        let small = body.length().filter(|length| *length <= SMALL).and_then(|length| app.room(length));
-        if let Some(_room) = small {
-            let content = body.whole().await?;
+        let small = body.length().filter(|length| *length <= SMALL).and_then(|length| app.room(path, length));
+        if let Some(room) = small {
+            let content = held(body.whole().await?, room);
             record.moved(content.len() as u64);
             return Ok(app.files.write(path, content, conditions).await?);
         }
@@ -224,12 +230,23 @@ async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: B
         }
         let most = app.max_body.min(MOST_APPENDED);
         let body = Incoming::new(body, most, app.idle)?;
-        let _room = app.room(body.length().unwrap_or(most)).ok_or(crate::Error::Busy)?;
-        let content = body.whole().await?;
+        let room = app.room(path, body.length().unwrap_or(most)).ok_or(crate::Error::Busy)?;
+        let content = held(body.whole().await?, room);
         record.moved(content.len() as u64);
         Ok(app.files.append(path, content, conditions).await?)
     })
     .await
+}
+
+/// A content that keeps its room as long as anything has it: a queue, or a thread that hangs.
+fn held(content: Bytes, room: OwnedSemaphorePermit) -> Bytes {
+    struct Held(Bytes, #[expect(dead_code, reason = "it is for being dropped")] OwnedSemaphorePermit);
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    Bytes::from_owner(Held(content, room))
 }
 
 /// Answers a request that gives a file a new content.
@@ -295,7 +312,7 @@ fn refused(mut record: Record, refusal: Refusal) -> Response {
 /// What an answer says of a file.
 fn describe(headers: &mut HeaderMap, meta: &Meta, member: &Member) {
     headers.insert(header::ETAG, value(format!("\"{}\"", meta.tag)));
-    headers.insert(header::LAST_MODIFIED, value(httpdate::fmt_http_date(meta.modified)));
+    headers.insert(header::LAST_MODIFIED, value(httpdate::fmt_http_date(meta.modified_second())));
     headers.insert(TARGET, value(member.published.mount_target_id.as_str()));
 }
 
