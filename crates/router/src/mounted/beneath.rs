@@ -16,12 +16,18 @@ static OPENAT2: AtomicBool = AtomicBool::new(true);
 /// Says of a directory what is needed to go on below it.
 pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+/// PATH_MAX, which counts the byte that ends it.
+const LONGEST: usize = 4096;
 const NEW: Mode = Mode::from_raw_mode(0o666);
 
 /// Opens `path`, which has no component `..` or `.`; empty is the root itself.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let flags = flags | OFlags::CLOEXEC;
+    if path.len() >= LONGEST {
+        // The kernel takes no longer one at once.
+        return one_by_one(root, path, flags | OFlags::NOFOLLOW);
+    }
     if OPENAT2.load(Ordering::Relaxed) {
         match again(|| fs::openat2(root, path, flags, Mode::empty(), RESOLVE)) {
             Err(Errno::NOSYS | Errno::PERM) if !is_there(root) => OPENAT2.store(false, Ordering::Relaxed),
@@ -79,24 +85,40 @@ fn link_or(parent: BorrowedFd<'_>, name: &[u8], why: Errno) -> Errno {
 }
 
 /// Opens a directory and makes it and those above it where they are missing.
-pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+/// The number of those that were made.
+pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &[u8]) -> Result<(OwnedFd, usize), Errno> {
     match open(root, path, DIRECTORY) {
         Err(Errno::NOENT) => {}
-        other => return other,
+        other => return other.map(|directory| (directory, 0)),
     }
+    let mut made = 0;
     let mut at = open(root, b"", DIRECTORY)?;
     for name in path.split(|byte| *byte == b'/') {
         let mut next = open(at.as_fd(), name, DIRECTORY);
         if next.as_ref().is_err_and(|why| *why == Errno::NOENT) {
             match again(|| fs::mkdirat(&at, name, Mode::from_raw_mode(0o777))) {
-                // Somebody else made it.
-                Ok(()) | Err(Errno::EXIST) => next = open(at.as_fd(), name, DIRECTORY),
+                Ok(()) => made += 1,
+                // Somebody else made it: what is above it is not ours to take away.
+                Err(Errno::EXIST) => made = 0,
                 Err(why) => return Err(why),
             }
+            next = open(at.as_fd(), name, DIRECTORY);
         }
         at = next?;
     }
-    Ok(at)
+    Ok((at, made))
+}
+
+/// Removes this directory and those above it, so many in all, as long as they are empty. `path` is its own.
+pub(crate) fn remove_empty(directory: OwnedFd, path: &[u8], count: usize) {
+    let mut at = directory;
+    for name in path.rsplit(|byte| *byte == b'/').take(count) {
+        let Ok(above) = fs::openat(&at, c"..", DIRECTORY, Mode::empty()) else { return };
+        if fs::unlinkat(&above, name, fs::AtFlags::REMOVEDIR).is_err() {
+            return;
+        }
+        at = above;
+    }
 }
 
 /// Makes a file that is not there yet, in this directory.
@@ -166,9 +188,13 @@ mod tests {
         create_dir_all(place.path().join("elsewhere")).unwrap();
         symlink("../elsewhere", place.path().join("root/link")).unwrap();
         let root = fs::open(place.path().join("root"), DIRECTORY, Mode::empty()).unwrap();
-        open_or_make(root.as_fd(), b"x/y/z").unwrap();
-        open_or_make(root.as_fd(), b"x/y/z").unwrap();
+        assert_eq!(open_or_make(root.as_fd(), b"x/y/z").unwrap().1, 3);
+        assert_eq!(open_or_make(root.as_fd(), b"x/y/z").unwrap().1, 0);
         assert!(place.path().join("root/x/y/z").is_dir());
+        let (directory, made) = open_or_make(root.as_fd(), b"x/y/a/b").unwrap();
+        assert_eq!(made, 2);
+        remove_empty(directory, b"x/y/a/b", made);
+        assert!(place.path().join("root/x/y/z").is_dir() && !place.path().join("root/x/y/a").exists());
         assert_eq!(open_or_make(root.as_fd(), b"link/x").err(), Some(Errno::LOOP));
         assert!(!place.path().join("elsewhere/x").exists());
     }

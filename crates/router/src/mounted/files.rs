@@ -19,7 +19,7 @@ use rustix::{
 
 use super::beneath::{self, again};
 use crate::{
-    buffers,
+    buffers::{self, Buffer},
     error::{Error, Result},
     path::{DirectoryPath, FilePath, TEMPORARY},
     target::{Conditions, Entry, Kind, Meta, Page, Swept, Tag, Verdict, Want},
@@ -119,7 +119,8 @@ pub(super) fn read(root: BorrowedFd<'_>, path: &FilePath, want: &Want, now: bool
     let nothing = Opened { meta, verdict, first: Bytes::new(), file: None };
     match verdict {
         Verdict::Content { from, to, .. } if !want.only_meta && from < to => {
-            let first = read_at(file.as_fd(), from, to, now)?;
+            let buffer = buffers::take(usize::try_from(to - from).unwrap_or(usize::MAX));
+            let first = read_at(file.as_fd(), from, buffer, now)?;
             let all = first.len() as u64 == to - from;
             Ok(Opened { first, file: (!all).then_some(file), ..nothing })
         }
@@ -127,9 +128,8 @@ pub(super) fn read(root: BorrowedFd<'_>, path: &FilePath, want: &Want, now: bool
     }
 }
 
-/// The next piece of what lies between these places.
-pub(super) fn read_at(file: BorrowedFd<'_>, from: u64, to: u64, now: bool) -> Result<Bytes> {
-    let mut buffer = buffers::take(usize::try_from(to - from).unwrap_or(usize::MAX));
+/// As much of what comes from there on as fits into the buffer, or as is there.
+pub(super) fn read_at(file: BorrowedFd<'_>, from: u64, mut buffer: Buffer, now: bool) -> Result<Bytes> {
     let flags = if now { ReadWriteFlags::NOWAIT } else { ReadWriteFlags::empty() };
     let mut read = || match now {
         true => io::preadv2(file, &mut [std::io::IoSliceMut::new(&mut buffer)], from, flags),
@@ -150,6 +150,10 @@ pub(super) struct Temporary {
     directory: OwnedFd,
     file: OwnedFd,
     name: Vec<u8>,
+    /// Where the content shall be.
+    path: FilePath,
+    /// So many directories above it were made for it.
+    made: usize,
     written: u64,
     flushed: u64,
     moved: bool,
@@ -163,11 +167,22 @@ impl Temporary {
         let mut tries = 0;
         loop {
             tries += 1;
-            let directory = beneath::open_or_make(root, path.split().0)?;
+            let (directory, made) = beneath::open_or_make(root, path.split().0)?;
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = [TEMPORARY, format!("{:016x}.{count}", *PROCESS).as_bytes()].concat();
             match beneath::create(directory.as_fd(), &name) {
-                Ok(file) => return Ok(Self { directory, file, name, written: 0, flushed: 0, moved: false }),
+                Ok(file) => {
+                    return Ok(Self {
+                        directory,
+                        file,
+                        name,
+                        path: path.clone(),
+                        made,
+                        written: 0,
+                        flushed: 0,
+                        moved: false,
+                    });
+                }
                 // Somebody removed the directory meanwhile, or another process has the same random number.
                 Err(Errno::NOENT | Errno::EXIST) if tries < TRIES => {}
                 Err(why) => return Err(why.into()),
@@ -187,7 +202,8 @@ impl Temporary {
     }
 
     /// Puts the content into its place, if the conditions hold. Whether the file is new.
-    pub fn commit(mut self, path: &FilePath, conditions: &Conditions, way: Way) -> Result<(Meta, bool)> {
+    pub fn commit(mut self, conditions: &Conditions, way: Way) -> Result<(Meta, bool)> {
+        let path = self.path.clone();
         let name = path.split().1;
         touch(self.file.as_fd())?;
         match way.flush {
@@ -203,7 +219,11 @@ impl Temporary {
         } else if conditions.is_create_only() {
             match self.link(name)? {
                 true => true,
-                false => return Err(Error::PreconditionFailed),
+                false => {
+                    // Or it is no file at all.
+                    existing(self.directory.as_fd(), name)?;
+                    return Err(Error::PreconditionFailed);
+                }
             }
         } else {
             self.commit_if(name, conditions, way.until)?
@@ -244,15 +264,38 @@ impl Temporary {
                 let ours = fs::fstat(&self.file)?;
                 Ok(there.is_ok_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)))
             }
-            Err(why) => Err(why.into()),
+            Err(why) => Err(gone(why)),
         }
     }
 
     fn replace(&mut self, name: &[u8]) -> Result<()> {
-        again(|| fs::renameat(&self.directory, &self.name, &self.directory, name))?;
+        again(|| fs::renameat(&self.directory, &self.name, &self.directory, name)).map_err(gone)?;
         self.moved = true;
         Ok(())
     }
+}
+
+/// What is missing when a content goes to its place is not the file that was asked for.
+fn gone(why: Errno) -> Error {
+    match why {
+        Errno::NOENT | Errno::STALE => {
+            Error::Failed(std::io::Error::other("the temporary file or its directory was removed meanwhile"))
+        }
+        other => other.into(),
+    }
+}
+
+/// Says no before anything is made, if that is what the conditions will say.
+pub(super) fn judge(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditions) -> Result<()> {
+    if conditions.is_none() {
+        return Ok(());
+    }
+    let found = match beneath::open(root, path.as_bytes(), READ).map_err(Error::from).and_then(meta_of) {
+        Ok(meta) => Some(meta),
+        Err(Error::NotFound) => None,
+        Err(why) => return Err(why),
+    };
+    if conditions.allow(found.as_ref()) { Ok(()) } else { Err(Error::PreconditionFailed) }
 }
 
 impl Drop for Temporary {
@@ -260,6 +303,11 @@ impl Drop for Temporary {
         if !self.moved {
             // What stays is swept later.
             let _ = fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+            if self.made > 0
+                && let Ok(directory) = self.directory.try_clone()
+            {
+                beneath::remove_empty(directory, self.path.split().0, self.made);
+            }
         }
     }
 }
@@ -360,7 +408,7 @@ pub(super) fn append(
             }
             let mut temporary = Temporary::beside(root, path)?;
             temporary.write(content, Flush::Nothing)?;
-            match temporary.commit(path, &Conditions::create_only(), way) {
+            match temporary.commit(&Conditions::create_only(), way) {
                 // Somebody made it meanwhile: add to that.
                 Err(Error::PreconditionFailed) => continue,
                 other => return other,

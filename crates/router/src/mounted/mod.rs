@@ -34,6 +34,7 @@ use self::{
     pool::Pool,
 };
 use crate::{
+    buffers::{self, Buffer},
     error::{Error, Result},
     files::Backend,
     path::{DirectoryPath, FilePath},
@@ -268,9 +269,10 @@ impl Target for Mounted {
     fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
         let path = path.clone();
         self.change(move |root, way| {
+            files::judge(root.directory.as_fd(), &path, &conditions)?;
             let mut temporary = Temporary::beside(root.directory.as_fd(), &path)?;
             temporary.write(&content, Flush::Nothing)?;
-            temporary.commit(&path, &conditions, way)
+            temporary.commit(&conditions, way)
         })
     }
 
@@ -280,8 +282,7 @@ impl Target for Mounted {
         let root = self.root();
         self.run(move |opened| {
             let temporary = OnPool::new(Temporary::beside(opened.directory.as_fd(), &path)?, &pool);
-            Ok(Box::new(Stage { temporary: Some(temporary), path, root: root?, pool, sync, patience })
-                as Box<dyn Staged>)
+            Ok(Box::new(Stage { temporary: Some(temporary), root: root?, pool, sync, patience }) as Box<dyn Staged>)
         })
     }
 
@@ -349,12 +350,16 @@ struct Remaining {
 }
 
 impl Remaining {
-    fn read(&mut self, now: bool) -> Result<Bytes> {
+    fn buffer(&self) -> Buffer {
+        buffers::take(usize::try_from(self.to - self.at).unwrap_or(usize::MAX))
+    }
+
+    fn read(&mut self, buffer: Buffer, now: bool) -> Result<Bytes> {
         if self.at == self.to {
             return Ok(Bytes::new());
         }
         let file = self.file.value.as_ref().ok_or(Error::Shortened)?;
-        let bytes = files::read_at(file.as_fd(), self.at, self.to, now)?;
+        let bytes = files::read_at(file.as_fd(), self.at, buffer, now)?;
         self.at += bytes.len() as u64;
         Ok(bytes)
     }
@@ -365,7 +370,8 @@ impl Rest for Remaining {
         if !self.at_once && self.at < self.to {
             return None;
         }
-        match self.read(true) {
+        let buffer = self.buffer();
+        match self.read(buffer, true) {
             Err(Error::Failed(_)) => None,
             answer => Some(answer),
         }
@@ -373,8 +379,10 @@ impl Rest for Remaining {
 
     fn next(mut self: Box<Self>) -> Answer<'static, (Bytes, Box<dyn Rest>)> {
         let pool = Arc::clone(&self.pool);
+        // Taken here, where it is given back: an allocator keeps memory for each thread that takes it.
+        let buffer = self.buffer();
         Box::pin(pool.go_on(move || {
-            let bytes = self.read(false)?;
+            let bytes = self.read(buffer, false)?;
             Ok((bytes, self as Box<dyn Rest>))
         }))
     }
@@ -384,7 +392,6 @@ impl Rest for Remaining {
 struct Stage {
     /// Away while something is done to it; gone when that has failed.
     temporary: Option<OnPool<Temporary>>,
-    path: FilePath,
     root: Arc<Root>,
     pool: Arc<Pool>,
     sync: Sync,
@@ -412,10 +419,10 @@ impl Staged for Stage {
     }
 
     fn commit(self: Box<Self>, conditions: Conditions) -> Answer<'static, (Meta, bool)> {
-        let Self { temporary, path, root, pool, sync, patience } = *self;
+        let Self { temporary, root, pool, sync, patience } = *self;
         Box::pin(pool.run_to_its_end(move || {
             let temporary = temporary.and_then(|mut temporary| temporary.value.take()).ok_or_else(given_up)?;
-            temporary.commit(&path, &conditions, root.way(sync, patience))
+            temporary.commit(&conditions, root.way(sync, patience))
         }))
     }
 }

@@ -32,9 +32,12 @@ impl Strategy for Sha256Modulo {
 /// The digest as one number of 256 bits, modulo `count`; `None` when there is none.
 fn index(path: &[u8], count: usize) -> Option<usize> {
     let count = u64::try_from(count).ok().filter(|count| *count > 0)?;
-    let remainder = digest(path).chunks_exact(4).fold(0, |remainder, word| {
-        let word = word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        (remainder << 32 | word) % count
+    // Digits of 64 bits, each division by itself: 2^64 modulo `count` is what each place is worth.
+    let place = (u64::MAX % count + 1) % count;
+    let remainder = digest(path).chunks_exact(8).fold(0, |remainder, digit| {
+        let digit = digit.iter().fold(0, |digit, byte| digit << 8 | u64::from(*byte));
+        // Of numbers below 64.
+        remainder * place + digit % count
     });
-    usize::try_from(remainder).ok()
+    usize::try_from(remainder % count).ok()
 }

@@ -39,11 +39,11 @@ Variables, with their defaults:
     DEADLINE_SECONDS         for one operation, 0.1 to 300 [10]
     PROBE_SECONDS            from one probe of a target to the next, 0.1 to 300 [2]
     SWEEP_SECONDS            from one search for orphaned temporary files to the next, 0 for never [86400]
-    ORPHAN_SECONDS           nobody has written to one for so long, 1 or more [3600]
+    ORPHAN_SECONDS           nobody has written to one for so long; more than IDLE_SECONDS [3600]
   The service
     LISTEN                   address and port [127.0.0.1:8080]
     AUTH_TOKEN               every request but of /healthz and /readyz needs it: Authorization: Bearer ... [none]
-    AUTH                     none: no token on an address that others reach
+    AUTH                     none: no token is asked for, whoever reaches the address
     WORKERS                  threads that speak HTTP, 1 to 256 [as many as processors]
     MAX_BODY_BYTES           of a request [1073741824]
     MAX_CONNECTIONS          at once; one more is told 503 [4096]
@@ -161,10 +161,6 @@ impl Config {
         let http = Http::read(v)?;
         let deadline = seconds(v, "DEADLINE_SECONDS", "seconds, from 0.1 to 300", 0.1..=300.0, 10.0)?;
         let orphan_age = seconds(v, "ORPHAN_SECONDS", "seconds, from 1 to 31536000", 1.0..=365.0 * day, 3600.0)?;
-        if orphan_age < http.idle {
-            let expected = "at least IDLE_SECONDS: until then somebody may be writing to it";
-            return Err(ConfigError::Bad { name: "ORPHAN_SECONDS", value: orphan_age.as_secs().to_string(), expected });
-        }
         Ok(Self {
             #[cfg(feature = "aws")]
             parameter: config::parameter_name(v)?,
@@ -240,10 +236,6 @@ impl Http {
         }) {
             return Err(ConfigError::Bad { name: "AUTH_TOKEN", value: "…".to_owned(), expected });
         }
-        if token.is_some() && open {
-            let expected = "token, or nothing, since AUTH_TOKEN is set";
-            return Err(ConfigError::Bad { name: "AUTH", value: "none".to_owned(), expected });
-        }
         if token.is_none() && !open && !listen.ip().is_loopback() {
             return required(v, "AUTH_TOKEN", "a secret, since LISTEN is not a loopback address; or AUTH=none", |_| {
                 None
@@ -252,7 +244,7 @@ impl Http {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             listen,
-            token,
+            token: token.filter(|_| !open),
             workers: within(v, "WORKERS", "a number from 1 to 256", 1..=256, workers)?,
             max_body: within(v, "MAX_BODY_BYTES", "a number of bytes, 1 or more", 1..=u64::MAX, 1 << 30)?,
             max_connections: within(v, "MAX_CONNECTIONS", "a number from 1 to 1000000", 1..=1_000_000, 4096)?,

@@ -18,17 +18,21 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, Sleep},
 };
 
 use super::{config::Http, routes::App};
 
 const BACKLOG: u32 = 4096;
+/// So many are told at once that they are too many, each for so long; others are closed without a word.
+const MOST_REFUSED: usize = 64;
+const REFUSING: Duration = Duration::from_secs(1);
 const SPARE_DESCRIPTORS: u64 = 128;
-/// For the head of a request, and for what waits to be sent. A thousand connections are bounded by it.
-const BUFFER: usize = 64 << 10;
+/// For the head of a request, and for what waits to be sent: of each connection.
+const BUFFER: usize = 32 << 10;
 /// It ends with its connection, so that its length needs no saying.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     retry-after: 1\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n\
@@ -55,6 +59,7 @@ pub(super) async fn serve(
     drop(ended);
     tokio::pin!(end);
     let mut next = 0;
+    let refusing = Arc::new(Semaphore::new(MOST_REFUSED));
     let most = http.max_connections.min(most_by_descriptors());
     if most < http.max_connections {
         tracing::warn!(most, "fewer connections than MAX_CONNECTIONS: this process may not open more files");
@@ -75,8 +80,12 @@ pub(super) async fn serve(
         };
         if app.counters.connections.load(Ordering::Relaxed) >= most as u64 {
             app.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
-            // As much as goes at once: whoever is one too many must not cost anything.
-            let _ = stream.try_write(TOO_MANY);
+            if let Ok(turn) = Arc::clone(&refusing).try_acquire_owned() {
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(REFUSING, refuse(stream)).await;
+                    drop(turn);
+                });
+            }
             continue;
         }
         next = (next + 1) % workers.0.len();
@@ -93,7 +102,7 @@ pub(super) async fn serve(
         app.files.close().await;
     };
     if tokio::time::timeout(http.shutdown, finished).await.is_err() {
-        tracing::warn!(connections = app.counters.connections.load(Ordering::Relaxed), "ended before all was done");
+        tracing::warn!(connections = app.counters.connections.load(Ordering::Relaxed), "ended before these did");
     }
 }
 
@@ -101,6 +110,16 @@ pub(super) async fn serve(
 fn most_by_descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1)
+}
+
+/// Says that there are too many connections. What the client sends meanwhile is read, or closing would take the
+/// answer back.
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(TOO_MANY).await?;
+    stream.shutdown().await?;
+    let mut unread = [0; 1024];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 /// Threads that speak HTTP, each with connections of its own: what one does never waits for another's lock.

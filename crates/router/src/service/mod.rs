@@ -11,8 +11,12 @@ mod routes;
 mod zone;
 
 use std::{
+    io::{self, Write},
     process::ExitCode,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -48,11 +52,11 @@ enum Failure {
     #[error("the mounts are not separate, and REQUIRE_SEPARATE_MOUNTS asks that they are: {0}")]
     Folded(String),
     #[error("LISTEN {address}: {why}")]
-    Listen { address: std::net::SocketAddr, why: std::io::Error },
+    Listen { address: std::net::SocketAddr, why: io::Error },
     #[error("this process cannot be told to end: {0}")]
-    Signals(std::io::Error),
+    Signals(io::Error),
     #[error("this process gets no event loop: {0}")]
-    NoRuntime(std::io::Error),
+    NoRuntime(io::Error),
 }
 
 impl Failure {
@@ -71,12 +75,18 @@ impl Failure {
 
 /// Serves until SIGTERM or SIGINT. Status 0 then; 1 when it cannot start, which the log says.
 pub fn serve(variables: &impl Variables) -> ExitCode {
-    // Logging must not make a request wait for whoever reads the log.
-    let (writer, _flushes_when_dropped) = tracing_appender::non_blocking(std::io::stdout());
+    let (queue, _flushes_when_dropped) = tracing_appender::non_blocking(io::stdout());
+    let writer = Lines { queue, serving: Arc::default() };
     let level = config::log_level(variables);
     let filter = LevelFilter::from_level(level.as_ref().map_or(tracing::Level::INFO, |level| *level));
     let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false).with_span_list(false);
-    tracing_subscriber::registry().with(json.with_writer(writer.clone())).with(filter).init();
+    tracing_subscriber::registry()
+        .with(json.with_writer({
+            let writer = writer.clone();
+            move || writer.clone()
+        }))
+        .with(filter)
+        .init();
 
     let run = |config| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::NoRuntime)?;
@@ -94,7 +104,28 @@ pub fn serve(variables: &impl Variables) -> ExitCode {
     }
 }
 
-async fn run(mut config: Config, lines: tracing_appender::non_blocking::NonBlocking) -> Result<(), Failure> {
+/// Where lines go: to stdout, and while requests are served by way of a queue, since logging must not make one wait for
+/// whoever reads the log.
+#[derive(Clone)]
+struct Lines {
+    queue: tracing_appender::non_blocking::NonBlocking,
+    serving: Arc<AtomicBool>,
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.serving.load(Ordering::Relaxed) {
+            true => self.queue.write(line),
+            false => io::stdout().lock().write_all(line).map(|()| line.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
     // First of all, so that being told to end is never missed.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
@@ -125,6 +156,7 @@ async fn run(mut config: Config, lines: tracing_appender::non_blocking::NonBlock
     let address = listener.local_addr().map_err(listen)?;
     info!(%address, strategy = files.strategy(), targets = files.members().len(), "ready");
 
+    lines.serving.store(true, Ordering::Relaxed);
     let emf = Emf::default();
     let beside = async {
         tokio::join!(refresh(&app, &*sources[0], &config), sweep(&app, &config), watch_mounts(&files, &config), async {
@@ -138,6 +170,7 @@ async fn run(mut config: Config, lines: tracing_appender::non_blocking::NonBlock
         () = connection::serve(listener, Arc::clone(&app), router, &config.http, end) => {}
         _ = beside => {}
     }
+    lines.serving.store(false, Ordering::Relaxed);
     report_metrics(&emf, &app, &config, &mut lines.clone());
     Ok(())
 }
@@ -241,7 +274,7 @@ async fn sweep(app: &App, config: &Config) {
 }
 
 /// What was done since the last time, if somebody wants to know.
-fn report_metrics(emf: &Emf, app: &App, config: &Config, lines: &mut impl std::io::Write) {
+fn report_metrics(emf: &Emf, app: &App, config: &Config, lines: &mut Lines) {
     let Some(file_system) = config.file_system.as_ref().filter(|_| config.emf) else { return };
     for line in emf.lines(&app.files, file_system) {
         // To a channel: it cannot fail, and does not wait.

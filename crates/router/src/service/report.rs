@@ -135,7 +135,7 @@ impl Collector for Collected {
         let mut family = encoder.encode_descriptor("operation", help, Some(&Unit::Seconds), kind)?;
         for (counted, member) in &members {
             let label = [("target", member.published.mount_target_id.as_str())];
-            let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::MAX]);
+            let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
             let buckets: Vec<_> = bounds.zip(counted.buckets).collect();
             let mut family = family.encode_family(&label)?;
             family.encode_histogram::<[(&str, &str); 0]>(

@@ -159,7 +159,11 @@ async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: He
     let headers = response.headers_mut();
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     let status = match reading.verdict {
-        Verdict::NotModified => StatusCode::NOT_MODIFIED,
+        Verdict::NotModified => {
+            // Or it would be said to be empty.
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+            StatusCode::NOT_MODIFIED
+        }
         Verdict::PreconditionFailed => return refused(record, crate::Error::PreconditionFailed.into()),
         Verdict::Unsatisfiable => {
             headers.insert(header::CONTENT_RANGE, value(format!("bytes */{size}")));
