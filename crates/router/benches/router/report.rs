@@ -1,0 +1,143 @@
+//! What is said: numbers of rounds, and tables of them, as Markdown that is plain to read as well.
+
+use std::fmt::Write;
+
+const WIDTH: usize = 115;
+
+/// What is said is printed at once, and written down at the end.
+#[derive(Default)]
+pub struct Report(String);
+
+impl Report {
+    pub fn say(&mut self, text: &str) {
+        let text = text.trim_end();
+        println!("{text}");
+        self.0 += text;
+        self.0.push('\n');
+    }
+
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What belongs together, in lines of a width that is read well.
+pub fn paragraph(text: &str) -> String {
+    let mut filled = String::new();
+    let mut width = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        let fits = width + 1 + length <= WIDTH;
+        if width > 0 {
+            filled.push(if fits { ' ' } else { '\n' });
+        }
+        width = if width > 0 && fits { width + 1 + length } else { length };
+        filled.push_str(word);
+    }
+    filled
+}
+
+/// A number of each round.
+#[derive(Clone, Debug, Default)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub fn add(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    pub fn median(&self) -> f64 {
+        let mut values = self.0.clone();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    pub fn most(&self) -> f64 {
+        self.0.iter().copied().fold(f64::NAN, f64::max)
+    }
+
+    /// Those of one round with each other: what slows a round slows both.
+    pub fn with(&self, other: &Self, pair: impl Fn(f64, f64) -> f64) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(one, other)| pair(*one, *other)).collect())
+    }
+
+    /// How many times the other, as the median of the rounds has it.
+    pub fn times(&self, other: &Self) -> f64 {
+        self.with(other, |one, other| one / other).median()
+    }
+
+    pub fn spread(&self, digits: usize) -> String {
+        let least = self.0.iter().copied().fold(f64::NAN, f64::min);
+        match self.0.len() {
+            0 | 1 => "once".to_owned(),
+            _ => format!("{} – {}", number(least, digits), number(self.most(), digits)),
+        }
+    }
+}
+
+impl FromIterator<f64> for Samples {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+/// With a comma between thousands.
+pub fn number(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    let (whole, part) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let mut grouped = String::new();
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index).is_multiple_of(3) && !grouped.ends_with('-') {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped + part
+}
+
+/// What a number is to be.
+#[derive(Clone, Copy)]
+pub enum Target {
+    None,
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Target {
+    /// Two cells: what it is to be, and whether it is.
+    pub fn cells(self, value: f64, digits: usize) -> [String; 2] {
+        let verdict = |kept: bool| if kept { "kept" } else { "NOT KEPT" }.to_owned();
+        match self {
+            Self::None => [String::new(), String::new()],
+            Self::AtLeast(least) => [format!("≥ {}", number(least, digits)), verdict(value >= least)],
+            Self::AtMost(most) => [format!("≤ {}", number(most, digits)), verdict(value <= most)],
+        }
+    }
+}
+
+/// Columns of the same width in every line; all but the first to the right.
+pub fn markdown<const N: usize>(head: [&str; N], lines: impl IntoIterator<Item = [String; N]>) -> String {
+    let lines: Vec<_> = [head.map(str::to_owned)].into_iter().chain(lines).collect();
+    let widths: [usize; N] =
+        std::array::from_fn(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0).max(2));
+    let mut table = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
+            let _ = if column == 0 { write!(table, "| {cell:<width$} |") } else { write!(table, " {cell:>width$} |") };
+        }
+        table.push('\n');
+        if number == 0 {
+            table.push('|');
+            for (column, width) in widths.into_iter().enumerate() {
+                let dashes = "-".repeat(width + 1);
+                table.push_str(&if column == 0 { format!("{dashes}-|") } else { format!("{dashes}:|") });
+            }
+            table.push('\n');
+        }
+    }
+    table
+}
