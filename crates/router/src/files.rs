@@ -188,9 +188,9 @@ impl Files {
         Route { strategy: fleet.table.strategy().name(), order, chosen }
     }
 
-    /// The place of the target that a path goes to now; `None` when none works.
-    pub fn place(&self, path: &[u8]) -> Option<usize> {
-        self.member(path).ok().map(|member| member.place)
+    /// The target that a path goes to now; `None` when none works.
+    pub fn target_of(&self, path: &FilePath) -> Option<Arc<Member>> {
+        self.member(path.as_bytes()).ok()
     }
 
     /// The member that a path goes to now.

@@ -109,15 +109,20 @@ pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &[u8]) -> Result<(OwnedFd
     Ok((at, made))
 }
 
-/// Removes this directory and those above it, so many in all, as long as they are empty. `path` is its own.
-pub(crate) fn remove_empty(directory: OwnedFd, path: &[u8], count: usize) {
-    let mut at = directory;
-    for name in path.rsplit(|byte| *byte == b'/').take(count) {
-        let Ok(above) = fs::openat(&at, c"..", DIRECTORY, Mode::empty()) else { return };
-        if fs::unlinkat(&above, name, fs::AtFlags::REMOVEDIR).is_err() {
+/// Removes the directory at this path and those above it, so many in all, as long as they are empty. Each is looked
+/// for from the root: one that somebody has moved is somebody's.
+pub(crate) fn remove_empty(root: BorrowedFd<'_>, path: &[u8], count: usize) {
+    let mut path = path;
+    for _ in 0..count {
+        let (above, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&[][..], path),
+        };
+        let removed = open(root, above, DIRECTORY).and_then(|above| fs::unlinkat(&above, name, fs::AtFlags::REMOVEDIR));
+        if removed.is_err() {
             return;
         }
-        at = above;
+        path = above;
     }
 }
 
@@ -191,9 +196,9 @@ mod tests {
         assert_eq!(open_or_make(root.as_fd(), b"x/y/z").unwrap().1, 3);
         assert_eq!(open_or_make(root.as_fd(), b"x/y/z").unwrap().1, 0);
         assert!(place.path().join("root/x/y/z").is_dir());
-        let (directory, made) = open_or_make(root.as_fd(), b"x/y/a/b").unwrap();
+        let (_, made) = open_or_make(root.as_fd(), b"x/y/a/b").unwrap();
         assert_eq!(made, 2);
-        remove_empty(directory, b"x/y/a/b", made);
+        remove_empty(root.as_fd(), b"x/y/a/b", made);
         assert!(place.path().join("root/x/y/z").is_dir() && !place.path().join("root/x/y/a").exists());
         assert_eq!(open_or_make(root.as_fd(), b"link/x").err(), Some(Errno::LOOP));
         assert!(!place.path().join("elsewhere/x").exists());

@@ -152,8 +152,8 @@ pub(super) struct Temporary {
     name: Vec<u8>,
     /// Where the content shall be.
     path: FilePath,
-    /// So many directories above it were made for it.
-    made: usize,
+    /// So many directories above it were made for it, below this root.
+    made: Option<(OwnedFd, usize)>,
     written: u64,
     flushed: u64,
     moved: bool,
@@ -170,6 +170,7 @@ impl Temporary {
             let (directory, made) = beneath::open_or_make(root, path.split().0)?;
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = [TEMPORARY, format!("{:016x}.{count}", *PROCESS).as_bytes()].concat();
+            let made = if made > 0 { Some((root.try_clone_to_owned()?, made)) } else { None };
             match beneath::create(directory.as_fd(), &name) {
                 Ok(file) => {
                     return Ok(Self {
@@ -303,10 +304,8 @@ impl Drop for Temporary {
         if !self.moved {
             // What stays is swept later.
             let _ = fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
-            if self.made > 0
-                && let Ok(directory) = self.directory.try_clone()
-            {
-                beneath::remove_empty(directory, self.path.split().0, self.made);
+            if let Some((root, count)) = &self.made {
+                beneath::remove_empty(root.as_fd(), self.path.split().0, *count);
             }
         }
     }

@@ -20,19 +20,22 @@ struct Known {
 }
 
 impl Record {
-    pub fn new(wanted: bool, method: &Method, path: &FilePath) -> Self {
-        Self(wanted.then(|| {
-            Box::new(Known {
-                method: method.clone(),
-                path: path.clone(),
-                target: None,
-                status: StatusCode::OK,
-                // Whoever asked has gone before it ended.
-                outcome: "Aborted",
-                bytes: 0,
-                began: Instant::now(),
-            })
-        }))
+    /// Of an operation that nobody wants to be told of.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    pub fn new(method: &Method, path: &FilePath, target: Option<Arc<Member>>) -> Self {
+        Self(Some(Box::new(Known {
+            method: method.clone(),
+            path: path.clone(),
+            target,
+            status: StatusCode::OK,
+            // Whoever asked has gone before it ended.
+            outcome: "Aborted",
+            bytes: 0,
+            began: Instant::now(),
+        })))
     }
 
     fn known(&mut self, change: impl FnOnce(&mut Known)) {

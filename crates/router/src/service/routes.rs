@@ -77,8 +77,15 @@ impl App {
 
     /// Room for a content of this path that is taken whole.
     fn room(&self, path: &FilePath, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let memory = &self.memory[self.files.place(path.as_bytes()).unwrap_or_default() % MOST_TARGETS];
+        let memory = &self.memory[self.files.target_of(path).map_or(0, |target| target.place) % MOST_TARGETS];
         Arc::clone(memory).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    }
+
+    fn record(&self, method: &Method, path: &FilePath) -> Record {
+        match self.access_log {
+            true => Record::new(method, path, self.files.target_of(path)),
+            false => Record::none(),
+        }
     }
 
     fn is_allowed(&self, headers: &HeaderMap) -> bool {
@@ -142,7 +149,7 @@ async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: He
         Ok(path) => path,
         Err(refusal) => return refusal.into_response(),
     };
-    let mut record = Record::new(app.access_log, &method, &path);
+    let mut record = app.record(&method, &path);
     let opened = match want(&headers, method == Method::HEAD) {
         Ok(want) => app.files.open(&path, &want).await.map_err(Refusal::from),
         Err(refusal) => Err(refusal),
@@ -265,7 +272,7 @@ async fn change(
         Ok(path) => path,
         Err(refusal) => return refusal.into_response(),
     };
-    let mut record = Record::new(app.access_log, method, &path);
+    let mut record = app.record(method, &path);
     let written = match conditions(headers) {
         Ok(conditions) => change(&path, conditions, &mut record).await,
         Err(refusal) => Err(refusal),
@@ -289,7 +296,7 @@ async fn delete(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Re
         Ok(path) => path,
         Err(refusal) => return refusal.into_response(),
     };
-    let mut record = Record::new(app.access_log, &Method::DELETE, &path);
+    let mut record = app.record(&Method::DELETE, &path);
     let deleted = match conditions(&headers) {
         Ok(conditions) => app.files.delete(&path, conditions).await.map_err(Refusal::from),
         Err(refusal) => Err(refusal),
