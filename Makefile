@@ -68,6 +68,10 @@ test-rust: tools build-tests ## Units, laws, contracts, and whole cycles on the 
 	$(CHECKED) cargo nextest run --locked --workspace --no-fail-fast
 	$(CHECKED) cargo test --locked --workspace --doc --quiet
 
+.PHONY: test-nfs-guest
+test-nfs-guest: tools build-tests ## What holds between two tasks on a real NFS server, in an emulated guest (10 minutes)
+	tests/nfs-guest.sh $(CURDIR)/tests/nfs-guest/between.sh $(abspath $(TARGET))/debug/router
+
 .PHONY: test-asl
 test-asl: $(NODE)/.done ## The state machine, by AWS's rules
 	$(NODE)/node_modules/.bin/asl-validator --json-path statemachine/autoscale.asl.json
@@ -121,10 +125,10 @@ bench-count-nfs: $(CARGO_TOOLS)/.counters ## Counting over NFS, in an emulated g
 
 # As the service is shipped, but without AWS: what is measured never calls it.
 .PHONY: bench-router
-bench-router: ## Routing and the file service against nginx and others (15 minutes): [ONLY="get put"] [QUICK=1]
+bench-router: ## Routing and the file service against nginx and others (15 minutes): [ONLY="get put"] [DISK=] [QUICK=1]
 	@type nginx wrk python3 >/dev/null || { echo 'it needs nginx (with its dav module), wrk and python3'; exit 1; }
 	CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p router --no-default-features --features service --bench router -- \
-	  $(if $(QUICK),--quick) $(ONLY)
+	  $(if $(QUICK),--quick) $(if $(DISK),--disk $(DISK)) $(ONLY)
 
 ## Tools
 

@@ -570,3 +570,17 @@ fn a_target_that_hangs_at_the_start_is_used_when_it_answers() {
     let read = service.get(path);
     assert_eq!((read.target(), &read.body[..]), (HANGS, &b"content"[..]));
 }
+
+/// The first probes are over before it answers: mounting takes as long, over TLS.
+#[test]
+fn a_start_waits_for_the_only_target_until_it_answers() {
+    let Some((place, hanging)) = place() else { return };
+    place.remove(1);
+    place.remove(2);
+    hanging.stop();
+    let mut service = place.begin(&[("PROBE_SECONDS", "0.2")]);
+    thread::sleep(Duration::from_secs(3));
+    hanging.go_on();
+    service.wait_until_ready();
+    assert_eq!(service.put("file", b"content").target(), HANGS);
+}

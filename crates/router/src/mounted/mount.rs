@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -40,7 +40,15 @@ pub struct Mounter {
     directory: PathBuf,
     /// Of the kernel's own mounts: what mountinfo calls it.
     source: Option<String>,
-    mounted: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By this process, or found as it would have been.
+    is_mounted: bool,
+    /// It shall not be mounted again.
+    is_over: bool,
 }
 
 impl Mounter {
@@ -58,7 +66,7 @@ impl Mounter {
             arguments: arguments.to_vec(),
             directory: directory.to_owned(),
             source: matches!(mount, Mount::Kernel { .. }).then(|| format!("{address}:/")),
-            mounted: AtomicBool::new(false),
+            state: Mutex::default(),
         })
     }
 
@@ -70,38 +78,53 @@ impl Mounter {
     pub(super) fn mount(&self) -> Result<()> {
         let shown = self.directory.display();
         let failed = |why: String| Error::Failed(io::Error::other(why));
-        std::fs::create_dir_all(&self.directory).map_err(|why| failed(format!("{shown} cannot be made: {why}")))?;
-        let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(|why| failed(why.to_string()))?;
-        let directory = self.directory.canonicalize()?;
-        match mounts(&table).rev().find(|mount| mount.directory == directory) {
-            Some(there) if self.is_ours(&there) => {}
-            // Another target's: of an earlier life of this process, or about to be unmounted.
-            Some(there) if there.is_nfs && is_an_address(&there.source) => {
-                detach(&directory);
-                return Err(failed(format!("{} was mounted at {shown}, and is not any more", there.source)));
-            }
-            Some(_) => {
-                return Err(failed(format!("something else is mounted at {shown}: unmount it, or set MOUNT_BASE")));
-            }
-            None => run(Command::new("mount").args(&self.arguments).arg(&directory)).map_err(failed)?,
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.is_over {
+            return Err(failed(format!("{shown} is not mounted any more")));
         }
-        self.mounted.store(true, Ordering::Relaxed);
+        std::fs::create_dir_all(&self.directory).map_err(|why| failed(format!("{shown} cannot be made: {why}")))?;
+        loop {
+            match self.there()? {
+                // One that this process has mounted is taken for what it is: a folded one has the name of that which it
+                // was folded into.
+                Some(there) if there.is_nfs && (state.is_mounted || self.source.as_ref() == Some(&there.source)) => {
+                    break;
+                }
+                // Another target's, of an earlier life of this process.
+                Some(there) if there.is_nfs && is_an_address(&there.source) => {
+                    detach(&self.directory).map_err(|why| failed(format!("{shown} cannot be unmounted: {why}")))?;
+                }
+                Some(_) => {
+                    return Err(failed(format!("something else is mounted at {shown}: unmount it, or set MOUNT_BASE")));
+                }
+                None => {
+                    run(Command::new("mount").args(&self.arguments).arg(&self.directory)).map_err(failed)?;
+                    break;
+                }
+            }
+        }
+        state.is_mounted = true;
         Ok(())
     }
 
-    /// Takes it out of the tree; who still uses it can go on.
+    /// Takes it out of the tree, for good; who still uses it can go on.
     pub(super) fn unmount(&self) {
-        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let there = mounts(&table).rev().find(|mount| mount.directory == self.directory);
-        if self.mounted.swap(false, Ordering::Relaxed) && there.is_some_and(|there| self.is_ours(&there)) {
-            detach(&self.directory);
+        // Not while it is being mounted.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.is_over = true;
+        let is_there = self.there().is_ok_and(|there| there.is_some_and(|there| there.is_nfs));
+        if std::mem::take(&mut state.is_mounted)
+            && is_there
+            && let Err(why) = detach(&self.directory)
+        {
+            tracing::warn!(directory = %self.directory.display(), error = %why, "a target could not be unmounted");
         }
     }
 
-    /// Was this mounted for this target? Told by what was asked for, which also a folded mount keeps; efs-utils asks
-    /// for a program of its own.
-    fn is_ours(&self, mount: &MountLine) -> bool {
-        mount.is_nfs && (self.source.is_none() || self.source.as_ref() == Some(&mount.source))
+    /// What is mounted at the directory: the last of it, which is what is seen.
+    fn there(&self) -> Result<Option<MountLine>> {
+        let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(mounts(&table).rev().find(|mount| mount.directory == self.directory))
     }
 }
 
@@ -110,10 +133,8 @@ fn is_an_address(source: &str) -> bool {
     source.strip_suffix(":/").is_some_and(|address| address.parse::<Ipv4Addr>().is_ok())
 }
 
-fn detach(directory: &Path) {
-    if let Err(why) = rustix::mount::unmount(directory, rustix::mount::UnmountFlags::DETACH) {
-        tracing::warn!(directory = %directory.display(), error = %why, "a target could not be unmounted");
-    }
+fn detach(directory: &Path) -> io::Result<()> {
+    Ok(rustix::mount::unmount(directory, rustix::mount::UnmountFlags::DETACH)?)
 }
 
 /// Runs a program, and ends it when it takes too long.

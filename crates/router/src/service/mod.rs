@@ -130,7 +130,10 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
     raise_descriptors();
-    // As the kernel will call the mounts.
+    // As the kernel will call the mounts. One that cannot be made is told by each target.
+    if config.mounted.mount != Mount::None {
+        let _ = std::fs::create_dir_all(&config.mounted.base);
+    }
     if let Ok(base) = config.mounted.base.canonicalize() {
         config.mounted.base = base;
     }
