@@ -519,7 +519,9 @@ async fn first_probes(members: &[Arc<Member>]) -> std::result::Result<(), Cannot
         if members.iter().any(|member| member.health.is_up()) {
             return Ok(());
         }
-        if answered || Instant::now() > until {
+        // One that has just begun to answer is up at its next probe.
+        let all_said_no = answered && members.iter().all(|member| member.health.why().is_some());
+        if all_said_no || Instant::now() > until {
             let why = |member: &Arc<Member>| {
                 let why = member.health.why().unwrap_or_else(|| "it was not probed".to_owned());
                 format!("{} ({}): {why}", member.published.mount_target_id, member.published.ip_address)
