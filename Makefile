@@ -68,10 +68,6 @@ test-rust: tools build-tests ## Units, laws, contracts, and whole cycles on the 
 	$(CHECKED) cargo nextest run --locked --workspace --no-fail-fast
 	$(CHECKED) cargo test --locked --workspace --doc --quiet
 
-.PHONY: test-nfs-guest
-test-nfs-guest: tools build-tests ## What holds between two tasks on a real NFS server, in an emulated guest (10 minutes)
-	tests/nfs-guest.sh $(CURDIR)/tests/nfs-guest/between.sh $(abspath $(TARGET))/debug/router
-
 .PHONY: test-asl
 test-asl: $(NODE)/.done ## The state machine, by AWS's rules
 	$(NODE)/node_modules/.bin/asl-validator --json-path statemachine/autoscale.asl.json
@@ -168,7 +164,7 @@ $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION):
 # For a target that hangs, and for a kernel with NFS (in a guest). Without them, and without root, those tests say so
 # and are left out; in CI that is a failure.
 PACKAGES := bindfs qemu-system-x86 busybox-static cpio kmod nfs-kernel-server nfs-common iproute2
-PROGRAMS := bindfs qemu-system-x86_64 busybox cpio depmod rpc.nfsd mount.nfs ip
+PROGRAMS := bindfs qemu-system-x86_64 busybox cpio depmod rpc.nfsd mount.nfs4 ip
 
 .PHONY: packages
 packages:

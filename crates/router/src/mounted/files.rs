@@ -145,6 +145,14 @@ pub(super) fn read_at(file: BorrowedFd<'_>, from: u64, mut buffer: Buffer, now: 
     }
 }
 
+/// A name that nothing else has.
+fn temporary_name() -> Vec<u8> {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    [TEMPORARY, format!("{:016x}.{count}", *PROCESS).as_bytes()].concat()
+}
+
 /// A temporary file beside the place where its content shall be. Removed when it is dropped.
 pub(super) struct Temporary {
     directory: OwnedFd,
@@ -162,14 +170,11 @@ pub(super) struct Temporary {
 impl Temporary {
     /// In the directory of this path, which is made if it is missing.
     pub fn beside(root: BorrowedFd<'_>, path: &FilePath) -> Result<Self> {
-        static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         let mut tries = 0;
         loop {
             tries += 1;
             let (directory, made) = beneath::open_or_make(root, path.split().0)?;
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = [TEMPORARY, format!("{:016x}.{count}", *PROCESS).as_bytes()].concat();
+            let name = temporary_name();
             let made = if made > 0 { Some((root.try_clone_to_owned()?, made)) } else { None };
             match beneath::create(directory.as_fd(), &name) {
                 Ok(file) => {
@@ -237,8 +242,9 @@ impl Temporary {
     }
 
     fn commit_if(&mut self, name: &[u8], conditions: &Conditions, until: Instant) -> Result<bool> {
+        let directory = self.directory.try_clone()?;
         for _ in 0..TRIES {
-            match locked(self.directory.as_fd(), name, until)? {
+            match locked(directory.as_fd(), name, Change::Replace, until)? {
                 Some(found) => {
                     if !conditions.allow(Some(&found.meta)) {
                         return Err(Error::PreconditionFailed);
@@ -338,31 +344,91 @@ fn touch(file: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// A file with a lock that other clients of the file system respect when they append or compare.
-struct Locked {
+struct Locked<'a> {
     meta: Meta,
     file: OwnedFd,
+    /// After the file, which is closed first: what is open cannot be removed on NFS, only moved aside.
+    _alias: Option<Alias<'a>>,
+}
+
+/// A second name of a file, removed when this is dropped.
+struct Alias<'a> {
+    directory: BorrowedFd<'a>,
+    name: Vec<u8>,
+}
+
+impl<'a> Alias<'a> {
+    /// `None` where a file can have no second name.
+    fn of(directory: BorrowedFd<'a>, name: &[u8]) -> io::Result<Option<Self>> {
+        let alias = temporary_name();
+        match again(|| fs::linkat(directory, name, directory, &alias, AtFlags::empty())) {
+            // Nobody else has this name: it was made by a call whose answer was lost.
+            Ok(()) | Err(Errno::EXIST) => Ok(Some(Self { directory, name: alias })),
+            Err(Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+            Err(why) => Err(why),
+        }
+    }
+}
+
+impl Drop for Alias<'_> {
+    fn drop(&mut self) {
+        // What stays is swept later.
+        let _ = fs::unlinkat(self.directory, &self.name, AtFlags::empty());
+    }
+}
+
+/// Makes an NFS client forget the names of a directory that has changed; it believes them for half a minute otherwise.
+fn ask_anew(directory: BorrowedFd<'_>) -> Result<()> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    again(|| fs::statx(directory, c"", flags, fs::StatxFlags::CTIME))?;
+    Ok(())
+}
+
+/// What is done to a file that is locked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Change {
+    InPlace,
+    /// It is opened under a second name then. NFS moves aside what is open under the name that a rename replaces, and
+    /// there would be nothing under it until the rename; what is open under another name it leaves alone.
+    Replace,
+}
+
+fn open_for<'a>(change: Change, directory: BorrowedFd<'a>, name: &[u8]) -> io::Result<(OwnedFd, Option<Alias<'a>>)> {
+    let alias = match change {
+        Change::InPlace => None,
+        Change::Replace => Alias::of(directory, name)?,
+    };
+    let opened = alias.as_ref().map_or(name, |alias| &alias.name);
+    let file = match beneath::open(directory, opened, CHANGE) {
+        // Read-only, and replaceable all the same.
+        Err(Errno::ACCESS) => beneath::open(directory, opened, READ)?,
+        other => other?,
+    };
+    Ok((file, alias))
 }
 
 /// The file under this name, locked; `None` when there is no such file. Where the file system has no locks, or this
 /// file cannot be locked, there is none.
-fn locked(directory: BorrowedFd<'_>, name: &[u8], until: Instant) -> Result<Option<Locked>> {
+fn locked<'a>(directory: BorrowedFd<'a>, name: &[u8], change: Change, until: Instant) -> Result<Option<Locked<'a>>> {
     for _ in 0..TRIES {
-        let file = match beneath::open(directory, name, CHANGE) {
-            Ok(file) => file,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::STALE) => continue,
-            // Read-only, and replaceable all the same.
-            Err(Errno::ACCESS) => beneath::open(directory, name, READ)?,
+        let found = match open_for(change, directory, name) {
+            Ok((file, alias)) => {
+                // Before anything else: no lock on what is no file.
+                meta_of(&file)?;
+                lock(file.as_fd(), until)?;
+                Some(Locked { meta: meta_of(&file)?, file, _alias: alias })
+            }
+            Err(Errno::NOENT | Errno::STALE) => None,
             Err(why) => return Err(why.into()),
         };
-        meta_of(&file)?;
-        lock(file.as_fd(), until)?;
-        // Looked at after the lock is held, and by the name: whoever had the lock may have replaced the file. By
-        // opening it, which asks an NFS server where a look at the name may not.
-        match beneath::open(directory, name, READ).map_err(Error::from).and_then(meta_of) {
-            Ok(meta) if meta.tag.inode == meta_of(&file)?.tag.inode => return Ok(Some(Locked { meta, file })),
-            Ok(_) | Err(Error::NotFound | Error::Failed(_)) => {}
-            Err(why) => return Err(why),
+        // Looked at after the lock is held, and by the name: whoever had the lock may have replaced the file. To open
+        // it would not do: NFS 4.1 opens the file that it believes to have the name.
+        ask_anew(directory)?;
+        match (existing(directory, name), found) {
+            (Ok(Some(meta)), Some(found)) if meta.tag.inode == found.meta.tag.inode => return Ok(Some(found)),
+            (Ok(None), None) => return Ok(None),
+            (Ok(_) | Err(Error::Failed(_)), _) => {}
+            (Err(why), _) => return Err(why),
         }
     }
     Err(Error::Locked)
@@ -396,12 +462,16 @@ pub(super) fn append(
 ) -> Result<(Meta, bool)> {
     let (directory, name) = path.split();
     for _ in 0..TRIES {
-        let found = match beneath::open(root, directory, OFlags::PATH | OFlags::DIRECTORY) {
-            Ok(directory) => locked(directory.as_fd(), name, way.until)?,
+        let directory = match beneath::open(root, directory, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(directory) => Some(directory),
             Err(Errno::NOENT) => None,
             Err(why) => return Err(why.into()),
         };
-        let Some(Locked { meta, file }) = found else {
+        let found = match &directory {
+            Some(directory) => locked(directory.as_fd(), name, Change::InPlace, way.until)?,
+            None => None,
+        };
+        let Some(Locked { meta, file, .. }) = found else {
             if !conditions.allow(None) {
                 return Err(Error::PreconditionFailed);
             }
@@ -447,8 +517,8 @@ pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditi
     let directory = beneath::open(root, directory, beneath::DIRECTORY)?;
     let (meta, _lock) = match conditions.is_none() {
         true => (existing(directory.as_fd(), name)?, None),
-        false => match locked(directory.as_fd(), name, way.until)? {
-            Some(Locked { meta, file }) => (Some(meta), Some(file)),
+        false => match locked(directory.as_fd(), name, Change::InPlace, way.until)? {
+            Some(Locked { meta, file, .. }) => (Some(meta), Some(file)),
             None => (None, None),
         },
     };

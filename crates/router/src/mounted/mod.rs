@@ -191,7 +191,11 @@ impl Mounted {
 /// Opens the directory anew, as whoever is asked for the first time; makes it the root if it is another one.
 fn look(directory: &Path, is_mounted: bool, root: &ArcSwapOption<Root>) -> Result<()> {
     let failed = |why: &str| Err(Error::Failed(std::io::Error::other(format!("{} {why}", directory.display()))));
-    let opened = fs::open(directory, beneath::DIRECTORY, Mode::empty())?;
+    let opened = match fs::open(directory, beneath::DIRECTORY, Mode::empty()) {
+        Err(Errno::NOENT) => return failed("is not there"),
+        Err(Errno::NOTDIR) => return failed("is no directory"),
+        other => other?,
+    };
     // NFS answers `statfs` from the server and never from memory.
     let system = fs::fstatfs(&opened)?;
     let found = fs::fstat(&opened)?;

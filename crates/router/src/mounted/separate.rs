@@ -141,6 +141,14 @@ mod tests {
 
     #[test]
     fn each_way_of_being_one_is_told() {
+        // As Linux shows it: all of the second mount is the first one's, but for the directory.
+        let second_is_first = MOUNTS.replace("0:36", "0:35").replace("127.0.0.3", "127.0.0.2");
+        let shown: Vec<_> = judge(&expected(), &second_is_first, TCP).iter().map(ToString::to_string).collect();
+        let both = [
+            "/mnt/efs-1 was mounted from 127.0.0.3, and goes to 127.0.0.2",
+            "/mnt/efs-0 and /mnt/efs-1 are one device",
+        ];
+        assert_eq!(shown, both);
         let one_device = MOUNTS.replace("0:36", "0:35");
         let shown: Vec<_> = judge(&expected(), &one_device, TCP).iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["/mnt/efs-0 and /mnt/efs-1 are one device"]);

@@ -183,7 +183,11 @@ async fn start(sources: &[Box<dyn Source>], config: &Config) -> Result<Arc<Files
     let routing = Routing { strategy: config.strategy, local: zone::local(config).await? };
     let options = Options { routing, probe_every: config.probe_every };
     let files = Files::start(list, config.mounted.clone(), options).await?;
-    judge_mounts(&files, config)?;
+    if let Err(why) = judge_mounts(&files, config) {
+        // What it has mounted goes with it.
+        files.close().await;
+        return Err(why);
+    }
     Ok(files)
 }
 
