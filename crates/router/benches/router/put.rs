@@ -51,6 +51,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         let place = place(if memory { Path::new("/dev/shm") } else { &settings.disk })?;
         let site = |name: &str| Site::new(place.path(), name);
         let (nginx, never, always, bare) = (site("nginx")?, site("never")?, site("always")?, site("bare")?);
+        let few = site("few")?;
         let servers = [
             (nginx.nginx(NOPUSH)?, nginx, "nginx", Target::None),
             (never.router(&[("SYNC", "never")])?, never, "ours, SYNC=never", Target::AtLeast(1.0)),
@@ -60,6 +61,12 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
             .into_iter()
             .map(|(server, site, name, target)| Peer { name, site, writer: Writer::Server(server), target })
             .collect();
+        // Without fsync nothing waits, and threads of one directory are in each other's way.
+        if !memory {
+            let server = few.router(&[("SYNC", "never"), ("THREADS_PER_TARGET", "1")])?;
+            let (name, writer) = ("ours, SYNC=never, THREADS_PER_TARGET=1", Writer::Server(server));
+            peers.insert(2, Peer { name, site: few, writer, target: Target::AtLeast(1.0) });
+        }
         // Next to SYNC=always: nothing is to be told where there is no stable storage.
         if !memory {
             let name = "the bare calls with fsync, 64 threads";

@@ -6,6 +6,8 @@
 //! finalizer of SplitMix64 (Steele, Lea and Flood, 2014; Stafford's variant 13). Weights follow Schindelhauer
 //! and Schomaker's logarithmic method (2005): weight / −ln(score as a fraction of 1).
 
+use std::hint::select_unpredictable;
+
 use super::{MOST_TARGETS, Node, Order, Strategy, digest, first_word};
 
 /// The default.
@@ -32,15 +34,23 @@ impl Strategy for Rendezvous {
 
     fn first(&self, path: &[u8], nodes: &[Node], usable: &dyn Fn(usize) -> bool) -> Option<usize> {
         let path = first_word(&digest(path));
-        let best = |usable: &dyn Fn(usize) -> bool| {
-            let nodes = nodes.iter().enumerate().take(MOST_TARGETS).filter(|(index, _)| usable(*index));
-            nodes.max_by_key(|(_, node)| score(path, **node)).map(|(index, _)| index)
-        };
         // Nearly always the best of all is usable: then one is asked.
-        let nodes = nodes.iter().enumerate().take(MOST_TARGETS);
-        let first = nodes.max_by_key(|(_, node)| score(path, **node)).map(|(index, _)| index)?;
-        if usable(first) { Some(first) } else { best(usable) }
+        let first = best(path, nodes, |_| true)?;
+        if usable(first) { Some(first) } else { best(path, nodes, usable) }
     }
+}
+
+fn best(path: u64, nodes: &[Node], usable: impl Fn(usize) -> bool) -> Option<usize> {
+    let mut found = None;
+    let mut highest = (0, 0);
+    for (index, node) in nodes.iter().enumerate().take(MOST_TARGETS).filter(|(index, _)| usable(*index)) {
+        let score = score(path, *node);
+        // Which one wins is as good as random: a branch would be guessed wrong twice a call.
+        let wins = found.is_none() || score >= highest;
+        found = select_unpredictable(wins, Some(index), found);
+        highest = (select_unpredictable(wins, score.0, highest.0), select_unpredictable(wins, score.1, highest.1));
+    }
+    found
 }
 
 /// Compares as a number does; of equal ones the greater key wins, so that the order of the list never matters.
