@@ -161,10 +161,15 @@ $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION):
 	  cargo install cargo-nextest --version $(NEXTEST_VERSION) --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; \
 	  touch $@'
 
-# For a target that hangs, and for a kernel with NFS (in a guest). Without them, and without root, those tests say so
-# and are left out; in CI that is a failure.
-PACKAGES := bindfs qemu-system-x86 busybox-static cpio kmod nfs-kernel-server nfs-common iproute2
-PROGRAMS := bindfs qemu-system-x86_64 busybox cpio depmod rpc.nfsd mount.nfs4 ip
+# For a target that hangs, for a kernel with NFS (in a guest), and for an NFS server outside of it. Without them, and
+# without root, those tests say so and are left out; in CI that is a failure.
+PACKAGES := bindfs qemu-system-x86 busybox-static cpio kmod nfs-kernel-server nfs-common iproute2 \
+  nfs-ganesha nfs-ganesha-vfs
+PROGRAMS := bindfs qemu-system-x86_64 busybox cpio depmod rpc.nfsd mount.nfs4 ip ganesha.nfsd
+
+# What is installed with it is for the tests to start: Debian asks this file before it starts a service.
+NO_SERVICES = policy=/usr/sbin/policy-rc.d; test -e $$policy || { \
+  trap "rm -f $$policy" EXIT; printf "\#!/bin/sh\nexit 101\n" >$$policy; chmod +x $$policy; }
 
 .PHONY: packages
 packages:
@@ -172,7 +177,7 @@ packages:
 	[ "$$(id -u)" = 0 ] && type apt-get >/dev/null 2>&1 || { \
 	  echo 'some tests are left out; for them: apt-get install $(PACKAGES)'; exit 0; }; \
 	echo "installing what runs a kernel's NFS and a file system that hangs (1 minute)"; \
-	$(ONCE) 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(PACKAGES) >/dev/null'
+	$(ONCE) '$(NO_SERVICES); apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(PACKAGES) >/dev/null'
 
 # What the count is compared with.
 $(CARGO_TOOLS)/.counters: Makefile

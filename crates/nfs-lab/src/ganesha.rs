@@ -1,0 +1,277 @@
+//! NFS-Ganesha on the loopback of this machine: a real server of NFS 4.1 in user space, with all that it writes in a
+//! directory of its own.
+
+use std::{
+    env, fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{self, Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{eventually, record::is_answering};
+
+/// Below those that outgoing connections are given: nobody takes the port of a server that is about to be started
+/// again.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// How a server is.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What it exports as its root; a directory of its own, in memory where that works, unless given. Nobody else may
+    /// change what is in there while it is `cached`: the server would not see it, or give stale handles.
+    pub directory: Option<PathBuf>,
+    /// Seconds, at most 120.
+    pub lease: u32,
+    /// Seconds after a start in which nothing may be opened but what was open before, at most 180; none without. It
+    /// ends early, when all clients of before have said that they are done: at once, if there were none.
+    pub grace: Option<u32>,
+    /// Of each session; at most 1024.
+    pub slots: u32,
+    /// Whether attributes and names are kept for a minute, or asked for every time.
+    pub cached: bool,
+    /// More lines of the block `NFSV4` and of the block `EXPORT`.
+    pub nfs4: String,
+    pub export: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            lease: 60,
+            grace: None,
+            slots: 64,
+            cached: true,
+            nfs4: String::new(),
+            export: String::new(),
+        }
+    }
+}
+
+impl Options {
+    fn config(&self, port: u16, place: &Path, directory: &Path) -> String {
+        let Self { lease, grace, slots, cached, nfs4, export, .. } = self;
+        let (graceless, grace) = (grace.is_none(), grace.unwrap_or(*lease));
+        let expires = if *cached { 60 } else { 0 };
+        let (place, directory) = (place.display(), directory.display());
+        format!(
+            r#"
+            NFS_CORE_PARAM {{
+                Protocols = 4; NFS_Port = {port}; Bind_addr = 127.0.0.1; fsid_device = true;
+                Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false;
+                # Several on one machine, where there is a bus.
+                Dbus_Name_Prefix = lab{port};
+                RPC_Max_Connections = 10000; RPC_Idle_Timeout_S = 3600;
+            }}
+            NFSV4 {{
+                Minor_Versions = 0, 1; Slot_Table_Size = {slots}; Delegations = false; pnfs_mds = false;
+                Lease_Lifetime = {lease}; Graceless = {graceless}; Grace_Period = {grace};
+                RecoveryBackend = fs; RecoveryRoot = "{place}/recovery"; Only_Numeric_Owners = true;
+                {nfs4}
+            }}
+            NFS_KRB5 {{ Active_krb5 = false; CCacheDir = "{place}/credentials"; }}
+            EXPORT {{
+                Export_Id = 1; Path = "{directory}"; Pseudo = /; Protocols = 4; Transports = TCP; SecType = sys;
+                Access_Type = RW; Squash = No_Root_Squash; Attr_Expiration_Time = {expires};
+                FSAL {{ Name = VFS; }}
+                {export}
+            }}
+            "#
+        )
+    }
+}
+
+/// A server. It is ended, and what it wrote is removed, when it is dropped.
+pub struct Ganesha {
+    /// None while it does not run.
+    child: Option<Child>,
+    options: Options,
+    port: u16,
+    /// Of the last start.
+    epoch: u32,
+    directory: PathBuf,
+    /// The last one to be dropped.
+    place: TempDir,
+}
+
+impl Ganesha {
+    /// Whether one can be run here.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn available() -> Result<(), String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("NFS-Ganesha has to be run by root: it opens files by their handles".to_owned());
+        }
+        let found = |directories: &[PathBuf], name: &str| directories.iter().any(|path| path.join(name).is_file());
+        let path = env::var_os("PATH").unwrap_or_default();
+        if !found(&env::split_paths(&path).collect::<Vec<_>>(), "ganesha.nfsd") {
+            return Err("there is no ganesha.nfsd: apt-get install nfs-ganesha nfs-ganesha-vfs".to_owned());
+        }
+        let libraries = ["lib", "lib64", &format!("lib/{}-linux-gnu", env::consts::ARCH)];
+        if !found(&libraries.map(|path| Path::new("/usr").join(path).join("ganesha")), "libfsalvfs.so") {
+            return Err("there is no libfsalvfs.so: apt-get install nfs-ganesha-vfs".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Answers when this returns.
+    pub fn start(options: Options) -> Self {
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
+        let place = tempfile::Builder::new().prefix("nfs-lab.").tempdir_in(parent).unwrap();
+        let directory = options.directory.clone().unwrap_or_else(|| {
+            let directory = place.path().join("exported");
+            fs::create_dir(&directory).unwrap();
+            fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+            directory
+        });
+        let mut server = Self { child: None, options, port: 0, epoch: 0, directory, place };
+        // Somebody else may find the same port free.
+        for _ in 0..10 {
+            server.port = free_port();
+            if server.launch() {
+                return server;
+            }
+        }
+        panic!("no port stays free: {}", server.log());
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// What it exports.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// As when a machine loses its power; what it has written to the directory stays.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// In good order.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        if let Some(child) = &mut self.child {
+            eventually("the server ends", || child.try_wait().unwrap());
+        }
+        self.child = None;
+    }
+
+    /// At the same port, over the same directory, knowing which clients it had. Answers when this returns.
+    pub fn start_again(&mut self) {
+        self.kill();
+        assert!(self.launch(), "somebody has taken port {}", self.port);
+    }
+
+    /// Keeps its connections, and does nothing, from when this returns.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.child.as_ref().expect("a server that runs").id());
+        eventually("all threads stop", || {
+            let mut threads = fs::read_dir(&threads).unwrap();
+            let stopped = |thread: PathBuf| {
+                let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+            };
+            threads.all(|thread| stopped(thread.unwrap().path())).then_some(())
+        });
+    }
+
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// The end of its log.
+    pub fn log(&self) -> String {
+        let log = String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned();
+        let lines: Vec<_> = log.lines().rev().take(30).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.place.path().join("log")
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(child) = &self.child {
+            kill_process(Pid::from_child(child), signal).unwrap();
+        }
+    }
+
+    /// False when somebody else has the port.
+    fn launch(&mut self) -> bool {
+        let at = |name: &str| self.place.path().join(name);
+        let (config, recovery, log) = (at("config"), at("recovery"), self.log_file());
+        fs::write(&config, self.options.config(self.port, self.place.path(), &self.directory)).unwrap();
+        fs::create_dir_all(&recovery).unwrap();
+        // It appends.
+        let _ = fs::rename(&log, at("log.before"));
+        // What tells a client of before from one of now. By itself it takes the second: of two starts in one, it would
+        // give different clients the same numbers.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32;
+        self.epoch = now.max(self.epoch + 1);
+        let mut command = Command::new("ganesha.nfsd");
+        command.arg("-E").arg(self.epoch.to_string());
+        command.args(["-F", "-N", "EVENT"]).arg("-f").arg(&config).arg("-L").arg(&log).arg("-p").arg(at("pid"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Before anything can panic: so it is ended.
+        let child = self.child.insert(command.spawn().unwrap());
+        let logged = || fs::read_to_string(&log).unwrap_or_default();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let ready = eventually("the server answers", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                let taken = logged().contains("Address already in use");
+                assert!(taken, "ganesha has ended ({status}):\n{}", logged());
+                return Some(false);
+            }
+            // By its log too: whoever else has the port may answer as well.
+            (logged().contains("NFS SERVER INITIALIZED") && is_answering(address)).then_some(true)
+        });
+        if !ready {
+            self.child = None;
+        }
+        ready
+    }
+}
+
+impl Drop for Ganesha {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the log of the server at port {}:\n{}", self.port, self.log());
+        }
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// One that nobody listens at, another one for every process and call.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let count = PORTS.end - PORTS.start;
+    // A prime, so that processes that come after one another are not neighbours.
+    let first = process::id().wrapping_mul(7919) as u16;
+    let free = |_| {
+        let port = PORTS.start + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(port)
+    };
+    (0..count).find_map(free).expect("a free port")
+}

@@ -1,0 +1,513 @@
+//! A relay of TCP connections that stands for one mount target: it counts what goes through it, and delays, cuts,
+//! hangs, refuses, reorders and alters it when it is told to.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    ops::Deref,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+        unix::pipe,
+    },
+    runtime::{Builder, Runtime},
+    select,
+    sync::{Notify, mpsc, watch},
+};
+
+use crate::record::{Marking, framed, unframed};
+
+/// What is read at once.
+const PIECE: usize = 256 << 10;
+/// What may be under way in one direction of a connection: more than any delay needs, less than memory has.
+const PIECES: usize = 4096;
+/// A receiver takes the bytes before a cut within this time, or loses some to the RST.
+const READS_WITHIN: Duration = Duration::from_secs(1);
+
+/// A direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    ToServer,
+    ToClient,
+}
+
+/// How a connection ends, for both sides: FIN or RST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Fin,
+    Reset,
+}
+
+/// What happens after the last byte that is let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The connection that it went through ends.
+    Cut(End),
+    /// The relay hangs, as by [`Handle::hang`].
+    Hang,
+}
+
+/// What becomes of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    Pass,
+    Drop,
+    Twice,
+    /// It is overtaken by so many later records of its connection and direction.
+    After(usize),
+    /// It goes no further: this goes back where it came from.
+    Answer(Vec<u8>),
+    /// Its connection ends.
+    Cut(End),
+}
+
+/// What has come to the relay. It is counted before it is passed on, so before the other side can know of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections that are open now, and all that were ever accepted.
+    pub open: usize,
+    pub connections: u64,
+    /// RPC records, and all bytes, from clients.
+    pub calls: u64,
+    pub bytes_to_server: u64,
+    /// And from the server.
+    pub replies: u64,
+    pub bytes_to_client: u64,
+}
+
+type Hook = Arc<Mutex<dyn FnMut(Way, &mut Vec<u8>) -> Act + Send>>;
+
+#[derive(Default)]
+struct Settings {
+    delays: [Duration; 2],
+    hangs: bool,
+    hook: Option<Hook>,
+}
+
+struct Shared {
+    address: SocketAddr,
+    to: SocketAddr,
+    settings: watch::Sender<Settings>,
+    /// What is let through in each direction before something happens.
+    limits: Mutex<[Option<(usize, Then)>; 2]>,
+    cut: watch::Sender<End>,
+    /// None while it refuses.
+    listener: Mutex<Option<TcpListener>>,
+    listens: Notify,
+    runtime: tokio::runtime::Handle,
+    open: AtomicUsize,
+    connections: AtomicU64,
+    records: [AtomicU64; 2],
+    bytes: [AtomicU64; 2],
+}
+
+/// What changes a relay while it runs. Everything acts at once on all of its connections; nothing waits.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+/// A relay. It ends, with its connections, when it is dropped.
+pub struct Relay {
+    handle: Handle,
+    /// Of its own, so that it keeps its times whatever a test does, and serves one that has no runtime.
+    runtime: Option<Runtime>,
+}
+
+impl Relay {
+    /// The mount target 127.0.0.`number`, at any free port, of the server there.
+    pub fn target(number: u8, to: SocketAddr) -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, number], 0)), to)
+    }
+
+    /// At a chosen address.
+    pub fn at(listen: SocketAddr, to: SocketAddr) -> Self {
+        assert!(listen.ip().is_loopback() && to.ip().is_loopback(), "a lab is on one machine: {listen}, {to}");
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("relay").enable_io().build().unwrap();
+        let _within = runtime.enter();
+        let listener = listen_at(listen);
+        let shared = Arc::new(Shared {
+            address: listener.local_addr().unwrap(),
+            to,
+            settings: watch::Sender::default(),
+            limits: Mutex::default(),
+            cut: watch::Sender::new(End::Fin),
+            listener: Mutex::new(Some(listener)),
+            listens: Notify::new(),
+            runtime: runtime.handle().clone(),
+            open: AtomicUsize::new(0),
+            connections: AtomicU64::new(0),
+            records: Default::default(),
+            bytes: Default::default(),
+        });
+        runtime.spawn(accept(Arc::clone(&shared)));
+        Self { handle: Handle(shared), runtime: Some(runtime) }
+    }
+}
+
+impl Deref for Relay {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // A handle may live on.
+        *locked(&self.handle.0.listener) = None;
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Handle {
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    pub fn port(&self) -> u16 {
+        self.0.address.port()
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        self.0.address.ip()
+    }
+
+    pub fn counts(&self) -> Counts {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        let [calls, replies] = self.0.records.each_ref().map(count);
+        let [bytes_to_server, bytes_to_client] = self.0.bytes.each_ref().map(count);
+        let (open, connections) = (self.0.open.load(Ordering::Acquire), count(&self.0.connections));
+        Counts { open, connections, calls, bytes_to_server, replies, bytes_to_client }
+    }
+
+    /// What comes from now on arrives so much later, in its order, and however much of it. Connecting takes no time.
+    pub fn delay(&self, way: Way, delay: Duration) {
+        self.0.settings.send_modify(|settings| settings.delays[way as usize] = delay);
+    }
+
+    /// A round trip takes so much longer: half of it each way.
+    pub fn delay_round_trip(&self, delay: Duration) {
+        self.0.settings.send_modify(|settings| settings.delays = [delay / 2; 2]);
+    }
+
+    /// Connections are accepted and kept, and nothing is passed on. When that ends, all that came meanwhile is.
+    pub fn hang(&self, hangs: bool) {
+        self.0.settings.send_modify(|settings| settings.hangs = hangs);
+    }
+
+    /// Whoever wants to connect is turned away with a RST. What is connected stays.
+    pub fn refuse(&self, refuses: bool) {
+        let _within = self.0.runtime.enter();
+        let mut listener = locked(&self.0.listener);
+        if refuses {
+            let Some(Ok(listener)) = listener.take().map(TcpListener::into_std) else { return };
+            // Who is connected already, as far as he knows.
+            while let Ok((client, _)) = listener.accept() {
+                client.set_nonblocking(true).unwrap();
+                welcome(&self.0, TcpStream::from_std(client).unwrap());
+            }
+        } else if listener.is_none() {
+            *listener = Some(listen_at(self.0.address));
+            self.0.listens.notify_one();
+        }
+    }
+
+    /// Ends all connections, also while it hangs. What is delayed is lost.
+    pub fn cut(&self, end: End) {
+        self.0.cut.send_replace(end);
+    }
+
+    /// Lets exactly so many more bytes through, of all connections together, and then does that, once. After no bytes:
+    /// when the next one would go. A receiver that does not read has not all of them when a RST comes.
+    pub fn after(&self, way: Way, bytes: usize, then: Then) {
+        locked(&self.0.limits)[way as usize] = Some((bytes, then));
+    }
+
+    /// Shows every whole record, without its headers, to this, which may alter it and says what becomes of it. A
+    /// record of which a part has gone before is not shown.
+    pub fn on_record(&self, hook: impl FnMut(Way, &mut Vec<u8>) -> Act + Send + 'static) {
+        self.0.settings.send_modify(|settings| settings.hook = Some(Arc::new(Mutex::new(hook))));
+    }
+
+    /// Does that to the next record, and passes the others.
+    pub fn on_next(&self, way: Way, act: Act) {
+        let mut act = Some(act);
+        self.on_record(move |its, _| act.take_if(|_| its == way).unwrap_or(Act::Pass));
+    }
+
+    /// Shows records to nobody any more.
+    pub fn pass_records(&self) {
+        self.0.settings.send_modify(|settings| settings.hook = None);
+    }
+}
+
+fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Within a runtime. With `SO_REUSEADDR`, as the standard library does it: connections that are not quite over keep
+/// nobody from it.
+fn listen_at(address: SocketAddr) -> TcpListener {
+    let listener = std::net::TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    listener.set_nonblocking(true).unwrap();
+    TcpListener::from_std(listener).unwrap()
+}
+
+async fn accept(shared: Arc<Shared>) {
+    loop {
+        let accepted = std::future::poll_fn(|context| match &*locked(&shared.listener) {
+            Some(listener) => listener.poll_accept(context),
+            None => std::task::Poll::Pending,
+        });
+        select! {
+            accepted = accepted => if let Ok((client, _)) = accepted {
+                welcome(&shared, client);
+            },
+            () = shared.listens.notified() => {}
+        }
+    }
+}
+
+fn welcome(shared: &Arc<Shared>, client: TcpStream) {
+    shared.connections.fetch_add(1, Ordering::AcqRel);
+    shared.open.fetch_add(1, Ordering::AcqRel);
+    // From here on it can be told to end.
+    let (cut, shared) = (shared.cut.subscribe(), Arc::clone(shared));
+    tokio::spawn(async move {
+        connection(&shared, client, cut).await;
+        shared.open.fetch_sub(1, Ordering::AcqRel);
+    });
+}
+
+async fn connection(shared: &Shared, mut client: TcpStream, mut cut: watch::Receiver<End>) {
+    let mut server = None;
+    let end = {
+        let relayed = async {
+            shared.no_longer_hangs().await;
+            let server = server.insert(TcpStream::connect(shared.to).await?);
+            client.set_nodelay(true)?;
+            server.set_nodelay(true)?;
+            let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
+            let (calls, replies) = (mpsc::channel(PIECES), mpsc::channel(PIECES));
+            tokio::try_join!(
+                take(shared, Way::ToServer, from_client, &calls.0, &replies.0),
+                take(shared, Way::ToClient, from_server, &replies.0, &calls.0),
+                give(shared, Way::ToServer, calls.1, to_server),
+                give(shared, Way::ToClient, replies.1, to_client),
+            )
+        };
+        let relayed = async {
+            let end = match relayed.await {
+                Ok(_) => End::Fin,
+                Err(Ends::By(end)) => end,
+                Err(Ends::Failed) => End::Reset,
+            };
+            // Nor is an end passed on.
+            shared.no_longer_hangs().await;
+            end
+        };
+        select! {
+            biased;
+            _ = cut.changed() => *cut.borrow(),
+            end = relayed => end,
+        }
+    };
+    for mut stream in [Some(client), server].into_iter().flatten() {
+        if end == End::Reset {
+            let _ = stream.set_zero_linger();
+        } else {
+            let _ = stream.shutdown().await;
+            // Or closing would send a RST because of it.
+            let mut rest = [0; 4096];
+            while stream.try_read(&mut rest).is_ok_and(|read| read > 0) {}
+        }
+    }
+}
+
+/// Why a connection ends before both sides have ended it.
+enum Ends {
+    By(End),
+    Failed,
+}
+
+impl From<io::Error> for Ends {
+    fn from(_: io::Error) -> Self {
+        Self::Failed
+    }
+}
+
+/// Bytes and when they are due; none are the end of the direction.
+type Piece = (Instant, Option<Vec<u8>>);
+
+/// Takes what comes from one side.
+async fn take(
+    shared: &Shared,
+    way: Way,
+    mut from: ReadHalf<'_>,
+    on: &mpsc::Sender<Piece>,
+    back: &mpsc::Sender<Piece>,
+) -> Result<(), Ends> {
+    let due = |way: Way| Instant::now() + shared.settings.borrow().delays[way as usize];
+    let (mut marking, mut buffer) = (Marking::default(), vec![0; PIECE]);
+    // The record that is to be shown, as far as it is there, and those that let others pass.
+    let (mut record, mut waiting) = (Vec::new(), Vec::<(usize, Vec<u8>)>::new());
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            let _ = on.send((due(way), None)).await;
+            return Ok(());
+        }
+        let due_now = due(way);
+        shared.bytes[way as usize].fetch_add(read as u64, Ordering::AcqRel);
+        let hook = shared.settings.borrow().hook.clone();
+        let (mut start, mut at) = (0, 0);
+        while at < read {
+            let shown = !record.is_empty() || hook.is_some() && marking.is_between();
+            if shown && start < at {
+                let _ = on.send((due_now, Some(buffer[start..at].to_vec()))).await;
+            }
+            let (length, ended) = marking.advance(&buffer[at..read]);
+            at += length;
+            shared.records[way as usize].fetch_add(u64::from(ended), Ordering::AcqRel);
+            if !shown {
+                continue;
+            }
+            record.extend_from_slice(&buffer[at - length..at]);
+            start = at;
+            if !ended {
+                continue;
+            }
+            let mut shown = unframed(&std::mem::take(&mut record));
+            let act = hook.as_ref().map_or(Act::Pass, |hook| locked(hook)(way, &mut shown));
+            let mut passed = Vec::new();
+            match act {
+                Act::Pass => passed.push(framed(&shown)),
+                Act::Twice => passed.extend([framed(&shown), framed(&shown)]),
+                Act::After(others) => waiting.push((others, framed(&shown))),
+                Act::Drop => {}
+                Act::Answer(answer) => {
+                    let way = if way == Way::ToServer { Way::ToClient } else { Way::ToServer };
+                    let _ = back.send((due(way), Some(framed(&answer)))).await;
+                }
+                Act::Cut(end) => return Err(Ends::By(end)),
+            }
+            if !passed.is_empty() {
+                waiting.iter_mut().for_each(|(others, _)| *others = others.saturating_sub(1));
+                passed.extend(waiting.extract_if(.., |(others, _)| *others == 0).map(|(_, record)| record));
+            }
+            for record in passed {
+                let _ = on.send((due_now, Some(record))).await;
+            }
+        }
+        if start < read && record.is_empty() {
+            let _ = on.send((due_now, Some(buffer[start..read].to_vec()))).await;
+        }
+    }
+}
+
+/// Gives it to the other side when it is due.
+async fn give(shared: &Shared, way: Way, mut pieces: mpsc::Receiver<Piece>, mut to: WriteHalf<'_>) -> Result<(), Ends> {
+    let mut clock = Clock::new()?;
+    while let Some((due, piece)) = pieces.recv().await {
+        clock.wait_until(due).await?;
+        let Some(piece) = piece else {
+            shared.no_longer_hangs().await;
+            to.shutdown().await?;
+            break;
+        };
+        let mut left = &piece[..];
+        while !left.is_empty() {
+            shared.no_longer_hangs().await;
+            let (now, then) = shared.limit(way, left.len());
+            to.write_all(&left[..now]).await?;
+            left = &left[now..];
+            match then {
+                Some(Then::Cut(end)) => {
+                    // A RST would overtake what the receiver has no room for yet.
+                    let until = Instant::now() + READS_WITHIN;
+                    while end == End::Reset && is_under_way(to.as_ref())? && Instant::now() < until {
+                        clock.wait_until(Instant::now() + Duration::from_millis(1)).await?;
+                    }
+                    return Err(Ends::By(end));
+                }
+                Some(Then::Hang) => shared.settings.send_modify(|settings| settings.hangs = true),
+                None => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the other side has not yet taken all that was written.
+fn is_under_way(stream: &TcpStream) -> io::Result<bool> {
+    // As the kernel writes them there.
+    let name = |address| match address {
+        SocketAddr::V4(address) => format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port()),
+        SocketAddr::V6(_) => String::new(),
+    };
+    let (ours, theirs) = (name(stream.local_addr()?), name(stream.peer_addr()?));
+    let table = std::fs::read_to_string("/proc/self/net/tcp")?;
+    let mut rows = table.lines().map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());
+    let row = rows.find(|row| row[0] == ours && row[1] == theirs);
+    Ok(row.is_some_and(|row| !row[3].starts_with("00000000:")))
+}
+
+impl Shared {
+    async fn no_longer_hangs(&self) {
+        if self.settings.borrow().hangs {
+            let _ = self.settings.subscribe().wait_for(|settings| !settings.hangs).await;
+        }
+    }
+
+    /// How many of so many bytes go, and what happens then.
+    fn limit(&self, way: Way, bytes: usize) -> (usize, Option<Then>) {
+        let limit = &mut locked(&self.limits)[way as usize];
+        match limit {
+            Some((left, then)) if *left <= bytes => {
+                let reached = (*left, Some(*then));
+                *limit = None;
+                reached
+            }
+            Some((left, _)) => {
+                *left -= bytes;
+                (bytes, None)
+            }
+            None => (bytes, None),
+        }
+    }
+}
+
+/// A timer of the kernel: tokio's own counts in milliseconds. Tokio reads it as it reads a pipe.
+struct Clock(pipe::Receiver);
+
+impl Clock {
+    fn new() -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Self(pipe::Receiver::from_owned_fd_unchecked(timer)?))
+    }
+
+    async fn wait_until(&mut self, due: Instant) -> io::Result<()> {
+        let left = due.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            let it_value = Timespec::try_from(left).map_err(io::Error::other)?;
+            let once = Itimerspec { it_interval: Timespec::default(), it_value };
+            timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)?;
+            self.0.read_u64().await?;
+        }
+        Ok(())
+    }
+}

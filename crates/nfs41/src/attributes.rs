@@ -1,0 +1,245 @@
+//! Properties of files and of file systems: RFC 8881, section 5. Only those that are asked for travel.
+
+use std::{
+    ops::BitOr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::BytesMut;
+
+use crate::{
+    error::{Error, Result},
+    xdr::{Decoder, Encode},
+};
+
+/// An owner's name is no longer.
+const LONGEST_OWNER: usize = 1024;
+
+/// Which attributes are asked for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Wanted(pub(crate) [u32; 2]);
+
+impl Wanted {
+    pub const NOTHING: Self = Self([0, 0]);
+    pub const KIND: Self = Self::bit(1);
+    /// Another number after every change.
+    pub const CHANGE: Self = Self::bit(3);
+    pub const SIZE: Self = Self::bit(4);
+    pub const FILE_SYSTEM: Self = Self::bit(8);
+    pub(crate) const LEASE: Self = Self::bit(10);
+    pub const FILE_ID: Self = Self::bit(20);
+    pub(crate) const LARGEST_FILE: Self = Self::bit(27);
+    pub(crate) const LONGEST_NAME: Self = Self::bit(29);
+    pub(crate) const LARGEST_READ: Self = Self::bit(30);
+    pub(crate) const LARGEST_WRITE: Self = Self::bit(31);
+    pub const MODE: Self = Self::bit(33);
+    pub const LINKS: Self = Self::bit(35);
+    pub const OWNER: Self = Self::bit(36);
+    pub const GROUP: Self = Self::bit(37);
+    pub(crate) const SPACE_AVAILABLE: Self = Self::bit(42);
+    pub(crate) const SPACE_TOTAL: Self = Self::bit(44);
+    pub const SPACE_USED: Self = Self::bit(45);
+    pub const ACCESSED: Self = Self::bit(47);
+    /// When the properties last changed.
+    pub const CHANGED: Self = Self::bit(52);
+    /// When the content last changed.
+    pub const MODIFIED: Self = Self::bit(53);
+
+    const fn bit(number: u32) -> Self {
+        match number {
+            0..32 => Self([1 << number, 0]),
+            _ => Self([0, 1 << (number - 32)]),
+        }
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
+    }
+
+    /// What `stat` shows that is a number.
+    pub const USUAL: Self = Self::KIND
+        .and(Self::CHANGE)
+        .and(Self::SIZE)
+        .and(Self::FILE_ID)
+        .and(Self::MODE)
+        .and(Self::LINKS)
+        .and(Self::MODIFIED);
+    pub(crate) const LIMITS: Self = Self::LEASE
+        .and(Self::LARGEST_FILE)
+        .and(Self::LONGEST_NAME)
+        .and(Self::LARGEST_READ)
+        .and(Self::LARGEST_WRITE)
+        .and(Self::SPACE_AVAILABLE)
+        .and(Self::SPACE_TOTAL);
+}
+
+impl BitOr for Wanted {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        self.and(other)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Kind {
+    File,
+    Directory,
+    Link,
+    Other,
+}
+
+/// A time as NFS has it.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Time {
+    pub seconds: i64,
+    pub nanoseconds: u32,
+}
+
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Self {
+        let whole = |since: Duration| i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Self { seconds: whole(since), nanoseconds: since.subsec_nanos() },
+            Err(before) => match before.duration() {
+                before if before.subsec_nanos() == 0 => Self { seconds: -whole(before), nanoseconds: 0 },
+                before => Self { seconds: -whole(before) - 1, nanoseconds: 1_000_000_000 - before.subsec_nanos() },
+            },
+        }
+    }
+}
+
+/// What was asked for and the server has.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Attributes {
+    pub kind: Option<Kind>,
+    pub change: Option<u64>,
+    pub size: Option<u64>,
+    pub file_system: Option<(u64, u64)>,
+    pub file_id: Option<u64>,
+    pub mode: Option<u32>,
+    pub links: Option<u32>,
+    /// As the server writes it: a number in digits, or a name with a domain.
+    pub owner: Option<Box<[u8]>>,
+    pub group: Option<Box<[u8]>>,
+    pub space_used: Option<u64>,
+    pub accessed: Option<Time>,
+    pub changed: Option<Time>,
+    pub modified: Option<Time>,
+    pub(crate) limits: Limits,
+}
+
+/// What a server allows.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Limits {
+    /// Seconds that it remembers a client that says nothing.
+    pub lease: Option<u32>,
+    pub largest_file: Option<u64>,
+    pub longest_name: Option<u32>,
+    pub largest_read: Option<u64>,
+    pub largest_write: Option<u64>,
+    pub space_available: Option<u64>,
+    pub space_total: Option<u64>,
+}
+
+/// Reads a bitmap and the values of its attributes, in the order of their numbers.
+pub(crate) fn decode(answer: &mut Decoder) -> Result<Attributes> {
+    let bitmap = answer.bitmap()?;
+    let mut values = Decoder(answer.opaque(usize::MAX)?);
+    let mut found = Attributes::default();
+    for (word, mut bits) in (0..).step_by(32).zip(bitmap) {
+        while bits != 0 {
+            let bit = bits.trailing_zeros();
+            bits &= bits - 1;
+            value(&mut found, word + bit, &mut values)?;
+        }
+    }
+    match values.is_empty() {
+        true => Ok(found),
+        false => Err(Error::Protocol("attributes are longer than they say")),
+    }
+}
+
+fn value(found: &mut Attributes, number: u32, from: &mut Decoder) -> Result<()> {
+    match number {
+        1 => {
+            found.kind = Some(match from.word()? {
+                1 => Kind::File,
+                2 => Kind::Directory,
+                5 => Kind::Link,
+                _ => Kind::Other,
+            });
+        }
+        3 => found.change = Some(from.long()?),
+        4 => found.size = Some(from.long()?),
+        8 => found.file_system = Some((from.long()?, from.long()?)),
+        10 => found.limits.lease = Some(from.word()?),
+        20 => found.file_id = Some(from.long()?),
+        27 => found.limits.largest_file = Some(from.long()?),
+        29 => found.limits.longest_name = Some(from.word()?),
+        30 => found.limits.largest_read = Some(from.long()?),
+        31 => found.limits.largest_write = Some(from.long()?),
+        33 => found.mode = Some(from.word()?),
+        35 => found.links = Some(from.word()?),
+        36 => found.owner = Some(from.opaque(LONGEST_OWNER)?[..].into()),
+        37 => found.group = Some(from.opaque(LONGEST_OWNER)?[..].into()),
+        42 => found.limits.space_available = Some(from.long()?),
+        44 => found.limits.space_total = Some(from.long()?),
+        45 => found.space_used = Some(from.long()?),
+        47 => found.accessed = Some(time(from)?),
+        52 => found.changed = Some(time(from)?),
+        53 => found.modified = Some(time(from)?),
+        _ => return Err(Error::Protocol("an attribute has come that nobody asked for")),
+    }
+    Ok(())
+}
+
+fn time(from: &mut Decoder) -> Result<Time> {
+    #[allow(clippy::cast_possible_wrap, reason = "it is a signed number")]
+    let (seconds, nanoseconds) = (from.long()? as i64, from.word()?);
+    match nanoseconds {
+        0..1_000_000_000 => Ok(Time { seconds, nanoseconds }),
+        _ => Err(Error::Protocol("a time has more than a second of nanoseconds")),
+    }
+}
+
+/// Properties to be set; the others stay.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Set {
+    pub size: Option<u64>,
+    pub mode: Option<u32>,
+    pub accessed: Option<Time>,
+    pub modified: Option<Time>,
+}
+
+impl Set {
+    pub fn mode(mode: u32) -> Self {
+        Self { mode: Some(mode), ..Self::default() }
+    }
+
+    pub fn modified(time: Time) -> Self {
+        Self { modified: Some(time), ..Self::default() }
+    }
+
+    pub(crate) fn encode(&self, buffer: &mut BytesMut) {
+        const CLIENT_TIME: u32 = 1;
+        let mut bitmap = [0; 2];
+        let mut values = BytesMut::with_capacity(48);
+        if let Some(size) = self.size {
+            bitmap[0] |= 1 << 4;
+            values.long(size);
+        }
+        if let Some(mode) = self.mode {
+            bitmap[1] |= 1 << 1;
+            values.word(mode & 0o7777);
+        }
+        for (bit, time) in [(16, self.accessed), (22, self.modified)] {
+            if let Some(time) = time {
+                bitmap[1] |= 1 << bit;
+                #[allow(clippy::cast_sign_loss, reason = "it is a signed number")]
+                values.word(CLIENT_TIME).long(time.seconds as u64).word(time.nanoseconds);
+            }
+        }
+        buffer.bitmap(bitmap).opaque(&values);
+    }
+}

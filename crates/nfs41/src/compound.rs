@@ -1,0 +1,451 @@
+//! Several operations in one call: RFC 8881, section 2.3. What an operation works on is what the one before it left
+//! as the current file handle and the current stateid, so that a whole path is one round trip.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    attributes::{self, Set, Wanted},
+    error::{Error, Result},
+    status::Status,
+    xdr::{Decoder, Encode, padding},
+};
+
+/// A content up to this is copied into the call; a larger one is sent from where it is.
+const COPIED: usize = 16 << 10;
+/// A file handle is at most that long (RFC 8881, section 3.1).
+const LONGEST_HANDLE: usize = 128;
+
+macro_rules! operations {
+    ($($number:literal $name:ident,)*) => {
+        /// The operations that this client sends, by their names in RFC 8881.
+        #[allow(non_camel_case_types, reason = "the RFC's names")]
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[repr(u32)]
+        pub enum Op { $($name = $number,)* }
+    };
+}
+
+operations! {
+    3 ACCESS,
+    4 CLOSE,
+    5 COMMIT,
+    6 CREATE,
+    9 GETATTR,
+    10 GETFH,
+    11 LINK,
+    12 LOCK,
+    14 LOCKU,
+    15 LOOKUP,
+    18 OPEN,
+    22 PUTFH,
+    24 PUTROOTFH,
+    25 READ,
+    26 READDIR,
+    27 READLINK,
+    28 REMOVE,
+    29 RENAME,
+    31 RESTOREFH,
+    32 SAVEFH,
+    34 SETATTR,
+    37 VERIFY,
+    38 WRITE,
+    42 EXCHANGE_ID,
+    43 CREATE_SESSION,
+    44 DESTROY_SESSION,
+    53 SEQUENCE,
+    57 DESTROY_CLIENTID,
+    58 RECLAIM_COMPLETE,
+}
+
+/// What the server calls something that is open or locked.
+pub(crate) type Stateid = [u8; 16];
+/// The one that the operation before has left (RFC 8881, section 16.2.3.1.2).
+pub(crate) const CURRENT: Stateid = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// None at all: whoever may read a file reads it without opening it (RFC 8881, section 8.2.3).
+pub(crate) const ANONYMOUS: Stateid = [0; 16];
+
+/// How a file that is opened is made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Create {
+    /// It must be there.
+    No,
+    /// Where there is none yet, with these permissions.
+    IfMissing(u32),
+    /// It must not be there.
+    New(u32),
+    /// It must not be there, or have been made with this number, which nobody else uses: safe to repeat.
+    Exclusive(u64, u32),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Share {
+    Read = 1,
+    Both = 3,
+}
+
+/// Whether what was written is on stable storage when the server answers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stable {
+    /// After a commit only.
+    No = 0,
+    /// Content and properties.
+    Yes = 2,
+}
+
+/// Which owner an open file is of: two opens of one file by one owner are one for the server, so that whoever closes
+/// first takes it from the other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Owner {
+    /// For what is closed in the same compound: nothing else is done in its slot meanwhile.
+    Slot,
+    /// For what stays open.
+    Own(u32),
+}
+
+/// Where the number of the client and that of the slot go when they are known.
+struct Place {
+    offset: usize,
+    owner: Owner,
+}
+
+/// Operations to be sent.
+pub(crate) struct Compound {
+    operations: u32,
+    head: BytesMut,
+    payload: Bytes,
+    tail: BytesMut,
+    owners: Vec<Place>,
+    /// The server shall keep its answer, to give it again: something is changed.
+    pub kept: bool,
+}
+
+impl Compound {
+    pub fn new() -> Self {
+        Self {
+            operations: 0,
+            head: BytesMut::with_capacity(512),
+            payload: Bytes::new(),
+            tail: BytesMut::new(),
+            owners: Vec::new(),
+            kept: false,
+        }
+    }
+
+    pub fn op(&mut self, op: Op) -> &mut BytesMut {
+        self.operations += 1;
+        let buffer = if self.payload.is_empty() { &mut self.head } else { &mut self.tail };
+        buffer.word(op as u32)
+    }
+
+    pub fn operations(&self) -> u32 {
+        self.operations
+    }
+
+    /// So many bytes, without what goes before every compound.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.payload.len() + self.tail.len()
+    }
+
+    pub fn lookup(&mut self, name: &[u8]) -> &mut Self {
+        self.op(Op::LOOKUP).opaque(name);
+        self
+    }
+
+    pub fn at(&mut self, handle: &[u8]) -> &mut Self {
+        self.op(Op::PUTFH).opaque(handle);
+        self
+    }
+
+    pub fn plain(&mut self, op: Op) -> &mut Self {
+        self.op(op);
+        self
+    }
+
+    pub fn attributes(&mut self, wanted: Wanted) -> &mut Self {
+        self.op(Op::GETATTR).bitmap(wanted.0);
+        self
+    }
+
+    pub fn set(&mut self, stateid: &Stateid, set: &Set) -> &mut Self {
+        let buffer = self.op(Op::SETATTR).fixed(stateid);
+        set.encode(buffer);
+        self.kept = true;
+        self
+    }
+
+    /// Always before a content: see [`Place`].
+    pub fn open(&mut self, name: &[u8], share: Share, create: Create, owner: Owner) -> &mut Self {
+        /// No delegation, please: `OPEN4_SHARE_ACCESS_WANT_NO_DELEG`.
+        const NONE_DELEGATED: u32 = 0x400;
+        self.op(Op::OPEN).word(0).word(share as u32 | NONE_DELEGATED).word(0);
+        self.owner(owner);
+        let buffer = &mut self.head;
+        let mode = match create {
+            Create::No => {
+                buffer.word(0);
+                None
+            }
+            Create::IfMissing(mode) => {
+                buffer.word(1).word(0);
+                Some(mode)
+            }
+            Create::New(mode) => {
+                buffer.word(1).word(1);
+                Some(mode)
+            }
+            Create::Exclusive(number, mode) => {
+                buffer.word(1).word(3).long(number);
+                Some(mode)
+            }
+        };
+        if let Some(mode) = mode {
+            Set::mode(mode).encode(buffer);
+        }
+        buffer.word(0).opaque(name);
+        self.kept = true;
+        self
+    }
+
+    /// The client's number, and who of it.
+    fn owner(&mut self, owner: Owner) {
+        self.owners.push(Place { offset: self.head.len(), owner });
+        self.head.long(0).word(8).long(0);
+    }
+
+    /// All of the file, so that nobody else has a lock of it.
+    pub fn lock(&mut self, open: &Stateid, owner: u32) -> &mut Self {
+        const WRITE_LOCK: u32 = 2;
+        self.op(Op::LOCK).word(WRITE_LOCK).word(0).long(0).long(u64::MAX).word(1).word(0).fixed(open).word(0);
+        self.owner(Owner::Own(owner));
+        self.kept = true;
+        self
+    }
+
+    pub fn unlock(&mut self, lock: &Stateid) -> &mut Self {
+        self.op(Op::LOCKU).word(2).word(0).fixed(lock).long(0).long(u64::MAX);
+        self.kept = true;
+        self
+    }
+
+    pub fn close(&mut self, open: &Stateid) -> &mut Self {
+        self.op(Op::CLOSE).word(0).fixed(open);
+        self.kept = true;
+        self
+    }
+
+    pub fn read(&mut self, stateid: &Stateid, offset: u64, length: u32) -> &mut Self {
+        self.op(Op::READ).fixed(stateid).long(offset).word(length);
+        self
+    }
+
+    /// One in a compound.
+    pub fn write(&mut self, stateid: &Stateid, offset: u64, stable: Stable, content: &Bytes) -> &mut Self {
+        let buffer = self.op(Op::WRITE).fixed(stateid).long(offset).word(stable as u32);
+        if content.len() <= COPIED {
+            buffer.opaque(content);
+        } else {
+            buffer.word(u32::try_from(content.len()).unwrap_or(u32::MAX));
+            self.tail.extend_from_slice(&[0; 3][..padding(content.len())]);
+            self.payload = content.clone();
+        }
+        self.kept = true;
+        self
+    }
+
+    pub fn commit(&mut self) -> &mut Self {
+        self.op(Op::COMMIT).long(0).word(0);
+        self
+    }
+
+    pub fn name(&mut self, op: Op, name: &[u8]) -> &mut Self {
+        self.op(op).opaque(name);
+        self.kept = true;
+        self
+    }
+
+    /// Goes on if it is a plain file only.
+    pub fn only_a_file(&mut self) -> &mut Self {
+        const FILE: u32 = 1;
+        self.op(Op::VERIFY).bitmap(Wanted::KIND.0).opaque(&FILE.to_be_bytes());
+        self
+    }
+
+    pub fn rename(&mut self, from: &[u8], to: &[u8]) -> &mut Self {
+        self.op(Op::RENAME).opaque(from).opaque(to);
+        self.kept = true;
+        self
+    }
+
+    pub fn make_directory(&mut self, name: &[u8], mode: u32) -> &mut Self {
+        const DIRECTORY: u32 = 2;
+        let buffer = self.op(Op::CREATE).word(DIRECTORY).opaque(name);
+        Set::mode(mode).encode(buffer);
+        self.kept = true;
+        self
+    }
+
+    pub fn list(&mut self, cookie: u64, verifier: [u8; 8], most: u32, wanted: Wanted) -> &mut Self {
+        // The first number counts names and cookies only, and is a hint.
+        self.op(Op::READDIR).long(cookie).fixed(&verifier).word(most).word(most).bitmap(wanted.0);
+        self
+    }
+
+    /// In the session's slot. `before` is what goes before every compound of the connection, up to its tag.
+    pub fn message(&self, before: &[u8], sequence: &Sequence) -> Message {
+        let mut head = BytesMut::with_capacity(before.len() + self.head.len() + 64);
+        head.fixed(before);
+        head[4..8].copy_from_slice(&sequence.call.to_be_bytes());
+        head.word(self.operations + 1).word(Op::SEQUENCE as u32).fixed(&sequence.session).word(sequence.number);
+        head.word(sequence.slot).word(sequence.highest).word(self.kept.into());
+        let start = head.len();
+        head.fixed(&self.head);
+        for place in &self.owners {
+            let at = start + place.offset;
+            let owner = match place.owner {
+                Owner::Slot => u64::from(sequence.slot),
+                Owner::Own(number) => 1 << 32 | u64::from(number),
+            };
+            head[at..at + 8].copy_from_slice(&sequence.client.to_be_bytes());
+            head[at + 12..at + 20].copy_from_slice(&owner.to_be_bytes());
+        }
+        Message::new(head, self.payload.clone(), self.tail.clone().freeze())
+    }
+
+    /// Without a session, before there is one.
+    pub fn alone(&self, before: &[u8], call: u32) -> Message {
+        let mut head = BytesMut::with_capacity(before.len() + self.head.len() + 4);
+        head.fixed(before);
+        head[4..8].copy_from_slice(&call.to_be_bytes());
+        head.word(self.operations).fixed(&self.head);
+        Message::new(head, Bytes::new(), Bytes::new())
+    }
+}
+
+/// What the first operation in a session says.
+pub(crate) struct Sequence {
+    pub call: u32,
+    pub session: [u8; 16],
+    pub client: u64,
+    pub slot: u32,
+    pub number: u32,
+    pub highest: u32,
+}
+
+/// A call as it goes over the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub head: Bytes,
+    pub payload: Bytes,
+    pub tail: Bytes,
+}
+
+impl Message {
+    fn new(mut head: BytesMut, payload: Bytes, tail: Bytes) -> Self {
+        /// The last fragment of a record (RFC 5531, section 11), and the only one.
+        const LAST: u32 = 1 << 31;
+        let length = head.len() - 4 + payload.len() + tail.len();
+        // A call is at most as long as the session lets it be.
+        let mark = u32::try_from(length).unwrap_or(u32::MAX) | LAST;
+        head[..4].copy_from_slice(&mark.to_be_bytes());
+        Self { head: head.freeze(), payload, tail }
+    }
+}
+
+/// What goes before every compound: the record's mark, the call's number, which procedure, who asks, an empty tag and
+/// the minor version.
+pub(crate) fn before(credentials: &[u8]) -> Bytes {
+    const UNKNOWN_YET: u32 = 0;
+    let (call, rpc, nfs, version, compound, sys, none, minor) = (0, 2, 100_003, 4, 1, 1, 0, 1);
+    let mut bytes = BytesMut::with_capacity(128);
+    bytes.word(UNKNOWN_YET).word(UNKNOWN_YET).word(call).word(rpc).word(nfs).word(version).word(compound);
+    bytes.word(sys).opaque(credentials).word(none).opaque(&[]);
+    bytes.opaque(&[]).word(minor);
+    bytes.freeze()
+}
+
+/// The answers to a compound's operations, one after the other.
+#[derive(Debug)]
+pub(crate) struct Results(pub Decoder);
+
+impl Results {
+    /// The next one's answer, if it went well.
+    pub fn op(&mut self, op: Op) -> Result<&mut Decoder> {
+        let (answered, status) = (self.0.word()?, Status(self.0.word()?));
+        // Of an operation that it does not know, a server may answer with the number for that.
+        let unknown = answered == Status::OP_ILLEGAL.0 && !status.ok();
+        if answered != op as u32 && !unknown {
+            return Err(Error::Protocol("another operation is answered than was asked for"));
+        }
+        match status.ok() {
+            true => Ok(&mut self.0),
+            false => Err(Error::Status { op, status }),
+        }
+    }
+
+    pub fn attributes(&mut self) -> Result<attributes::Attributes> {
+        attributes::decode(self.op(Op::GETATTR)?)
+    }
+
+    pub fn handle(&mut self) -> Result<Bytes> {
+        // Of a copy: it is kept longer than the rest of the answer.
+        Ok(Bytes::copy_from_slice(&self.op(Op::GETFH)?.opaque(LONGEST_HANDLE)?))
+    }
+
+    pub fn opened(&mut self) -> Result<Stateid> {
+        let answer = self.op(Op::OPEN)?;
+        let stateid = answer.fixed()?;
+        change(answer)?;
+        answer.skip(4)?;
+        answer.bitmap()?;
+        match answer.word()? {
+            0 => {}
+            // Why there is none; of two of the reasons with one word more.
+            3 => {
+                if let 1 | 2 = answer.word()? {
+                    answer.skip(4)?;
+                }
+            }
+            _ => return Err(Error::Protocol("a delegation has come that nobody asked for")),
+        }
+        Ok(stateid)
+    }
+
+    pub fn stateid(&mut self, op: Op) -> Result<Stateid> {
+        self.op(op)?.fixed()
+    }
+
+    pub fn set(&mut self) -> Result<()> {
+        self.op(Op::SETATTR)?.bitmap().map(drop)
+    }
+
+    /// How much was written, and the number that is another when the server has begun anew.
+    pub fn written(&mut self) -> Result<(u32, bool, [u8; 8])> {
+        let answer = self.op(Op::WRITE)?;
+        Ok((answer.word()?, answer.word()? != 0, answer.fixed()?))
+    }
+
+    pub fn committed(&mut self) -> Result<[u8; 8]> {
+        self.op(Op::COMMIT)?.fixed()
+    }
+
+    pub fn renamed(&mut self) -> Result<()> {
+        let answer = self.op(Op::RENAME)?;
+        change(answer)?;
+        change(answer)
+    }
+
+    /// Of what changes one directory.
+    pub fn changed(&mut self, op: Op) -> Result<()> {
+        let answer = self.op(op)?;
+        change(answer)?;
+        if op == Op::CREATE {
+            answer.bitmap()?;
+        }
+        Ok(())
+    }
+}
+
+/// The directory's number of changes before and after, and whether nothing came between.
+fn change(answer: &mut Decoder) -> Result<()> {
+    answer.skip(20)
+}

@@ -1,0 +1,560 @@
+//! The client certificate that carries an access point and IAM to Amazon EFS.
+//!
+//! EFS has no other place for them: NFS knows neither. A client makes itself a certificate, signs it with its own key,
+//! and writes into extensions which access point it wants and, signed with its AWS credentials, who it is. The server
+//! trusts no authority in it, but the signature of Signature Version 4 in it.
+//!
+//! # Where this is from
+//! Nobody has written the format down; it is what [efs-utils](https://github.com/aws/efs-utils) (MIT) does, as read in
+//! its versions up to 3.3.3:
+//!
+//! | what | where |
+//! |---|---|
+//! | the common name is the host's name, at most 64 characters | `src/efs_utils_common/proxy.py` |
+//! | SHA-256 with RSA, 3,072 bits, one key for all certificates of a host | `certificate_utils.py`, `metadata.py` |
+//! | good from 15 minutes before to 3 hours after | `constants.py` |
+//! | the subject key identifier, then .7.1 to .7.4 in this order, none of them critical | `certificate_utils.py` |
+//! | .7.1 UTF8String, the access point; only where one is wanted | the same |
+//! | .7.2 SEQUENCE; only with IAM: UTF8String, the access key's id; OCTET STRING, the signature; UTCTime, when it was signed; where there is one, `[0] EXPLICIT` UTF8String, the session token | the same |
+//! | .7.3 UTF8String, the file system; always | the same |
+//! | .7.4 SEQUENCE of two UTF8Strings, where the client is from and its version; may be missing | the same, `platform_utils.py` |
+//! | the octets of the signature are the 64 characters of its hexadecimal form, not the 32 bytes: OpenSSL's `ASN1_generate_nconf(3)` takes an OCTETSTRING as ASCII where nothing else is said | the same |
+//! | the request that is signed: a GET of `/`, the host is the file system's id, `Action=Connect`, 86,400 seconds, no empty line after the headers | the same, and `test/mount_common_test/test_create_self_signed_cert.py` |
+//! | `PublicKeyHash`: SHA-1 of the public key as RFC 5280 hashes it for a key identifier (4.2.1.2), in hexadecimal | the same |
+//! | what an access key's id and a session token may be made of, and a region | `constants.py`, `metadata.py` |
+//! | a new certificate every 60 minutes | `dist/efs-utils.conf`, `src/watchdog/__init__.py` |
+//! | the server's certificate is for the DNS name without a zone | `proxy.py` |
+//! | the DNS names of partitions | `dist/efs-utils.conf`, and its copy in kubernetes-sigs/aws-efs-csi-driver |
+//!
+//! The patterns of the ids are those of the EFS API (`AccessPointDescription`). That new credentials of an instance are
+//! there five minutes before the old ones end is in the EC2 User Guide ("Retrieve security credentials from instance
+//! metadata"). What EFS makes of a certificate, only an account can show.
+
+mod der;
+mod sigv4;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::{digest, rand};
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, PublicKeyData, SerialNumber};
+use rustls::{
+    crypto::aws_lc_rs::sign::any_supported_type,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    sign::{CertifiedKey, SigningKey},
+};
+use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
+
+use self::sigv4::Moment;
+use crate::tls::{Fault, Gives, Identities};
+
+/// A certificate is good from so long ago, for servers whose clock is behind.
+const BEFORE: Duration = Duration::from_secs(15 * 60);
+/// And for so long from now.
+const AFTER: Duration = Duration::from_secs(3 * 60 * 60);
+/// A newer one is made after so long, as efs-utils does: two thirds of the time are left for whatever keeps it from
+/// being made.
+const RENEWED_AFTER: Duration = Duration::from_secs(60 * 60);
+/// And so long before the credentials end. Not earlier: the metadata service has new ones only from five minutes
+/// before the old ones end, and a source asked sooner would give the same again.
+const BEFORE_CREDENTIALS_END: Duration = Duration::from_secs(5 * 60);
+/// The least time between two attempts while the certificate that there is still works.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// A handshake message of rustls holds 64 KiB. AWS names no limit; tokens are of about 1 KiB.
+const LONGEST_TOKEN: usize = 16 * 1024;
+/// X.520's upper bound of a common name.
+const LONGEST_NAME: usize = 64;
+/// As efs-utils limits its `source`.
+const LONGEST_CLIENT_INFO: usize = 100;
+
+const ACCESS_POINT: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 1];
+const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 2];
+const FILE_SYSTEM: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 3];
+const CLIENT_INFO: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 4];
+const SUBJECT_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 14];
+
+/// What cannot stand in a certificate. Nothing secret is repeated.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Malformed {
+    #[error("{0:?} is not a file system; its id is fs- and 8 to 40 of 0-9 and a-f")]
+    FileSystem(String),
+    #[error("{0:?} is not an access point; its id is fsap- and 8 to 40 of 0-9 and a-f")]
+    AccessPoint(String),
+    #[error("{0:?} is not a region; give its name, such as eu-west-1")]
+    Region(String),
+    #[error("{0:?} is not a common name; it has 1 to {LONGEST_NAME} characters, none of them a control character")]
+    CommonName(String),
+    #[error("{0:?} says nothing of a client; give 1 to {LONGEST_CLIENT_INFO} characters, none a control character")]
+    ClientInfo(String),
+    #[error("the id of the access key is malformed; it is 16 to 128 letters, digits or _")]
+    AccessKeyId,
+    #[error("the secret access key is empty or has control characters in it; give it as AWS gave it")]
+    SecretAccessKey,
+    #[error("the session token is malformed; it is base64 of at most {LONGEST_TOKEN} characters")]
+    SessionToken,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error("there are no credentials to sign with: {0}")]
+    NoCredentials(Fault),
+    #[error("the credentials to sign with have ended; see to it that their source renews them")]
+    CredentialsEnded,
+    #[error("the clock is before 2000 or after 2049; set it, or no signature is good")]
+    BadClock,
+    #[error("no key can be made: {0}")]
+    NoKey(Fault),
+    #[error("the certificate cannot be made: {0}")]
+    NotMade(rcgen::Error),
+}
+
+impl CertificateError {
+    /// Stable, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoCredentials(_) => "NoCredentials",
+            Self::CredentialsEnded => "CredentialsEnded",
+            Self::BadClock => "BadClock",
+            Self::NoKey(_) => "NoKey",
+            Self::NotMade(_) => "CertificateNotMade",
+        }
+    }
+}
+
+/// AWS credentials. Without `Debug`: two of its parts are secret.
+#[derive(Clone)]
+pub struct Credentials {
+    access_key_id: String,
+    secret_access_key: String,
+    session_token: Option<String>,
+    expires: Option<SystemTime>,
+}
+
+impl Credentials {
+    /// An empty token is none.
+    ///
+    /// # Errors
+    /// What cannot be credentials: it would be refused later, by a server that does not say why.
+    pub fn new(
+        access_key_id: impl Into<String>,
+        secret_access_key: impl Into<String>,
+        session_token: Option<String>,
+        expires: Option<SystemTime>,
+    ) -> Result<Self, Malformed> {
+        let (access_key_id, secret_access_key) = (access_key_id.into(), secret_access_key.into());
+        let session_token = session_token.filter(|token| !token.is_empty());
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if !(16..=128).contains(&access_key_id.len()) || !access_key_id.bytes().all(is_word) {
+            return Err(Malformed::AccessKeyId);
+        }
+        if secret_access_key.is_empty() || secret_access_key.contains(char::is_control) {
+            return Err(Malformed::SecretAccessKey);
+        }
+        let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
+        if session_token.as_ref().is_some_and(|token| token.len() > LONGEST_TOKEN || !token.bytes().all(is_base64)) {
+            return Err(Malformed::SessionToken);
+        }
+        Ok(Self { access_key_id, secret_access_key, session_token, expires })
+    }
+}
+
+/// The future of credentials.
+pub type Lends<'a> = Pin<Box<dyn Future<Output = Result<Credentials, Fault>> + Send + 'a>>;
+
+/// Where credentials come from, again and again: those of a role end after hours.
+pub trait CredentialSource: Send + Sync {
+    /// Those that are good for longest, from a cache or not. It should end by itself: connections wait for it.
+    fn credentials(&self) -> Lends<'_>;
+}
+
+/// Always the same.
+impl CredentialSource for Credentials {
+    fn credentials(&self) -> Lends<'_> {
+        Box::pin(std::future::ready(Ok(self.clone())))
+    }
+}
+
+/// `prefix` and 8 to 40 hexadecimal digits.
+fn is_id(text: &str, prefix: &str) -> bool {
+    text.strip_prefix(prefix).is_some_and(|digits| {
+        (8..=40).contains(&digits.len()) && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+fn is_text(text: &str, longest: usize) -> bool {
+    !text.is_empty() && text.chars().count() <= longest && !text.contains(char::is_control)
+}
+
+/// What a certificate says, besides the credentials.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Subject {
+    file_system: String,
+    region: String,
+    access_point: Option<String>,
+    common_name: String,
+    client: Option<[String; 2]>,
+}
+
+impl Subject {
+    /// A client of this file system, in the region that the file system is in. The common name is the host's.
+    ///
+    /// # Errors
+    /// [`Malformed::FileSystem`], [`Malformed::Region`].
+    pub fn new(file_system: &str, region: &str) -> Result<Self, Malformed> {
+        if !is_id(file_system, "fs-") {
+            return Err(Malformed::FileSystem(file_system.to_owned()));
+        }
+        let of_a_region = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-');
+        let ends_well = !region.starts_with('-') && !region.ends_with('-');
+        if !(1..=32).contains(&region.len()) || !ends_well || !region.bytes().all(of_a_region) {
+            return Err(Malformed::Region(region.to_owned()));
+        }
+        let host: String = rustix::system::uname().nodename().to_string_lossy().chars().take(LONGEST_NAME).collect();
+        let common_name = if is_text(&host, LONGEST_NAME) { host } else { "localhost".to_owned() };
+        let (file_system, region) = (file_system.to_owned(), region.to_owned());
+        Ok(Self { file_system, region, access_point: None, common_name, client: None })
+    }
+
+    /// Through this access point, whose root becomes the root, and whose user becomes the user.
+    ///
+    /// # Errors
+    /// [`Malformed::AccessPoint`].
+    pub fn with_access_point(self, id: &str) -> Result<Self, Malformed> {
+        if !is_id(id, "fsap-") {
+            return Err(Malformed::AccessPoint(id.to_owned()));
+        }
+        Ok(Self { access_point: Some(id.to_owned()), ..self })
+    }
+
+    /// # Errors
+    /// [`Malformed::CommonName`].
+    pub fn with_common_name(self, name: &str) -> Result<Self, Malformed> {
+        if !is_text(name, LONGEST_NAME) {
+            return Err(Malformed::CommonName(name.to_owned()));
+        }
+        Ok(Self { common_name: name.to_owned(), ..self })
+    }
+
+    /// Says which client this is. efs-utils gives what it was configured as, or `unknown`, and its own version. Left
+    /// out by default: what the server makes of it is not documented, and this is not efs-utils.
+    ///
+    /// # Errors
+    /// [`Malformed::ClientInfo`].
+    pub fn with_client_info(self, source: &str, version: &str) -> Result<Self, Malformed> {
+        for text in [source, version] {
+            if !is_text(text, LONGEST_CLIENT_INFO) {
+                return Err(Malformed::ClientInfo(text.to_owned()));
+            }
+        }
+        Ok(Self { client: Some([source.to_owned(), version.to_owned()]), ..self })
+    }
+
+    /// The DNS name that the server's certificate is for, in every zone: what [`Tls::new`](crate::tls::Tls::new) is to
+    /// be given, also where a mount target is reached by its address.
+    pub fn server_name(&self) -> String {
+        let of_a_partition = [
+            ("cn-", "amazonaws.com.cn"),
+            ("eu-isoe-", "cloud.adc-e.uk"),
+            ("eusc-", "amazonaws.eu"),
+            ("us-iso-", "c2s.ic.gov"),
+            ("us-isob-", "sc2s.sgov.gov"),
+            ("us-isof-", "csp.hci.ic.gov"),
+        ];
+        let suffix = of_a_partition.iter().find(|(prefix, _)| self.region.starts_with(prefix));
+        let suffix = suffix.map_or("amazonaws.com", |(_, suffix)| suffix);
+        format!("{}.efs.{}.{suffix}", self.file_system, self.region)
+    }
+
+    fn extensions(&self, key_hash: &[u8], signed: Option<(&Credentials, Moment)>) -> Vec<CustomExtension> {
+        let mut all = vec![(SUBJECT_KEY_IDENTIFIER, der::octets(key_hash))];
+        if let Some(id) = &self.access_point {
+            all.push((ACCESS_POINT, der::utf8(id)));
+        }
+        if let Some((credentials, moment)) = signed {
+            let signature = sigv4::signature(&sigv4::hex(key_hash), moment, credentials, self);
+            let mut parts = vec![
+                der::utf8(&credentials.access_key_id),
+                der::octets(signature.as_bytes()),
+                der::utc_time(&moment.short()),
+            ];
+            parts.extend(credentials.session_token.as_ref().map(|token| der::explicit_0(&der::utf8(token))));
+            all.push((CLIENT_AUTH, der::sequence(&parts)));
+        }
+        all.push((FILE_SYSTEM, der::utf8(&self.file_system)));
+        if let Some([source, version]) = &self.client {
+            all.push((CLIENT_INFO, der::sequence(&[der::utf8(source), der::utf8(version)])));
+        }
+        all.into_iter().map(|(oid, content)| CustomExtension::from_oid_content(oid, content)).collect()
+    }
+}
+
+/// The client's key. One is enough for all certificates of a process. Never shown: without `Debug`, and without a way
+/// out.
+#[derive(Clone)]
+pub struct Key(Arc<Pair>);
+
+struct Pair {
+    signs_certificates: rcgen::KeyPair,
+    signs_handshakes: Arc<dyn SigningKey>,
+}
+
+impl Key {
+    /// Takes the processor for about a second, so not for the threads that others wait for.
+    ///
+    /// # Errors
+    /// [`CertificateError::NoKey`].
+    pub fn generate() -> Result<Self, CertificateError> {
+        let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_3072)
+            .map_err(|why| CertificateError::NoKey(why.into()))?;
+        let private = PrivateKeyDer::Pkcs8(pair.serialize_der().into());
+        let signs = any_supported_type(&private).map_err(|why| CertificateError::NoKey(why.into()))?;
+        Ok(Self(Arc::new(Pair { signs_certificates: pair, signs_handshakes: signs })))
+    }
+
+    fn certificate(
+        &self,
+        subject: &Subject,
+        moment: Moment,
+        credentials: Option<&Credentials>,
+    ) -> Result<CertificateDer<'static>, CertificateError> {
+        let key = &self.0.signs_certificates;
+        // The bits of the key alone, without its algorithm.
+        let key_hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.der_bytes());
+        let mut serial = [0; 16];
+        rand::fill(&mut serial).map_err(|_| CertificateError::NotMade(rcgen::Error::RingUnspecified))?;
+        // Positive, and of the same length always.
+        serial[0] = serial[0] & 0x3f | 0x40;
+        let mut parameters = CertificateParams::default();
+        parameters.serial_number = Some(SerialNumber::from_slice(&serial));
+        parameters.distinguished_name = DistinguishedName::new();
+        parameters.distinguished_name.push(DnType::CommonName, subject.common_name.as_str());
+        parameters.not_before = moment.date_time() - BEFORE;
+        parameters.not_after = moment.date_time() + AFTER;
+        let signed = credentials.map(|credentials| (credentials, moment));
+        parameters.custom_extensions = subject.extensions(key_hash.as_ref(), signed);
+        parameters.self_signed(key).map(CertificateDer::from).map_err(CertificateError::NotMade)
+    }
+}
+
+/// A certificate, and how long to use it.
+struct Current {
+    identity: Arc<CertifiedKey>,
+    begins: SystemTime,
+    renew: SystemTime,
+    ends: SystemTime,
+}
+
+impl Current {
+    /// A clock that is set back may put the beginning into the future.
+    fn works(&self, now: SystemTime) -> bool {
+        self.begins <= now && now < self.ends
+    }
+}
+
+/// A certificate that works.
+enum Use {
+    New,
+    /// To be replaced by a new one.
+    Old,
+}
+
+/// Tells the time.
+type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Keeps one certificate, and makes another in time. To be shared by all connections with the file system, whatever
+/// their mount target.
+pub struct Certificates {
+    subject: Subject,
+    credentials: Option<Arc<dyn CredentialSource>>,
+    clock: Clock,
+    current: Mutex<Option<Current>>,
+    /// Held by whoever makes a certificate.
+    key: AsyncMutex<Option<Key>>,
+}
+
+impl Certificates {
+    /// Without IAM: to the file system's policy the client is anonymous. The key is made when it is first needed.
+    pub fn new(subject: Subject) -> Self {
+        let clock = Box::new(SystemTime::now);
+        Self { subject, credentials: None, clock, current: Mutex::default(), key: AsyncMutex::default() }
+    }
+
+    /// With IAM, as efs-utils with `-o iam`.
+    #[must_use]
+    pub fn with_credentials(self, source: Arc<dyn CredentialSource>) -> Self {
+        Self { credentials: Some(source), ..self }
+    }
+
+    /// With a key that there is already.
+    #[must_use]
+    pub fn with_key(self, key: Key) -> Self {
+        Self { key: AsyncMutex::new(Some(key)), ..self }
+    }
+
+    #[must_use]
+    pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self { clock: Box::new(clock), ..self }
+    }
+
+    /// The certificate for a connection that is made now. It is the same for everyone until it is renewed: an hour
+    /// after it was made, or five minutes before the credentials end. One renews it; the others get the old one as
+    /// long as it works, and wait when it does not. Where a renewal fails, the old one serves as long as it works, and
+    /// another attempt is made after half a minute.
+    ///
+    /// # Errors
+    /// There is no certificate that works, and none can be made.
+    pub async fn certificate(&self) -> Result<Arc<CertifiedKey>, CertificateError> {
+        let mut key = match self.kept((self.clock)()) {
+            Some((identity, Use::New)) => return Ok(identity),
+            Some((identity, Use::Old)) => match self.key.try_lock() {
+                Ok(key) => key,
+                Err(_) => return Ok(identity),
+            },
+            None => self.key.lock().await,
+        };
+        // Another may have made one while this one waited.
+        let now = (self.clock)();
+        let old = match self.kept(now) {
+            Some((identity, Use::New)) => return Ok(identity),
+            Some((identity, Use::Old)) => Some(identity),
+            None => None,
+        };
+        match (self.make(&mut key).await, old) {
+            (Ok(made), _) => {
+                tracing::debug!(file_system = self.subject.file_system, "made a client certificate");
+                let identity = made.identity.clone();
+                *self.lock() = Some(made);
+                Ok(identity)
+            }
+            (Err(why), Some(old)) => {
+                let (file_system, code) = (&self.subject.file_system, why.code());
+                tracing::warn!(file_system, code, %why, "the client certificate is not renewed; the old one still works");
+                if let Some(current) = self.lock().as_mut() {
+                    current.renew = now + AGAIN_AFTER;
+                }
+                Ok(old)
+            }
+            (Err(why), None) => Err(why),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Current>> {
+        // Nothing that holds it can panic half way.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The certificate that there is, if it works.
+    fn kept(&self, now: SystemTime) -> Option<(Arc<CertifiedKey>, Use)> {
+        let current = self.lock();
+        let current = current.as_ref().filter(|current| current.works(now))?;
+        Some((current.identity.clone(), if now < current.renew { Use::New } else { Use::Old }))
+    }
+
+    async fn make(&self, kept: &mut Option<Key>) -> Result<Current, CertificateError> {
+        let key = match kept {
+            Some(key) => key,
+            None => {
+                let made = spawn_blocking(Key::generate).await.map_err(|why| CertificateError::NoKey(why.into()))?;
+                kept.insert(made?)
+            }
+        };
+        let credentials = match &self.credentials {
+            Some(source) => Some(source.credentials().await.map_err(CertificateError::NoCredentials)?),
+            None => None,
+        };
+        // Only now: fetching may have taken its time.
+        let moment = Moment::new((self.clock)()).ok_or(CertificateError::BadClock)?;
+        let made = moment.system_time();
+        let begins = made.checked_sub(BEFORE).ok_or(CertificateError::BadClock)?;
+        let expires = credentials.as_ref().and_then(|credentials| credentials.expires);
+        if expires.is_some_and(|expires| expires <= made) {
+            return Err(CertificateError::CredentialsEnded);
+        }
+        let certificate = key.certificate(&self.subject, moment, credentials.as_ref())?;
+        let identity = Arc::new(CertifiedKey::new(vec![certificate], key.0.signs_handshakes.clone()));
+        let (mut renew, mut ends) = (made + RENEWED_AFTER, made + AFTER);
+        if let Some(expires) = expires {
+            ends = ends.min(expires);
+            let margin = expires.checked_sub(BEFORE_CREDENTIALS_END).unwrap_or(made);
+            // A source with nothing better to give must not be asked for every connection.
+            renew = renew.min(margin).max(made + AGAIN_AFTER);
+        }
+        Ok(Current { identity, begins, renew, ends })
+    }
+}
+
+impl Identities for Certificates {
+    fn identity(&self) -> Gives<'_> {
+        Box::pin(async { self.certificate().await.map_err(Fault::from) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_server_is_named_without_a_zone_and_in_its_partition() {
+        let name = |region| Subject::new("fs-0123456789abcdef0", region).unwrap().server_name();
+        assert_eq!(name("eu-west-1"), "fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com");
+        assert_eq!(name("us-gov-west-1"), "fs-0123456789abcdef0.efs.us-gov-west-1.amazonaws.com");
+        assert_eq!(name("cn-north-1"), "fs-0123456789abcdef0.efs.cn-north-1.amazonaws.com.cn");
+        assert_eq!(name("us-iso-east-1"), "fs-0123456789abcdef0.efs.us-iso-east-1.c2s.ic.gov");
+        assert_eq!(name("us-isob-east-1"), "fs-0123456789abcdef0.efs.us-isob-east-1.sc2s.sgov.gov");
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused_and_secrets_are_not_repeated() {
+        for id in ["", "fs-", "fs-1234567", "fs-DEADBEEF", "fs-deadbeef\n", "fsap-deadbeef", "fs-deadbeeg"] {
+            assert_eq!(Subject::new(id, "eu-west-1"), Err(Malformed::FileSystem(id.to_owned())));
+        }
+        for region in ["", "-", "eu-west-1-", "eu west", "eu\nwest", "EU-WEST-1", &"a".repeat(33)] {
+            assert_eq!(Subject::new("fs-deadbeef", region), Err(Malformed::Region(region.to_owned())));
+        }
+        let subject = || Subject::new("fs-deadbeef", "eu-west-1").unwrap();
+        for id in ["", "fs-deadbeef", "fsap-1234567", "fsap-0123456789abcdef0\n"] {
+            assert_eq!(subject().with_access_point(id), Err(Malformed::AccessPoint(id.to_owned())));
+        }
+        for name in ["", "a\0b", &"n".repeat(65)] {
+            assert_eq!(subject().with_common_name(name), Err(Malformed::CommonName(name.to_owned())));
+        }
+        assert_eq!(subject().with_client_info("me", ""), Err(Malformed::ClientInfo(String::new())));
+
+        let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI");
+        for bad in ["", "SHORT", "AKIA-IOSF-ODNN-7EXAMPLE", "AKIAIOSFODNN7EXAMPLE\n", &"A".repeat(129)] {
+            let why = Credentials::new(bad, secret, None, None).err().unwrap();
+            assert_eq!(why, Malformed::AccessKeyId);
+            assert!(bad.is_empty() || !why.to_string().contains(bad));
+        }
+        for bad in ["", "wJalr\nXUtn"] {
+            assert_eq!(Credentials::new(id, bad, None, None).err(), Some(Malformed::SecretAccessKey));
+        }
+        for bad in ["to ken", "token\n", "t\u{f6}ken", &"t".repeat(LONGEST_TOKEN + 1)] {
+            let credentials = Credentials::new(id, secret, Some(bad.to_owned()), None);
+            assert_eq!(credentials.err(), Some(Malformed::SessionToken));
+        }
+        assert!(Credentials::new(id, secret, Some(String::new()), None).unwrap().session_token.is_none());
+        assert!(Credentials::new(id, secret, Some("t".repeat(LONGEST_TOKEN)), None).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_caller_gives_panics(a in any::<String>(), b in any::<String>(), c in any::<String>()) {
+            let _ = Subject::new(&a, &b);
+            let _ = Credentials::new(a.as_str(), b.as_str(), Some(c.clone()), None);
+            let subject = Subject::new("fs-deadbeef", "eu-west-1").unwrap();
+            let _ = subject.clone().with_access_point(&a);
+            let _ = subject.clone().with_client_info(&a, &b);
+            if let Ok(subject) = subject.with_common_name(&c) {
+                prop_assert!((1..=64).contains(&subject.common_name.chars().count()));
+            }
+        }
+    }
+}

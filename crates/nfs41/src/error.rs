@@ -1,0 +1,81 @@
+//! Why an operation was not done, or is not known to have been.
+
+use std::{io, sync::Arc, time::Duration};
+
+use crate::{compound::Op, status::Status};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The server says no. What came before this operation in the same compound was done.
+    #[error("{op:?}: {status}")]
+    Status { op: Op, status: Status },
+    /// Nothing was sent: there is no connection.
+    #[error("{address} cannot be reached: {why}")]
+    Unreachable { address: String, why: Arc<io::Error> },
+    /// Nothing was sent within this time: all that the server lets be on its way was on its way, or there was no
+    /// connection.
+    #[error("nothing could be sent within {0:?}")]
+    Busy(Duration),
+    /// It was sent and changes nothing; no answer came.
+    #[error("no answer came within {0:?}")]
+    Deadline(Duration),
+    /// It was sent and may have been done, or may still be done. Look before doing it again.
+    #[error("it was sent, and whether it was done is not known ({0}); look before doing it again")]
+    Uncertain(&'static str),
+    /// What was open or locked is not any more: the server has begun anew, or the lease is over.
+    #[error("the session has ended, and with it what was open or locked in it")]
+    SessionLost,
+    #[error("a path has components of 1 to 255 bytes that are not `.` or `..` and have no NUL: {0}")]
+    BadPath(&'static str),
+    #[error("{0}")]
+    BadInput(&'static str),
+    /// What came is not what the protocol says. The connection is given up.
+    #[error("the server's answer is not NFS 4.1: {0}")]
+    Protocol(&'static str),
+    /// The server does not take part at all: wrong version, wrong credentials.
+    #[error("the server refuses the call: {0}")]
+    Refused(&'static str),
+    #[error("the file is not as the condition asks that it be")]
+    ConditionFailed,
+    #[error("this client is closed")]
+    Closed,
+}
+
+impl Error {
+    /// The server's status, where it gave one.
+    pub fn status(&self) -> Option<Status> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is(&self, status: Status) -> bool {
+        self.status() == Some(status)
+    }
+
+    /// Was it certainly not done? What was sent and refused by its own operation was not either, but what came
+    /// before it in the same compound was.
+    pub fn is_not_begun(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy(_) | Self::BadPath(_) | Self::BadInput(_) | Self::Closed)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Status { status, .. } => status.kind(),
+            Error::Unreachable { why, .. } => why.kind(),
+            Error::Busy(_) | Error::Deadline(_) => io::ErrorKind::TimedOut,
+            Error::Uncertain(_) | Error::SessionLost => io::ErrorKind::ConnectionReset,
+            Error::BadPath(_) | Error::BadInput(_) => io::ErrorKind::InvalidInput,
+            Error::Protocol(_) => io::ErrorKind::InvalidData,
+            Error::Refused(_) => io::ErrorKind::PermissionDenied,
+            Error::ConditionFailed => io::ErrorKind::AlreadyExists,
+            Error::Closed => io::ErrorKind::NotConnected,
+        };
+        Self::new(kind, error)
+    }
+}

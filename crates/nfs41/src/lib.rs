@@ -1,0 +1,51 @@
+//! An NFSv4.1 client in the process (RFC 8881): no mount, no privilege, no C.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), nfs41::Error> {
+//! use nfs41::{Client, Options, Wanted};
+//!
+//! let client = Client::new(Options::new("127.0.0.1:2049".parse().expect("an address")))?;
+//! client.put(b"reports/today", "seven".into(), Default::default()).await?;
+//! let found = client.read(b"reports/today", 0, 4096).await?;
+//! assert_eq!(&found.data[..], b"seven");
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - Paths are bytes below the root that [`Options`] name. `.` and `..` are refused, links are not followed.
+//! - An operation is one round trip wherever the protocol lets it be: the way from the root, opening, writing, closing
+//!   and renaming go in one compound. See [`Client`].
+//! - Each connection has a client and a session of its own at the server. A connection that is lost is made again, and
+//!   what had no answer is sent again in its slot: the server does it once. What it cannot say of is reported as
+//!   [`Error::Uncertain`] and not repeated.
+//! - No answer is believed: every length has a bound.
+
+mod attributes;
+mod client;
+mod compound;
+mod connection;
+#[cfg(feature = "efs")]
+pub mod efs;
+mod error;
+mod list;
+mod open;
+mod path;
+mod put;
+mod rpc;
+mod session;
+mod status;
+#[cfg(feature = "tls")]
+pub mod tls;
+mod xdr;
+
+pub use attributes::{Attributes, Kind, Set, Time, Wanted};
+pub use client::{Client, Content, FileSystem, Handle, Options};
+pub use compound::{Create, Op, Stable};
+pub use connection::Server;
+pub use error::{Error, Result};
+pub use list::{Entry, Page, Place};
+pub use open::File;
+pub use put::{Conditions, Holds, Put, Staged};
+pub use rpc::Credentials;
+pub use status::Status;

@@ -1,0 +1,159 @@
+//! Calls and answers over a stream: RFC 5531. A record is one call or one answer, and may come in several fragments.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::{
+    error::{Error, Result},
+    xdr::{Decoder, Encode},
+};
+
+/// What is read at once when nothing is known yet of what comes.
+const CHUNK: usize = 16 << 10;
+/// Memory that a large answer has left is given back when nothing is on its way.
+const KEPT: usize = 64 << 10;
+/// A record in more pieces than this is not an answer of anybody's.
+const MOST_FRAGMENTS: usize = 64;
+
+/// Takes records out of a stream. What was read and not taken stays, so that it is safe to drop a read.
+pub(crate) struct Records<R> {
+    from: R,
+    buffer: BytesMut,
+    /// The earlier fragments of the record that is coming.
+    begun: BytesMut,
+    fragments: usize,
+    pub longest: usize,
+}
+
+impl<R: AsyncRead + Unpin> Records<R> {
+    pub fn new(from: R, longest: usize) -> Self {
+        Self { from, buffer: BytesMut::new(), begun: BytesMut::new(), fragments: 0, longest }
+    }
+
+    /// The next one, without its marks.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the other side has closed; `InvalidData` when a record is longer than it may be.
+    pub async fn next(&mut self) -> io::Result<Bytes> {
+        loop {
+            if let Some(record) = take(&mut self.buffer, &mut self.begun, &mut self.fragments, self.longest)? {
+                return Ok(record);
+            }
+            if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
+                self.buffer = BytesMut::new();
+            }
+            let wanted = match self.buffer.first_chunk() {
+                Some(mark) => 4 + length(*mark),
+                None => CHUNK,
+            };
+            self.buffer.reserve(wanted.saturating_sub(self.buffer.len()).max(1));
+            if self.from.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+fn length(mark: [u8; 4]) -> usize {
+    (u32::from_be_bytes(mark) & !(1 << 31)) as usize
+}
+
+/// The record at the front of the buffer, if all of it is there.
+pub(crate) fn take(
+    buffer: &mut BytesMut,
+    begun: &mut BytesMut,
+    fragments: &mut usize,
+    longest: usize,
+) -> io::Result<Option<Bytes>> {
+    let invalid = |why: &'static str| io::Error::new(io::ErrorKind::InvalidData, Error::Protocol(why));
+    while let Some(mark) = buffer.first_chunk::<4>() {
+        let (length, is_last) = (length(*mark), mark[0] & 0x80 != 0);
+        if begun.len() + length > longest {
+            return Err(invalid("an answer is longer than the session lets it be"));
+        }
+        if buffer.len() < 4 + length {
+            return Ok(None);
+        }
+        buffer.advance(4);
+        let fragment = buffer.split_to(length);
+        if is_last && *fragments == 0 {
+            return Ok(Some(fragment.freeze()));
+        }
+        *fragments += 1;
+        if *fragments > MOST_FRAGMENTS {
+            return Err(invalid("an answer comes in too many pieces"));
+        }
+        begun.extend_from_slice(&fragment);
+        if is_last {
+            *fragments = 0;
+            return Ok(Some(std::mem::take(begun).freeze()));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads what comes before the result of a call that was done, after its number.
+///
+/// # Errors
+/// [`Error::Refused`]: it was not done.
+pub(crate) fn accepted(record: &mut Decoder) -> Result<()> {
+    const REPLY: u32 = 1;
+    const VERIFIER: usize = 400;
+    if record.word()? != REPLY {
+        return Err(Error::Protocol("a call has come over a connection for answers"));
+    }
+    match record.word()? {
+        0 => {}
+        _ => {
+            return Err(match record.word()? {
+                1 => Error::Refused("it does not accept these credentials"),
+                _ => Error::Refused("it speaks another version of RPC"),
+            });
+        }
+    }
+    record.word()?;
+    record.opaque(VERIFIER)?;
+    match record.word()? {
+        0 => Ok(()),
+        1 => Err(Error::Refused("there is no NFS")),
+        2 => Err(Error::Refused("it does not speak NFS 4")),
+        3 => Err(Error::Refused("it does not know the procedure")),
+        4 => Err(Error::Refused("it does not understand the call")),
+        _ => Err(Error::Refused("it has failed")),
+    }
+}
+
+/// Who asks, as the server believes it: `AUTH_SYS`, RFC 5531, appendix A.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Credentials {
+    pub user: u32,
+    pub group: u32,
+    /// Other groups, 16 at most.
+    pub groups: Vec<u32>,
+}
+
+impl Default for Credentials {
+    /// Those of this process.
+    fn default() -> Self {
+        let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Self { user, group, groups: Vec::new() }
+    }
+}
+
+impl Credentials {
+    pub(crate) fn encode(&self) -> Result<BytesMut> {
+        const MOST_GROUPS: usize = 16;
+        if self.groups.len() > MOST_GROUPS {
+            return Err(Error::BadInput("AUTH_SYS carries at most 16 groups"));
+        }
+        let mut bytes = BytesMut::new();
+        bytes.word(0).opaque(b"nfs41").word(self.user).word(self.group);
+        bytes.word(u32::try_from(self.groups.len()).unwrap_or_default());
+        for group in &self.groups {
+            bytes.word(*group);
+        }
+        Ok(bytes)
+    }
+}
