@@ -3,6 +3,7 @@
 //!
 //! Each service is a feature, so that a function links the SDKs that it calls and no other.
 
+pub mod credentials;
 #[cfg(any(feature = "ec2", feature = "ecs", feature = "efs", feature = "ssm"))]
 mod fault;
 #[cfg(feature = "lambda")]

@@ -557,9 +557,7 @@ impl Client {
         compound.plain(Op::SAVEFH).lookup(name).only_a_file().plain(Op::RESTOREFH).name(Op::REMOVE, name);
         let read = |mut results: Results| {
             start.walked(&mut results)?;
-            for op in [Op::SAVEFH, Op::LOOKUP, Op::VERIFY, Op::RESTOREFH] {
-                results.op(op)?;
-            }
+            results.plain(&[Op::SAVEFH, Op::LOOKUP, Op::VERIFY, Op::RESTOREFH])?;
             results.changed(Op::REMOVE)
         };
         self.ask(Again::No, &compound, read).await

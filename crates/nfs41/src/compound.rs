@@ -92,6 +92,9 @@ pub enum Stable {
     Yes = 2,
 }
 
+/// No delegation, please: `OPEN4_SHARE_ACCESS_WANT_NO_DELEG`.
+const NONE_DELEGATED: u32 = 0x400;
+
 /// Which owner an open file is of: two opens of one file by one owner are one for the server, so that whoever closes
 /// first takes it from the other.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -175,8 +178,6 @@ impl Compound {
 
     /// Always before a content: see [`Place`].
     pub fn open(&mut self, name: &[u8], share: Share, create: Create, owner: Owner) -> &mut Self {
-        /// No delegation, please: `OPEN4_SHARE_ACCESS_WANT_NO_DELEG`.
-        const NONE_DELEGATED: u32 = 0x400;
         self.op(Op::OPEN).word(0).word(share as u32 | NONE_DELEGATED).word(0);
         self.owner(owner);
         let buffer = &mut self.head;
@@ -202,6 +203,16 @@ impl Compound {
             Set::mode(mode).encode(buffer);
         }
         buffer.word(0).opaque(name);
+        self.kept = true;
+        self
+    }
+
+    /// What is the current file, to be read.
+    pub fn open_this(&mut self, owner: Owner) -> &mut Self {
+        const THIS: u32 = 4;
+        self.op(Op::OPEN).word(0).word(Share::Read as u32 | NONE_DELEGATED).word(0);
+        self.owner(owner);
+        self.head.word(0).word(THIS);
         self.kept = true;
         self
     }
@@ -380,6 +391,11 @@ impl Results {
             true => Ok(&mut self.0),
             false => Err(Error::Status { op, status }),
         }
+    }
+
+    /// Of those that answer nothing but yes.
+    pub fn plain(&mut self, ops: &[Op]) -> Result<()> {
+        ops.iter().try_for_each(|op| self.op(*op).map(drop))
     }
 
     pub fn attributes(&mut self) -> Result<attributes::Attributes> {

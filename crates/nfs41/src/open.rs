@@ -51,6 +51,33 @@ impl Client {
         .await
     }
 
+    /// The file that was read from, to read on: it stays for that, even if its path names another by then.
+    ///
+    /// # Errors
+    /// `STALE`: it is gone.
+    pub async fn hold_to_read(&self, handle: &Handle) -> Result<File> {
+        let handle = handle.clone();
+        self.to_the_end(|client, begin| async move {
+            let mut compound = Compound::new();
+            compound.at(&handle.0).open_this(Owner::Own(client.owner()));
+            let read = |mut results: Results, session: Arc<Session>| {
+                results.op(Op::PUTFH)?;
+                let (stateid, client, handle) = (results.opened()?, client.clone(), handle.0.clone());
+                Ok(File {
+                    client,
+                    session,
+                    handle,
+                    stateid,
+                    lock: Mutex::default(),
+                    written: Mutex::default(),
+                    is_open: true,
+                })
+            };
+            client.repeat(&compound, crate::client::Again::Yes, &begin, read).await
+        })
+        .await
+    }
+
     pub(crate) async fn open(&self, path: &Path<'_>, share: Share, create: Create) -> Result<File> {
         Ok(self.open_with(path, share, create, &Begin::default()).await?.0)
     }

@@ -26,6 +26,8 @@ use crate::{
 
 /// How often it is begun anew when others change the path meanwhile.
 const TRIES: usize = 32;
+/// A pause where the server says later, and has done a part.
+const LATER: Duration = Duration::from_millis(50);
 /// Operations of a whole `put` besides the way to its directory.
 const ONE_CALL: u32 = 24;
 
@@ -37,6 +39,9 @@ pub type Holds = Arc<dyn Fn(Option<&Attributes>) -> bool + Send + Sync>;
 pub enum Conditions {
     #[default]
     None,
+    /// There is a plain file. Else it is `NOENT`, or `NOT_SAME` where it is something else. Not judged under a lock: two
+    /// that ask for this both replace it.
+    File,
     /// There is none. Of several that ask for this one is let in.
     New,
     /// Judged under a lock of the file, which whoever else asks for one respects.
@@ -47,6 +52,7 @@ impl fmt::Debug for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",
+            Self::File => "File",
             Self::New => "New",
             Self::If(_) => "If",
         })
@@ -93,6 +99,7 @@ enum Step {
     /// Nothing yet.
     Stay,
     Replace,
+    ReplaceFile,
     /// A second name, where there is none, and the first one goes: of several one gets in.
     New,
 }
@@ -135,6 +142,7 @@ impl Client {
         let fits = content.len() <= agreed.largest_write as usize && agreed.most_operations >= ONE_CALL;
         let step = match put.conditions {
             Conditions::None => Step::Replace,
+            Conditions::File => Step::ReplaceFile,
             Conditions::New => Step::New,
             Conditions::If(_) => Step::Stay,
         };
@@ -192,13 +200,16 @@ impl Client {
         let mut compound = Compound::new();
         start.walk(&mut compound);
         compound.plain(Op::SAVEFH);
+        if step == Step::ReplaceFile {
+            compound.lookup(name).only_a_file().plain(Op::RESTOREFH);
+        }
         compound.open(&put.temporary, Share::Both, Create::IfMissing(put.mode), Owner::Slot).plain(Op::GETFH);
         compound.write(&CURRENT, 0, Stable::Yes, content).close(&CURRENT);
         if let Some(set) = &set {
             compound.set(&ANONYMOUS, set);
         }
         compound.attributes(Wanted::USUAL);
-        if step == Step::Replace {
+        if step.renames() {
             compound.plain(Op::RESTOREFH);
         }
         step.ask(&mut compound, start, &put.temporary, name);
@@ -208,6 +219,9 @@ impl Client {
         let read = |mut results: Results, session| {
             start.walked(&mut results)?;
             results.op(Op::SAVEFH)?;
+            if step == Step::ReplaceFile {
+                results.plain(&[Op::LOOKUP, Op::VERIFY, Op::RESTOREFH])?;
+            }
             let stateid = results.opened()?;
             let handle = results.handle()?;
             leave(Some(Left { session, handle, stateid }));
@@ -218,23 +232,26 @@ impl Client {
                 results.set()?;
             }
             let attributes = results.attributes()?;
-            if step == Step::Replace {
+            if step.renames() {
                 results.op(Op::RESTOREFH)?;
             }
-            step.done(&mut results, start)?;
-            Ok((attributes, written as usize == content.len()))
+            let tidy = step.done(&mut results, start)?;
+            Ok((attributes, written as usize == content.len(), tidy))
         };
         let made = self.repeat(&compound, Again::No, begin, read).await;
         if let Some(left) = left.into_inner().unwrap_or_else(PoisonError::into_inner) {
             let _ = close(self, &left.session, &left.handle, left.stateid, None).await;
         }
+        if let Ok((.., false)) = made {
+            let _ = self.remove_at(start, &put.temporary).await;
+        }
         match made {
-            Ok((attributes, true)) => Ok(attributes),
+            Ok((attributes, true, _)) => Ok(attributes),
             // It is where it should not be: a server that takes less than a call's content is none that we know.
-            Ok((_, false)) => Err(Error::Uncertain("the server has written a part of it")),
+            Ok((_, false, _)) => Err(Error::Uncertain("the server has written a part of it")),
             Err(why) => {
-                // Refused, so that nothing of it goes on: what is there is ours to remove.
-                if why.status().is_some() {
+                // Refused, or of a session that is over: nothing of it goes on, and what is there is ours to remove.
+                if !why.is_not_begun() {
                     let _ = self.remove_at(start, &put.temporary).await;
                 }
                 Err(step.error(why))
@@ -246,10 +263,12 @@ impl Client {
     async fn settle(&self, start: &Start<'_>, name: &[u8], put: &Put, begin: &Begin) -> Result<()> {
         let settled = match &put.conditions {
             Conditions::None => self.step(start, &put.temporary, name, Step::Replace, begin).await,
+            Conditions::File => self.step(start, &put.temporary, name, Step::ReplaceFile, begin).await,
             Conditions::New => self.step(start, &put.temporary, name, Step::New, begin).await,
             Conditions::If(holds) => self.settle_if(start, name, put, &**holds, begin).await,
         };
-        if settled.as_ref().is_err_and(|why| !matches!(why, Error::Uncertain(_))) {
+        // If it is not known to be moved, too: then the one or the other comes first, and both are as they should be.
+        if settled.is_err() {
             let _ = self.remove_at(start, &put.temporary).await;
         }
         settled
@@ -258,17 +277,31 @@ impl Client {
     async fn step(&self, start: &Start<'_>, temporary: &[u8], name: &[u8], step: Step, begin: &Begin) -> Result<()> {
         let mut compound = Compound::new();
         start.walk(&mut compound);
-        match step {
-            Step::New => compound.lookup(temporary),
-            _ => compound.plain(Op::SAVEFH),
+        let before: &[Op] = match step {
+            Step::New => {
+                compound.lookup(temporary);
+                &[Op::LOOKUP]
+            }
+            Step::ReplaceFile => {
+                compound.plain(Op::SAVEFH).lookup(name).only_a_file().plain(Op::RESTOREFH);
+                &[Op::SAVEFH, Op::LOOKUP, Op::VERIFY, Op::RESTOREFH]
+            }
+            _ => {
+                compound.plain(Op::SAVEFH);
+                &[Op::SAVEFH]
+            }
         };
         step.ask(&mut compound, start, temporary, name);
         let read = |mut results: Results, _| {
             start.walked(&mut results)?;
-            results.op(if step == Step::New { Op::LOOKUP } else { Op::SAVEFH })?;
+            results.plain(before)?;
             step.done(&mut results, start)
         };
-        self.repeat(&compound, Again::No, begin, read).await.map_err(|why| step.error(why))
+        let tidy = self.repeat(&compound, Again::No, begin, read).await.map_err(|why| step.error(why))?;
+        if !tidy {
+            let _ = self.remove_at(start, temporary).await;
+        }
+        Ok(())
     }
 
     async fn settle_if(
@@ -332,24 +365,43 @@ impl Client {
     /// none any more, not even to unlock it.
     async fn replace_held(&self, start: &Start<'_>, mut held: File, put: &Put, name: &[u8]) -> Result<()> {
         let Put { temporary, alias, .. } = put;
-        let mut compound = Compound::new();
-        compound.at(&held.handle).plain(Op::SAVEFH);
-        start.walk(&mut compound);
-        compound.name(Op::LINK, alias).plain(Op::SAVEFH).rename(temporary, name);
-        held.end_in(&mut compound);
-        start.walk(&mut compound);
-        compound.name(Op::REMOVE, alias);
-        let read = |mut results: Results| {
-            results.op(Op::PUTFH)?;
-            results.op(Op::SAVEFH)?;
-            start.walked(&mut results)?;
-            results.changed(Op::LINK)?;
-            results.op(Op::SAVEFH)?;
-            results.renamed()?;
-            Ok(results)
-        };
         let session = Arc::clone(held.session());
-        let mut rest = in_session(self, &session, &compound, read).await?;
+        let mut linked = false;
+        let mut rest = loop {
+            let mut compound = Compound::new();
+            compound.at(&held.handle).plain(Op::SAVEFH);
+            start.walk(&mut compound);
+            if !linked {
+                compound.name(Op::LINK, alias);
+            }
+            compound.plain(Op::SAVEFH).rename(temporary, name);
+            held.end_in(&mut compound);
+            start.walk(&mut compound);
+            compound.name(Op::REMOVE, alias);
+            let read = |mut results: Results| {
+                results.op(Op::PUTFH)?;
+                results.op(Op::SAVEFH)?;
+                start.walked(&mut results)?;
+                if !linked {
+                    results.changed(Op::LINK)?;
+                }
+                // It has that name now: what is done again is done without it.
+                let moved = results.op(Op::SAVEFH).map(drop).and_then(|()| results.renamed());
+                Ok((moved, results))
+            };
+            match in_session(self, &session, &compound, read).await {
+                Ok((Ok(()), rest)) => break rest,
+                Ok((Err(why), _)) if why.status().is_some_and(Status::is_later) => {
+                    linked = true;
+                    tokio::time::sleep(LATER).await;
+                }
+                Ok((Err(why), _)) | Err(why) => {
+                    let _ = held.close().await;
+                    let _ = self.remove_at(start, alias).await;
+                    return Err(why);
+                }
+            }
+        };
         // It is in its place: what follows only tidies up.
         if held.ended(&mut rest).is_err() || start.walked(&mut rest).is_err() || rest.changed(Op::REMOVE).is_err() {
             let _ = held.close().await;
@@ -396,7 +448,13 @@ impl Client {
             Ok(results)
         };
         let session = Arc::clone(held.session());
-        let mut rest = in_session(self, &session, &compound, read).await?;
+        let mut rest = match in_session(self, &session, &compound, read).await {
+            Ok(rest) => rest,
+            Err(why) => {
+                let _ = self.remove_at(start, alias).await;
+                return Err(why);
+            }
+        };
         if held.ended(&mut rest).is_err() || start.walked(&mut rest).is_err() || rest.changed(Op::REMOVE).is_err() {
             let _ = held.close().await;
             let _ = self.remove_at(start, alias).await;
@@ -420,7 +478,7 @@ impl Client {
             let start = client.start(&directory).await?;
             let Some((held, attributes)) = client.hold(&start, name, put.patience).await? else { return Ok(None) };
             let allowed = match &put.conditions {
-                Conditions::None => true,
+                Conditions::None | Conditions::File => true,
                 Conditions::New => false,
                 Conditions::If(holds) => holds(Some(&attributes)),
             };
@@ -474,12 +532,18 @@ impl Client {
         let read = |mut results: Results, session| {
             start.walked(&mut results)?;
             let stateid = results.opened()?;
-            let handle = results.handle()?;
-            leave(Some(Left { session, handle, stateid }));
-            let (written, ..) = results.written()?;
-            results.stateid(Op::CLOSE)?;
-            leave(None);
-            Ok((results.attributes()?, written as usize == content.len()))
+            let rest = || -> Result<_> {
+                let handle = results.handle()?;
+                leave(Some(Left { session, handle, stateid }));
+                let (written, ..) = results.written()?;
+                results.stateid(Op::CLOSE)?;
+                leave(None);
+                Ok((results.attributes()?, written as usize == content.len()))
+            };
+            match (rest(), create) {
+                (Err(why), Create::New(_)) if why.status().is_some_and(Status::is_later) => Ok(None),
+                (other, _) => other.map(Some),
+            }
         };
         // The same bytes at the same place once more are the same file, unless it had to be new.
         let again = if let Create::New(_) = create { Again::No } else { Again::Yes };
@@ -488,16 +552,17 @@ impl Client {
             let _ = close(self, &left.session, &left.handle, left.stateid, None).await;
         }
         match written {
-            Ok((attributes, true)) => Ok(attributes),
-            Ok((_, false)) => Err(Error::Uncertain("the server has written a part of it")),
+            Ok(Some((attributes, true))) => return Ok(attributes),
+            Ok(Some((_, false))) => return Err(Error::Uncertain("the server has written a part of it")),
             Err(Error::Status { op: Op::WRITE | Op::CLOSE, status }) if refuses(status) => {
                 self.inner.plain.store(true, Ordering::Relaxed);
-                // It is there now, if it was not.
-                let create = if let Create::New(mode) = create { Create::IfMissing(mode) } else { create };
-                Box::pin(self.write_to_the_end(path, offset, content, create, begin)).await
             }
-            Err(why) => Err(why),
+            Err(why) => return Err(why),
+            Ok(None) => {}
         }
+        // It is there now, if it was not.
+        let create = if let Create::New(mode) = create { Create::IfMissing(mode) } else { create };
+        Box::pin(self.write_to_the_end(path, offset, content, create, begin)).await
     }
 
     async fn remove_at(&self, start: &Start<'_>, name: &[u8]) -> Result<()> {
@@ -513,11 +578,15 @@ impl Client {
 }
 
 impl Step {
+    fn renames(self) -> bool {
+        matches!(self, Self::Replace | Self::ReplaceFile)
+    }
+
     /// With the directory saved, and current for `Replace`; with the file current for `New`.
     fn ask(self, compound: &mut Compound, start: &Start<'_>, temporary: &[u8], name: &[u8]) {
         match self {
             Self::Stay => {}
-            Self::Replace => drop(compound.rename(temporary, name)),
+            Self::Replace | Self::ReplaceFile => drop(compound.rename(temporary, name)),
             Self::New => {
                 compound.plain(Op::SAVEFH);
                 start.walk(compound);
@@ -526,17 +595,17 @@ impl Step {
         }
     }
 
-    fn done(self, results: &mut Results, start: &Start<'_>) -> Result<()> {
+    /// Whether nothing is left to tidy up.
+    fn done(self, results: &mut Results, start: &Start<'_>) -> Result<bool> {
         match self {
-            Self::Stay => Ok(()),
-            Self::Replace => results.renamed(),
+            Self::Stay => Ok(true),
+            Self::Replace | Self::ReplaceFile => results.renamed().map(|()| true),
             Self::New => {
                 results.op(Op::SAVEFH)?;
                 start.walked(results)?;
                 results.changed(Op::LINK)?;
-                // It is in its place: a temporary name that stays is swept by whoever knows it.
-                let _ = results.changed(Op::REMOVE);
-                Ok(())
+                // It is in its place, whatever becomes of its first name.
+                Ok(results.changed(Op::REMOVE).is_ok())
             }
         }
     }
@@ -577,6 +646,15 @@ impl Staged {
     pub async fn commit_if(mut self, conditions: Conditions, modified: Option<Time>) -> Result<Attributes> {
         (self.put.conditions, self.put.modified) = (conditions, modified);
         self.commit().await
+    }
+
+    /// Removes what was written. To drop it does the same, later.
+    pub async fn give_up(mut self) {
+        self.is_moved = true;
+        if let Some(file) = self.file.take() {
+            let _ = file.close().await;
+        }
+        let _ = self.client.remove_at(&Start::at(self.directory.clone()), &self.put.temporary).await;
     }
 
     async fn commit_to_the_end(mut self) -> Result<Attributes> {

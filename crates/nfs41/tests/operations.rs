@@ -302,3 +302,20 @@ async fn a_root_below_the_servers_keeps_everything_in_it() {
     inside.put(b"f", content(2), Put::default()).await.unwrap();
     assert!(server.directory().join("tenants/one/f").is_file());
 }
+
+#[tokio::test]
+async fn what_is_no_file_is_told_apart_and_left_alone() {
+    let Some(Lab { server, relay: _relay, client }) = lab() else { return };
+    let fifo = server.directory().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    assert_eq!(client.attributes(b"fifo", Wanted::KIND).await.unwrap().kind, Some(Kind::Other));
+    for asked in [Conditions::None, Conditions::If(Arc::new(|_| true))] {
+        let added = client.append(b"fifo", content(1), Put { conditions: asked, ..Put::default() }).await;
+        assert!(matches!(status(added), Status::SYMLINK | Status::WRONG_TYPE | Status::INVAL));
+    }
+    assert_eq!(
+        status(client.put(b"fifo", content(1), Put { conditions: Conditions::File, ..Put::default() }).await),
+        Status::NOT_SAME
+    );
+    assert_eq!(fs::read_dir(server.directory()).unwrap().count(), 1);
+}

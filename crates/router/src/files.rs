@@ -73,6 +73,16 @@ impl Drop for Member {
     }
 }
 
+impl Backend for Box<dyn Backend> {
+    fn target(&self, target: &PublishedTarget, place: usize) -> Arc<dyn Target> {
+        (**self).target(target, place)
+    }
+
+    fn deadline(&self) -> Duration {
+        (**self).deadline()
+    }
+}
+
 /// A table with its members, in the same order.
 struct Fleet {
     table: Table,

@@ -3,7 +3,8 @@
 //! - [`select`]: which target a path belongs to; pure functions, of use by themselves.
 //! - [`table`]: the targets that there are, replaced whole. [`source`]: where their list comes from.
 //! - [`files`]: the files behind them: read, write, append, delete, list.
-//! - [`target`]: what a backend offers; [`mounted`] is the one for targets that the kernel has mounted.
+//! - [`target`]: what a backend offers; [`mounted`] is the one for targets that the kernel has mounted, [`nfs`] the one
+//!   that needs no mount.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,6 +26,8 @@ mod fence;
 pub mod files;
 mod health;
 pub mod mounted;
+#[cfg(feature = "nfs")]
+pub mod nfs;
 mod path;
 pub mod select;
 #[cfg(feature = "service")]
@@ -33,6 +36,7 @@ pub mod source;
 mod stats;
 pub mod table;
 pub mod target;
+mod temporary;
 
 pub use self::{
     error::{Error, RETRY_AFTER, Result},

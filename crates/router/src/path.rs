@@ -2,8 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-/// What temporary files are called. Nothing else may have a name that begins so.
-pub const TEMPORARY: &[u8] = b".efs-router.";
+use crate::temporary;
 
 const MOST_BYTES: usize = 4096;
 const MOST_IN_COMPONENT: usize = 255;
@@ -93,7 +92,7 @@ fn check(path: &[u8]) -> Result<(), BadPath> {
         [] => Err(BadPath::EmptyComponent),
         b"." | b".." => Err(BadPath::Dots),
         _ if component.len() > MOST_IN_COMPONENT => Err(BadPath::LongComponent),
-        _ if component.starts_with(TEMPORARY) => Err(BadPath::Reserved),
+        _ if component.starts_with(temporary::PREFIX) => Err(BadPath::Reserved),
         _ => Ok(()),
     })
 }

@@ -14,6 +14,11 @@ use crate::{
     path::{DirectoryPath, FilePath},
 };
 
+/// An answer holds about so many bytes of names at most.
+pub(crate) const MOST_OF_NAMES: usize = 4 << 20;
+/// Entries that one step of a sweep looks at, about.
+pub(crate) const SWEPT_AT_ONCE: usize = 1000;
+
 /// The future of an answer.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 

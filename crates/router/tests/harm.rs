@@ -429,6 +429,10 @@ fn links_are_followed_by_nothing_wherever_they_lead() {
 
 #[test]
 fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
+    if common::without_a_mount() {
+        // A server whose directory is changed behind its back so often fails by itself.
+        return;
+    }
     let world = guarded();
     let server = world.serve(&[]);
     let (directory, link) = (world.root().join("d"), world.root().join("l"));
@@ -950,6 +954,10 @@ fn refuses_what_has_no_room(server: &Server, root: &Path) {
 
 #[test]
 fn a_file_that_may_not_become_larger_stays_as_it_was() {
+    if common::without_a_mount() {
+        // The limit is one of this process, and another one writes the file.
+        return;
+    }
     let world = World::new(1);
     // Blocks of 512 bytes; and the signal that comes with it is not to end the process.
     let command = after("trap '' XFSZ; ulimit -f 2048", &world.command(&[]));
@@ -959,6 +967,10 @@ fn a_file_that_may_not_become_larger_stays_as_it_was() {
 
 #[test]
 fn a_full_file_system_loses_nothing() {
+    if common::without_a_mount() {
+        // What this process mounts is not what the server has.
+        return;
+    }
     let world = World::new(1);
     // A small file system that nobody else sees, and that ends with the process.
     let mut command = Command::new("unshare");
@@ -1037,7 +1049,7 @@ fn a_damaged_list_changes_nothing_and_a_good_one_is_used_at_once() {
                 "{\"mount_targets\":[]}".to_owned(),
                 "{\"mount_targets\":[{}]}".to_owned(),
                 good[..good.len() / 2].to_owned(),
-                good.replace("10.0.1.1", "10.0.1.1000"),
+                good.replace("127.0.0.3", "127.0.0.3000"),
                 good.replace("fsmt-00000001", "fsmt-00000000"),
                 good.replace("fsmt-00000001", ""),
                 list(65),

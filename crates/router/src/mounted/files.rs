@@ -1,12 +1,7 @@
 //! What is done to files below an open root, with the kernel's calls; every function may block.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{
-        LazyLock,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -21,19 +16,15 @@ use super::beneath::{self, again};
 use crate::{
     buffers::{self, Buffer},
     error::{Error, Result},
-    path::{DirectoryPath, FilePath, TEMPORARY},
-    target::{Conditions, Entry, Kind, Meta, Page, Swept, Tag, Verdict, Want},
+    path::{DirectoryPath, FilePath},
+    target::{Conditions, Entry, Kind, MOST_OF_NAMES, Meta, Page, SWEPT_AT_ONCE, Swept, Tag, Verdict, Want},
+    temporary,
 };
 
 /// How often an operation is begun anew when other clients change the path under it.
 const TRIES: usize = 32;
 /// So much of a content that comes in pieces waits in the kernel's memory.
 const FLUSH_EVERY: u64 = 16 << 20;
-/// An answer holds about so many bytes of names at most.
-const MOST_OF_NAMES: usize = 4 << 20;
-/// Entries that one step of a sweep looks at.
-const SWEPT_AT_ONCE: usize = 1000;
-
 /// A file for reading: a FIFO that nobody writes to is opened too, and then refused.
 pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 const CHANGE: OFlags = OFlags::RDWR.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
@@ -145,14 +136,6 @@ pub(super) fn read_at(file: BorrowedFd<'_>, from: u64, mut buffer: Buffer, now: 
     }
 }
 
-/// A name that nothing else has.
-fn temporary_name() -> Vec<u8> {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    [TEMPORARY, format!("{:016x}.{count}", *PROCESS).as_bytes()].concat()
-}
-
 /// A temporary file beside the place where its content shall be. Removed when it is dropped.
 pub(super) struct Temporary {
     directory: OwnedFd,
@@ -174,7 +157,7 @@ impl Temporary {
         loop {
             tries += 1;
             let (directory, made) = beneath::open_or_make(root, path.split().0)?;
-            let name = temporary_name();
+            let name = temporary::name();
             let made = if made > 0 { Some((root.try_clone_to_owned()?, made)) } else { None };
             match beneath::create(directory.as_fd(), &name) {
                 Ok(file) => {
@@ -329,15 +312,10 @@ fn write_at(file: BorrowedFd<'_>, mut content: &[u8], mut at: u64) -> Result<()>
     Ok(())
 }
 
-/// Gives the file a time of change that no other has got from this process: the kernel's own clock ticks every few
-/// milliseconds, and an inode may be used again within one of them.
+/// Gives the file a time of change that no other has got from this process.
 fn touch(file: BorrowedFd<'_>) -> Result<()> {
-    static LAST: AtomicI64 = AtomicI64::new(0);
-    let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let before = LAST.fetch_max(now, Ordering::Relaxed);
-    let time = if before < now { now } else { LAST.fetch_add(1, Ordering::Relaxed) + 1 };
-    let modified = Timespec { tv_sec: time / 1_000_000_000, tv_nsec: time % 1_000_000_000 };
+    let (tv_sec, tv_nsec) = temporary::unique_time();
+    let modified = Timespec { tv_sec, tv_nsec: tv_nsec.into() };
     let accessed = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     again(|| fs::futimens(file, &Timestamps { last_access: accessed, last_modification: modified }))?;
     Ok(())
@@ -360,7 +338,7 @@ struct Alias<'a> {
 impl<'a> Alias<'a> {
     /// `None` where a file can have no second name.
     fn of(directory: BorrowedFd<'a>, name: &[u8]) -> io::Result<Option<Self>> {
-        let alias = temporary_name();
+        let alias = temporary::name();
         match again(|| fs::linkat(directory, name, directory, &alias, AtFlags::empty())) {
             // Nobody else has this name: it was made by a call whose answer was lost.
             Ok(()) | Err(Errno::EXIST) => Ok(Some(Self { directory, name: alias })),
@@ -532,14 +510,6 @@ pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditi
     Ok(())
 }
 
-/// A name that [`Temporary`] gives: a prefix alone could be somebody's who came before this service.
-fn is_temporary(name: &[u8]) -> bool {
-    let rest = name.strip_prefix(TEMPORARY).and_then(|rest| std::str::from_utf8(rest).ok());
-    rest.and_then(|rest| rest.split_once('.')).is_some_and(|(process, count)| {
-        process.len() == 16 && u64::from_str_radix(process, 16).is_ok() && count.parse::<u64>().is_ok()
-    })
-}
-
 /// Opens a directory to read on from `place`, an earlier page's `next`.
 fn open_at(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>) -> Result<OwnedFd> {
     let directory = beneath::open(root, path.as_bytes(), beneath::DIRECTORY)?;
@@ -555,7 +525,7 @@ pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64
     let directory = open_at(root, path, place)?;
     let (mut entries, mut names) = (Vec::new(), 0);
     let next = look_through(directory.as_fd(), |name, kind| {
-        if !name.starts_with(TEMPORARY) {
+        if !name.starts_with(temporary::PREFIX) {
             entries.push(Entry { name: name.to_vec(), kind });
             // Each is shown with its whole path.
             names += path.as_bytes().len() + name.len();
@@ -571,7 +541,7 @@ pub(super) fn sweep(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u6
     let (mut orphans, mut swept, mut seen) = (Vec::new(), Swept::default(), 0);
     swept.next = look_through(directory.as_fd(), |name, kind| {
         match kind {
-            Kind::File if is_temporary(name) => orphans.push(name.to_vec()),
+            Kind::File if temporary::is(name) => orphans.push(name.to_vec()),
             Kind::Directory => {
                 let below = [path.as_bytes(), name].join(&b'/');
                 // One whose path is too long to be asked for holds nothing that came through here.

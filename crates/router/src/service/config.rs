@@ -8,8 +8,13 @@ use domain::{
     published::PublishedList,
 };
 
+use nfs41::efs::Subject;
+
+use super::backend::{Backend, Efs};
 use crate::{
     mounted::{self, EFS_OPTIONS, Mount, NFS_OPTIONS, Sync},
+    nfs,
+    path::DirectoryPath,
     select::{STRATEGIES, Strategy, named},
 };
 
@@ -27,7 +32,7 @@ Variables, with their defaults:
     ROUTE_LOCAL_ZONE_WEIGHT  how much this task prefers targets of its own zone, 1 to 100 [1]
     AVAILABILITY_ZONE        its zone, such as ap-northeast-1a [as ECS tells it]
   How the targets are used
-    BACKEND                  mounted: by way of directories [mounted]
+    BACKEND                  mounted: by way of directories; nfs: by an NFS client in this process [mounted]
     MOUNT                    none: they are mounted; kernel: mount them; efs: with efs-utils [none]
     MOUNT_BASE               the directory of efs-0, efs-1 and so on [/mnt]
     MOUNT_OPTIONS            of mount -o, instead of those that EFS advises
@@ -36,6 +41,13 @@ Variables, with their defaults:
     READ_AT_ONCE             auto: read what is in memory without a thread where that is safe; or never [auto]
     THREADS_PER_TARGET       threads that one target may block, 1 to 1024 [32]
     QUEUE_PER_TARGET         operations that wait for one, 0 to 100000; one more is refused [1024]
+    NFS_PORT                 of every target, for BACKEND=nfs [2049]
+    NFS_ROOT                 the directory at the server that is the root of all paths [/]
+    NFS_TLS                  efs: TLS as Amazon EFS speaks it, for EFS_FILE_SYSTEM_ID in AWS_REGION; or none [none]
+    NFS_TLS_ROOTS            a PEM file with who vouches for the server [the system's]
+    NFS_IAM                  1: in the name of this task's role; with NFS_TLS=efs [0]
+    EFS_ACCESS_POINT_ID      the access point that is asked for; with NFS_TLS=efs [none]
+    CONNECTIONS_PER_TARGET   each is a client of its own for the server, 1 to 64 [1]
     DEADLINE_SECONDS         for one operation, 0.1 to 300 [10]
     PROBE_SECONDS            from one probe of a target to the next, 0.1 to 300 [2]
     SWEEP_SECONDS            from one search for orphaned temporary files to the next, 0 for never [86400]
@@ -64,7 +76,7 @@ pub struct Config {
     pub strategy: &'static dyn Strategy,
     pub local_weight: f64,
     pub zone: Option<ZoneName>,
-    pub mounted: mounted::Options,
+    pub backend: Backend,
     pub require_separate: bool,
     pub probe_every: Duration,
     pub sweep_every: Option<Duration>,
@@ -140,7 +152,6 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the first variable that is missing or bad.
     pub fn read(v: &impl Variables) -> Result<Self, ConfigError> {
-        word(v, "BACKEND", "mounted", &[("mounted", ())])?;
         let day = 86_400.0;
         let local_weight =
             within(v, "ROUTE_LOCAL_ZONE_WEIGHT", "a number from 1 to 100; 1 for no preference", 1.0..=100.0, 1.0)?;
@@ -154,12 +165,14 @@ impl Config {
                 expected,
             });
         }
-        let absolute = |value: &str| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
-        let default = mounted::Options::default();
         let emf = word(v, "METRICS", "none or emf", &[("none", false), ("emf", true)])?;
         let is_named = v.get("EFS_FILE_SYSTEM_ID").is_some_and(|value| !value.is_empty());
         let http = Http::read(v)?;
         let deadline = seconds(v, "DEADLINE_SECONDS", "seconds, from 0.1 to 300", 0.1..=300.0, 10.0)?;
+        let backend = match word(v, "BACKEND", "mounted or nfs", &[("mounted", false), ("nfs", true)])? {
+            false => Backend::Mounted(mounted(v, deadline)?),
+            true => nfs(v, deadline)?,
+        };
         let orphan_age = seconds(v, "ORPHAN_SECONDS", "seconds, from 1 to 31536000", 1.0..=365.0 * day, 3600.0)?;
         Ok(Self {
             #[cfg(feature = "aws")]
@@ -180,16 +193,7 @@ impl Config {
             zone: optional(v, "AVAILABILITY_ZONE", "the name of a zone, such as ap-northeast-1a", |value| {
                 Some(ZoneName::new(value))
             })?,
-            mounted: mounted::Options {
-                base: optional(v, "MOUNT_BASE", "an absolute path", absolute)?.unwrap_or(default.base),
-                mount: mount(v)?,
-                sync: word(v, "SYNC", "always or never", &[("always", Sync::Always), ("never", Sync::Never)])?,
-                threads: within(v, "THREADS_PER_TARGET", "a number from 1 to 1024", 1..=1024, default.threads)?,
-                waiting: within(v, "QUEUE_PER_TARGET", "a number from 0 to 100000", 0..=100_000, default.waiting)?,
-                deadline,
-                probe_deadline: default.probe_deadline,
-                read_at_once: word(v, "READ_AT_ONCE", "auto or never", &[("auto", true), ("never", false)])?,
-            },
+            backend,
             require_separate: flag(v, "REQUIRE_SEPARATE_MOUNTS")?,
             probe_every: seconds(v, "PROBE_SECONDS", "seconds, from 0.1 to 300", 0.1..=300.0, 2.0)?,
             sweep_every: Some(seconds(
@@ -205,6 +209,55 @@ impl Config {
             emf,
         })
     }
+}
+
+fn mounted(v: &impl Variables, deadline: Duration) -> Result<mounted::Options, ConfigError> {
+    let absolute = |value: &str| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
+    let default = mounted::Options::default();
+    Ok(mounted::Options {
+        base: optional(v, "MOUNT_BASE", "an absolute path", absolute)?.unwrap_or(default.base),
+        mount: mount(v)?,
+        sync: word(v, "SYNC", "always or never", &[("always", Sync::Always), ("never", Sync::Never)])?,
+        threads: within(v, "THREADS_PER_TARGET", "a number from 1 to 1024", 1..=1024, default.threads)?,
+        waiting: within(v, "QUEUE_PER_TARGET", "a number from 0 to 100000", 0..=100_000, default.waiting)?,
+        deadline,
+        probe_deadline: default.probe_deadline,
+        read_at_once: word(v, "READ_AT_ONCE", "auto or never", &[("auto", true), ("never", false)])?,
+    })
+}
+
+fn nfs(v: &impl Variables, deadline: Duration) -> Result<Backend, ConfigError> {
+    let default = nfs::Options::default();
+    // As the client itself will take it: absolute here, below what the server exports.
+    let root = |value: &str| {
+        let inner = value.strip_prefix('/')?;
+        (inner.is_empty() || DirectoryPath::new(inner).is_ok()).then(|| inner.as_bytes().to_vec())
+    };
+    let options = nfs::Options {
+        port: within(v, "NFS_PORT", "a port, from 1 to 65535", 1..=65535, default.port)?,
+        root: optional(v, "NFS_ROOT", "an absolute path without . and ..", root)?.unwrap_or_default(),
+        connections: within(v, "CONNECTIONS_PER_TARGET", "a number from 1 to 64", 1..=64, default.connections)?,
+        tls: None,
+        deadline,
+        probe_deadline: default.probe_deadline,
+    };
+    let access_point = "an access point's id, such as fsap-0123456789abcdef0; with NFS_TLS=efs";
+    let signed = flag(v, "NFS_IAM")?;
+    if !word(v, "NFS_TLS", "none or efs", &[("none", false), ("efs", true)])? {
+        // What would go unsaid without TLS.
+        if signed {
+            let expected = "0, since NFS_TLS is not efs";
+            return Err(ConfigError::Bad { name: "NFS_IAM", value: "1".to_owned(), expected });
+        }
+        return optional(v, "EFS_ACCESS_POINT_ID", access_point, |_| None::<()>).map(|_| Backend::Nfs(options, None));
+    }
+    let file_system = config::file_system_id(v)?;
+    let region = "the region of EFS_FILE_SYSTEM_ID, such as ap-northeast-1, since NFS_TLS is efs";
+    let subject = required(v, "AWS_REGION", region, |region| Subject::new(file_system.as_str(), region).ok())?;
+    let with = |id: &str| subject.clone().with_access_point(id).ok();
+    let subject = optional(v, "EFS_ACCESS_POINT_ID", access_point, with)?.unwrap_or(subject);
+    let roots = optional(v, "NFS_TLS_ROOTS", "the path of a file", |value| Some(PathBuf::from(value)))?;
+    Ok(Backend::Nfs(options, Some(Efs { subject, signed, roots })))
 }
 
 fn mount(v: &impl Variables) -> Result<Mount, ConfigError> {
@@ -269,7 +322,8 @@ mod tests {
         let config = read(&[]).unwrap();
         assert_eq!(config.strategy.name(), "rendezvous");
         assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
-        assert_eq!(config.mounted.directory(1), PathBuf::from("/mnt/efs-1"));
+        let Backend::Mounted(mounted) = &config.backend else { panic!("BACKEND is mounted") };
+        assert_eq!(mounted.directory(1), PathBuf::from("/mnt/efs-1"));
         assert_eq!((config.refresh, config.http.token), (None, None));
         for name in ["SSM_PARAMETER_NAME", "AUTH", "LOG_LEVEL", "MOUNT", "READ_AT_ONCE"] {
             assert!(VARIABLES.contains(&format!("\n    {name} ")), "{name}");
@@ -303,6 +357,29 @@ mod tests {
         }
         assert!(read(&[("METRICS", "emf")]).err().unwrap_or_default().starts_with("EFS_FILE_SYSTEM_ID is missing"));
         assert!(read(&[("MOUNT", "efs")]).err().unwrap_or_default().starts_with("EFS_FILE_SYSTEM_ID is missing"));
+    }
+
+    #[test]
+    fn what_efs_wants_to_know_is_asked_for_with_tls_only() {
+        let nfs = ("BACKEND", "nfs");
+        let efs =
+            [nfs, ("NFS_TLS", "efs"), ("EFS_FILE_SYSTEM_ID", "fs-0123456789abcdef0"), ("AWS_REGION", "eu-west-1")];
+        let Backend::Nfs(options, Some(efs_)) = read(&efs).unwrap().backend else { panic!("NFS with TLS") };
+        assert_eq!(efs_.subject.server_name(), "fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com");
+        assert_eq!((options.port, options.connections, options.root), (2049, 1, vec![]));
+        for (variables, named) in [
+            (&efs[..3], "AWS_REGION is missing"),
+            (&efs[..2], "EFS_FILE_SYSTEM_ID is missing"),
+            (&[nfs, ("NFS_IAM", "1")][..], "NFS_IAM"),
+            (&[nfs, ("EFS_ACCESS_POINT_ID", "fsap-0123456789abcdef0")][..], "EFS_ACCESS_POINT_ID"),
+            (&[nfs, ("NFS_ROOT", "/a/../b")][..], "NFS_ROOT"),
+            (&[nfs, ("NFS_ROOT", "a")][..], "NFS_ROOT"),
+            (&[nfs, ("NFS_PORT", "0")][..], "NFS_PORT"),
+            (&[nfs, ("CONNECTIONS_PER_TARGET", "0")][..], "CONNECTIONS_PER_TARGET"),
+        ] {
+            let why = read(variables).err().unwrap_or_default();
+            assert!(why.starts_with(named), "{variables:?}: {why}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The file service: the library behind HTTP.
 
 mod access;
+mod backend;
 mod config;
 mod connection;
 mod content;
@@ -29,10 +30,10 @@ use tracing::{error, info, warn};
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use self::config::VARIABLES;
-use self::{config::Config, report::Emf, routes::App};
+use self::{backend::Backend, config::Config, report::Emf, routes::App};
 use crate::{
     files::{CannotStart, Files, Options},
-    mounted::{Mount, folded},
+    mounted::{self, Mount, folded},
     source::{self, Source},
     table::Routing,
 };
@@ -51,6 +52,8 @@ enum Failure {
     CannotStart(#[from] CannotStart),
     #[error("the mounts are not separate, and REQUIRE_SEPARATE_MOUNTS asks that they are: {0}")]
     Folded(String),
+    #[error("TLS cannot be spoken: {0}")]
+    Tls(Box<dyn std::error::Error + Send + Sync>),
     #[error("LISTEN {address}: {why}")]
     Listen { address: std::net::SocketAddr, why: io::Error },
     #[error("this process cannot be told to end: {0}")]
@@ -66,6 +69,7 @@ impl Failure {
             Self::NoList(_) => "NoList",
             Self::CannotStart(_) => "NoTarget",
             Self::Folded(_) => "FoldedMounts",
+            Self::Tls(_) => "NoTls",
             Self::Listen { .. } => "CannotListen",
             Self::Signals(_) => "NoSignals",
             Self::NoRuntime(_) => "NoRuntime",
@@ -130,12 +134,14 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
     raise_descriptors();
-    // As the kernel will call the mounts. One that cannot be made is told by each target.
-    if config.mounted.mount != Mount::None {
-        let _ = std::fs::create_dir_all(&config.mounted.base);
-    }
-    if let Ok(base) = config.mounted.base.canonicalize() {
-        config.mounted.base = base;
+    if let Backend::Mounted(mounted) = &mut config.backend {
+        // As the kernel will call the mounts. One that cannot be made is told by each target.
+        if mounted.mount != Mount::None {
+            let _ = std::fs::create_dir_all(&mounted.base);
+        }
+        if let Ok(base) = mounted.base.canonicalize() {
+            mounted.base = base;
+        }
     }
     let listen = |why| Failure::Listen { address: config.http.listen, why };
     // Before anything that takes long: a port that is taken is known at once.
@@ -182,7 +188,7 @@ async fn start(sources: &[Box<dyn Source>], config: &Config) -> Result<Arc<Files
     let list = first_list(sources).await?;
     let routing = Routing { strategy: config.strategy, local: zone::local(config).await? };
     let options = Options { routing, probe_every: config.probe_every };
-    let files = Files::start(list, config.mounted.clone(), options).await?;
+    let files = Files::start(list, config.backend.open().await?, options).await?;
     if let Err(why) = judge_mounts(&files, config) {
         // What it has mounted goes with it.
         files.close().await;
@@ -291,21 +297,28 @@ fn report_metrics(emf: &Emf, app: &App, config: &Config, lines: &mut Lines) {
 }
 
 /// What shows that the mounts of targets that work are not separate.
-fn folds(files: &Files, config: &Config) -> Vec<String> {
+fn folds(files: &Files, mounted: &mounted::Options) -> Vec<String> {
     let members = files.members();
     let up = members.iter().filter(|member| member.health.is_up());
-    let expected: Vec<_> =
-        up.map(|member| (config.mounted.directory(member.place), member.published.ip_address)).collect();
+    let expected: Vec<_> = up.map(|member| (mounted.directory(member.place), member.published.ip_address)).collect();
     match folded(&expected) {
         Ok(folds) => folds.iter().map(ToString::to_string).collect(),
         Err(why) => vec![format!("it cannot be told: {why}")],
     }
 }
 
+/// Those that may be folded. By efs-utils every mount goes to a program on this machine, and what that does is not seen
+/// here.
+fn kernel_mounts(config: &Config) -> Option<&mounted::Options> {
+    match &config.backend {
+        Backend::Mounted(mounted) if matches!(mounted.mount, Mount::Kernel { .. }) => Some(mounted),
+        _ => None,
+    }
+}
+
 fn judge_mounts(files: &Files, config: &Config) -> Result<(), Failure> {
-    // By efs-utils every mount goes to a program on this machine, and what that does is not seen here.
-    let Mount::Kernel { .. } = config.mounted.mount else { return Ok(()) };
-    let folds = folds(files, config);
+    let Some(mounted) = kernel_mounts(config) else { return Ok(()) };
+    let folds = folds(files, mounted);
     if folds.is_empty() {
         info!("the mounts are separate: an address, a device and a connection each");
         return Ok(());
@@ -328,11 +341,11 @@ fn warn_of_folds(folds: &str) {
 
 /// A target that comes later may be folded too.
 async fn watch_mounts(files: &Files, config: &Config) {
-    let Mount::Kernel { .. } = config.mounted.mount else { return std::future::pending().await };
-    let mut last = folds(files, config);
+    let Some(mounted) = kernel_mounts(config) else { return std::future::pending().await };
+    let mut last = folds(files, mounted);
     loop {
         tokio::time::sleep(LOOK_FOR_FOLDS_EVERY).await;
-        let now = folds(files, config);
+        let now = folds(files, mounted);
         if now != last && !now.is_empty() {
             warn_of_folds(&now.join("; "));
         }

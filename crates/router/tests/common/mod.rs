@@ -76,13 +76,37 @@ pub fn temporaries(root: &Path) -> Vec<PathBuf> {
     tree(root).into_iter().map(|(path, _)| path).filter(is_temporary).collect()
 }
 
+/// `tests/nfs.rs` asks the same of targets that are reached without a mount.
+pub fn without_a_mount() -> bool {
+    env!("CARGO_CRATE_NAME") == "nfs"
+}
+
+/// A server, and what stands for its mount targets: each at an address of its own, as [`list`] has them.
+struct Lab {
+    _server: nfs_lab::Ganesha,
+    targets: Vec<nfs_lab::Relay>,
+}
+
+impl Lab {
+    fn new(directory: PathBuf) -> Self {
+        // What a test does to the directory behind the server's back is seen.
+        let options = nfs_lab::Options { directory: Some(directory), cached: false, ..nfs_lab::Options::default() };
+        let Some(server) = nfs_lab::lab_or_skip(options) else { std::process::exit(0) };
+        let first = nfs_lab::Relay::target(2, server.address());
+        let others = (3..).map(|last| SocketAddr::from(([127, 0, 0, last], first.port()))).take(DIRECTORIES - 1);
+        let others: Vec<_> = others.map(|address| nfs_lab::Relay::at(address, server.address())).collect();
+        Self { _server: server, targets: std::iter::once(first).chain(others).collect() }
+    }
+}
+
 /// A place with the directory that is served, `root`, under the name of every target.
-pub struct World(TempDir);
+pub struct World(TempDir, Option<Lab>);
 
 impl World {
     pub fn new(targets: usize) -> Self {
-        let world = Self(tempfile::tempdir().unwrap());
+        let mut world = Self(tempfile::tempdir().unwrap(), None);
         fs::create_dir(world.root()).unwrap();
+        world.1 = without_a_mount().then(|| Lab::new(world.root()));
         fs::create_dir(world.at("mnt")).unwrap();
         for index in 0..DIRECTORIES {
             symlink("../root", world.at(&format!("mnt/efs-{index}"))).unwrap();
@@ -117,6 +141,9 @@ impl World {
         command.arg("serve").env_clear();
         command.env("TARGETS_FILE", self.targets_file()).env("MOUNT_BASE", self.at("mnt"));
         command.envs([("LISTEN", "127.0.0.1:0"), ("SYNC", "never"), ("DEADLINE_SECONDS", "120")]);
+        if let Some(lab) = &self.1 {
+            command.env("BACKEND", "nfs").env("NFS_PORT", lab.targets[0].port().to_string());
+        }
         command.envs(variables.iter().copied());
         command
     }
@@ -131,7 +158,7 @@ pub fn list(targets: usize) -> String {
     let target = |index: usize| {
         json!({
             "mount_target_id": format!("fsmt-{index:08}"),
-            "ip_address": format!("10.0.{index}.1"),
+            "ip_address": format!("127.0.0.{}", index + 2),
             "availability_zone": format!("ap-northeast-1{}", char::from(b'a' + index as u8)),
             "subnet_id": format!("subnet-{index:08}"),
         })

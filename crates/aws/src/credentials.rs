@@ -1,0 +1,39 @@
+//! The process's own credentials, for what is signed by others than the SDKs.
+
+use std::{error::Error, io, time::SystemTime};
+
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+
+/// Credentials, and until when they are good.
+pub struct Lent {
+    pub access_key_id: String,
+    pub secret: String,
+    pub session_token: Option<String>,
+    pub expires: Option<SystemTime>,
+}
+
+/// Gives the credentials of where the process runs: of the task, the function, the instance or the environment.
+pub struct Lender(SharedCredentialsProvider);
+
+impl Lender {
+    /// # Errors
+    /// There is nothing that could give any.
+    pub async fn from_environment() -> io::Result<Self> {
+        let provider = crate::sdk_config().await.credentials_provider();
+        provider.map(Self).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there are no AWS credentials"))
+    }
+
+    /// Those that are good now. What gives them keeps them until they have to be renewed.
+    ///
+    /// # Errors
+    /// They cannot be had now.
+    pub async fn lend(&self) -> Result<Lent, Box<dyn Error + Send + Sync>> {
+        let found = self.0.provide_credentials().await?;
+        Ok(Lent {
+            access_key_id: found.access_key_id().to_owned(),
+            secret: found.secret_access_key().to_owned(),
+            session_token: found.session_token().map(str::to_owned),
+            expires: found.expiry(),
+        })
+    }
+}

@@ -1,0 +1,135 @@
+//! Our own client under load, in a process of its own like the others.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use nfs41::{Client, Create, Options, Place, Put, Wanted};
+
+use crate::{
+    allocations,
+    drive::{self, ENTRIES, Job, Operation},
+};
+
+/// Of a directory's entries.
+const PAGE: u32 = 1 << 20;
+/// Calls of a content that passes through, and bytes of one.
+const WINDOW: usize = 8;
+const PIECE: usize = 1 << 20;
+
+pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
+    let job = Job::from_arguments(arguments)?;
+    if let Operation::Idle | Operation::StreamIn | Operation::StreamOut = job.operation {
+        allocations::begin();
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(drive(&job))
+}
+
+async fn drive(job: &Job) -> Result<()> {
+    match job.operation {
+        Operation::Idle => return idle(job).await,
+        Operation::StreamIn | Operation::StreamOut => return stream(job).await,
+        _ => {}
+    }
+    let client = Client::new(Options { connections: job.connections, ..Options::new(job.address) })?;
+    client.servers().await?;
+    let (own, content) = (client.clone(), Bytes::from(vec![7; job.size]));
+    let its = Arc::new(job.clone());
+    drive::drive(job, move |_, index| {
+        let (client, job, content) = (own.clone(), Arc::clone(&its), content.clone());
+        async move { one(&client, &job, content, index).await }
+    })
+    .await?;
+    client.close().await;
+    Ok(())
+}
+
+async fn one(client: &Client, job: &Job, content: Bytes, index: u64) -> Result<()> {
+    let path = format!("{}/{}", job.directory, job.name(index));
+    match job.operation {
+        Operation::Stat => {
+            let found = client.attributes(path.as_bytes(), Wanted::USUAL).await?;
+            ensure!(found.size == Some(job.size as u64), "another size");
+        }
+        Operation::Read => {
+            let read = client.read_all(path.as_bytes(), 0, job.size as u64).await?;
+            ensure!(read.iter().map(Bytes::len).sum::<usize>() == job.size, "another size");
+        }
+        Operation::Write => {
+            client.write(path.as_bytes(), 0, content, Create::IfMissing(0o644)).await?;
+        }
+        Operation::Remove => client.remove(path.as_bytes()).await?,
+        Operation::Names => list(client, job, Wanted::NOTHING).await?,
+        Operation::Entries => list(client, job, Wanted::USUAL).await?,
+        Operation::Idle | Operation::StreamIn | Operation::StreamOut => bail!("not an operation by itself"),
+    }
+    Ok(())
+}
+
+async fn list(client: &Client, job: &Job, wanted: Wanted) -> Result<()> {
+    let (mut place, mut found) = (Place::default(), 0);
+    loop {
+        let page = client.list(job.directory.as_bytes(), place, wanted, PAGE).await?;
+        let is_known = |entry: &nfs41::Entry| wanted == Wanted::NOTHING || entry.attributes.size == Some(0);
+        ensure!(page.entries.iter().all(is_known), "no attributes");
+        found += page.entries.len();
+        place = page.at;
+        if page.end {
+            break;
+        }
+    }
+    ensure!(found == ENTRIES, "{found} entries");
+    Ok(())
+}
+
+/// What each of many connections takes that have all been used, and are not now.
+async fn idle(job: &Job) -> Result<()> {
+    let few = job.connections / 11;
+    let mut clients = vec![];
+    let mut before = [0.0; 2];
+    for count in 0..job.connections {
+        if count == few {
+            before = [drive::resident_kib()?, allocations::now() as f64 / 1024.0];
+        }
+        let client = Client::new(Options::new(job.address))?;
+        one(&client, &Job { operation: Operation::Read, ..job.clone() }, Bytes::new(), count as u64).await?;
+        clients.push(client);
+    }
+    let after = [drive::resident_kib()?, allocations::now() as f64 / 1024.0];
+    let more = (job.connections - few) as f64;
+    println!("came to {:.2} {:.2}", (after[0] - before[0]) / more, (after[1] - before[1]) / more);
+    Ok(())
+}
+
+/// The most memory that a long content takes on its way in or out.
+async fn stream(job: &Job) -> Result<()> {
+    let client = Client::new(Options::new(job.address))?;
+    client.servers().await?;
+    let before = allocations::now();
+    allocations::most();
+    if job.operation == Operation::StreamIn {
+        let path = format!("{}/0", job.directory);
+        let handle = client.read(path.as_bytes(), 0, 1).await?.handle;
+        let (mut asked, mut read, mut waiting) = (0, 0, VecDeque::new());
+        while read < job.size {
+            while waiting.len() < WINDOW && asked < job.size {
+                let (client, handle, at) = (client.clone(), handle.clone(), asked as u64);
+                waiting.push_back(tokio::spawn(async move { client.read_on(&handle, at, PIECE as u32).await }));
+                asked += PIECE;
+            }
+            let (data, _) = waiting.pop_front().context("nothing is on its way")?.await??;
+            ensure!(data.len() == PIECE, "{} bytes at {read}", data.len());
+            read += data.len();
+        }
+    } else {
+        let mut staged = client.stage(b"streamed", Put::default()).await?;
+        for _ in 0..job.size / (WINDOW * PIECE) {
+            staged.write(vec![7; WINDOW * PIECE].into()).await?;
+        }
+        let made = staged.commit().await?;
+        ensure!(made.size == Some(job.size as u64), "another size");
+        client.remove(b"streamed").await?;
+    }
+    println!("came to {:.2}", (allocations::most() - before) as f64 / f64::from(1 << 20));
+    Ok(())
+}

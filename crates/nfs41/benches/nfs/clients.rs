@@ -1,0 +1,85 @@
+//! Who is compared: each is a program that does what it is told and says what came of it.
+
+use std::{net::SocketAddr, path::PathBuf, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+
+pub struct Client {
+    pub name: &'static str,
+    program: PathBuf,
+    /// Before what it is told.
+    first: Option<&'static str>,
+}
+
+/// What a client is told: see `drive::Job`.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    pub address: SocketAddr,
+    pub connections: usize,
+    pub in_flight: usize,
+    pub length: Length,
+    pub operation: &'static str,
+    pub size: usize,
+    pub directory: &'a str,
+    pub files: u64,
+}
+
+#[derive(Clone, Copy)]
+pub enum Length {
+    Milliseconds(u64),
+    Times(u64),
+}
+
+/// What came of a turn.
+pub struct Turn {
+    pub rate: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    /// Of the client alone.
+    pub processors_us: f64,
+}
+
+/// Our own first.
+pub fn all() -> Result<Vec<Client>> {
+    let mut clients = vec![Client { name: "ours", program: std::env::current_exe()?, first: Some(crate::CLIENT) }];
+    for (name, program) in [("nfs-rs", "nfs-rs-peer"), ("libnfs", "libnfs-peer")] {
+        // Without arguments all of them say what is missing.
+        match Command::new(program).output() {
+            Ok(_) => clients.push(Client { name, program: program.into(), first: None }),
+            Err(why) => println!("{program} ({why}): {name} is left out; see `make bench-nfs`"),
+        }
+    }
+    Ok(clients)
+}
+
+impl Client {
+    pub fn is_ours(&self) -> bool {
+        self.first.is_some()
+    }
+
+    pub fn turn(&self, task: Task<'_>) -> Result<Turn> {
+        match self.run(task)?[..] {
+            [rate, p50_us, p99_us, processors_us] => Ok(Turn { rate, p50_us, p99_us, processors_us }),
+            ref other => bail!("{}: {other:?}", self.name),
+        }
+    }
+
+    /// The numbers that it says.
+    pub fn run(&self, task: Task<'_>) -> Result<Vec<f64>> {
+        let length = match task.length {
+            Length::Milliseconds(length) => format!("{length}ms"),
+            Length::Times(times) => times.to_string(),
+        };
+        let mut command = Command::new(&self.program);
+        command.args(self.first).arg(task.address.to_string());
+        command.args([task.connections.to_string(), task.in_flight.to_string(), length]);
+        command.args([task.operation, &task.size.to_string(), task.directory, &task.files.to_string()]);
+        // Of an error its words are enough.
+        let output = command.env("RUST_BACKTRACE", "0").output().with_context(|| format!("{command:?}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}", said.lines().collect::<Vec<_>>().join(" ").trim());
+        let text = String::from_utf8_lossy(&output.stdout);
+        let numbers = text.lines().find_map(|line| line.strip_prefix("came to ")).context("it says nothing")?;
+        numbers.split(' ').map(|number| Ok(number.parse()?)).collect()
+    }
+}

@@ -1,0 +1,113 @@
+//! How fast the NFS client is, beside others in front of the same server.
+//!
+//! `make bench-nfs` builds and runs this; `cargo bench -p nfs41 --bench nfs -- WHAT` takes
+//!
+//! ```text
+//! [--quick] [--rounds N] [trips] [speed] [pipeline] [memory]
+//! ```
+//!
+//! Without a name all of them. Quick: fewer and shorter rounds. Only a full run of everything is written down.
+//!
+//! All that are compared are programs of their own, and have their turns one after the other: a round is one turn of
+//! each, so that what disturbs the machine for a while disturbs all of them, and a ratio is the median of those in the
+//! same round. It needs NFS-Ganesha, root, and in the PATH `nfs-rs-peer` and `libnfs-peer`, which `make` builds.
+
+mod allocations;
+mod client;
+mod clients;
+mod drive;
+mod lab;
+mod machine;
+mod memory;
+#[path = "../../../router/benches/router/report.rs"]
+#[allow(dead_code, reason = "the router's benchmark says more")]
+mod report;
+mod speed;
+mod trips;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail, ensure};
+use clients::Client;
+use lab::Lab;
+use report::{Report, paragraph};
+
+/// The first argument of this program where it is one of the clients.
+pub const CLIENT: &str = "client";
+
+struct Settings {
+    cases: Vec<&'static Case>,
+    rounds: usize,
+    /// Of one turn.
+    milliseconds: u64,
+    quick: bool,
+}
+
+struct Case {
+    name: &'static str,
+    run: fn(&Settings, &mut Lab, &[Client], &mut Report) -> Result<()>,
+}
+
+const CASES: [Case; 4] = [
+    Case { name: "trips", run: trips::run },
+    Case { name: "speed", run: speed::run },
+    Case { name: "pipeline", run: speed::pipeline },
+    Case { name: "memory", run: memory::run },
+];
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench").peekable();
+    if arguments.next_if(|first| first == CLIENT).is_some() {
+        return client::run(arguments);
+    }
+    let settings = Settings::new(arguments)?;
+    let (clients, mut lab, mut report) = (clients::all()?, Lab::start()?, Report::default());
+    report.say(&format!(
+        "# The NFS client on one machine\n\nMade by `make bench-nfs`, optimized for speed (`opt-level = 3`):\n{}\n\n{}\n\n{}",
+        machine::facts()?,
+        paragraph(
+            "Each client is a process of its own, and all have their turns in front of the same server. Numbers are the \
+             median of the rounds, and from the least to the most; a ratio is the median of those in the same round, to \
+             the fastest of the others there. Server, client and, where there is a delay, the relay share the \
+             processors, so that a ratio is nearer to 1 than one of the clients' own work; the processors' time that a \
+             client itself takes for an operation stands beside it. With 0 ms nothing is between client and server, \
+             with more a relay that delays what passes."
+        ),
+        paragraph(
+            "nfs-rs speaks NFS 4.1, its 4 connections are 4 mounts. libnfs speaks NFS 4.0, in one thread, its 4 \
+             connections are 4 contexts. The kernel's own client is not among them: that is another benchmark's, in a \
+             guest."
+        )
+    ));
+    for case in &settings.cases {
+        (case.run)(&settings, &mut lab, &clients, &mut report).with_context(|| format!("case {}", case.name))?;
+    }
+    if !settings.quick && settings.cases.len() == CASES.len() {
+        let page =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/performance").canonicalize()?.join("nfs41.md");
+        fs::write(&page, report.text())?;
+        println!("written to {}", page.display());
+    }
+    Ok(())
+}
+
+impl Settings {
+    fn new(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut settings = Self { cases: vec![], rounds: 5, milliseconds: 600, quick: false };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--quick" => (settings.quick, settings.rounds, settings.milliseconds) = (true, 2, 250),
+                "--rounds" => settings.rounds = arguments.next().context("--rounds N")?.parse()?,
+                name => match CASES.iter().find(|case| case.name == name) {
+                    Some(case) => settings.cases.push(case),
+                    None => bail!("{name}: see the head of benches/nfs/main.rs"),
+                },
+            }
+        }
+        if settings.cases.is_empty() {
+            settings.cases = CASES.iter().collect();
+        }
+        ensure!(settings.rounds > 0, "no rounds");
+        Ok(settings)
+    }
+}

@@ -1,0 +1,75 @@
+//! How much memory connections take, and contents that are longer than it shall be.
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    Settings,
+    clients::{Client, Length, Task},
+    lab::{HUGE, LARGE, LARGE_FILES, Lab},
+    report::{Report, Target, markdown, number, paragraph},
+};
+
+/// Of all, a tenth of the rest is there before it is looked first.
+const CONNECTIONS: usize = 1100;
+const MOST_KIB: f64 = 64.0;
+/// Twice what is on its way at once.
+const MOST_STREAM_MIB: f64 = 16.0;
+
+pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
+    let task = Task {
+        address: lab.server.address(),
+        connections: CONNECTIONS,
+        in_flight: 1,
+        length: Length::Times(1),
+        operation: "idle",
+        size: LARGE,
+        directory: "large",
+        files: LARGE_FILES,
+    };
+    let mut lines = vec![];
+    for client in clients {
+        let kib = match client.run(task) {
+            Ok(kib) => kib,
+            Err(why) if client.is_ours() => return Err(why),
+            Err(why) => {
+                println!("{}: {why:#}", client.name);
+                lines.push([client.name.into(), "cannot".into(), String::new(), String::new(), String::new()]);
+                continue;
+            }
+        };
+        let target = if client.is_ours() { Target::AtMost(MOST_KIB) } else { Target::None };
+        let [target, verdict] = target.cells(kib[0].max(kib.get(1).copied().unwrap_or(0.0)), 0);
+        let counted = kib.get(1).map(|kib| number(*kib, 1)).unwrap_or_default();
+        lines.push([client.name.to_owned(), number(kib[0], 1), counted, target, verdict]);
+    }
+    report.say(&format!(
+        "\n## memory of an idle connection\n\n{}\n\n{}",
+        paragraph(&format!(
+            "A process makes connections, each with a client of its own that reads a file of 1 MiB once. By how much it \
+             grows from the {}th to the {CONNECTIONS}th, each; what the allocator has given out besides.",
+            CONNECTIONS / 11
+        )),
+        markdown(["", "RSS, KiB", "allocated, KiB", "target", ""], lines)
+    ));
+
+    let ours = clients.iter().filter(|client| client.is_ours());
+    let mut lines = vec![];
+    for client in ours {
+        for (operation, what) in [("stream-in", "read"), ("stream-out", "written")] {
+            let task = Task { connections: 1, operation, size: HUGE, directory: "huge", files: 1, ..task };
+            let most = client.run(task)?;
+            ensure!(most.len() == 1, "one number");
+            let [target, verdict] = Target::AtMost(MOST_STREAM_MIB).cells(most[0], 0);
+            lines.push([format!("256 MiB {what}"), number(most[0], 1), target, verdict]);
+        }
+    }
+    report.say(&format!(
+        "\n## memory of a content that passes through\n\n{}\n\n{}",
+        paragraph(
+            "The most that is allocated at one time, above what an idle client has: 256 MiB, with 8 MiB on their way at \
+             once, read in order by `read_on` and dropped, and written by `Staged::write` in pieces of 8 MiB."
+        ),
+        markdown(["", "MiB", "target", ""], lines)
+    ));
+    Ok(())
+}
