@@ -38,7 +38,7 @@ help: ## This list
 ## Running
 
 .PHONY: run
-run: $(PYTHON)/.done build-local ## Count a directory, scale, publish, redeploy, all on this machine: [DIR= | FILES=] [THRESHOLD=] [ZONES=] [DELAY=]
+run: $(PYTHON)/.done nfs-server build-local ## Count a directory, scale, publish, redeploy, all on this machine: [DIR= | FILES=] [THRESHOLD=] [ZONES=] [DELAY=]
 	@exec $(TARGET)/local/efs-autoscale local run $(call given,DIR,--dir) $(call given,FILES,--files) \
 	  $(call given,THRESHOLD,--threshold) $(call given,ZONES,--zones) $(call given,DELAY,--delay)
 
@@ -98,7 +98,7 @@ size: build-lambda ## How large the shipped binaries are, against their limits
 	  [ $$bytes -le $$limit ] || { echo "$$function is too large"; exit 1; }; done
 
 .PHONY: bench
-bench: bench-start bench-count bench-router ## Every benchmark but that in a guest
+bench: bench-start bench-count bench-router bench-nfs ## Every benchmark but that in a guest
 
 .PHONY: bench-start
 bench-start: build-lambda build-tests ## From start to the first request, and what the first TLS call adds
@@ -120,11 +120,25 @@ bench-count-nfs: $(CARGO_TOOLS)/.counters ## Counting over NFS, in an emulated g
 	$(BENCH_COUNT) nfs $(KERNEL)
 
 # As the service is shipped, but without AWS: what is measured never calls it.
+.PHONY: bench-count-inside
+bench-count-inside: ## Counting without a mount, 0 and 2 ms away (2 minutes)
+	CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p walk --features nfs --bench nfs
+
 .PHONY: bench-router
 bench-router: ## Routing and the file service against nginx and others (15 minutes): [ONLY="get put"] [DISK=] [QUICK=1]
 	@type nginx wrk python3 >/dev/null || { echo 'it needs nginx (with its dav module), wrk and python3'; exit 1; }
 	CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p router --no-default-features --features service --bench router -- \
 	  $(if $(QUICK),--quick) $(if $(DISK),--disk $(DISK)) $(ONLY)
+
+NFS_PEERS := crates/nfs41/benches/nfs/peers
+NFS_RS_PEER := $(CARGO_TOOLS)/.nfs-rs-peer-$(shell cat $(NFS_PEERS)/nfs-rs/Cargo.lock $(NFS_PEERS)/nfs-rs/src/main.rs $(NFS_PEERS)/../drive.rs | sha256sum | cut -c1-12)
+
+# Without TLS: in plain text it is measured against others that have none.
+.PHONY: bench-nfs
+bench-nfs: packages $(NFS_RS_PEER) ## The NFS client against nfs-rs and libnfs (12 minutes): [ONLY="trips memory"] [QUICK=1]
+	@cc -O2 -Wall -Wextra -o $(CARGO_TOOLS)/bin/libnfs-peer $(NFS_PEERS)/libnfs.c -lnfs || { \
+	  rm -f $(CARGO_TOOLS)/bin/libnfs-peer; echo 'libnfs is left out; for it: apt-get install gcc libnfs-dev'; }
+	CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p nfs41 --no-default-features --bench nfs -- $(if $(QUICK),--quick) $(ONLY)
 
 ## Tools
 
@@ -179,9 +193,23 @@ packages:
 	echo "installing what runs a kernel's NFS and a file system that hangs (1 minute)"; \
 	$(ONCE) '$(NO_SERVICES); apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(PACKAGES) >/dev/null'
 
+# An NFS server for the file service of `make run`, which goes on without one and says so.
+.PHONY: nfs-server
+nfs-server:
+	@type ganesha.nfsd >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! type apt-get >/dev/null 2>&1 || { \
+	  echo 'installing an NFS server (20 seconds)'; \
+	  $(ONCE) '$(NO_SERVICES); apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends nfs-ganesha nfs-ganesha-vfs >/dev/null' || true; }
+
 # What the count is compared with.
 $(CARGO_TOOLS)/.counters: Makefile
 	@echo 'building fd, ripgrep and dua (5 minutes, the first time)'
 	@$(ONCE) 'for tool in fd-find@$(FD_VERSION) ripgrep@$(RIPGREP_VERSION) dua-cli@$(DUA_VERSION); do \
 	  cargo install $$tool --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; done; \
 	  touch $@'
+
+# What the NFS client is compared with: not of the workspace, so that its dependencies are in nothing else.
+$(NFS_RS_PEER):
+	@echo 'building nfs-rs (2 minutes, the first time)'
+	@$(ONCE) 'test -e $@ || { \
+	  cargo install --path $(NFS_PEERS)/nfs-rs --force --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; \
+	  touch $@; }'

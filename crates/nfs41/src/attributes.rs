@@ -27,6 +27,8 @@ impl Wanted {
     pub const SIZE: Self = Self::bit(4);
     pub const FILE_SYSTEM: Self = Self::bit(8);
     pub(crate) const LEASE: Self = Self::bit(10);
+    /// Why the server does not know the others.
+    pub(crate) const ERROR: Self = Self::bit(11);
     pub const FILE_ID: Self = Self::bit(20);
     pub(crate) const LARGEST_FILE: Self = Self::bit(27);
     pub(crate) const LONGEST_NAME: Self = Self::bit(29);
@@ -52,7 +54,9 @@ impl Wanted {
         }
     }
 
-    const fn and(self, other: Self) -> Self {
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
         Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
     }
 
@@ -174,6 +178,8 @@ fn value(found: &mut Attributes, number: u32, from: &mut Decoder) -> Result<()> 
         4 => found.size = Some(from.long()?),
         8 => found.file_system = Some((from.long()?, from.long()?)),
         10 => found.limits.lease = Some(from.word()?),
+        // The others are missing then, which says enough.
+        11 => drop(from.word()?),
         20 => found.file_id = Some(from.long()?),
         27 => found.limits.largest_file = Some(from.long()?),
         29 => found.limits.longest_name = Some(from.word()?),

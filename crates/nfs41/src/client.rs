@@ -22,6 +22,7 @@ use crate::{
     compound::{ANONYMOUS, CURRENT, Compound, Create, Op, Owner, Results, Share},
     connection::{Connection, Server, State},
     error::{Error, Result},
+    open::futures,
     path::Path,
     rpc::Credentials,
     session::{Agreed, Fault, Session},
@@ -211,7 +212,7 @@ impl Client {
     pub async fn servers(&self) -> Result<Vec<Server>> {
         let mut servers = Vec::new();
         for connection in &self.inner.connections {
-            let (_, server) = up(connection, &self.inner.options).await?;
+            let (_, server) = self.up(connection).await?;
             servers.push((*server).clone());
         }
         Ok(servers)
@@ -234,21 +235,33 @@ impl Client {
         self.inner.opens_to_read.store(true, Ordering::Relaxed);
     }
 
-    /// Of the connection that has the most slots free.
+    /// Of the connection that has the most slots free; where there is none, of the first that is up again.
     pub(crate) async fn session(&self) -> Result<Arc<Session>> {
         let inner = &*self.inner;
         if let [only] = &inner.connections[..] {
-            return Ok(up(only, &inner.options).await?.0);
+            return Ok(self.up(only).await?.0);
         }
         let usable = |connection: &Connection| match &*connection.state.borrow() {
             State::Up(session, _) if !session.slots.is_closed() => Some(Arc::clone(session)),
             _ => None,
         };
         let sessions = inner.connections.iter().filter_map(usable);
-        match sessions.max_by_key(|session| session.slots.available_permits()) {
-            Some(session) => Ok(session),
-            None => Ok(up(&inner.connections[0], &inner.options).await?.0),
+        if let Some(session) = sessions.max_by_key(|session| session.slots.available_permits()) {
+            return Ok(session);
         }
+        let mut waiting = futures(inner.connections.len());
+        inner.connections.iter().for_each(|connection| waiting.push(Box::pin(self.up(connection))));
+        loop {
+            match waiting.next().await {
+                Err(_) if !waiting.is_empty() => {}
+                last => return Ok(last?.0),
+            }
+        }
+    }
+
+    async fn up(&self, connection: &Connection) -> Result<(Arc<Session>, Arc<Server>)> {
+        let Options { address, patience, .. } = &self.inner.options;
+        up(connection, address, self.deadline.map_or(*patience, |deadline| deadline.min(*patience))).await
     }
 
     pub(crate) async fn agreed(&self) -> Result<Agreed> {
@@ -414,7 +427,7 @@ impl Client {
         self.read_opened(&path, offset, length).await
     }
 
-    async fn read_anonymously(&self, path: &Path<'_>, offset: u64, length: u32) -> Result<Content> {
+    pub(crate) async fn read_anonymously(&self, path: &Path<'_>, offset: u64, length: u32) -> Result<Content> {
         let start = self.start(path).await?;
         let length = length.min(self.agreed().await?.largest_read);
         let mut compound = Compound::new();
@@ -525,7 +538,8 @@ impl Client {
             results.set()
         };
         // The same values once more are the same values.
-        self.ask(Again::Yes, &compound, read).await
+        let begin = Begin::default();
+        self.in_time(Again::No, &begin, self.repeat(&compound, Again::Yes, &begin, |results, _| read(results))).await
     }
 
     /// A file, a link or an empty directory.
@@ -738,6 +752,9 @@ impl Client {
             largest_write: agreed.largest_write,
             calls_in_flight: agreed.slots,
             operations_in_a_call: agreed.most_operations,
+            largest_call: agreed.largest_call,
+            largest_answer: agreed.largest_answer,
+            kept_answer: agreed.kept_answer,
             space_available: limits.space_available,
             space_total: limits.space_total,
         })
@@ -757,6 +774,11 @@ pub struct FileSystem {
     /// For each connection.
     pub calls_in_flight: u32,
     pub operations_in_a_call: u32,
+    /// Bytes of a whole call, and of an answer; no more than was asked for.
+    pub largest_call: usize,
+    pub largest_answer: usize,
+    /// Bytes of an answer that it keeps, to give it again.
+    pub kept_answer: u32,
     /// In bytes.
     pub space_available: Option<u64>,
     pub space_total: Option<u64>,
@@ -777,7 +799,11 @@ pub(crate) fn content(results: &mut Results, length: u32) -> Result<(Bytes, bool
     Ok((answer.opaque(length as usize)?, end))
 }
 
-async fn up(connection: &Connection, options: &Options) -> Result<(Arc<Session>, Arc<Server>)> {
+async fn up(
+    connection: &Connection,
+    address: &SocketAddr,
+    patience: Duration,
+) -> Result<(Arc<Session>, Arc<Server>)> {
     let usable = |state: &State| match state {
         State::Up(session, _) => !session.slots.is_closed(),
         State::Closed => true,
@@ -788,7 +814,7 @@ async fn up(connection: &Connection, options: &Options) -> Result<(Arc<Session>,
         State::Closed => Err(Error::Closed),
         State::Down(why) => {
             let why = why.clone().unwrap_or_else(|| Arc::new(io::ErrorKind::TimedOut.into()));
-            Err(Error::Unreachable { address: options.address.to_string(), why })
+            Err(Error::Unreachable { address: address.to_string(), why })
         }
     };
     let now = connection.state.borrow().clone();
@@ -796,7 +822,7 @@ async fn up(connection: &Connection, options: &Options) -> Result<(Arc<Session>,
         return found(&now);
     }
     let mut state = connection.state.clone();
-    match tokio::time::timeout(options.patience, state.wait_for(usable)).await {
+    match tokio::time::timeout(patience, state.wait_for(usable)).await {
         Ok(Ok(state)) => found(&state),
         Ok(Err(_)) => Err(Error::Closed),
         Err(_) => found(&connection.state.borrow()).and(Err(Error::Closed)),

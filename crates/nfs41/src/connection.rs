@@ -254,6 +254,7 @@ impl Keeper {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ticks.tick().await;
         let mut heard = Instant::now();
+        // Until when what is on its way may have its answer.
         let mut closing = None;
         loop {
             if closing.is_some() && session.is_idle() {
@@ -291,16 +292,11 @@ impl Keeper {
                     renew(session);
                 }
                 _ = closed.wait_for(|closed| *closed), if closing.is_none() => {
-                    closing = Some(());
+                    closing = Some(Instant::now() + LAST_WORDS);
                     session.slots.close();
-                    ticks.reset_after(LAST_WORDS);
-                    let session = Arc::clone(session);
-                    // Whoever is left then has no answer.
-                    tokio::spawn(async move {
-                        tokio::time::sleep(LAST_WORDS).await;
-                        session.lose();
-                    });
                 }
+                // Whoever is left then has no answer.
+                () = tokio::time::sleep_until(closing.unwrap_or_else(Instant::now)), if closing.is_some() => session.lose(),
             }
         }
     }
@@ -483,7 +479,7 @@ impl Handshake<'_> {
         // The number and the flags, and what goes before the content for RDMA.
         answer.skip(12)?;
         let (largest_call, largest_answer) = (answer.word()?.min(largest), answer.word()?.min(largest));
-        let (_kept, most_operations, granted) = (answer.word()?, answer.word()?, answer.word()?);
+        let (kept_answer, most_operations, granted) = (answer.word()?, answer.word()?, answer.word()?);
         if largest_call < AROUND.min(4096) || largest_answer < AROUND.min(4096) || most_operations < 8 || granted == 0 {
             return Err(Error::Protocol("the server gives a session too small to use").into());
         }
@@ -495,6 +491,7 @@ impl Handshake<'_> {
                 largest_call: largest_call as usize,
                 largest_answer: largest_answer as usize,
                 most_operations,
+                kept_answer,
                 slots: granted.min(slots),
                 largest_read: io(largest_answer),
                 largest_write: io(largest_call),

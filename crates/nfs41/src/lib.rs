@@ -28,6 +28,9 @@ mod connection;
 #[cfg(feature = "efs")]
 pub mod efs;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
+mod kinds;
 mod list;
 mod open;
 mod path;
@@ -37,6 +40,7 @@ mod session;
 mod status;
 #[cfg(feature = "tls")]
 pub mod tls;
+mod variants;
 mod xdr;
 
 pub use attributes::{Attributes, Kind, Set, Time, Wanted};
@@ -44,6 +48,7 @@ pub use client::{Client, Content, FileSystem, Handle, Options};
 pub use compound::{Create, Op, Stable};
 pub use connection::Server;
 pub use error::{Error, Result};
+pub use kinds::{Kinds, Seen};
 pub use list::{Entry, Page, Place};
 pub use open::File;
 pub use put::{Conditions, Holds, Put, Staged};

@@ -8,6 +8,7 @@ use crate::{
     compound::{Compound, Op, Results},
     error::{Error, Result},
     path::Path,
+    xdr::Decoder,
 };
 
 /// A name is no longer on any file system; a server that says otherwise is not believed.
@@ -25,8 +26,8 @@ pub struct Entry {
 /// Where a page begins.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Place {
-    cookie: u64,
-    verifier: [u8; 8],
+    pub(crate) cookie: u64,
+    pub(crate) verifier: [u8; 8],
 }
 
 impl Place {
@@ -71,9 +72,8 @@ impl Client {
     /// As [`Client::attributes`]; `BAD_COOKIE`, `NOT_SAME`: the directory is not any more what it was when the place
     /// was given; `TOOSMALL`.
     pub async fn list(&self, path: &[u8], place: Place, wanted: Wanted, most: u32) -> Result<Page> {
-        const LEAST: u32 = 4 << 10;
         let start = self.start(&Path::new(path)?).await?;
-        let most = most.clamp(LEAST, self.agreed().await?.largest_read.max(LEAST));
+        let most = self.page(most).await?;
         let mut compound = Compound::new();
         start.walk(&mut compound);
         compound.list(place.cookie, place.verifier, most, wanted);
@@ -82,6 +82,12 @@ impl Client {
             page(&mut results)
         };
         self.ask(Again::Yes, &compound, read).await
+    }
+
+    /// How large an answer may be asked for.
+    pub(crate) async fn page(&self, most: u32) -> Result<u32> {
+        const LEAST: u32 = 4 << 10;
+        Ok(most.clamp(LEAST, self.agreed().await?.largest_read.max(LEAST)))
     }
 }
 
@@ -92,21 +98,28 @@ pub(crate) fn page(results: &mut Results) -> Result<Page> {
     page.at.verifier = answer.fixed()?;
     while answer.boolean()? {
         let cookie = answer.long()?;
-        let name = answer.opaque(LONGEST_NAME)?;
+        let name = name(answer)?;
         let attributes = attributes::decode(answer)?;
         page.at.cookie = cookie;
-        match &name[..] {
-            b"." | b".." => {}
-            b"" => return Err(Error::Protocol("an entry has no name")),
-            name if name.contains(&b'/') || name.contains(&0) => {
-                return Err(Error::Protocol("an entry's name has a slash or a NUL"));
-            }
-            _ => page.entries.push(Entry { name, cookie, attributes }),
+        if !matches!(&name[..], b"." | b"..") {
+            page.entries.push(Entry { name, cookie, attributes });
         }
     }
     page.end = answer.boolean()?;
     match page.end || page.at.cookie != 0 {
         true => Ok(page),
         false => Err(Error::Protocol("a page has nothing and is not the last")),
+    }
+}
+
+/// The name of an entry.
+pub(crate) fn name(answer: &mut Decoder) -> Result<Bytes> {
+    let name = answer.opaque(LONGEST_NAME)?;
+    match &name[..] {
+        b"" => Err(Error::Protocol("an entry has no name")),
+        bytes if bytes.contains(&b'/') || bytes.contains(&0) => {
+            Err(Error::Protocol("an entry's name has a slash or a NUL"))
+        }
+        _ => Ok(name),
     }
 }

@@ -31,7 +31,9 @@ pub struct File {
     session: Arc<Session>,
     pub(crate) handle: Bytes,
     stateid: Stateid,
-    lock: Mutex<Option<Stateid>>,
+    lock: Arc<Mutex<Option<Stateid>>>,
+    /// Taken while a lock is asked for: whoever closes the file has to know which one it has.
+    asking: Arc<tokio::sync::Mutex<()>>,
     /// Of the server's run in which what is not on stable storage yet was written.
     written: Mutex<Option<[u8; 8]>>,
     is_open: bool,
@@ -62,16 +64,7 @@ impl Client {
             compound.at(&handle.0).open_this(Owner::Own(client.owner()));
             let read = |mut results: Results, session: Arc<Session>| {
                 results.op(Op::PUTFH)?;
-                let (stateid, client, handle) = (results.opened()?, client.clone(), handle.0.clone());
-                Ok(File {
-                    client,
-                    session,
-                    handle,
-                    stateid,
-                    lock: Mutex::default(),
-                    written: Mutex::default(),
-                    is_open: true,
-                })
+                Ok(File::new(client.clone(), session, handle.0.clone(), results.opened()?))
             };
             client.repeat(&compound, crate::client::Again::Yes, &begin, read).await
         })
@@ -111,8 +104,7 @@ impl Client {
             let directory = results.handle()?;
             let stateid = results.opened()?;
             let handle = results.handle()?;
-            let (client, lock, written) = (self.clone(), Mutex::default(), Mutex::default());
-            Ok((File { client, session, handle, stateid, lock, written, is_open: true }, directory))
+            Ok((File::new(self.clone(), session, handle, stateid), directory))
         };
         // To open is safe to repeat; to find that it was made already is not known to be ours.
         let again = match create {
@@ -124,6 +116,11 @@ impl Client {
 }
 
 impl File {
+    fn new(client: Client, session: Arc<Session>, handle: Bytes, stateid: Stateid) -> Self {
+        let (lock, asking, written) = Default::default();
+        Self { client, session, handle, stateid, lock, asking, written, is_open: true }
+    }
+
     /// In the session that it is open in.
     async fn ask<T>(&self, compound: &Compound, read: impl Fn(Results) -> Result<T>) -> Result<T> {
         in_session(&self.client, &self.session, compound, read).await
@@ -301,17 +298,22 @@ impl File {
     pub async fn lock(&self, until: Instant) -> Result<()> {
         let mut pause = FIRST_PAUSE;
         loop {
+            // To its end, whoever waits for it: the server gives the lock in any case.
+            let asking = Arc::clone(&self.asking).lock_owned().await;
+            let (client, session, lock) = (self.client.clone(), Arc::clone(&self.session), Arc::clone(&self.lock));
             let mut compound = Compound::new();
             compound.at(&self.handle).lock(&self.stateid, self.client.owner());
-            let answer = self.ask(&compound, |mut results| {
-                results.op(Op::PUTFH)?;
-                results.stateid(Op::LOCK)
+            let asked = tokio::spawn(async move {
+                let given = in_session(&client, &session, &compound, |mut results| {
+                    results.op(Op::PUTFH)?;
+                    results.stateid(Op::LOCK)
+                });
+                *lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(given.await?);
+                drop(asking);
+                Ok(())
             });
-            match answer.await {
-                Ok(lock) => {
-                    *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
-                    return Ok(());
-                }
+            match asked.await.unwrap_or(Err(Error::Uncertain("its task has ended"))) {
+                Ok(()) => return Ok(()),
                 Err(why) if why.is(Status::DENIED) && Instant::now() + pause < until => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -384,8 +386,12 @@ impl File {
     /// # Errors
     /// [`Error::SessionLost`]: it was closed by that.
     pub async fn close(mut self) -> Result<()> {
+        let asked = Arc::clone(&self.asking).lock_owned().await;
+        let closed = close(&self.client, &self.session, &self.handle, self.stateid, self.locked()).await;
+        drop(asked);
+        // Not before: whoever does not wait for this closes it all the same.
         self.is_open = false;
-        close(&self.client, &self.session, &self.handle, self.stateid, self.locked()).await
+        closed
     }
 }
 
@@ -394,8 +400,10 @@ impl Drop for File {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.is_open && !self.session.is_lost() {
             let (client, session, handle) = (self.client.clone(), Arc::clone(&self.session), self.handle.clone());
-            let (stateid, lock) = (self.stateid, self.locked());
+            let (stateid, lock, asking) = (self.stateid, Arc::clone(&self.lock), Arc::clone(&self.asking));
             runtime.spawn(async move {
+                let _asked = asking.lock().await;
+                let lock = *lock.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(why) = close(&client, &session, &handle, stateid, lock).await {
                     tracing::debug!(error = %why, "a file could not be closed");
                 }
@@ -454,12 +462,12 @@ pub(crate) async fn in_session<T>(
 }
 
 /// Some futures of one kind that go on together.
-struct Together<F> {
+pub(crate) struct Together<F> {
     most: usize,
     all: Vec<F>,
 }
 
-fn futures<F>(most: usize) -> Together<F> {
+pub(crate) fn futures<F>(most: usize) -> Together<F> {
     Together { most, all: Vec::new() }
 }
 
@@ -468,16 +476,16 @@ impl<T, F: Future<Output = T> + Unpin> Together<F> {
         self.all.len() < self.most
     }
 
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    fn push(&mut self, future: F) {
+    pub fn push(&mut self, future: F) {
         self.all.push(future);
     }
 
     /// The answer of whichever has one first.
-    async fn next(&mut self) -> T {
+    pub async fn next(&mut self) -> T {
         std::future::poll_fn(|context| {
             for index in 0..self.all.len() {
                 if let std::task::Poll::Ready(answer) = std::pin::Pin::new(&mut self.all[index]).poll(context) {

@@ -95,7 +95,7 @@ impl Default for Put {
 
 /// What is done with a temporary file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Step {
+pub(crate) enum Step {
     /// Nothing yet.
     Stay,
     Replace,
@@ -187,7 +187,7 @@ impl Client {
     }
 
     /// The temporary file, and what comes after it, in one compound. What was made.
-    async fn make(
+    pub(crate) async fn make(
         &self,
         start: &Start<'_>,
         content: &Bytes,
@@ -313,7 +313,7 @@ impl Client {
         begin: &Begin,
     ) -> Result<()> {
         for _ in 0..TRIES {
-            let Some((held, attributes)) = self.hold(start, name, put.patience).await? else {
+            let Some((held, attributes)) = self.hold(start, name, put.patience, begin).await? else {
                 if !holds(None) {
                     return Err(Error::ConditionFailed);
                 }
@@ -338,10 +338,11 @@ impl Client {
         start: &Start<'_>,
         name: &[u8],
         patience: Duration,
+        begin: &Begin,
     ) -> Result<Option<(File, Attributes)>> {
         let until = Instant::now() + patience;
         for _ in 0..TRIES {
-            let opened = self.open_at(start, name, Share::Both, Create::No, &Begin::default()).await;
+            let opened = self.open_at(start, name, Share::Both, Create::No, begin).await;
             let (file, directory) = match opened {
                 Ok(opened) => opened,
                 Err(Error::Status { op: Op::OPEN, status: Status::NOENT }) => return Ok(None),
@@ -417,11 +418,11 @@ impl Client {
     pub async fn remove_if(&self, path: &[u8], put: Put) -> Result<()> {
         let Conditions::If(holds) = put.conditions.clone() else { return self.remove_file(path).await };
         let path = path.to_vec();
-        self.to_the_end(|client, _| async move {
+        self.to_the_end(|client, begin| async move {
             let (directory, name) = Path::new(&path)?.split()?;
             path::check(&put.alias)?;
             let start = client.start(&directory).await?;
-            match client.hold(&start, name, put.patience).await? {
+            match client.hold(&start, name, put.patience, &begin).await? {
                 None if holds(None) => Err(Error::Status { op: Op::REMOVE, status: Status::NOENT }),
                 None => Err(Error::ConditionFailed),
                 Some((held, attributes)) if holds(Some(&attributes)) => {
@@ -470,13 +471,15 @@ impl Client {
     /// [`Error::Uncertain`].
     pub async fn append(&self, path: &[u8], content: Bytes, put: Put) -> Result<Option<Attributes>> {
         let path = path.to_vec();
-        self.to_the_end(|client, _| async move {
+        self.to_the_end(|client, begin| async move {
             let (directory, name) = Path::new(&path)?.split()?;
             if content.len() > client.agreed().await?.largest_write as usize {
                 return Err(Error::BadInput("an append is at most what one call carries"));
             }
             let start = client.start(&directory).await?;
-            let Some((held, attributes)) = client.hold(&start, name, put.patience).await? else { return Ok(None) };
+            let Some((held, attributes)) = client.hold(&start, name, put.patience, &begin).await? else {
+                return Ok(None);
+            };
             let allowed = match &put.conditions {
                 Conditions::None | Conditions::File => true,
                 Conditions::New => false,
@@ -565,6 +568,7 @@ impl Client {
         Box::pin(self.write_to_the_end(path, offset, content, create, begin)).await
     }
 
+    /// A name that is this client's own: to remove it once more is safe.
     async fn remove_at(&self, start: &Start<'_>, name: &[u8]) -> Result<()> {
         let mut compound = Compound::new();
         start.walk(&mut compound);
@@ -573,7 +577,7 @@ impl Client {
             start.walked(&mut results)?;
             results.changed(Op::REMOVE)
         };
-        self.repeat(&compound, Again::No, &Begin::default(), read).await
+        self.repeat(&compound, Again::Yes, &Begin::default(), read).await
     }
 }
 

@@ -12,8 +12,8 @@ use crate::{
 
 /// What is read at once when nothing is known yet of what comes.
 const CHUNK: usize = 16 << 10;
-/// Memory that a large answer has left is given back when nothing is on its way.
-const KEPT: usize = 64 << 10;
+/// Room for answers: with less of it, or more, the next one has new memory.
+const ROOM: std::ops::RangeInclusive<usize> = 4 << 10..=64 << 10;
 /// A record in more pieces than this is not an answer of anybody's.
 const MOST_FRAGMENTS: usize = 64;
 
@@ -41,12 +41,13 @@ impl<R: AsyncRead + Unpin> Records<R> {
             if let Some(record) = take(&mut self.buffer, &mut self.begun, &mut self.fragments, self.longest)? {
                 return Ok(record);
             }
-            if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
-                self.buffer = BytesMut::new();
+            // To make room in what a large answer has left would be to keep all of that.
+            if self.buffer.is_empty() && !ROOM.contains(&self.buffer.capacity()) {
+                self.buffer = BytesMut::with_capacity(CHUNK);
             }
             let wanted = match self.buffer.first_chunk() {
                 Some(mark) => 4 + length(*mark),
-                None => CHUNK,
+                None => *ROOM.start(),
             };
             self.buffer.reserve(wanted.saturating_sub(self.buffer.len()).max(1));
             if self.from.read_buf(&mut self.buffer).await? == 0 {

@@ -42,6 +42,8 @@ pub(crate) struct Agreed {
     pub largest_call: usize,
     pub largest_answer: usize,
     pub most_operations: u32,
+    /// Bytes of an answer that the server keeps, to give it again.
+    pub kept_answer: u32,
     pub slots: u32,
     /// Bytes of content in one call.
     pub largest_read: u32,
@@ -264,8 +266,10 @@ impl Session {
             self.want(&mut table, window);
         }
         drop(table);
-        if let Some(call) = call {
-            let _ = call.answer.send(answer.answer);
+        if let Some(Call { answer: waiting, message, .. }) = call {
+            // Before anybody goes on: a content that is written shall not be kept while the next one is made.
+            drop(message);
+            let _ = waiting.send(answer.answer);
         }
         if answer.ended { Err(Error::SessionLost) } else { Ok(None) }
     }

@@ -17,6 +17,10 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+mod facts;
+
+pub use facts::Facts;
+
 /// Whatever went wrong behind one of this crate's traits.
 pub type Fault = Box<dyn StdError + Send + Sync>;
 

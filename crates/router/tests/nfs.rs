@@ -1,8 +1,213 @@
 //! All that `http.rs` and `harm.rs` ask of the service, with targets that it reaches by an NFS client of its own: a real
-//! server behind relays that stand for the mount targets.
+//! server behind relays that stand for the mount targets. And what happens when one of them hangs or goes away.
 #![cfg(feature = "service")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
+#![allow(clippy::duplicate_mod, reason = "each of the three is a program of its own elsewhere")]
 
+mod common;
 #[path = "harm.rs"]
 mod harm;
 #[path = "http.rs"]
 mod http;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{Request, Server, World, eventually};
+use nfs_lab::End;
+
+const TARGETS: usize = 3;
+const DEADLINE: Duration = Duration::from_secs(1);
+/// What a machine that does much else adds to a deadline.
+const SLACK: Duration = Duration::from_secs(4);
+
+fn serve(world: &World) -> Server {
+    world.serve(&[("DEADLINE_SECONDS", "1"), ("PROBE_SECONDS", "0.2"), ("WORKERS", "2")])
+}
+
+fn id(target: usize) -> String {
+    format!("fsmt-{target:08}")
+}
+
+/// So many paths that each target has as its own.
+fn paths(server: &Server, count: usize) -> Vec<Vec<String>> {
+    let mut client = server.client();
+    let mut paths = vec![Vec::new(); TARGETS];
+    for number in 0.. {
+        let path = format!("of/{number}");
+        let told = client.get(&format!("/route/{path}")).json();
+        let target = (0..TARGETS).find(|target| told["target"]["mount_target_id"] == id(*target)).unwrap();
+        paths[target].push(format!("/files/{path}"));
+        if paths.iter().all(|paths| paths.len() >= count) {
+            return paths;
+        }
+    }
+    unreachable!()
+}
+
+fn is_up(server: &Server, target: usize) -> bool {
+    let told = server.get("/targets").json();
+    let found = told["targets"].as_array().unwrap().iter().find(|found| found["mount_target_id"] == id(target));
+    found.unwrap()["up"].as_bool().unwrap()
+}
+
+fn threads(server: &Server) -> usize {
+    fs::read_dir(format!("/proc/{}/task", server.id())).unwrap().count()
+}
+
+#[test]
+fn a_target_that_hangs_costs_its_own_paths_a_deadline_and_the_others_nothing() {
+    let world = World::new(TARGETS);
+    let server = serve(&world);
+    let paths = paths(&server, 4);
+    for path in paths.iter().flatten() {
+        assert_eq!(server.put(path, path.as_bytes()).status, 201);
+    }
+    let before = threads(&server);
+    world.relay(0).hang(true);
+    // Many at once: none of them holds a thread.
+    thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| {
+                let began = Instant::now();
+                let answer = server.get(&paths[0][0]);
+                // Until the prober has found out; then another target answers.
+                assert!(matches!(answer.status, 200 | 503 | 504), "{answer:?}");
+                assert!(began.elapsed() < DEADLINE + SLACK, "{:?}", began.elapsed());
+            });
+        }
+        for path in paths[1..].iter().flatten() {
+            let began = Instant::now();
+            assert_eq!(server.get(path).status, 200);
+            assert!(began.elapsed() < DEADLINE / 2, "{:?}", began.elapsed());
+        }
+    });
+    assert_eq!(threads(&server), before, "threads are held");
+    eventually("it is left out", || (!is_up(&server, 0)).then_some(()));
+    let answer = server.get(&paths[0][0]);
+    assert_eq!((answer.status, answer.body), (200, paths[0][0].clone().into_bytes()));
+    assert_eq!(server.put(&paths[0][1], "new").status, 204);
+    world.relay(0).hang(false);
+    eventually("it comes back", || is_up(&server, 0).then_some(()));
+    let answer = server.get(&paths[0][1]);
+    assert_eq!((answer.header("x-mount-target"), &answer.body[..]), (Some(&*id(0)), &b"new"[..]));
+}
+
+#[test]
+fn a_write_that_hangs_is_uncertain_and_keeps_its_path_until_it_has_ended() {
+    let world = World::new(TARGETS);
+    let server = serve(&world);
+    let path = paths(&server, 1)[0][0].clone();
+    assert_eq!(server.put(&path, "old").status, 201);
+    world.relay(0).hang(true);
+    let answer = server.put(&path, "late");
+    assert_eq!((answer.status, answer.code().as_str()), (504, "Uncertain"), "{answer:?}");
+    eventually("it is left out", || (!is_up(&server, 0)).then_some(()));
+    // By way of another target it could come before the one that is late.
+    assert_eq!(server.put(&path, "newer").code(), "Fenced");
+    world.relay(0).hang(false);
+    eventually("it has ended", || (server.put(&path, "newest").status == 204).then_some(()));
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(fs::read(world.root().join(path.strip_prefix("/files/").unwrap())).unwrap(), b"newest");
+}
+
+#[test]
+fn whatever_is_cut_off_no_acknowledged_write_is_lost_and_nobody_waits_for_ever() {
+    let world = World::new(TARGETS);
+    let server = serve(&world);
+    let done = AtomicBool::new(false);
+    let written: Vec<BTreeMap<String, usize>> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (server, done) = (&server, &done);
+                scope.spawn(move || {
+                    let mut acknowledged = BTreeMap::new();
+                    let mut number = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        number += 1;
+                        let path = format!("/files/{writer}/{}", number % 20);
+                        let began = Instant::now();
+                        let answer = server.put(&path, number.to_string());
+                        assert!(began.elapsed() < DEADLINE + SLACK, "{:?}", began.elapsed());
+                        match answer.status {
+                            201 | 204 => drop(acknowledged.insert(path, number)),
+                            // Done or not: what was acknowledged before may be covered by it.
+                            504 => drop(acknowledged.remove(&path)),
+                            503 => {}
+                            _ => panic!("{answer:?}"),
+                        }
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        for round in 0..12 {
+            let relay = world.relay(round % TARGETS);
+            match round % 3 {
+                0 => relay.cut(End::Reset),
+                1 => relay.cut(End::Fin),
+                _ => {
+                    relay.refuse(true);
+                    relay.cut(End::Reset);
+                }
+            }
+            thread::sleep(Duration::from_millis(150));
+            relay.refuse(false);
+        }
+        eventually("all come back", || (0..TARGETS).all(|target| is_up(&server, target)).then_some(()));
+        done.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    let written: Vec<_> = written.into_iter().flatten().collect();
+    assert!(written.len() > 40, "too few writes: {}", written.len());
+    for (path, number) in written {
+        let found = eventually("it can be read", || Some(server.get(&path)).filter(|answer| answer.status != 503));
+        assert_eq!((found.status, found.body), (200, number.to_string().into_bytes()), "{path}");
+    }
+}
+
+/// As a Fargate task runs it: another user than root, no capability, a file system that nothing can be written to.
+#[test]
+fn it_needs_no_privilege_at_all() {
+    let world = World::new(TARGETS);
+    let open = fs::Permissions::from_mode(0o777);
+    for directory in [world.at(""), world.root()] {
+        fs::set_permissions(directory, open.clone()).unwrap();
+    }
+    // Where this user may read it.
+    let program = world.at("router");
+    fs::copy(env!("CARGO_BIN_EXE_router"), &program).unwrap();
+    let inner = world.command(&[]);
+    let mut command = Command::new("unshare");
+    let script = "mount --make-rprivate / && mount -o remount,bind,ro / && \
+                  exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --inh-caps=-all \
+                  --bounding-set=-all \"$0\" serve";
+    command.args(["--mount", "sh", "-c", script]).arg(&program);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can take its privileges away like this");
+        return;
+    }
+    let server = Server::start(command);
+    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(value(set).trim_start_matches('0'), "", "{set}");
+    }
+    assert_eq!((value("NoNewPrivs:"), value("Uid:")), ("1".to_owned(), ["65534"; 4].join("\t")));
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", server.id())).unwrap();
+    let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+    assert!(root.split(' ').nth(5).unwrap().split(',').any(|option| option == "ro"), "{root}");
+    assert!(!mounts.contains(" - nfs"), "there is a mount");
+    assert_eq!(server.put("/files/a/b", "content").status, 201);
+    assert_eq!(server.send(&Request::append("/files/a/b", " and more")).status, 204);
+    assert_eq!(server.get("/files/a/b").body, b"content and more");
+}

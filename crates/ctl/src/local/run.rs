@@ -36,8 +36,9 @@ pub const RUN_HELP: &str = "\
 Counts the directory with the real function, decides, adds a mount target to an emulated file system when there
 are too many files, publishes the list of targets, redeploys an emulated service; then does it all again and
 shows that the new world needs nothing, or the next step. Then the real file service starts on the published list,
-with one directory standing for all targets; files are written, read back and compared, and the share of each
-target is drawn. The last line is `result: {…}`, in JSON.
+without a mount and without a privilege, on a real NFS server behind an address for each target (with NFS-Ganesha
+installed and as root; else on one directory that stands for all of them). Files are written, read back and compared,
+one target is cut off meanwhile, and the share of each is drawn. The last line is `result: {…}`, in JSON.
 
 Exit status: 0 when all of it ended as expected, 1 when something did not, 2 when the run could not be made, 130 when
 it was interrupted.

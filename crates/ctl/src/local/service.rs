@@ -1,9 +1,16 @@
 //! The file service on the list that a run has published: files are written, read back and compared, and the share
 //! of each mount target is told, before and after the run's first execution.
+//!
+//! The targets are a real NFS server behind a relay for each, and one of them is cut off in the middle. Where there is
+//! no such server they are one directory under several names.
 
 use std::{
     collections::BTreeMap,
-    os::unix::fs::symlink,
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        process::CommandExt,
+    },
+    path::Path,
     process::Stdio,
     sync::{
         Arc,
@@ -21,6 +28,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use nfs_lab::{End, Ganesha, Relay};
 use router::{
     select::{STRATEGIES, Strategy},
     table::{Routing, Table},
@@ -48,6 +56,12 @@ const FILES: u64 = 3000;
 const CLIENTS: u64 = 32;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BAR: usize = 30;
+/// Of each operation on a file.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// What may come on top of it on a machine that does much else.
+const SLACK: Duration = Duration::from_secs(3);
+/// Nobody's user: the service needs no privilege.
+const NOBODY: u32 = 65534;
 /// How far a share may be from what it should be: six standard deviations of 3,000 paths.
 const TOLERANCE: f64 = 0.055;
 
@@ -59,6 +73,12 @@ pub struct Served {
     verified: u64,
     strategy: &'static str,
     seconds_to_ready: f64,
+    /// `nfs`, or `mounted` where no NFS server can be run.
+    backend: &'static str,
+    /// Why it is not `nfs`.
+    no_nfs: Option<String>,
+    /// The one that was cut off.
+    lost: Option<Lost>,
     targets: Vec<Share>,
     /// The part of the paths that the change of the list gives to another target, by strategy.
     moved: BTreeMap<&'static str, f64>,
@@ -73,33 +93,102 @@ struct Share {
     after: f64,
 }
 
-/// The router's process, and the directories that stand for its targets: one, under several names.
+/// What became of requests while a target was cut off.
+#[derive(Debug, Default, Serialize)]
+struct Lost {
+    mount_target_id: String,
+    /// Requests that were told to come again, or got no answer from it.
+    refused: u64,
+    /// From the first such answer for a file to its content.
+    longest_seconds: f64,
+    deadline_seconds: f64,
+}
+
+/// What stands for the mount targets.
+enum Targets {
+    /// One directory under several names, and why.
+    Directory(String),
+    /// A server, and what leads to it from an address for each target.
+    Server { _server: Ganesha, relays: Vec<Relay> },
+}
+
+impl Targets {
+    /// Each as the published list has it but for its address, which is on this machine.
+    fn new(directory: &TempDir, list: &PublishedList) -> Result<Self> {
+        let files = directory.path().join("files");
+        std::fs::create_dir(&files)?;
+        let why = match Ganesha::available() {
+            Ok(()) => None,
+            Err(why) => Some(why),
+        };
+        if let Some(why) = why {
+            for target in 0..list.targets().len() {
+                symlink("files", directory.path().join(format!("efs-{target}")))?;
+            }
+            return Ok(Self::Directory(why));
+        }
+        for path in [directory.path(), &files] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
+        }
+        let server = Ganesha::start(nfs_lab::Options { directory: Some(files), ..nfs_lab::Options::default() });
+        let mut relays = vec![Relay::target(2, server.address())];
+        for number in 3..list.targets().len() + 2 {
+            let last = u8::try_from(number).context("more targets than addresses on this machine")?;
+            let address = std::net::SocketAddr::from(([127, 0, 0, last], relays[0].port()));
+            relays.push(Relay::at(address, server.address()));
+        }
+        let mut text: Value = serde_json::from_str(&list.to_json())?;
+        let targets = text["mount_targets"].as_array_mut().context("a list without targets")?;
+        for (target, relay) in targets.iter_mut().zip(&relays) {
+            target["ip_address"] = relay.ip().to_string().into();
+        }
+        std::fs::write(directory.path().join("targets.json"), text.to_string())?;
+        Ok(Self::Server { _server: server, relays })
+    }
+
+    /// The service's program as this needs it.
+    fn command(&self, program: &Path, directory: &TempDir) -> Result<std::process::Command> {
+        let Self::Server { relays, .. } = self else {
+            let mut command = std::process::Command::new(program);
+            command.env_clear().env("MOUNT_BASE", directory.path());
+            return Ok(command);
+        };
+        // Where nobody may read it, and as nobody: it mounts nothing.
+        let copy = directory.path().join("router");
+        std::fs::copy(program, &copy)?;
+        let mut command = std::process::Command::new(copy);
+        command.env_clear().uid(NOBODY).gid(NOBODY);
+        let seconds = DEADLINE.as_secs().to_string();
+        command.envs([("BACKEND", "nfs"), ("PROBE_SECONDS", "0.2"), ("DEADLINE_SECONDS", &seconds)]);
+        command.env("NFS_PORT", relays[0].port().to_string());
+        command.env("TARGETS_FILE", directory.path().join("targets.json"));
+        Ok(command)
+    }
+}
+
+/// The router's process, and what stands for its targets.
 struct Router {
     address: String,
     seconds_to_ready: f64,
+    targets: Targets,
     _child: Child,
     _directory: TempDir,
 }
 
 impl Router {
-    async fn start(tools: &Tools, world: &World, targets: usize) -> Result<Self> {
+    async fn start(tools: &Tools, world: &World, list: &PublishedList) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("efs-autoscale-service-").tempdir_in(place(FILES))?;
-        std::fs::create_dir(directory.path().join("files"))?;
-        for target in 0..targets {
-            symlink("files", directory.path().join(format!("efs-{target}")))?;
-        }
+        let targets = Targets::new(&directory, list)?;
         let began = Instant::now();
-        let mut command = std::process::Command::new(tools.binary(ROUTER)?);
+        let mut command = targets.command(&tools.binary(ROUTER)?, &directory)?;
         command
             .arg("serve")
             // Nothing of the caller's leads to a real account.
-            .env_clear()
             .env("AWS_ENDPOINT_URL", world.endpoint())
             .env("AWS_ACCESS_KEY_ID", ACCOUNT)
             .env("AWS_SECRET_ACCESS_KEY", "local")
             .env("AWS_REGION", REGION)
             .env("EFS_FILE_SYSTEM_ID", &world.file_system)
-            .env("MOUNT_BASE", directory.path())
             .env("LISTEN", "127.0.0.1:0")
             // What an interrupt leaves is found by this.
             .envs(std::env::vars_os().filter(|(name, _)| name == "TMPDIR"))
@@ -123,7 +212,7 @@ impl Router {
         let seconds_to_ready = began.elapsed().as_secs_f64();
         // Read to the end: a full pipe would keep its log.
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
-        Ok(Self { address, seconds_to_ready, _child: child, _directory: directory })
+        Ok(Self { address, seconds_to_ready, targets, _child: child, _directory: directory })
     }
 }
 
@@ -136,31 +225,51 @@ pub async fn serve(tools: &Tools, world: &World, before: Option<&str>, screen: &
     let (text, _) = world.published().await?.context("there is no published list")?;
     let after = PublishedList::parse(&text)?;
     let before = before.map_or_else(|| Ok(after.clone()), PublishedList::parse)?;
-    let router = Router::start(tools, world, after.targets().len()).await?;
+    let router = Router::start(tools, world, &after).await?;
 
     let client = Client::builder(TokioExecutor::new()).build_http();
     let doing = Arc::new(AtomicU64::new(0));
     let (mut written, mut verified) = (BTreeMap::new(), 0);
+    let mut lost = None;
     for reading in [false, true] {
         doing.store(0, Ordering::Relaxed);
         let mut clients = JoinSet::new();
         for first in 0..CLIENTS {
             clients.spawn(exchange(client.clone(), router.address.clone(), first, reading, Arc::clone(&doing)));
         }
-        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
         loop {
             tokio::select! {
                 done = clients.join_next() => match done {
                     None => break,
                     Some(done) => {
                         let done = done??;
-                        verified += if reading { done.len() as u64 } else { 0 };
-                        written.extend(done);
+                        match &mut lost {
+                            Some(lost) => done.add_to(lost),
+                            None => ensure!(done.refused == 0, "{} requests were refused, and nothing was wrong", done.refused),
+                        }
+                        match reading {
+                            true => verified += done.targets.len() as u64,
+                            false => written.extend(done.targets),
+                        }
                     }
                 },
                 _ = ticks.tick() => {
-                    let what = if reading { "reading them back" } else { "writing files through the service" };
-                    screen.detail(format!("{what}: {} of {FILES}", doing.load(Ordering::Relaxed)));
+                    let done = doing.load(Ordering::Relaxed);
+                    if let Targets::Server { relays, .. } = &router.targets
+                        && reading && lost.is_none() && done > FILES / 4
+                    {
+                        let mount_target_id = after.targets()[0].mount_target_id.to_string();
+                        lost = Some(Lost { mount_target_id, deadline_seconds: DEADLINE.as_secs_f64(), ..Lost::default() });
+                        relays[0].refuse(true);
+                        relays[0].cut(End::Reset);
+                    }
+                    let what = match (reading, &lost) {
+                        (false, _) => "writing files through the service",
+                        (true, None) => "reading them back",
+                        (true, Some(_)) => "reading them back, with one target cut off",
+                    };
+                    screen.detail(format!("{what}: {done} of {FILES}"));
                 }
             }
         }
@@ -190,8 +299,37 @@ pub async fn serve(tools: &Tools, world: &World, before: Option<&str>, screen: &
         let others = earlier.iter().filter(|(path, target)| later.get(*path) != Some(target)).count();
         moved.insert(strategy.name(), others as f64 / earlier.len().max(1) as f64);
     }
-    let seconds_to_ready = router.seconds_to_ready;
-    Ok(Served { written: written.len() as u64, verified, strategy: used.name(), seconds_to_ready, targets, moved })
+    let (backend, no_nfs) = match &router.targets {
+        Targets::Directory(why) => ("mounted", Some(why.clone())),
+        Targets::Server { .. } => ("nfs", None),
+    };
+    Ok(Served {
+        written: written.len() as u64,
+        verified,
+        strategy: used.name(),
+        seconds_to_ready: router.seconds_to_ready,
+        backend,
+        no_nfs,
+        lost,
+        targets,
+        moved,
+    })
+}
+
+/// What one client has done.
+#[derive(Default)]
+struct Done {
+    /// Of each file, the target that it went by.
+    targets: BTreeMap<String, String>,
+    refused: u64,
+    longest: Duration,
+}
+
+impl Done {
+    fn add_to(&self, lost: &mut Lost) {
+        lost.refused += self.refused;
+        lost.longest_seconds = lost.longest_seconds.max(self.longest.as_secs_f64());
+    }
 }
 
 fn path(number: u64) -> String {
@@ -203,32 +341,45 @@ fn content(number: u64) -> Bytes {
     format!("This is document {number}. ").repeat(1 + (number % 200) as usize).into()
 }
 
-/// What one client does of the files: writes them, or reads them back and compares. The target of each.
+/// What one client does of the files: writes them, or reads them back and compares. It comes again when it is told to.
 async fn exchange(
     client: Client<HttpConnector, Body>,
     address: String,
     first: u64,
     reading: bool,
     doing: Arc<AtomicU64>,
-) -> Result<BTreeMap<String, String>> {
-    let mut targets = BTreeMap::new();
+) -> Result<Done> {
+    const AGAIN: Duration = Duration::from_millis(20);
+    let mut done = Done::default();
     for number in (first..FILES).step_by(CLIENTS as usize) {
         let path = path(number);
-        let request = axum::http::Request::builder().uri(format!("http://{address}/files/{path}"));
-        let request = match reading {
-            true => request.body(Body::empty())?,
-            false => request.method("PUT").body(Body::from(content(number)))?,
+        let mut refused: Option<Instant> = None;
+        let (head, body) = loop {
+            let request = axum::http::Request::builder().uri(format!("http://{address}/files/{path}"));
+            let request = match reading {
+                true => request.body(Body::empty())?,
+                false => request.method("PUT").body(Body::from(content(number)))?,
+            };
+            let (head, body) = client.request(request).await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            let later = matches!(head.status.as_u16(), 503 | 504);
+            let since = refused.get_or_insert_with(Instant::now).elapsed();
+            if !later || since > 2 * (DEADLINE + SLACK) {
+                if done.refused > 0 {
+                    done.longest = done.longest.max(since);
+                }
+                break (head, body);
+            }
+            done.refused += 1;
+            tokio::time::sleep(AGAIN).await;
         };
-        let answer = client.request(request).await?;
-        let (head, body) = answer.into_parts();
-        let body = body.collect().await?.to_bytes();
         ensure!(head.status.is_success(), "{path}: {}: {}", head.status, String::from_utf8_lossy(&body));
         ensure!(!reading || body == content(number), "{path} is not what was written");
         let target = head.headers.get("x-mount-target").and_then(|target| target.to_str().ok());
-        targets.insert(path, target.unwrap_or_default().to_owned());
+        done.targets.insert(path, target.unwrap_or_default().to_owned());
         doing.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(targets)
+    Ok(done)
 }
 
 impl Served {
@@ -243,6 +394,13 @@ impl Served {
                 format!("{} written, {} read back and the same", grouped(self.written), grouped(self.verified)),
             ),
             row("ready", format!("in {:.2} s", self.seconds_to_ready)),
+            row(
+                "targets",
+                match &self.no_nfs {
+                    None => "a real NFS server behind an address for each; no mount, no privilege".to_owned(),
+                    Some(why) => format!("one directory under several names, since {why}"),
+                },
+            ),
             row("shares", format!("{:<BAR$}            {}", "before", "after")),
         ];
         let shown = |target: &Share| {
@@ -254,6 +412,13 @@ impl Served {
             let used = if *strategy == self.strategy { " (in use)" } else { "" };
             format!("{:.1} % with {strategy}{used}", part * 100.0)
         });
+        if let Some(lost) = &self.lost {
+            let told = match lost.refused {
+                0 => "nobody was refused".to_owned(),
+                refused => format!("{refused} requests came again, the longest for {:.2} s", lost.longest_seconds),
+            };
+            lines.push(row("cut off", format!("{} while files were read; {told}", lost.mount_target_id)));
+        }
         lines.push(row("paths moved", moved.collect::<Vec<_>>().join(", ")));
         lines
     }
@@ -263,6 +428,13 @@ impl Served {
         let mut surprises = Vec::new();
         if self.verified != self.written {
             surprises.push(format!("the service: {} files written, {} read back", self.written, self.verified));
+        }
+        let allowed = DEADLINE + SLACK;
+        if let Some(lost) = self.lost.as_ref().filter(|lost| lost.longest_seconds > allowed.as_secs_f64()) {
+            surprises.push(format!(
+                "a file could not be read for {:.1} s while a target was cut off; expected at most {allowed:?}",
+                lost.longest_seconds
+            ));
         }
         let even = 1.0 / self.targets.len().max(1) as f64;
         for target in &self.targets {

@@ -31,6 +31,8 @@
 //! metadata"). What EFS makes of a certificate, only an account can show.
 
 mod der;
+#[cfg(feature = "settings")]
+mod settings;
 mod sigv4;
 
 use std::{
@@ -49,6 +51,8 @@ use rustls::{
 };
 use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
 
+#[cfg(feature = "settings")]
+pub use self::settings::Settings;
 use self::sigv4::Moment;
 use crate::tls::{Fault, Gives, Identities};
 
@@ -252,6 +256,10 @@ impl Subject {
             }
         }
         Ok(Self { client: Some([source.to_owned(), version.to_owned()]), ..self })
+    }
+
+    pub fn access_point(&self) -> Option<&str> {
+        self.access_point.as_deref()
     }
 
     /// The DNS name that the server's certificate is for, in every zone: what [`Tls::new`](crate::tls::Tls::new) is to

@@ -3,14 +3,14 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use domain::{
-    config::{self, ConfigError, Variables, number, optional, required},
+    config::{self, ConfigError, Variables, flag, number, optional, required, within, word},
     model::{FileSystemId, ZoneName},
     published::PublishedList,
 };
 
-use nfs41::efs::Subject;
+use nfs41::efs::Settings;
 
-use super::backend::{Backend, Efs};
+use super::backend::Backend;
 use crate::{
     mounted::{self, EFS_OPTIONS, Mount, NFS_OPTIONS, Sync},
     nfs,
@@ -97,18 +97,6 @@ pub struct Http {
     pub access_log: bool,
 }
 
-/// A number within bounds, which the text says.
-fn within<T: std::str::FromStr + PartialOrd>(
-    v: &impl Variables,
-    name: &'static str,
-    expected: &'static str,
-    bounds: std::ops::RangeInclusive<T>,
-    default: T,
-) -> Result<T, ConfigError> {
-    optional(v, name, expected, |value| number(value).filter(|number| bounds.contains(number)))
-        .map(|found| found.unwrap_or(default))
-}
-
 fn seconds(
     v: &impl Variables,
     name: &'static str,
@@ -117,26 +105,6 @@ fn seconds(
     default: f64,
 ) -> Result<Duration, ConfigError> {
     within(v, name, expected, bounds, default).map(Duration::from_secs_f64)
-}
-
-fn flag(v: &impl Variables, name: &'static str) -> Result<bool, ConfigError> {
-    let read = |value: &str| match value {
-        "1" | "true" => Some(true),
-        "0" | "false" => Some(false),
-        _ => None,
-    };
-    optional(v, name, "1 or 0", read).map(Option::unwrap_or_default)
-}
-
-/// One of these words; the first when there is none.
-fn word<T: Copy>(
-    v: &impl Variables,
-    name: &'static str,
-    expected: &'static str,
-    words: &[(&str, T)],
-) -> Result<T, ConfigError> {
-    let of = |value: &str| words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
-    optional(v, name, expected, of).map(|found| found.unwrap_or(words[0].1))
 }
 
 /// The level of the log. Read by itself, so that what the others say can be logged.
@@ -241,23 +209,7 @@ fn nfs(v: &impl Variables, deadline: Duration) -> Result<Backend, ConfigError> {
         deadline,
         probe_deadline: default.probe_deadline,
     };
-    let access_point = "an access point's id, such as fsap-0123456789abcdef0; with NFS_TLS=efs";
-    let signed = flag(v, "NFS_IAM")?;
-    if !word(v, "NFS_TLS", "none or efs", &[("none", false), ("efs", true)])? {
-        // What would go unsaid without TLS.
-        if signed {
-            let expected = "0, since NFS_TLS is not efs";
-            return Err(ConfigError::Bad { name: "NFS_IAM", value: "1".to_owned(), expected });
-        }
-        return optional(v, "EFS_ACCESS_POINT_ID", access_point, |_| None::<()>).map(|_| Backend::Nfs(options, None));
-    }
-    let file_system = config::file_system_id(v)?;
-    let region = "the region of EFS_FILE_SYSTEM_ID, such as ap-northeast-1, since NFS_TLS is efs";
-    let subject = required(v, "AWS_REGION", region, |region| Subject::new(file_system.as_str(), region).ok())?;
-    let with = |id: &str| subject.clone().with_access_point(id).ok();
-    let subject = optional(v, "EFS_ACCESS_POINT_ID", access_point, with)?.unwrap_or(subject);
-    let roots = optional(v, "NFS_TLS_ROOTS", "the path of a file", |value| Some(PathBuf::from(value)))?;
-    Ok(Backend::Nfs(options, Some(Efs { subject, signed, roots })))
+    Ok(Backend::Nfs(options, Settings::read(v)?))
 }
 
 fn mount(v: &impl Variables) -> Result<Mount, ConfigError> {

@@ -119,6 +119,11 @@ impl World {
         self.0.path().join(name)
     }
 
+    /// What stands for this target.
+    pub fn relay(&self, target: usize) -> &nfs_lab::Relay {
+        &self.1.as_ref().unwrap().targets[target]
+    }
+
     pub fn root(&self) -> PathBuf {
         self.at("root")
     }
