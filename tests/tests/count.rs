@@ -146,3 +146,72 @@ fn a_warm_process_reads_only_what_has_changed_until_it_is_time_for_all() {
     let counted = call(&fake, &config, &memory, json!({})).unwrap();
     assert_eq!((counted.files, counted.unchanged), (21, 7));
 }
+
+/// The same function without a mount: whole, in parts, and by what it remembers.
+#[test]
+fn a_directory_is_counted_without_a_mount() {
+    let Some(mut server) = nfs_lab::lab_or_skip(nfs_lab::Options { cached: false, ..Default::default() }) else {
+        return;
+    };
+    let root = server.directory().join("data");
+    for number in 0..3000 {
+        let folder = root.join(format!("{}", number % 7));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{number}")), "").unwrap();
+    }
+    let port = server.port().to_string();
+    let via = [("COUNT_VIA", "nfs"), ("NFS_HOST", "127.0.0.1"), ("NFS_PORT", &port), ("NFS_ROOT", "/data")];
+    let nowhere = Path::new("/nowhere");
+    let (fake, memory) = (Fake::new(1, 1), Memory::default());
+    let whole = call(&fake, &config(nowhere, &via), &memory, json!({})).unwrap();
+    assert_eq!((whole.files, whole.directories, whole.complete), (3000, 8, true));
+
+    let budget = config(nowhere, &[&via[..], &[("COUNT_BUDGET_SECONDS", "0.000001")]].concat());
+    let (mut files, mut inputs) = (0, vec![json!({})]);
+    while let Some(input) = inputs.pop() {
+        let part = call(&fake, &budget, &memory, input).unwrap();
+        assert!(!part.missed, "{:?}", part.first_errors);
+        files += part.files;
+        inputs.extend(part.rest.into_iter().map(|partition| json!({"partition": partition, "partitions": 2})));
+    }
+    assert_eq!(files, 3000);
+
+    std::thread::sleep(Duration::from_millis(2100));
+    let remembers = config(nowhere, &[&via[..], &[("COUNT_FULL_EVERY", "9")]].concat());
+    let unchanged = || call(&fake, &remembers, &memory, json!({})).unwrap().unchanged;
+    assert_eq!((unchanged(), unchanged()), (0, 8));
+
+    server.kill();
+    let why = call(&fake, &config(nowhere, &via), &memory, json!({})).unwrap_err();
+    assert_eq!(why.code(), Code::TargetDirectoryUnreadable);
+    assert!(why.to_string().starts_with(&format!("nfs://127.0.0.1:{port}/data, which is to be")), "{why}");
+}
+
+#[test]
+fn what_is_wrong_with_a_server_to_count_is_named() {
+    let read = |more: &[(&'static str, &str)]| {
+        let variables = |name: &str| match name {
+            "EFS_FILE_SYSTEM_ID" => Some(FILE_SYSTEM.to_owned()),
+            "COUNT_VIA" => Some("nfs".to_owned()),
+            _ => more.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()),
+        };
+        Config::read(&variables).map(drop).map_err(|why| why.to_string())
+    };
+    let host = ("NFS_HOST", "10.0.1.23");
+    let tls = [host, ("NFS_TLS", "efs"), ("AWS_REGION", "ap-northeast-1")];
+    assert_eq!((read(&[host]), read(&tls)), (Ok(()), Ok(())));
+    for (more, part) in [
+        (&[][..], "NFS_HOST is missing"),
+        (&[("NFS_HOST", "a b")], "NFS_HOST is \"a b\""),
+        (&[host, ("NFS_PORT", "0")], "NFS_PORT"),
+        (&[host, ("NFS_ROOT", "data")], "NFS_ROOT"),
+        (&[host, ("NFS_ROOT", "/data/..")], "NFS_ROOT"),
+        (&[host, ("NFS_IAM", "1")], "NFS_TLS is not efs"),
+        (&[host, ("EFS_ACCESS_POINT_ID", "fsap-0123456789abcdef0")], "with NFS_TLS=efs"),
+        (&tls[..2], "AWS_REGION is missing"),
+        (&[tls[0], tls[1], tls[2], ("EFS_ACCESS_POINT_ID", "fs-1")], "fsap-0123456789abcdef0"),
+    ] {
+        let why = read(more).unwrap_err();
+        assert!(why.contains(part), "{more:?}: {why}");
+    }
+}

@@ -37,3 +37,14 @@ impl Lender {
         })
     }
 }
+
+#[cfg(feature = "nfs")]
+impl nfs41::efs::CredentialSource for Lender {
+    fn credentials(&self) -> nfs41::efs::Lends<'_> {
+        Box::pin(async {
+            let lent = self.lend().await?;
+            let Lent { access_key_id, secret, session_token, expires } = lent;
+            Ok(nfs41::efs::Credentials::new(access_key_id, secret, session_token, expires)?)
+        })
+    }
+}

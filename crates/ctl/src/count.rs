@@ -1,6 +1,7 @@
-//! `efs-autoscale count`: the regular files below a directory.
+//! `efs-autoscale count`: the regular files below a directory, of this machine or of an NFS server.
 
 use std::{
+    ffi::OsString,
     fmt::Write as _,
     io::{self, IsTerminal, Write as _},
     path::{Path, PathBuf},
@@ -10,10 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::{ArgAction, Args, value_parser};
+use clap::{
+    ArgAction, Args,
+    builder::{OsStringValueParser, TypedValueParser},
+    value_parser,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use walk::{Cache, Counted, NotACache, Progress, Unreadable, Walk};
+use walk::{
+    Cache, Counted, NotACache, Progress, Unreadable, Walk,
+    nfs::{BadLocation, Location},
+};
 
 use crate::grouped;
 
@@ -31,6 +39,10 @@ Counts regular files, by name: one with two names twice, hidden ones too. Symbol
 do not count, and no link to a directory is followed. A directory that vanishes meanwhile had no files. What cannot be
 read makes the count incomplete: a lower bound.
 
+nfs://HOST[:PORT]/PATH is a directory of a server of NFS 4.1 (port 2049 unless given), counted without a mount and
+without being root: one call for each directory. It speaks no TLS, and asks in the name of whoever runs it, which the
+server may believe or not. In a name, write %20 for a space, %25 for a %, and so on. DIR may be ./nfs:... too.
+
 With --cache, a directory whose times have not changed since the last count is not read again. That goes by the times
 that the file system keeps: every 12th count reads everything all the same (--full-every), and --full does so now.
 
@@ -39,18 +51,19 @@ Exit status: 0 when everything was counted, 1 when the count is not complete, 2 
 Examples:
   efs-autoscale count /mnt/data
   efs-autoscale count /mnt/data --stop-above 100000 --json
+  efs-autoscale count nfs://10.0.1.23/data --json
   efs-autoscale count /mnt/data --cache ~/.cache/data.count";
 
 /// What to count, and how.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The directory; any of this machine
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    /// The directory: one of this machine, or nfs://HOST[:PORT]/PATH
+    #[arg(value_name = "DIR", value_parser = OsStringValueParser::new().try_map(Root::read))]
+    directory: Root,
     /// One JSON object on stdout: files, directories, complete, errors, seconds, and more
     #[arg(long)]
     json: bool,
-    /// At most so many threads; over NFS a walk waits, and more threads wait at once
+    /// At most so many threads; over NFS a walk waits, and more threads wait at once, for one call each
     #[arg(long, value_name = "NUMBER", default_value_t = walk::THREADS as u16, value_parser = value_parser!(u16).range(1..=256))]
     threads: u16,
     /// End when more files than this are found: a lower bound, and exit status 1
@@ -71,6 +84,21 @@ pub struct Options {
     /// Count symbolic links to regular files too, as Python's is_file() does
     #[arg(long)]
     follow_file_symlinks: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Root {
+    Directory(PathBuf),
+    Nfs(Location),
+}
+
+impl Root {
+    fn read(text: OsString) -> Result<Self, BadLocation> {
+        match text.to_str().filter(|text| Location::is_meant(text)) {
+            Some(url) => url.parse().map(Self::Nfs),
+            None => Ok(Self::Directory(text.into())),
+        }
+    }
 }
 
 /// Counts, and says what was found.
@@ -102,10 +130,19 @@ enum Failure {
     NoFolder { file: PathBuf },
     #[error("--cache {file}: {why}; delete the file, or name another", file = file.display())]
     Cache { file: PathBuf, why: NotACache },
+    #[error(
+        "--follow-file-symlinks: where links lead is not known without a mount; leave it out, or mount the directory"
+    )]
+    Links,
 }
 
 fn count(options: &Options) -> Result<Counted, Failure> {
-    let walk = Walk::new(&options.directory)
+    let walk = match &options.directory {
+        Root::Directory(path) => Walk::new(path),
+        Root::Nfs(_) if options.follow_file_symlinks => return Err(Failure::Links),
+        Root::Nfs(root) => Walk::nfs(root.clone()),
+    };
+    let walk = walk
         .threads(options.threads.into())
         .one_file_system(options.one_file_system)
         .follow_file_symlinks(options.follow_file_symlinks)

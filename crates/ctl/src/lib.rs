@@ -1,8 +1,9 @@
 //! `efs-autoscale`, the program for people. [`count`] counts the files below a directory; [`local`] is the
-//! whole system on one machine.
+//! whole system on one machine; [`probe`] asks NFS servers what they do.
 
 pub mod count;
 pub mod local;
+pub mod probe;
 
 /// A number as people read it: `150000` as `150,000`.
 fn grouped(number: u64) -> String {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ctl::{count, local};
+use ctl::{count, local, probe};
 
 /// Looks after the EFS mount target autoscaler.
 #[derive(Parser)]
@@ -18,6 +18,9 @@ enum Command {
     /// Count the files below a directory, as the function `count` does
     #[command(after_help = count::HELP)]
     Count(count::Options),
+    /// Ask the mount targets of a file system what they do, and print a report
+    #[command(after_help = probe::HELP)]
+    Probe(probe::Options),
     /// The system on this machine: no AWS account, no Docker, nothing but loopback
     #[command(subcommand)]
     Local(Local),
@@ -33,6 +36,7 @@ enum Local {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Count(options) => count::run(&options),
+        Command::Probe(options) => probe::run(options),
         Command::Local(Local::Run(options)) => local::run(options),
     }
 }

@@ -121,6 +121,51 @@ fn a_cache_is_gone_by_discarded_or_left_alone() {
     assert!(text(&output.stderr).contains("no such folder"), "{}", text(&output.stderr));
 }
 
+/// The same as in its own directory, but for how long it takes.
+#[test]
+fn a_directory_of_a_server_is_counted_without_a_mount() {
+    let Some(server) = nfs_lab::lab_or_skip(nfs_lab::Options { cached: false, ..Default::default() }) else { return };
+    let place = tempfile::tempdir().unwrap();
+    let root = server.directory().join("a tree");
+    fs::create_dir(&root).unwrap();
+    for number in 0..30 {
+        let folder = root.join(format!("{}", number % 3));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{number}")), "").unwrap();
+    }
+    let url = format!("nfs://127.0.0.1:{}/a%20tree", server.port());
+    let url = Path::new(&url);
+    let output = run(url, &[]);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+    assert!(text(&output.stdout).starts_with("30 files in 4 directories ("), "{}", text(&output.stdout));
+    let timeless = |directory: &Path, more: &[&str]| {
+        let (mut object, code) = json(directory, more);
+        object.as_object_mut().unwrap().remove("seconds");
+        (object, code)
+    };
+    assert_eq!(timeless(url, &[]), timeless(&root, &[]));
+    let limited = json(url, &["--stop-above", "5", "--threads", "1"]);
+    assert!(limited.1 == 1 && limited.0["stopped"] == true, "{limited:?}");
+    let file = place.path().join("cache");
+    let cache = ["--cache", file.to_str().unwrap()];
+    thread::sleep(Duration::from_millis(2100));
+    let unchanged = || json(url, &cache).0["unchanged"].as_u64().unwrap();
+    assert_eq!((unchanged(), unchanged()), (0, 4));
+
+    for (url, more, part) in [
+        (url.to_str().unwrap().replace("tree", "bush"), &[][..], "/a%20bush cannot be read: No such file or directory"),
+        (url.to_str().unwrap().to_owned(), &["--follow-file-symlinks"], "not known without a mount"),
+        ("nfs://".to_owned(), &[], "it has no host; expected nfs://host[:port]/path"),
+        ("nfs://h:x/a".to_owned(), &[], "\"x\" is no port"),
+        ("nfs://h/100%".to_owned(), &[], "write %25"),
+    ] {
+        let output = run(Path::new(&url), more);
+        assert_eq!(output.status.code(), Some(2), "{url}");
+        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
+        assert!(output.stdout.is_empty());
+    }
+}
+
 #[test]
 fn a_count_that_cannot_be_written_is_an_error_and_no_panic() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

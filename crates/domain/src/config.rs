@@ -83,6 +83,48 @@ pub fn number<T: FromStr>(value: &str) -> Option<T> {
     value.parse().ok()
 }
 
+/// A number within bounds, which the text says.
+///
+/// # Errors
+/// As [`optional`].
+pub fn within<T: FromStr + PartialOrd>(
+    v: &impl Variables,
+    name: &'static str,
+    expected: &'static str,
+    bounds: std::ops::RangeInclusive<T>,
+    default: T,
+) -> Result<T, ConfigError> {
+    optional(v, name, expected, |value| number(value).filter(|number| bounds.contains(number)))
+        .map(|found| found.unwrap_or(default))
+}
+
+/// True for 1.
+///
+/// # Errors
+/// As [`optional`].
+pub fn flag(v: &impl Variables, name: &'static str) -> Result<bool, ConfigError> {
+    let read = |value: &str| match value {
+        "1" | "true" => Some(true),
+        "0" | "false" => Some(false),
+        _ => None,
+    };
+    optional(v, name, "1 or 0", read).map(Option::unwrap_or_default)
+}
+
+/// One of these words; the first when there is none.
+///
+/// # Errors
+/// As [`optional`].
+pub fn word<T: Copy>(
+    v: &impl Variables,
+    name: &'static str,
+    expected: &'static str,
+    words: &[(&str, T)],
+) -> Result<T, ConfigError> {
+    let of = |value: &str| words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
+    optional(v, name, expected, of).map(|found| found.unwrap_or(words[0].1))
+}
+
 /// Comma-separated; each element read by `one`, `range` of them.
 fn list<T>(value: &str, range: std::ops::RangeInclusive<usize>, one: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let elements: Option<Vec<T>> = value.split(',').map(|element| one(element.trim())).collect();

@@ -188,7 +188,8 @@ pub enum UpdateFailure {
 pub enum CountError {
     #[error(transparent)]
     InvalidInput(InvalidInput),
-    #[error("TARGET_DIRECTORY {path} cannot be read: {source}", path = path.display())]
+    /// That of `TARGET_DIRECTORY`, or of `NFS_HOST` and `NFS_ROOT`.
+    #[error("{path}, which is to be counted, cannot be read: {source}", path = path.display())]
     TargetDirectoryUnreadable { path: PathBuf, source: io::Error },
 }
 

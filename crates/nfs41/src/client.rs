@@ -457,6 +457,8 @@ impl Client {
         start.walk(&mut compound);
         compound.open(name, Share::Read, Create::No, Owner::Slot).plain(Op::GETFH).attributes(Wanted::USUAL);
         compound.read(&CURRENT, offset, length).close(&CURRENT);
+        // Nothing is changed: asked again it is done again. A content is more than a server keeps of an answer.
+        compound.kept = false;
         let read = |mut results: Results| {
             start.walked(&mut results)?;
             results.opened()?;
@@ -493,37 +495,36 @@ impl Client {
         const WINDOW: usize = 8;
         let first = self.read(path, offset, u32::try_from(length).unwrap_or(u32::MAX)).await?;
         let piece = self.agreed().await?.largest_read;
-        let (mut pieces, handle) = (vec![first.data], first.handle);
-        let mut at = pieces[0].len() as u64;
+        let mut asked = first.data.len() as u64;
+        let (mut pieces, handle, mut ended) = (vec![first.data], first.handle, first.end);
         let mut waiting = std::collections::VecDeque::new();
-        let (mut asked, mut ended) = (at, first.end);
-        while at < length && !ended {
+        while !ended {
             while waiting.len() < WINDOW && asked < length {
                 let wanted = u32::try_from(length - asked).unwrap_or(u32::MAX).min(piece);
                 let (client, handle, from) = (self.clone(), handle.clone(), offset.saturating_add(asked));
-                waiting.push_back((wanted, tokio::spawn(async move { client.read_on(&handle, from, wanted).await })));
+                waiting.push_back(tokio::spawn(async move { client.read_piece(&handle, from, wanted).await }));
                 asked += u64::from(wanted);
             }
-            let Some((wanted, task)) = waiting.pop_front() else { break };
-            let (mut data, end) = task.await.unwrap_or(Err(Error::Closed))?;
+            let Some(task) = waiting.pop_front() else { break };
+            let (data, end) = task.await.unwrap_or(Err(Error::Closed))?;
+            pieces.extend(data);
             ended = end;
-            // A server may give less than was asked for.
-            while data.len() < wanted as usize && !ended && !data.is_empty() {
-                at += data.len() as u64;
-                let missing = wanted - u32::try_from(data.len()).unwrap_or(wanted);
-                pieces.push(data);
-                (data, ended) = self.read_on(&handle, offset.saturating_add(at), missing).await?;
-                if data.len() < missing as usize {
-                    // What was asked for after it does not fit any more.
-                    waiting.clear();
-                    asked = at + data.len() as u64;
-                    break;
-                }
-            }
-            at += data.len() as u64;
-            pieces.push(data);
         }
         Ok(pieces)
+    }
+
+    /// A server may give less than it is asked for.
+    async fn read_piece(&self, handle: &Handle, mut from: u64, mut length: u32) -> Result<(Vec<Bytes>, bool)> {
+        let mut pieces = Vec::new();
+        loop {
+            let (data, end) = self.read_on(handle, from, length).await?;
+            from = from.saturating_add(data.len() as u64);
+            length = length.saturating_sub(u32::try_from(data.len()).unwrap_or(length));
+            pieces.push(data);
+            if end || length == 0 {
+                return Ok((pieces, end));
+            }
+        }
     }
 
     /// # Errors
@@ -796,14 +797,15 @@ pub(crate) fn refuses(status: Status) -> bool {
 pub(crate) fn content(results: &mut Results, length: u32) -> Result<(Bytes, bool)> {
     let answer = results.op(Op::READ)?;
     let end = answer.boolean()?;
-    Ok((answer.opaque(length as usize)?, end))
+    let data = answer.opaque(length as usize)?;
+    match data.is_empty() && length > 0 && !end {
+        // Whoever asked on would do so for ever.
+        true => Err(Error::Protocol("nothing is read, and it is not the end")),
+        false => Ok((data, end)),
+    }
 }
 
-async fn up(
-    connection: &Connection,
-    address: &SocketAddr,
-    patience: Duration,
-) -> Result<(Arc<Session>, Arc<Server>)> {
+async fn up(connection: &Connection, address: &SocketAddr, patience: Duration) -> Result<(Arc<Session>, Arc<Server>)> {
     let usable = |state: &State| match state {
         State::Up(session, _) => !session.slots.is_closed(),
         State::Closed => true,

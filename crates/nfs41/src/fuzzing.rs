@@ -41,7 +41,9 @@ pub fn answer(bytes: &[u8]) {
         3 => results.written().map(drop),
         4 => results.renamed(),
         5 => results.changed(Op::CREATE),
-        6 => client::content(&mut results, 4096).map(|(data, _)| assert!(data.len() <= 4096, "more than was asked for")),
+        6 => {
+            client::content(&mut results, 4096).map(|(data, _)| assert!(data.len() <= 4096, "more than was asked for"))
+        }
         7 => results.handle().map(drop),
         8 => results.committed().map(drop),
         _ => results.set(),

@@ -195,7 +195,7 @@ mod tests {
         {
             assert!(matches!(page(entries, end).each(|_| true), Err(Error::Protocol(_))), "{entries:?}");
         }
-        assert_eq!(page(&[], true).each(|_| true).unwrap().1, true);
+        assert!(page(&[], true).each(|_| true).unwrap().1);
     }
 
     proptest! {

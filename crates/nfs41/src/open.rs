@@ -453,6 +453,8 @@ pub(crate) async fn in_session<T>(
             Err(Fault::Refused(why)) => return Err(why),
             Err(Fault::Lost { sent: true }) if compound.kept => return Err(Error::Uncertain("the session was lost")),
             Err(Fault::Lost { .. }) => return Err(Error::SessionLost),
+            // It changes nothing.
+            Err(Fault::Forgotten) if !compound.kept => continue,
             Err(Fault::Forgotten) => return Err(Error::Uncertain("the server has not kept its answer")),
         };
         tracing::debug!(error = %why, "the server says later");

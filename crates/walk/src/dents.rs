@@ -97,6 +97,26 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
+/// Writes a record as the kernel does, and says how long it is; `None` where there is no room.
+#[cfg(feature = "nfs")]
+pub(crate) fn write(buffer: &mut [u8], inode: u64, kind: Kind, cookie: i64, name: &[u8]) -> Option<usize> {
+    let length = (HEADER + name.len() + 1).next_multiple_of(8);
+    let record = buffer.get_mut(..length)?;
+    record[..8].copy_from_slice(&inode.to_ne_bytes());
+    record[8..16].copy_from_slice(&cookie.to_ne_bytes());
+    record[16..18].copy_from_slice(&u16::try_from(length).ok()?.to_ne_bytes());
+    record[18] = match kind {
+        Kind::File => libc::DT_REG,
+        Kind::Directory => libc::DT_DIR,
+        Kind::Link => libc::DT_LNK,
+        Kind::Unknown => libc::DT_UNKNOWN,
+        Kind::Other => libc::DT_SOCK,
+    };
+    record[HEADER..HEADER + name.len()].copy_from_slice(name);
+    record[HEADER + name.len()..].fill(0);
+    Some(length)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::*;

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     Counted, Options, Progress, TOLD_ERRORS,
     cache::{Cache, Memory},
-    dents::{Entries, Entry, Kind, LONGEST},
+    dents::{Entries, Entry, Kind},
     frontier::{Frontier, Partition, Place, Position},
     node::{Node, Record, Tally},
     pool::{Job, Names, Open, Pool, Rest, Task},
@@ -393,7 +393,7 @@ impl<S: Source> Walking<'_, S> {
                 self.add(node, Tally { directories: 1, steps: 1, ..Tally::default() });
                 return self.pool.push(self.waiting(node, &directory, names));
             }
-            let full = filled + LONGEST > buffer.len();
+            let full = self.source.goes_on(filled, buffer.len());
             if resumed || (full && self.source.wants_looks()) {
                 self.keep_telling(&directory.directory, &buffer[..filled]);
             }
@@ -401,7 +401,7 @@ impl<S: Source> Walking<'_, S> {
                 Ok(left) => left,
                 Err(why) => return self.not_read(node, &directory, names, cookie, &why),
             };
-            if left == 0 && self.source.ends(cookie) {
+            if left == 0 && self.source.ends(&directory.directory, cookie) {
                 self.add(node, Tally { directories: 1, steps: 1, ..Tally::default() });
                 return self.pool.push(self.waiting(node, &directory, names));
             }
@@ -587,7 +587,8 @@ impl<S: Source> Walking<'_, S> {
         }
         match vanished {
             true => self.add(node, Tally { vanished: 1, ..Tally::default() }),
-            false => self.error(node, None, why),
+            // A source may open a directory only when it reads it.
+            false => self.not_opened(node, why),
         }
         self.pool.push(self.waiting(node, directory, names));
     }

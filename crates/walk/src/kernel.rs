@@ -143,7 +143,7 @@ impl Source for Kernel {
 
     /// ext4 sets the position to the largest there is when it has told the last entry, and tells nothing from
     /// there (`ext4_get_htree_eof`). Elsewhere that number may be a cookie like another.
-    fn ends(&self, cookie: i64) -> bool {
+    fn ends(&self, _: &OwnedFd, cookie: i64) -> bool {
         cookie == i64::MAX && self.one_file_system && self.magic() == EXT4
     }
 

@@ -21,6 +21,10 @@
 //! The Linux NFS client stops telling kinds after the first buffer of a directory unless somebody looks at
 //! some of the entries: so the walk does, ten for each buffer that another one follows.
 //!
+//! # Without a mount
+//! With the feature `nfs`, [`Walk::nfs`] walks a directory of an NFS server through a client in this process (see
+//! [`nfs`]). The same counts, for fewer calls: one for each directory and megabyte of names in it.
+//!
 //! # In parts
 //! A walk with a budget ([`Walk::until`]) stops between two reads and hands back what is left as
 //! [`Partition`]s, which other walks take up ([`Walk::count_partition`]): a large directory goes on at its
@@ -31,6 +35,8 @@ mod dents;
 mod engine;
 mod frontier;
 mod kernel;
+#[cfg(feature = "nfs")]
+pub mod nfs;
 mod node;
 mod pool;
 mod source;
@@ -127,9 +133,16 @@ pub const TOLD_ERRORS: usize = 100;
 /// A walk to be made.
 #[derive(Debug)]
 pub struct Walk {
-    root: PathBuf,
+    root: Root,
     options: Options,
     progress: Arc<Progress>,
+}
+
+#[derive(Debug)]
+enum Root {
+    Directory(PathBuf),
+    #[cfg(feature = "nfs")]
+    Nfs(nfs::Location),
 }
 
 #[derive(Debug)]
@@ -148,7 +161,20 @@ pub(crate) struct Options {
 }
 
 impl Walk {
+    /// Of a directory of this machine.
     pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self::of(Root::Directory(root.into()))
+    }
+
+    /// Of a directory of a server. [`threads`](Self::threads) says how many calls are on their way at once, if the
+    /// server lets there be so many; [`follow_file_symlinks`](Self::follow_file_symlinks) has no meaning without a
+    /// mount, and makes the walk fail.
+    #[cfg(feature = "nfs")]
+    pub fn nfs(root: nfs::Location) -> Self {
+        Self::of(Root::Nfs(root))
+    }
+
+    fn of(root: Root) -> Self {
         let options = Options {
             threads: THREADS,
             buffer: BUFFER,
@@ -161,7 +187,7 @@ impl Walk {
             partition_bytes: usize::MAX,
             trusted_until: SystemTime::now() - cache::RACY,
         };
-        Self { root: root.into(), options, progress: Arc::default() }
+        Self { root, options, progress: Arc::default() }
     }
 
     /// At most so many threads, this one among them; at least 1. More are started only while there is work.
@@ -261,11 +287,28 @@ impl Walk {
 
     fn run(self, partition: &Partition, cache: Option<&Cache>) -> Result<Counted, Unreadable> {
         let started = Instant::now();
-        let unreadable = |source| Unreadable { path: self.root.clone(), source };
-        let source = kernel::Kernel::new(&self.root, self.options.one_file_system).map_err(unreadable)?;
-        let mut counted = engine::run(&source, &self.options, &self.progress, partition, cache).map_err(unreadable)?;
+        let Self { root, options, progress } = &self;
+        let counted = match root {
+            Root::Directory(path) => kernel::Kernel::new(path, options.one_file_system)
+                .and_then(|source| engine::run(&source, options, progress, partition, cache)),
+            #[cfg(feature = "nfs")]
+            Root::Nfs(location) => {
+                nfs::within(location, options, |source| engine::run(source, options, progress, partition, cache))
+            }
+        };
+        let mut counted = counted.map_err(|source| Unreadable { path: root.path(), source })?;
         counted.time = started.elapsed();
         Ok(counted)
+    }
+}
+
+impl Root {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Directory(path) => path.clone(),
+            #[cfg(feature = "nfs")]
+            Self::Nfs(location) => location.to_string().into(),
+        }
     }
 }
 

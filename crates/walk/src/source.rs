@@ -5,7 +5,7 @@ use std::{ffi::CStr, io};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dents::Kind;
+use crate::dents::{Kind, LONGEST};
 
 pub(crate) trait Source: Sync {
     /// An open directory.
@@ -22,8 +22,14 @@ pub(crate) trait Source: Sync {
     /// asked again.
     fn read(&self, directory: &Self::Directory, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Does nothing come after an entry with this cookie? Saves asking; `false` when it cannot be said.
-    fn ends(&self, cookie: i64) -> bool;
+    /// Does nothing come after the entry with this cookie, which was the last that was read? Saves asking; `false`
+    /// when it cannot be said.
+    fn ends(&self, directory: &Self::Directory, cookie: i64) -> bool;
+
+    /// Of a read that did not come to the end: is it likely that another one gives more?
+    fn goes_on(&self, filled: usize, buffer: usize) -> bool {
+        filled + LONGEST > buffer
+    }
 
     /// Goes on reading where an entry's `d_off` says.
     fn seek(&self, directory: &Self::Directory, cookie: i64) -> io::Result<()>;

@@ -153,8 +153,8 @@ impl Source for Watched {
         Ok(filled)
     }
 
-    fn ends(&self, cookie: i64) -> bool {
-        self.inner.ends(cookie)
+    fn ends(&self, directory: &Directory, cookie: i64) -> bool {
+        self.inner.ends(&directory.inner, cookie)
     }
 
     fn seek(&self, directory: &Directory, cookie: i64) -> io::Result<()> {

@@ -3,21 +3,27 @@
 
 use std::{
     cell::RefCell,
+    io,
     num::NonZero,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use domain::{
-    config::{ConfigError, ParameterType, Variables},
+    config::{ConfigError, ParameterType, Variables, optional, required, within, word},
     error::{CountError, InvalidInput},
     ledger,
     messages::{CountInput, CountOutput, MOST_PARTITIONS, REST_BYTES, Start},
     model::{FileSystemId, ParameterName},
     ports::{Clock, ReadParameters, WriteParameter},
 };
-use tracing::warn;
-use walk::{Cache, Counted, Partition, Walk};
+use nfs41::{
+    efs::{CredentialSource, Settings},
+    tls::Fault,
+};
+use tracing::{error, warn};
+use walk::{Cache, Counted, Partition, Walk, nfs::Location};
 
 /// The walk ends so long before Lambda does, or a quarter of its time where that is shorter.
 const MARGIN: Duration = Duration::from_secs(15);
@@ -27,13 +33,75 @@ const LONGEST: Duration = Duration::from_secs(900);
 
 pub struct Config {
     pub file_system: FileSystemId,
-    pub root: PathBuf,
+    pub root: Root,
     /// `None`: as long as Lambda lets it.
     pub budget: Option<Duration>,
     /// `None`: every count reads everything.
     pub full_every: Option<NonZero<u32>>,
     /// `None`: every count counts.
     pub reuse: Option<Reuse>,
+}
+
+/// What is counted: `COUNT_VIA`.
+pub enum Root {
+    /// What Lambda has mounted.
+    Mounted(PathBuf),
+    /// A directory of a server that nothing has mounted.
+    Nfs(Box<Server>),
+}
+
+pub struct Server {
+    location: Location,
+    /// `None`: without TLS.
+    settings: Option<Settings>,
+}
+
+impl Root {
+    fn read(v: &impl Variables) -> Result<Self, ConfigError> {
+        use domain::config::target_directory;
+        if !word(v, "COUNT_VIA", "mounted or nfs", &[("mounted", false), ("nfs", true)])? {
+            return target_directory(v).map(Self::Mounted);
+        }
+        let host = "the address or the name of a mount target, since COUNT_VIA is nfs";
+        let host = required(v, "NFS_HOST", host, |host| {
+            let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+            host.bytes().all(is_good).then(|| host.to_owned())
+        })?;
+        let port = within(v, "NFS_PORT", "a port, from 1 to 65535", 1..=65535, 2049)?;
+        let path = optional(v, "NFS_ROOT", "an absolute path without . and ..", |path| {
+            path.starts_with('/').then(|| Location::checked(path.as_bytes()).ok()).flatten()
+        })?;
+        let location = Location::new(host, port, path.unwrap_or_default());
+        Ok(Self::Nfs(Box::new(Server { location, settings: Settings::read(v)? })))
+    }
+
+    /// Ready to be counted, by this process, again and again. `credentials` gives those of the function's role.
+    ///
+    /// # Errors
+    /// TLS cannot be had as the variables say; why is logged.
+    pub async fn open(
+        &mut self,
+        credentials: impl AsyncFnOnce() -> io::Result<Arc<dyn CredentialSource>>,
+    ) -> Result<(), ConfigError> {
+        if let Self::Nfs(server) = self
+            && let Some(settings) = &server.settings
+        {
+            let refused = |why: Fault| {
+                error!(error = %why, "TLS cannot be set up");
+                let expected = "what the log says; see NFS_TLS_ROOTS and NFS_IAM";
+                ConfigError::Bad { name: "NFS_TLS", value: "efs".to_owned(), expected }
+            };
+            server.location.tls = Some(settings.tls(credentials).await.map_err(refused)?);
+        }
+        Ok(())
+    }
+
+    fn walk(&self) -> Walk {
+        match self {
+            Self::Mounted(directory) => Walk::new(directory),
+            Self::Nfs(server) => Walk::nfs(server.location.clone()),
+        }
+    }
 }
 
 /// Counts that are used again.
@@ -48,15 +116,13 @@ impl Config {
     /// # Errors
     /// The first variable that is missing or bad.
     pub fn read(variables: &impl Variables) -> Result<Self, ConfigError> {
-        use domain::config::{
-            count_budget, count_cache, count_full_every, file_system_id, parameter_name, target_directory,
-        };
+        use domain::config::{count_budget, count_cache, count_full_every, file_system_id, parameter_name};
         let file_system = file_system_id(variables)?;
         let within = count_cache(variables)?;
         let parameter = parameter_name(variables)?;
         Ok(Self {
             file_system,
-            root: target_directory(variables)?,
+            root: Root::read(variables)?,
             budget: count_budget(variables)?,
             full_every: count_full_every(variables)?,
             reuse: (!within.is_zero()).then(|| Reuse { within, parameter: ledger::counted_name(&parameter) }),
@@ -64,7 +130,15 @@ impl Config {
     }
 
     fn directory(&self) -> String {
-        self.root.as_os_str().as_encoded_bytes().escape_ascii().to_string()
+        match &self.root {
+            Root::Mounted(directory) => directory.as_os_str().as_encoded_bytes().escape_ascii().to_string(),
+            Root::Nfs(server) => {
+                let Server { location, settings } = &**server;
+                // Behind an access point the same path is another directory.
+                let access_point = settings.as_ref().and_then(|settings| settings.subject.access_point());
+                access_point.map_or_else(|| location.to_string(), |id| format!("{location} of {id}"))
+            }
+        }
     }
 }
 
@@ -113,7 +187,7 @@ fn time_to_walk(config: &Config, deadline: SystemTime) -> Duration {
 
 fn walk(config: &Config, until: Instant, partitions: usize) -> Walk {
     let beside = partitions.max(1);
-    Walk::new(&config.root).until(until).hand_back(MOST_PARTITIONS / beside, REST_BYTES / beside)
+    config.root.walk().until(until).hand_back(MOST_PARTITIONS / beside, REST_BYTES / beside)
 }
 
 fn count(config: &Config, memory: &Memory, until: Instant) -> Result<Counted, walk::Unreadable> {

@@ -1,9 +1,10 @@
 //! The Lambda function `count`.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use aws::{
     Aws,
+    credentials::Lender,
     lambda::{self, Metrics, environment},
 };
 use count::{Config, Memory};
@@ -11,7 +12,8 @@ use count::{Config, Memory};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     lambda::main(async || {
-        let config = Config::read(&environment)?;
+        let mut config = Config::read(&environment)?;
+        config.root.open(async || Ok(Arc::new(Lender::from_environment().await?) as _)).await?;
         let metrics = Metrics::of(&config.file_system)?;
         // Clients are for counts that are used again: without, the function starts four times as fast.
         let aws = if config.reuse.is_some() { Some(Aws::from_environment().await) } else { None };

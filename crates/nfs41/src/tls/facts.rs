@@ -120,9 +120,7 @@ impl Tls {
         let session = stream.as_ref().ok().map(|stream| stream.get_ref().1);
         let (version, cipher) = (
             session.and_then(|session| session.protocol_version()).map(|version| format!("{version:?}")),
-            session
-                .and_then(|session| session.negotiated_cipher_suite())
-                .map(|suite| format!("{:?}", suite.suite())),
+            session.and_then(|session| session.negotiated_cipher_suite()).map(|suite| format!("{:?}", suite.suite())),
         );
         let certificates = std::mem::take(&mut *witness.shown.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Facts { version, cipher, certificates, asks_for_certificate: asked.was.load(Ordering::Relaxed), stream })

@@ -261,6 +261,7 @@ impl Http {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic, reason = "a test says what it takes for granted")]
 mod tests {
     use super::*;
 

@@ -1,0 +1,310 @@
+//! `efs-autoscale probe`: what a file system's servers do, asked with the client that the service uses. It shows on an
+//! account what a machine without one cannot show about Amazon EFS.
+
+mod checks;
+mod pipe;
+mod report;
+mod target;
+
+use std::{
+    fmt, fs,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::{ArgAction, Args, value_parser};
+use nfs41::{
+    Client,
+    efs::{Certificates, CredentialSource, Credentials, Lends, Subject},
+    tls::{Roots, Tls},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::{checks::World, report::Report, target::Target};
+
+/// Exit status when something that the service needs is not there.
+const MISSING: u8 = 1;
+/// Exit status when nothing was reached, or nothing could be asked.
+const FAILED: u8 = 2;
+/// Exit status of a run that somebody ended.
+const INTERRUPTED: u8 = 130;
+
+const PORT: u16 = 2049;
+
+/// What `--help` says below the options.
+pub const HELP: &str = "\
+Asks NFS servers what they do, with the NFS client that the file service uses (BACKEND=nfs), and prints a report: each
+line is one fact, with yes (✓), no (✗) or not known (–), what came, and how long it took. A no says what it means for
+whoever runs the service. Paste it into an issue: no secret is in it, but addresses and names are.
+
+With several hosts it also shows whether they are one server, and whether they see each other's writes. Run it where the
+file system can be reached: in a task, on an instance or in a CloudShell of its VPC, in a security group that the mount
+targets let in at port 2049.
+
+It makes one directory, .efs-autoscale-probe-…, below --root, works in there, and removes it with everything in it, also
+after Ctrl-C. Nothing else is touched. --read-only changes nothing at all.
+
+Exit status: 0 when all that the service needs is there, as far as it was asked; 1 when something it needs is missing or
+not known; 2 when the arguments are wrong or no host was reached; 130 when it was interrupted.
+
+Examples:
+  efs-autoscale probe 10.0.1.5 10.0.2.5 --file-system fs-0123456789abcdef0 --region ap-northeast-1
+  efs-autoscale probe fs-0123456789abcdef0.efs.ap-northeast-1.amazonaws.com --no-tls --read-only
+  efs-autoscale probe 10.0.1.5 --file-system fs-0123456789abcdef0 --iam --access-point fsap-0123456789abcdef0 --json";
+
+/// Whom to ask, and how.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Mount targets: an address or a DNS name, with :PORT where it is not 2049
+    #[arg(value_name = "HOST", required = true, num_args = 1..=64)]
+    hosts: Vec<Host>,
+    /// The file system, for TLS as Amazon EFS speaks it
+    #[arg(long, value_name = "ID", requires = "region")]
+    file_system: Option<String>,
+    /// The region of the file system
+    #[arg(long, value_name = "REGION", env = "AWS_REGION")]
+    region: Option<String>,
+    /// The access point that is asked for
+    #[arg(long, value_name = "ID", requires = "file_system")]
+    access_point: Option<String>,
+    /// In the name of the environment's AWS credentials
+    #[arg(long, requires = "file_system")]
+    iam: bool,
+    /// TLS from the first byte [default: where --file-system is given]
+    #[arg(long, requires = "file_system")]
+    tls: bool,
+    /// No TLS
+    #[arg(long, action = ArgAction::SetTrue, conflicts_with_all = ["tls", "iam", "access_point", "roots"])]
+    no_tls: bool,
+    /// A PEM file with who vouches for the server [default: the system's]
+    #[arg(long, value_name = "FILE", requires = "file_system")]
+    roots: Option<PathBuf>,
+    /// The directory at the server to work in
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    root: String,
+    /// Ask only what changes nothing
+    #[arg(long)]
+    read_only: bool,
+    /// Stay silent for so long, and see whether what is open stays open; longer than the lease, to show something
+    #[arg(long, value_name = "SECONDS", conflicts_with = "read_only", value_parser = value_parser!(u64).range(1..=3600))]
+    idle: Option<u64>,
+    /// How long to wait for one fact
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = value_parser!(u64).range(1..=600))]
+    timeout: u64,
+    /// One JSON object on stdout, when all is asked
+    #[arg(long)]
+    json: bool,
+}
+
+/// An address or a name, and a port.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Host {
+    name: String,
+    port: u16,
+}
+
+impl FromStr for Host {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = "an address or a DNS name, and :PORT where it is not 2049; [ADDRESS]:PORT for IPv6";
+        let port = |text: &str| text.parse().ok().filter(|port| *port != 0).ok_or(expected);
+        let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((name, "")) => (name, PORT),
+            Some((name, rest)) => (name, port(rest.strip_prefix(':').ok_or(expected)?)?),
+            None if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, PORT),
+            None => match text.split_once(':') {
+                Some((name, rest)) => (name, port(rest)?),
+                None => (text, PORT),
+            },
+        };
+        let is_address = name.parse::<std::net::IpAddr>().is_ok();
+        let is_name = !name.is_empty() && !name.starts_with('-') && name.len() <= 253 && name.bytes().all(of_a_name);
+        (is_address || is_name).then(|| Self { name: name.to_owned(), port }).ok_or(expected)
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.contains(':') {
+            true => write!(f, "[{}]:{}", self.name, self.port),
+            false => write!(f, "{}:{}", self.name, self.port),
+        }
+    }
+}
+
+/// What every fact is asked with.
+pub(crate) struct Setup {
+    options: Options,
+    /// None where no TLS is spoken.
+    secure: Option<Secure>,
+    timeout: Duration,
+}
+
+pub(crate) struct Secure {
+    tls: Tls,
+    roots: Roots,
+    server_name: String,
+}
+
+impl Setup {
+    async fn new(options: Options) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let timeout = Duration::from_secs(options.timeout);
+        let secure = match (&options.file_system, &options.region) {
+            (Some(id), Some(region)) if !options.no_tls => Some(Secure::new(id, region, &options).await?),
+            _ => None,
+        };
+        let setup = Self { options, secure, timeout };
+        // Says what is wrong with the root before anything is asked. It needs a runtime, and no server.
+        let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+        drop(
+            Client::new(setup.client_options(nowhere, setup.options.root.as_bytes().to_vec()))
+                .map_err(|why| format!("--root {}: {why}", setup.options.root))?,
+        );
+        Ok(setup)
+    }
+
+    fn client_options(&self, address: std::net::SocketAddr, root: Vec<u8>) -> nfs41::Options {
+        let mut options = nfs41::Options::new(address);
+        options.tls = self.secure.as_ref().map(|secure| secure.tls.clone());
+        options.root = root;
+        options.connect_deadline = self.timeout;
+        options.patience = self.timeout;
+        options.deadline = Some(self.timeout);
+        // As many as the client can use, to see how many the server gives.
+        options.most_in_flight = 256;
+        options
+    }
+}
+
+impl Secure {
+    async fn new(
+        file_system: &str,
+        region: &str,
+        options: &Options,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let mut subject = Subject::new(file_system, region)?;
+        if let Some(id) = &options.access_point {
+            subject = subject.with_access_point(id)?;
+        }
+        let roots = match &options.roots {
+            None => Roots::System,
+            Some(file) => Roots::Pem(fs::read(file).map_err(|why| format!("--roots {}: {why}", file.display()))?),
+        };
+        let server_name = subject.server_name();
+        let mut certificates = Certificates::new(subject);
+        if options.iam {
+            certificates = certificates.with_credentials(Arc::new(Source::new().await?));
+        }
+        // Now, so that the time it takes (a key is made) is not the first host's.
+        certificates.certificate().await?;
+        let tls = Tls::new(&server_name, roots.clone())?.with_identities(Arc::new(certificates));
+        Ok(Self { tls, roots, server_name })
+    }
+}
+
+/// The environment's credentials.
+struct Source(aws::credentials::Lender);
+
+impl Source {
+    async fn new() -> io::Result<Self> {
+        aws::credentials::Lender::from_environment().await.map(Self)
+    }
+}
+
+impl CredentialSource for Source {
+    fn credentials(&self) -> Lends<'_> {
+        Box::pin(async {
+            let lent = self.0.lend().await?;
+            Ok(Credentials::new(lent.access_key_id, lent.secret, lent.session_token, lent.expires)?)
+        })
+    }
+}
+
+/// Asks, and says what was found.
+#[tokio::main]
+pub async fn run(options: Options) -> ExitCode {
+    let setup = match Setup::new(options).await {
+        Ok(setup) => Arc::new(setup),
+        Err(why) => {
+            eprintln!("efs-autoscale: {why}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let mut report = Report::new(&setup);
+    let target = |host| Arc::new(Target::new(host, Arc::clone(&setup)));
+    let targets: Vec<_> = setup.options.hosts.iter().map(target).collect();
+    let world = World::new(&setup, &targets);
+    report.interrupted = tokio::select! {
+        // First, so that it is waited for before anything is made that has to be removed.
+        biased;
+        () = interruption() => true,
+        () = ask(&targets, &world, &mut report) => false,
+    };
+    let tidied = tokio::select! {
+        tidied = world.tidy() => tidied,
+        // Whoever sends another one does not want to wait.
+        () = interruption() => Err("it was interrupted".to_owned()),
+    };
+    if let Err(why) = tidied {
+        let directory = world.directory();
+        eprintln!("efs-autoscale: {directory} cannot be removed: {why}; remove it by hand");
+        report.left_behind = Some(directory);
+    }
+    for target in &targets {
+        target.close().await;
+    }
+    match report.end() {
+        Ok(()) => ExitCode::from(report.status()),
+        Err(why) => {
+            eprintln!("efs-autoscale: the report cannot be written: {why}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Ctrl-C, or whoever ends a task. Never, where signals cannot be waited for: then they end the process.
+async fn interruption() {
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+}
+
+/// All of it, in the order of the report.
+async fn ask(targets: &[Arc<Target>], world: &World, report: &mut Report) {
+    for target in targets {
+        report.host(target);
+        for check in target::CHECKS {
+            let fact = check.fact(&**target).await;
+            report.add(fact);
+        }
+    }
+    report.all(world);
+    let mut silent: Option<&str> = None;
+    for check in checks::CHECKS {
+        let fact = match &silent {
+            Some(why) => check.not_asked(why),
+            None => check.fact(world).await,
+        };
+        // What does not answer any more is not asked thirty times.
+        if fact.is_late && !world.is_answering().await {
+            silent = Some("the server does not answer any more");
+        }
+        report.add(fact);
+    }
+}
+
+fn out(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

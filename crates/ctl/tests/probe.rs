@@ -1,0 +1,452 @@
+//! The program `efs-autoscale probe`, against a real server behind relays that stand for mount targets.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::Arc,
+};
+
+use nfs_lab::{Act, Ganesha, Relay, Way, eventually, lab_or_skip};
+use serde_json::Value;
+
+const OF_A_HOST: [&str; 11] = [
+    "tcp",
+    "tls",
+    "tls_certificate",
+    "tls_system_roots",
+    "tls_client_certificate",
+    "exchange_id",
+    "create_session",
+    "lease",
+    "io_size",
+    "access",
+    "round_trip",
+];
+const ONCE: [&str; 25] = [
+    "one_server",
+    "directory",
+    "access_agrees",
+    "owner",
+    "read_anonymous",
+    "read_opened",
+    "put_one_call",
+    "put_fall_back",
+    "pieces",
+    "times",
+    "create_guarded",
+    "create_exclusive",
+    "link",
+    "rename_over_open",
+    "hold_replaced",
+    "read_on_replaced",
+    "lock",
+    "append",
+    "readdir",
+    "change",
+    "reply_cache",
+    "session_survives",
+    "idle",
+    "visible_connections",
+    "visible_hosts",
+];
+
+fn command(hosts: &[String], more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_efs-autoscale"));
+    command.arg("probe").args(hosts).args(more).env_remove("AWS_REGION");
+    command
+}
+
+fn run(hosts: &[String], more: &[&str]) -> Output {
+    command(hosts, more).output().unwrap()
+}
+
+/// The object, and the exit status.
+fn json(hosts: &[String], more: &[&str]) -> (Value, i32) {
+    let output = run(hosts, &[more, &["--json"]].concat());
+    let object = serde_json::from_slice(&output.stdout).unwrap_or_else(|why| panic!("{why}: {output:?}"));
+    (object, output.status.code().unwrap())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// One for each number, of one server.
+fn relays(server: &Ganesha, count: u8) -> (Vec<Relay>, Vec<String>) {
+    let relays: Vec<_> = (2..2 + count).map(|number| Relay::target(number, server.address())).collect();
+    let hosts = relays.iter().map(|relay| relay.address().to_string()).collect();
+    (relays, hosts)
+}
+
+fn entries(directory: &Path) -> usize {
+    fs::read_dir(directory).unwrap().count()
+}
+
+fn answer<'a>(facts: &'a Value, key: &str) -> &'a str {
+    facts[key]["answer"].as_str().unwrap_or_else(|| panic!("{key}: {facts}"))
+}
+
+#[test]
+fn a_good_server_has_all_that_is_needed_and_nothing_stays_behind() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (_relays, hosts) = relays(&server, 1);
+    let (object, code) = json(&hosts, &[]);
+    let facts = &object["facts"];
+    assert_eq!((code, &object["missing"]), (0, &serde_json::json!([])), "{object:#}");
+    assert_eq!(object["hosts"].as_array().unwrap().len(), 1);
+    let of_host = &object["hosts"][0]["facts"];
+    for (facts, keys) in [(of_host, &OF_A_HOST[..]), (facts, &ONCE[..])] {
+        let mut found: Vec<_> = facts.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut keys = keys.to_vec();
+        found.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(found, keys);
+        for key in keys {
+            let fact = &facts[key];
+            assert!(fact["what"].is_string() && fact["found"].is_string() && fact["needed"].is_boolean(), "{fact}");
+            assert!(fact["seconds"].is_number() && fact["values"].is_object(), "{fact}");
+            assert_eq!(fact["means"].is_string(), fact["answer"] == "no", "{fact}");
+        }
+    }
+    for key in ["tls", "tls_certificate", "tls_system_roots", "tls_client_certificate"] {
+        assert_eq!(answer(of_host, key), "not_asked", "{key}");
+    }
+    for key in ["one_server", "idle", "visible_hosts"] {
+        assert_eq!(answer(facts, key), "not_asked", "{key}");
+    }
+    let not_yes = ONCE.iter().filter(|key| answer(facts, key) != "yes");
+    // A replaced file without a name may be gone.
+    let may = ["one_server", "idle", "visible_hosts", "read_on_replaced", "hold_replaced"];
+    assert_eq!(not_yes.filter(|key| !may.contains(key)).count(), 0, "{facts:#}");
+    assert_eq!(of_host["round_trip"]["values"]["calls"], 100);
+    assert_eq!(entries(server.directory()), 0);
+    assert_eq!(object["left_behind"], Value::Null);
+}
+
+#[test]
+fn people_read_a_line_for_each_fact_and_three_hosts_are_one_server() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (relays, hosts) = relays(&server, 3);
+    let output = run(&hosts, &["--no-tls"]);
+    let report = text(&output.stdout);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{report}");
+    assert_eq!(report.matches("  ✓ TCP is reached: 127.0.0.").count(), 3, "{report}");
+    assert!(report.contains("✓ All hosts are one server"), "{report}");
+    assert!(report.contains("✓ The hosts see each other's writes at once: 20 writes"), "{report}");
+    assert!(report.contains("All that the service needs is there"), "{report}");
+    assert_eq!(entries(server.directory()), 0);
+    eventually("all connections are closed", || relays.iter().all(|relay| relay.counts().open == 0).then_some(()));
+}
+
+#[test]
+fn a_current_stateid_that_is_refused_is_told_and_the_way_out_works() {
+    const CURRENT: [u8; 16] = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const WRITE: [u8; 4] = [0, 0, 0, 38];
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (relays, hosts) = relays(&server, 1);
+    // The server sees a WRITE by another stateid, which it does not know.
+    relays[0].on_record(|way, record| {
+        let wanted = [&WRITE[..], &CURRENT].concat();
+        if way == Way::ToServer
+            && let Some(at) = record.windows(wanted.len()).position(|window| window == wanted)
+        {
+            record[at + 4..at + 20].fill(7);
+        }
+        Act::Pass
+    });
+    let (object, code) = json(&hosts, &[]);
+    let facts = &object["facts"];
+    assert_eq!(code, 0, "{object:#}");
+    assert_eq!(answer(facts, "put_one_call"), "no");
+    let found = facts["put_one_call"]["found"].as_str().unwrap();
+    // As Ganesha says of it; another server may say BAD_STATEID.
+    assert_eq!(found, "WRITE: NFS4ERR_STALE_STATEID");
+    assert!(facts["put_one_call"]["means"].as_str().unwrap().contains("four round trips"));
+    for key in ["put_fall_back", "pieces", "times", "append", "visible_connections"] {
+        assert_eq!(answer(facts, key), "yes", "{key}: {facts:#}");
+    }
+    assert_eq!(entries(server.directory()), 0);
+}
+
+#[test]
+fn where_nothing_may_be_written_only_reading_is_asked() {
+    // Of two `Access_Type` in a block the first one counts; a block of clients goes before both.
+    let export = "CLIENT { Clients = *; Access_Type = RO; }".to_owned();
+    let Some(server) = lab_or_skip(nfs_lab::Options { export, ..nfs_lab::Options::default() }) else { return };
+    fs::write(server.directory().join("file"), "content").unwrap();
+    let (_relays, hosts) = relays(&server, 1);
+    let (object, code) = json(&hosts, &[]);
+    assert_eq!((code, &object["missing"]), (1, &serde_json::json!(["directory"])), "{object:#}");
+    assert!(object["facts"]["directory"]["found"].as_str().unwrap().contains("NFS4ERR_ROFS"), "{object:#}");
+    assert_eq!(answer(&object["facts"], "lock"), "not_asked");
+
+    let (object, code) = json(&hosts, &["--read-only"]);
+    assert_eq!(code, 0, "{object:#}");
+    assert_eq!(answer(&object["facts"], "read_anonymous"), "yes");
+    assert_eq!(answer(&object["facts"], "read_opened"), "yes");
+    assert_eq!(answer(&object["facts"], "directory"), "not_asked");
+    assert_eq!(entries(server.directory()), 1);
+}
+
+#[test]
+fn a_host_that_refuses_or_hangs_is_told_and_the_others_are_asked() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (relays, hosts) = relays(&server, 3);
+    relays[1].refuse(true);
+    relays[2].hang(true);
+    let (object, code) = json(&hosts, &["--timeout", "2"]);
+    assert_eq!(code, 1, "{object:#}");
+    let of = |index: usize| &object["hosts"][index]["facts"];
+    assert_eq!((answer(of(0), "tcp"), answer(of(0), "exchange_id")), ("yes", "yes"));
+    assert_eq!((answer(of(1), "tcp"), answer(of(1), "exchange_id")), ("no", "not_asked"));
+    assert_eq!((answer(of(2), "tcp"), answer(of(2), "exchange_id")), ("yes", "unknown"));
+    assert_eq!(answer(&object["facts"], "lock"), "yes", "{object:#}");
+    assert_eq!(answer(&object["facts"], "one_server"), "not_asked");
+    assert_eq!(entries(server.directory()), 0);
+
+    let (object, code) = json(&hosts[1..2], &["--timeout", "2"]);
+    assert_eq!((code, &object["reached"]), (2, &Value::Bool(false)), "{object:#}");
+}
+
+#[test]
+fn a_server_that_falls_silent_half_way_is_not_asked_thirty_times() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (relays, hosts) = relays(&server, 1);
+    let relay = (*relays[0]).clone();
+    // When the file of this question is named.
+    relays[0].on_record(move |way, record| {
+        if way == Way::ToServer && record.windows(7).any(|window| window == b"guarded") {
+            relay.hang(true);
+        }
+        Act::Pass
+    });
+    let output = run(&hosts, &["--timeout", "1"]);
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(
+        report.contains("– A GUARDED create makes a new file and refuses one that is there: not known"),
+        "{report}"
+    );
+    assert!(report.contains("– LINK gives a second name, and refuses one that is taken: not asked"), "{report}");
+    assert!(text(&output.stderr).contains("remove it by hand"), "{}", text(&output.stderr));
+}
+
+/// Ends with the test.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_interrupted_probe_leaves_nothing_behind() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (_relays, hosts) = relays(&server, 1);
+    let made = |directory: &Path| {
+        fs::read_dir(directory).unwrap().flatten().any(|found| found.path().join("idle").exists()).then_some(())
+    };
+    for kind in ["INT", "TERM"] {
+        let mut command = command(&hosts, &["--idle", "600", "--json"]);
+        let mut child = Ends(command.stdout(Stdio::piped()).spawn().unwrap());
+        eventually("it stays silent", || made(server.directory()));
+        let sent = Command::new("kill").arg(format!("-{kind}")).arg(child.0.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        let mut printed = String::new();
+        std::io::Read::read_to_string(&mut child.0.stdout.take().unwrap(), &mut printed).unwrap();
+        assert_eq!(child.0.wait().unwrap().code(), Some(130));
+        let object: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!((&object["interrupted"], &object["left_behind"]), (&Value::Bool(true), &Value::Null), "{object:#}");
+        assert_eq!(answer(&object["facts"], "lock"), "yes");
+        assert_eq!(entries(server.directory()), 0);
+    }
+}
+
+#[test]
+fn what_is_asked_wrongly_is_said_and_nothing_is_reached() {
+    let region = ["--region", "eu-west-1"];
+    let id = ["--file-system", "fs-0123456789abcdef0"];
+    for (host, more, part) in [
+        ("127.0.0.1:0", vec![], "an address or a DNS name"),
+        ("a b", vec![], "an address or a DNS name"),
+        ("127.0.0.1", vec!["--tls"], "--file-system"),
+        ("127.0.0.1", vec!["--iam"], "--file-system"),
+        ("127.0.0.1", id.to_vec(), "--region"),
+        ("127.0.0.1", [&id[..], &region, &["--no-tls", "--iam"]].concat(), "--no-tls"),
+        ("127.0.0.1", [&["--file-system", "fs-no"], &region[..]].concat(), "is not a file system"),
+        ("127.0.0.1", [&id[..], &region, &["--access-point", "ap-1"]].concat(), "is not an access point"),
+        ("127.0.0.1", [&id[..], &region, &["--roots", "/nowhere/at/all"]].concat(), "--roots /nowhere/at/all"),
+        ("127.0.0.1", vec!["--root", "/a/../b"], "--root /a/../b"),
+        ("127.0.0.1", vec!["--read-only", "--idle", "5"], "--idle"),
+        ("127.0.0.1", vec!["--timeout", "0"], "--timeout"),
+    ] {
+        let output = run(&[host.to_owned()], &more);
+        assert_eq!(output.status.code(), Some(2), "{host} {more:?}");
+        assert!(text(&output.stderr).contains(part), "{host} {more:?}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty());
+    }
+    assert_eq!(run(&[], &[]).status.code(), Some(2));
+}
+
+/// TLS before the server, as a mount target has it. It wants to see a certificate, and takes any or none.
+mod tls {
+    use std::net::SocketAddr;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+    use rustls::{
+        DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+        client::danger::HandshakeSignatureValid,
+        crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+        pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
+        server::danger::{ClientCertVerified, ClientCertVerifier},
+    };
+    use tokio::{
+        io::copy_bidirectional,
+        net::{TcpListener, TcpStream},
+        runtime::Runtime,
+    };
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    const NAME: &str = "fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com";
+
+    #[derive(Debug)]
+    struct Judge {
+        provider: Arc<CryptoProvider>,
+        accepts: bool,
+    }
+
+    impl ClientCertVerifier for Judge {
+        fn root_hint_subjects(&self) -> &[DistinguishedName] {
+            &[]
+        }
+
+        fn verify_client_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: UnixTime,
+        ) -> Result<ClientCertVerified, rustls::Error> {
+            match self.accepts {
+                true => Ok(ClientCertVerified::assertion()),
+                false => Err(rustls::CertificateError::ApplicationVerificationFailure.into()),
+            }
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.provider.signature_verification_algorithms.supported_schemes()
+        }
+    }
+
+    /// A mount target, and the authority that vouches for it.
+    struct Mounted {
+        address: SocketAddr,
+        authority: tempfile::NamedTempFile,
+        _runtime: Runtime,
+    }
+
+    fn target(to: SocketAddr, name: &str, accepts: bool) -> Mounted {
+        let mut parameters = CertificateParams::new([]).unwrap();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "an authority");
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().unwrap();
+        let authority = tempfile::NamedTempFile::new().unwrap();
+        fs::write(authority.path(), parameters.self_signed(&key).unwrap().pem()).unwrap();
+        let issuer = Issuer::new(parameters, key);
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_client_cert_verifier(Arc::new(Judge { provider, accepts }))
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let runtime = Runtime::new().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let mut client = acceptor.accept(client).await?;
+                    let mut server = TcpStream::connect(to).await?;
+                    copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+        Mounted { address, authority, _runtime: runtime }
+    }
+
+    fn ask(target: &Mounted, more: &[&str]) -> (Value, i32) {
+        let own = ["--file-system", "fs-0123456789abcdef0", "--region", "eu-west-1"];
+        json(&[target.address.to_string()], &[&own, more].concat())
+    }
+
+    #[test]
+    fn what_a_handshake_shows_is_told() {
+        let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+        let good = target(server.address(), NAME, true);
+        let roots = ["--roots", good.authority.path().to_str().unwrap()];
+        let (object, code) = ask(&good, &roots);
+        let facts = &object["hosts"][0]["facts"];
+        assert_eq!(code, 0, "{object:#}");
+        assert_eq!(facts["tls"]["values"]["version"], "TLSv1_3");
+        assert!(facts["tls_certificate"]["values"]["names"][0].as_str().unwrap().contains(NAME), "{facts:#}");
+        assert!(facts["tls_certificate"]["values"]["issuer"].as_str().unwrap().contains("an authority"));
+        assert_eq!((answer(facts, "tls_system_roots"), answer(facts, "tls_client_certificate")), ("no", "yes"));
+        assert_eq!(facts["tls_client_certificate"]["values"]["asked_for"], true);
+        // Over TLS too.
+        assert_eq!(answer(&object["facts"], "session_survives"), "yes", "{object:#}");
+        assert_eq!(entries(server.directory()), 0);
+
+        // The system does not know that authority.
+        let (object, code) = ask(&good, &[]);
+        let facts = &object["hosts"][0]["facts"];
+        assert_eq!(code, 1, "{object:#}");
+        assert_eq!((answer(facts, "tls"), answer(facts, "tls_certificate")), ("no", "no"));
+        assert!(facts["tls_certificate"]["found"].as_str().unwrap().contains("an authority"), "{facts:#}");
+        assert_eq!(answer(facts, "exchange_id"), "not_asked");
+
+        let other = target(server.address(), "another.example", true);
+        let (object, _) = ask(&other, &["--roots", other.authority.path().to_str().unwrap()]);
+        assert!(object["hosts"][0]["facts"]["tls_certificate"]["found"].as_str().unwrap().contains("another.example"));
+    }
+
+    #[test]
+    fn a_client_certificate_that_is_refused_with_the_first_read_is_told() {
+        let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+        let strict = target(server.address(), NAME, false);
+        let (object, code) = ask(&strict, &["--roots", strict.authority.path().to_str().unwrap()]);
+        let facts = &object["hosts"][0]["facts"];
+        assert_eq!(code, 1, "{object:#}");
+        assert_eq!((answer(facts, "tls"), answer(facts, "tls_client_certificate")), ("yes", "no"));
+        assert!(facts["tls_client_certificate"]["found"].as_str().unwrap().starts_with("refused with the first read"));
+        assert_eq!(object["missing"], serde_json::json!(["tls_client_certificate"]));
+    }
+}
