@@ -1,0 +1,463 @@
+//! A server that is none, or one that lies: whatever comes, there is an answer that says what is wrong, in time and in
+//! bounded memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
+
+mod common;
+
+use std::{
+    fmt::Debug,
+    fs,
+    io::{self, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{Lab, answer, content, has, lab_with, relayed, set_word, word, words};
+use nfs_lab::{Act, Ganesha, Relay, Way, framed, lab_or_skip, read_record};
+use nfs41::{Client, Conditions, Create, Error, Options, Place, Put, Set, Wanted};
+use proptest::{collection::vec, prelude::*};
+use tokio::task::JoinSet;
+
+/// So long a call takes at most here.
+const DEADLINE: Duration = Duration::from_millis(250);
+/// However busy the machine is.
+const IN_TIME: Duration = Duration::from_secs(15);
+
+fn hasty(options: &mut Options) {
+    (options.deadline, options.patience) = (Some(DEADLINE), DEADLINE);
+}
+
+/// Panics of any task count, not of the test's own alone.
+fn panics() -> usize {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            before(panic);
+        }));
+    });
+    PANICS.load(Ordering::Relaxed)
+}
+
+/// The most memory that this process has had: used, and only asked for; in bytes.
+fn memory() -> [usize; 2] {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    ["VmHWM:", "VmPeak:"].map(|name| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+    })
+}
+
+/// Every operation, one after the other; what it says does not matter.
+async fn everything(client: &Client, name: &str) {
+    let put = |conditions| Put { conditions, patience: DEADLINE, ..Put::default() };
+    let always = || put(Conditions::If(Arc::new(|_| true)));
+    let (f, g) = (name.as_bytes(), format!("{name}.other"));
+    let directory = format!("{name}.directory");
+    fn seen<T: Debug>(answer: Result<T, Error>) {
+        if let Err(why) = answer {
+            assert!(!why.to_string().is_empty());
+        }
+    }
+    seen(client.put(f, content(100), put(Conditions::None)).await);
+    seen(client.attributes(f, Wanted::USUAL | Wanted::OWNER | Wanted::ACCESSED).await);
+    seen(client.read(f, 0, 1000).await);
+    seen(client.read_all(f, 0, u64::MAX).await);
+    seen(client.write(f, 1, content(10), Create::IfMissing(0o644)).await);
+    seen(client.append(f, content(10), put(Conditions::None)).await);
+    seen(client.put(f, content(10), always()).await);
+    seen(client.put(g.as_bytes(), content(10), put(Conditions::New)).await);
+    seen(client.put(g.as_bytes(), content(30_000), put(Conditions::None)).await);
+    seen(client.set_attributes(f, Set { size: Some(5), ..Set::mode(0o600) }).await);
+    seen(client.list(b"", Place::default(), Wanted::USUAL, 4096).await);
+    seen(client.make_directories(format!("{directory}/below").as_bytes(), 0o755).await);
+    seen(client.rename(g.as_bytes(), format!("{directory}/g").as_bytes()).await);
+    seen(client.link(f, g.as_bytes()).await);
+    seen(client.access(f, 0x3F).await);
+    seen(client.read_link(f).await);
+    seen(client.resolve(f).await);
+    seen(client.file_system().await);
+    seen(client.servers().await);
+    if let Ok(file) = client.open_file(f, Create::No).await {
+        seen(file.lock(Instant::now().into()).await);
+        seen(file.read(0, 10).await);
+        seen(file.write(0, content(30)).await);
+        seen(file.commit().await);
+        seen(file.attributes(Wanted::SIZE).await);
+        seen(file.close().await);
+    }
+    seen(client.remove_if(f, always()).await);
+    seen(client.remove_file(g.as_bytes()).await);
+    seen(client.remove(g.as_bytes()).await);
+}
+
+/// A server of the test's own, before a real one: it passes so many calls and answers of each connection, and answers
+/// the next call with these bytes, as they are, over and over where they never end.
+fn raw(to: SocketAddr, passes: usize, bytes: Vec<u8>, endless: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, bytes) = (client.unwrap(), bytes.clone());
+            thread::spawn(move || {
+                let mut server = TcpStream::connect(to)?;
+                for _ in 0..passes {
+                    server.write_all(&framed(&read_record(&mut client)?))?;
+                    client.write_all(&framed(&read_record(&mut server)?))?;
+                }
+                read_record(&mut client)?;
+                // Until nobody listens any more.
+                loop {
+                    client.write_all(&bytes)?;
+                    if !endless {
+                        break;
+                    }
+                }
+                client.shutdown(std::net::Shutdown::Write)?;
+                io::copy(&mut client, &mut io::sink()).map(drop)
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_answers_end_in_an_error_in_time_and_take_no_memory() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let all: [(&str, Vec<u8>, bool); 14] = [
+        ("four gigabytes", vec![0xFF; 4], false),
+        ("two gigabytes and more to come", vec![0x7F, 0xFF, 0xFF, 0xFF], false),
+        ("a little too much", 0x8020_0000_u32.to_be_bytes().to_vec(), false),
+        ("two gigabytes without an end", [&[0xFF; 4][..], &[7; 65532]].concat(), true),
+        ("pieces of nothing", vec![0; 65536], true),
+        ("pieces of one byte", [0, 0, 0, 1, 7].repeat(10_000), true),
+        ("pieces of a kilobyte", [&[0, 0, 4, 0][..], &[7; 1024]].concat(), true),
+        ("records of nothing", [0x80, 0, 0, 0].repeat(10_000), true),
+        ("records of three bytes", [0x80, 0, 0, 3, 1, 2, 3].repeat(10_000), true),
+        ("half a length", vec![0x80, 0], false),
+        ("half an answer", [&[0x80, 0, 0, 100][..], &[0; 50]].concat(), false),
+        ("another protocol", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), false),
+        ("TLS", vec![0x15, 3, 1, 0, 2, 2, 0x46], false),
+        ("nothing", Vec::new(), false),
+    ];
+    panics();
+    let before = memory();
+    let mut tasks = JoinSet::new();
+    for (name, bytes, endless) in all {
+        // While there is no session, when there is one, and after a call in it.
+        for passes in [0, 1, 2, 4, 5] {
+            let mut options = Options::new(raw(server.address(), passes, bytes.clone(), endless));
+            hasty(&mut options);
+            tasks.spawn(async move {
+                let client = Client::new(options).unwrap();
+                let began = Instant::now();
+                for _ in 0..2 {
+                    let read = client.read(b"none", 0, 10).await;
+                    let put = client.put(b"f", "f".into(), Put::default()).await;
+                    if passes < 4 {
+                        assert!(matches!(read, Err(Error::Unreachable { .. })), "{name} after {passes}: {read:?}");
+                        assert!(
+                            matches!(put, Err(Error::Unreachable { .. } | Error::Busy(_))),
+                            "{name} after {passes}: {put:?}"
+                        );
+                    }
+                    for why in [read.unwrap_err().to_string(), put.err().map_or("-".to_owned(), |why| why.to_string())]
+                    {
+                        assert!(!why.is_empty());
+                    }
+                }
+                assert!(began.elapsed() < IN_TIME, "{name} after {passes}: {:?}", began.elapsed());
+            });
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let after = memory();
+    assert!(after[0] - before[0] < 200 << 20, "{before:?} {after:?}");
+    assert!(after[1] - before[1] < 1500 << 20, "{before:?} {after:?}");
+    assert_eq!(panics(), 0);
+}
+
+/// What is done to an answer.
+type Alteration = fn(&mut Vec<u8>);
+
+/// After this operation's number in the answer to a call of which it is the last: the offset of its status.
+fn last(record: &[u8], operation: u32) -> usize {
+    // Nothing else in it looks like that, and the last is wanted.
+    let found = record.windows(8).rposition(|words| words == [operation.to_be_bytes(), [0; 4]].concat());
+    found.expect("the operation's answer") + 4
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_cannot_be_are_told_of_in_a_sentence() {
+    let Some(Lab { server, relay: _relay, client }) = lab_with(nfs_lab::Options::default(), |_| {}) else { return };
+    client.put(b"f", content(100), Put::default()).await.unwrap();
+    let server = Arc::new(server);
+    // Of a call that goes on being answered like that, an answer that is not believed says so; one that is not heard,
+    // or with which the session is given up, is asked for again until the deadline.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Says {
+        Protocol,
+        Refused,
+        NotYet,
+    }
+    let read: [(&str, Alteration, Says); 16] = [
+        ("another number", |record| record[0] ^= 0x80, Says::NotYet),
+        ("a slot that is not there", |record| record[3] = 0xFF, Says::NotYet),
+        ("a call", |record| set_word(record, 4, 0), Says::NotYet),
+        ("it is denied: credentials", |record| *record = words(&[word(record, 0), 1, 1, 1, 1]), Says::Refused),
+        ("it is denied: version", |record| *record = words(&[word(record, 0), 1, 1, 0, 2, 2]), Says::Refused),
+        ("garbage arguments", |record| set_word(record, 20, 4), Says::Refused),
+        ("no such procedure", |record| set_word(record, 20, 3), Says::Refused),
+        ("a system error", |record| set_word(record, 20, 5), Says::Refused),
+        ("another session", |record| set_word(record, answer::SESSION, 7), Says::NotYet),
+        ("another number in the slot", |record| set_word(record, answer::SEQUENCE_NUMBER, 77), Says::NotYet),
+        ("another slot", |record| set_word(record, answer::SLOT, 9), Says::NotYet),
+        ("another operation", |record| set_word(record, answer::REST, 99), Says::Protocol),
+        ("too short", |record| record.truncate(record.len() - 8), Says::Protocol),
+        ("only SEQUENCE", |record| record.truncate(answer::REST), Says::Protocol),
+        ("no operation", |record| record.truncate(answer::COUNT), Says::NotYet),
+        (
+            "more content than was asked for",
+            |record| {
+                let at = last(record, common::READ) + 8;
+                set_word(record, at, 2000);
+                record.extend([0; 2000]);
+            },
+            Says::Protocol,
+        ),
+    ];
+    let mut tasks = JoinSet::new();
+    for (name, alter, says) in read {
+        let (relay, client) = relayed(&server, hasty);
+        tasks.spawn(async move {
+            client.attributes(b"f", Wanted::SIZE).await.unwrap();
+            let numbers = std::sync::Mutex::new(std::collections::BTreeSet::new());
+            relay.on_record(move |way, record| {
+                let mut numbers = numbers.lock().unwrap();
+                if way == Way::ToServer && has(record, common::READ) {
+                    numbers.insert(common::number(record));
+                } else if way == Way::ToClient && numbers.remove(&common::number(record)) {
+                    alter(record);
+                }
+                Act::Pass
+            });
+            let began = Instant::now();
+            let found = client.read(b"f", 0, 1000).await;
+            let so = match says {
+                Says::Protocol => matches!(found, Err(Error::Protocol(_))),
+                Says::Refused => matches!(found, Err(Error::Refused(_))),
+                Says::NotYet => matches!(found, Err(Error::Deadline(_) | Error::Busy(_))),
+            };
+            assert!(so, "{name}: {found:?}");
+            assert!(began.elapsed() < IN_TIME, "{name}");
+            relay.pass_records();
+            is_usable(&client, b"f").await;
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+}
+
+/// Sooner or later.
+async fn is_usable(client: &Client, file: &[u8]) {
+    let end = Instant::now() + nfs_lab::PATIENCE;
+    loop {
+        match client.with_deadline(Some(nfs_lab::PATIENCE)).read(file, 0, 100).await {
+            Ok(found) if found.data == content(100) => return,
+            other => assert!(Instant::now() < end, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_lies_is_not_believed() {
+    let Some(Lab { server: _server, relay, client }) = lab_with(nfs_lab::Options::default(), hasty) else { return };
+    client.put(b"abc", content(10), Put::default()).await.unwrap();
+    let list = || client.list(b"", Place::default(), Wanted::SIZE, 4096);
+    assert_eq!(list().await.unwrap().entries.len(), 1);
+    // After the verifier: that there is one, its cookie, its name, its attributes' bitmap and their length; the end.
+    let alterations: [(&str, Alteration, bool); 8] = [
+        ("a slash", |record| replace(record, b"abc\0", b"a/c\0"), true),
+        ("a NUL", |record| replace(record, b"abc\0", b"a\0c\0"), true),
+        ("no name", |record| replace(record, b"\0\0\0\x03abc\0", b"\0\0\0\0"), true),
+        ("a name of a megabyte", |record| replace(record, b"\0\0\0\x03abc\0", b"\0\x10\0\0abc\0"), true),
+        ("one that is not its own", |record| replace(record, b"\0\0\0\x03abc\0", b"\0\0\0\x02..\0\0"), false),
+        (
+            "an attribute that nobody knows",
+            |record| replace(record, b"\0\0\0\x01\0\0\0\x10", b"\0\0\0\x01\x02\0\0\x10"),
+            true,
+        ),
+        (
+            "attributes of four gigabytes",
+            |record| replace(record, b"\0\0\0\x10\0\0\0\x08", b"\0\0\0\x10\xFF\xFF\xFF\xFF"),
+            true,
+        ),
+        (
+            "more after the last one, for ever",
+            |record| {
+                // No entry, no end.
+                let at = last(record, common::READDIR) + 12;
+                record.truncate(at);
+                record.extend([0; 8]);
+            },
+            true,
+        ),
+    ];
+    for (name, alter, is_error) in alterations {
+        relay.on_record(move |way, record| {
+            if way == Way::ToClient {
+                alter(record);
+            }
+            Act::Pass
+        });
+        match list().await {
+            Err(Error::Protocol(why)) => assert!(is_error && !why.is_empty(), "{name}: {why}"),
+            Ok(page) => assert!(!is_error && page.entries.is_empty(), "{name}: {page:?}"),
+            Err(why) => panic!("{name}: {why}"),
+        }
+        relay.pass_records();
+    }
+}
+
+/// Each time that it is there.
+fn replace(record: &mut Vec<u8>, from: &[u8], to: &[u8]) {
+    let at = record.windows(from.len()).position(|bytes| bytes == from).expect("it is there");
+    record.splice(at..at + from.len(), to.iter().copied());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_that_gives_nothing_is_not() {
+    let small = |options: &mut Options| options.largest_io = 16 << 10;
+    let Some(Lab { server: _server, relay, client }) = lab_with(nfs_lab::Options::default(), small) else { return };
+    let length = 200_000;
+    client.put(b"f", content(length), Put::default()).await.unwrap();
+    // Every third READ asks for less on its way: for a part, or for all but a little.
+    for part in [|asked| asked / 3, |asked| asked - 1, |asked: u32| asked.min(1000)] {
+        let mut reads = 0;
+        relay.on_record(move |way, record| {
+            if way == Way::ToServer && has(record, common::READ) {
+                reads += 1;
+                let at = record.len() - 4;
+                if reads % 3 == 1 {
+                    let asked = word(record, at);
+                    set_word(record, at, part(asked).max(1));
+                }
+            }
+            Act::Pass
+        });
+        let found = client.read_all(b"f", 0, u64::MAX).await.unwrap().concat();
+        assert!(found == content(length), "{} of {length}", found.len());
+        let found = client.read_all(b"f", 77, 100_000).await.unwrap().concat();
+        assert!(found == content(length)[77..100_077], "{}", found.len());
+    }
+    relay.on_record(|way, record| {
+        if way == Way::ToServer && has(record, common::READ) {
+            let at = record.len() - 4;
+            set_word(record, at, 0);
+        }
+        Act::Pass
+    });
+    let found = tokio::time::timeout(IN_TIME, client.read_all(b"f", 0, u64::MAX)).await.expect("it ends");
+    assert!(matches!(found, Err(Error::Protocol(_))), "{found:?}");
+}
+
+/// Of the bytes of a record.
+#[derive(Clone, Debug)]
+enum Mutation {
+    Flip(usize, u8),
+    /// A whole word: what a length, a number or a status is.
+    Set(usize, u32),
+    Cut(usize),
+    Remove(usize, usize),
+    Insert(usize, Vec<u8>),
+}
+
+impl Mutation {
+    fn any() -> impl Strategy<Value = Self> {
+        let at = 0..400_usize;
+        // Near the beginning most of it is read.
+        let at = prop_oneof![0..100_usize, at];
+        let value = prop_oneof![0..20_u32, Just(u32::MAX), Just(1 << 31), 10_000..10_100_u32, any::<u32>()];
+        prop_oneof![
+            (at.clone(), any::<u8>()).prop_map(|(at, bits)| Self::Flip(at, bits)),
+            (at.clone(), value).prop_map(|(at, value)| Self::Set(at / 4 * 4, value)),
+            at.clone().prop_map(Self::Cut),
+            (at.clone(), 1..40_usize).prop_map(|(at, count)| Self::Remove(at, count)),
+            (at, vec(any::<u8>(), 1..40)).prop_map(|(at, bytes)| Self::Insert(at, bytes)),
+        ]
+    }
+
+    fn apply(&self, record: &mut Vec<u8>) {
+        let length = record.len();
+        let within = |at: usize| at % length.max(1);
+        match *self {
+            Self::Flip(at, bits) if length > 0 => record[within(at)] ^= bits,
+            Self::Set(at, value) if length >= 4 => set_word(record, at.min(length - 4) / 4 * 4, value),
+            Self::Cut(at) => record.truncate(within(at)),
+            Self::Remove(at, count) => drop(record.drain(within(at)..(within(at) + count).min(length))),
+            Self::Insert(at, ref bytes) => drop(record.splice(within(at)..within(at), bytes.iter().copied())),
+            _ => {}
+        }
+    }
+}
+
+/// A client of which some answers are garbled, those of the handshake among them.
+async fn garbled(server: &Ganesha, number: usize, mutations: Vec<(usize, Mutation)>) {
+    let relay = Relay::target(2, server.address());
+    let mut answers = 0;
+    let all = mutations.clone();
+    relay.on_record(move |way, record| {
+        if way == Way::ToClient {
+            all.iter().filter(|(which, _)| *which == answers).for_each(|(_, mutation)| mutation.apply(record));
+            answers += 1;
+        }
+        Act::Pass
+    });
+    let mut options = Options::new(relay.address());
+    hasty(&mut options);
+    options.largest_io = 4096;
+    let client = Client::new(options).unwrap();
+    let done = tokio::time::timeout(nfs_lab::PATIENCE, everything(&client, &format!("{number}"))).await;
+    assert!(done.is_ok(), "it hangs: {mutations:?}");
+    relay.pass_records();
+    is_usable(&client, b"good").await;
+}
+
+#[test]
+fn garbled_answers_do_no_harm() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    panics();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (server, count) = (Arc::new(server), AtomicUsize::new(0));
+    runtime.block_on(async {
+        let client = Client::new(Options::new(server.address())).unwrap();
+        client.put(b"good", content(100), Put::default()).await.unwrap();
+        client.close().await;
+    });
+    let case = vec((0..70_usize, Mutation::any()), 1..6);
+    let config = ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(cases in vec(case, 24))| {
+        runtime.block_on(async {
+            let mut tasks = JoinSet::new();
+            for mutations in cases {
+                let (server, number) = (Arc::clone(&server), count.fetch_add(1, Ordering::Relaxed));
+                tasks.spawn(async move { garbled(&server, number, mutations).await });
+            }
+            while let Some(done) = tasks.join_next().await {
+                done.unwrap();
+            }
+        });
+        prop_assert_eq!(panics(), 0);
+    });
+}
