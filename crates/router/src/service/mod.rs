@@ -39,7 +39,7 @@ use crate::{
 };
 
 const EMF_EVERY: Duration = Duration::from_secs(60);
-const LOOK_FOR_FOLDS_EVERY: Duration = Duration::from_secs(60);
+const LOOK_FOR_FOLDS_EVERY: Duration = Duration::from_secs(10);
 
 /// Why the service ends with status 1.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +168,7 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
     lines.serving.store(true, Ordering::Relaxed);
     let emf = Emf::default();
     let beside = async {
-        tokio::join!(refresh(&app, &*sources[0], &config), sweep(&app, &config), watch_mounts(&files, &config), async {
+        tokio::join!(refresh(&app, &*sources[0], &config), sweep(&app, &config), async {
             loop {
                 tokio::time::sleep(EMF_EVERY).await;
                 report_metrics(&emf, &app, &config, &mut lines.clone());
@@ -178,6 +178,10 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
     tokio::select! {
         () = connection::serve(listener, Arc::clone(&app), router, &config.http, end) => {}
         _ = beside => {}
+        folds = watch_mounts(&files, &config) => {
+            files.close().await;
+            return Err(Failure::Folded(folds));
+        }
     }
     lines.serving.store(false, Ordering::Relaxed);
     report_metrics(&emf, &app, &config, &mut lines.clone());
@@ -339,13 +343,16 @@ fn warn_of_folds(folds: &str) {
     );
 }
 
-/// A target that comes later may be folded too.
-async fn watch_mounts(files: &Files, config: &Config) {
+/// A target that comes later may be folded too. Until that may not be.
+async fn watch_mounts(files: &Files, config: &Config) -> String {
     let Some(mounted) = kernel_mounts(config) else { return std::future::pending().await };
     let mut last = folds(files, mounted);
     loop {
         tokio::time::sleep(LOOK_FOR_FOLDS_EVERY).await;
         let now = folds(files, mounted);
+        if config.require_separate && !now.is_empty() {
+            return now.join("; ");
+        }
         if now != last && !now.is_empty() {
             warn_of_folds(&now.join("; "));
         }
