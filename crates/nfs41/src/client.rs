@@ -137,7 +137,7 @@ pub(crate) struct Begin {
 
 impl Begin {
     /// True: it may be sent.
-    fn sending(&self) -> bool {
+    pub fn sending(&self) -> bool {
         self.sent.load(Ordering::Acquire) || {
             let first = !self.decided.swap(true, Ordering::AcqRel);
             self.sent.store(first, Ordering::Release);

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     attributes::{Attributes, Set, Wanted},
-    client::{Begin, Client, Content, Handle, Start, content},
+    client::{Again, Begin, Client, Content, Handle, Start, content},
     compound::{ANONYMOUS, Compound, Create, Op, Owner, Results, Share, Stable, Stateid},
     error::{Error, Result},
     path::Path,
@@ -66,7 +66,7 @@ impl Client {
                 results.op(Op::PUTFH)?;
                 Ok(File::new(client.clone(), session, handle.0.clone(), results.opened()?))
             };
-            client.repeat(&compound, crate::client::Again::Yes, &begin, read).await
+            client.repeat(&compound, Again::Yes, &begin, read).await
         })
         .await
     }
@@ -108,8 +108,8 @@ impl Client {
         };
         // To open is safe to repeat; to find that it was made already is not known to be ours.
         let again = match create {
-            Create::New(_) => crate::client::Again::No,
-            _ => crate::client::Again::Yes,
+            Create::New(_) => Again::No,
+            _ => Again::Yes,
         };
         self.repeat(&compound, again, begin, read).await
     }
@@ -122,8 +122,8 @@ impl File {
     }
 
     /// In the session that it is open in.
-    async fn ask<T>(&self, compound: &Compound, read: impl Fn(Results) -> Result<T>) -> Result<T> {
-        in_session(&self.client, &self.session, compound, read).await
+    async fn ask<T>(&self, begin: &Begin, compound: &Compound, read: impl Fn(Results) -> Result<T>) -> Result<T> {
+        in_session(&self.client, &self.session, begin, compound, read).await
     }
 
     fn locked(&self) -> Option<Stateid> {
@@ -144,23 +144,25 @@ impl File {
     pub async fn attributes(&self, wanted: Wanted) -> Result<Attributes> {
         let mut compound = Compound::new();
         compound.at(&self.handle).attributes(wanted);
-        self.ask(&compound, |mut results| {
+        let begin = Begin::default();
+        let asked = self.ask(&begin, &compound, |mut results| {
             results.op(Op::PUTFH)?;
             results.attributes()
-        })
-        .await
+        });
+        self.client.in_time(Again::Yes, &begin, asked).await
     }
 
     pub(crate) async fn read_with_attributes(&self, offset: u64, length: u32) -> Result<Content> {
         let mut compound = Compound::new();
         compound.at(&self.handle).attributes(Wanted::USUAL).read(&self.current(), offset, length);
-        self.ask(&compound, |mut results| {
+        let begin = Begin::default();
+        let asked = self.ask(&begin, &compound, |mut results| {
             results.op(Op::PUTFH)?;
             let attributes = results.attributes()?;
             let (data, end) = content(&mut results, length)?;
             Ok(Content { data, end, attributes, handle: Handle(self.handle.clone()) })
-        })
-        .await
+        });
+        self.client.in_time(Again::Yes, &begin, asked).await
     }
 
     /// As many bytes as one call carries, and whether they go up to the end.
@@ -178,9 +180,15 @@ impl File {
     /// # Errors
     /// `NOSPC`, `DQUOT`, `FBIG`; [`Error::SessionLost`]. Some of it may have been written.
     pub async fn write(&self, offset: u64, content: Bytes) -> Result<()> {
+        let begin = Begin::default();
+        self.client.in_time(Again::No, &begin, self.write_all(offset, content, &begin)).await
+    }
+
+    /// However long it takes.
+    pub(crate) async fn write_all(&self, offset: u64, content: Bytes, begin: &Begin) -> Result<()> {
         let largest = self.session.agreed.largest_write as usize;
         if content.len() <= largest {
-            return self.write_once(offset, content, Stable::No).await;
+            return self.write_once(offset, content, begin).await;
         }
         let mut at = 0;
         let mut waiting = futures(WINDOW);
@@ -189,19 +197,19 @@ impl File {
                 let piece = content.slice(at..content.len().min(at + largest));
                 let from = offset.saturating_add(at as u64);
                 at += piece.len();
-                waiting.push(Box::pin(self.write_once(from, piece, Stable::No)));
+                waiting.push(Box::pin(self.write_once(from, piece, begin)));
             }
             waiting.next().await?;
         }
         Ok(())
     }
 
-    async fn write_once(&self, mut offset: u64, mut content: Bytes, stable: Stable) -> Result<()> {
+    async fn write_once(&self, mut offset: u64, mut content: Bytes, begin: &Begin) -> Result<()> {
         loop {
             let mut compound = Compound::new();
-            compound.at(&self.handle).write(&self.current(), offset, stable, &content);
+            compound.at(&self.handle).write(&self.current(), offset, Stable::No, &content);
             let (count, _, run) = self
-                .ask(&compound, |mut results| {
+                .ask(begin, &compound, |mut results| {
                     results.op(Op::PUTFH)?;
                     results.written()
                 })
@@ -235,13 +243,12 @@ impl File {
     pub async fn commit(&self) -> Result<()> {
         let mut compound = Compound::new();
         compound.at(&self.handle).commit();
-        let run = self
-            .ask(&compound, |mut results| {
-                results.op(Op::PUTFH)?;
-                results.committed()
-            })
-            .await?;
-        self.is_of(run)
+        let begin = Begin::default();
+        let asked = self.ask(&begin, &compound, |mut results| {
+            results.op(Op::PUTFH)?;
+            results.committed()
+        });
+        self.is_of(self.client.in_time(Again::No, &begin, asked).await?)
     }
 
     /// Commits, sets, closes: one round trip for the end of a content.
@@ -249,7 +256,7 @@ impl File {
         let mut compound = Compound::new();
         compound.at(&self.handle).commit().set(&ANONYMOUS, set).close(&self.stateid).attributes(Wanted::USUAL);
         let ended = self
-            .ask(&compound, |mut results| {
+            .ask(&Begin::default(), &compound, |mut results| {
                 results.op(Op::PUTFH)?;
                 let run = results.committed()?;
                 results.set()?;
@@ -273,7 +280,8 @@ impl File {
             compound.unlock(&lock);
         }
         compound.close(&self.stateid);
-        let ended = self.ask(&compound, |mut results| {
+        let begin = Begin::default();
+        let ended = self.ask(&begin, &compound, |mut results| {
             results.op(Op::PUTFH)?;
             let (count, ..) = results.written()?;
             // What follows has been done, too.
@@ -296,15 +304,21 @@ impl File {
     /// # Errors
     /// `DENIED`: somebody else still has it; `LOCK_NOTSUPP`.
     pub async fn lock(&self, until: Instant) -> Result<()> {
+        let begin = Arc::default();
+        self.client.in_time(Again::No, &begin, self.lock_in_the_end(until, &begin)).await
+    }
+
+    async fn lock_in_the_end(&self, until: Instant, begin: &Arc<Begin>) -> Result<()> {
         let mut pause = FIRST_PAUSE;
         loop {
             // To its end, whoever waits for it: the server gives the lock in any case.
             let asking = Arc::clone(&self.asking).lock_owned().await;
             let (client, session, lock) = (self.client.clone(), Arc::clone(&self.session), Arc::clone(&self.lock));
+            let begin = Arc::clone(begin);
             let mut compound = Compound::new();
             compound.at(&self.handle).lock(&self.stateid, self.client.owner());
             let asked = tokio::spawn(async move {
-                let given = in_session(&client, &session, &compound, |mut results| {
+                let given = in_session(&client, &session, &begin, &compound, |mut results| {
                     results.op(Op::PUTFH)?;
                     results.stateid(Op::LOCK)
                 });
@@ -338,7 +352,8 @@ impl File {
                 compound.lock(&self.stateid, self.client.owner());
             }
             compound.attributes(Wanted::USUAL).at(directory).lookup(name).attributes(Wanted::FILE_ID);
-            let looked = self.ask(&compound, |mut results| {
+            let begin = Begin::default();
+            let looked = self.ask(&begin, &compound, |mut results| {
                 results.op(Op::PUTFH)?;
                 if lockable {
                     let lock = results.stateid(Op::LOCK)?;
@@ -386,11 +401,15 @@ impl File {
     /// # Errors
     /// [`Error::SessionLost`]: it was closed by that.
     pub async fn close(mut self) -> Result<()> {
-        let asked = Arc::clone(&self.asking).lock_owned().await;
-        let closed = close(&self.client, &self.session, &self.handle, self.stateid, self.locked()).await;
-        drop(asked);
-        // Not before: whoever does not wait for this closes it all the same.
-        self.is_open = false;
+        let begin = Begin::default();
+        begin.sending();
+        let closing = async {
+            let _asked = self.asking.lock().await;
+            close(&self.client, &self.session, &self.handle, self.stateid, self.locked()).await
+        };
+        let closed = self.client.in_time(Again::No, &begin, closing).await;
+        // Whoever does not wait for this, and where it takes too long, closes it all the same.
+        self.is_open = matches!(closed, Err(Error::Uncertain(_)));
         closed
     }
 }
@@ -425,7 +444,7 @@ pub(crate) async fn close(
         compound.unlock(&lock);
     }
     compound.close(&open);
-    in_session(client, session, &compound, |mut results| {
+    in_session(client, session, &Begin::default(), &compound, |mut results| {
         results.op(Op::PUTFH)?;
         if lock.is_some() {
             results.stateid(Op::LOCKU)?;
@@ -439,12 +458,13 @@ pub(crate) async fn close(
 pub(crate) async fn in_session<T>(
     client: &Client,
     session: &Arc<Session>,
+    begin: &Begin,
     compound: &Compound,
     read: impl Fn(Results) -> Result<T>,
 ) -> Result<T> {
     let mut pause = FIRST_PAUSE;
     loop {
-        let why = match client.once(compound, Some(session), &Begin::default()).await? {
+        let why = match client.once(compound, Some(session), begin).await? {
             Ok((results, _)) => match read(results) {
                 Err(why) if why.status().is_some_and(Status::is_later) => why,
                 other => return other,

@@ -159,8 +159,8 @@ impl Client {
                 other => return other,
             }
         }
-        let mut staged = self.stage_to_the_end(path, put, begin).await?;
-        staged.write(content).await?;
+        let staged = self.stage_to_the_end(path, put, begin).await?;
+        staged.file.as_ref().ok_or(Error::Closed)?.write_all(0, content, begin).await?;
         staged.commit_to_the_end().await
     }
 
@@ -390,7 +390,7 @@ impl Client {
                 let moved = results.op(Op::SAVEFH).map(drop).and_then(|()| results.renamed());
                 Ok((moved, results))
             };
-            match in_session(self, &session, &compound, read).await {
+            match in_session(self, &session, &Begin::default(), &compound, read).await {
                 Ok((Ok(()), rest)) => break rest,
                 Ok((Err(why), _)) if why.status().is_some_and(Status::is_later) => {
                     linked = true;
@@ -449,7 +449,7 @@ impl Client {
             Ok(results)
         };
         let session = Arc::clone(held.session());
-        let mut rest = match in_session(self, &session, &compound, read).await {
+        let mut rest = match in_session(self, &session, &Begin::default(), &compound, read).await {
             Ok(rest) => rest,
             Err(why) => {
                 let _ = self.remove_at(start, alias).await;
@@ -522,7 +522,7 @@ impl Client {
         let fits = content.len() <= self.agreed().await?.largest_write as usize;
         if !fits || self.inner.plain.load(Ordering::Relaxed) {
             let (file, _) = self.open_with(&whole, Share::Both, create, begin).await?;
-            file.write(offset, content).await?;
+            file.write_all(offset, content, begin).await?;
             return file.finish(&Set::default()).await;
         }
         let start = self.start(&directory).await?;

@@ -583,7 +583,7 @@ fn count(relay: &Relay, operation: u32) -> Arc<AtomicUsize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_is_renewed_while_idle_and_one_that_is_over_is_begun_anew() {
-    let lease = Duration::from_secs(2);
+    let lease = Duration::from_secs(4);
     let options = nfs_lab::Options { lease: lease.as_secs() as u32, ..nfs_lab::Options::default() };
     let Some(Lab { server, relay, client: idle }) = lab_with(options, |_| {}) else { return };
     let (hung_relay, hung) = relayed(&server, |_| {});
@@ -593,7 +593,7 @@ async fn a_lease_is_renewed_while_idle_and_one_that_is_over_is_begun_anew() {
     let (kept, anew) = (count(&relay, common::EXCHANGE_ID), count(&hung_relay, common::EXCHANGE_ID));
     hung_relay.hang(true);
     let began = Instant::now();
-    tokio::time::sleep(lease * 5 / 2).await;
+    tokio::time::sleep(lease * 9 / 4).await;
     assert_eq!(&idle.read(b"f", 0, 10).await.unwrap().data[..], b"old");
     assert_eq!(kept.load(Ordering::Relaxed), 0, "after {:?}", began.elapsed());
     // Nor does a lock of somebody who says nothing last for ever.
@@ -872,6 +872,42 @@ async fn what_has_no_answer_in_time_says_whether_it_was_sent() {
     let left = until_found(server.directory(), |found| found.keys().all(|name| !name.starts_with('.'))).await;
     assert!(left.keys().all(|name| !name.starts_with('.')), "{:?}", left.keys());
     client.append(b"log", " and more".into(), Put::default()).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_open_keeps_to_the_deadline_too() {
+    let change = |options: &mut nfs41::Options| {
+        options.most_in_flight = 4;
+        options.deadline = Some(Duration::from_millis(300));
+    };
+    let Some(Lab { server, relay, client }) = lab_with(nfs_lab::Options::default(), change) else { return };
+    client.put(b"f", "old".into(), Put::default()).await.unwrap();
+    let file = client.open_file(b"f", Create::No).await.unwrap();
+    let mut staged = client.stage(b"g", Put::default()).await.unwrap();
+    relay.hang(true);
+    let (began, before) = (Instant::now(), relay.counts().calls);
+    let sent =
+        async { tokio::join!(file.read(0, 10), file.write(0, "new".into()), file.commit(), staged.write("g".into())) };
+    let not_sent = async {
+        until("all slots are used", || (relay.counts().calls - before == 4).then_some(())).await;
+        tokio::join!(file.attributes(Wanted::SIZE), file.lock(Instant::now().into()), file.write(0, "never".into()))
+    };
+    let ((read, written, committed, staged), (asked, locked, not_written)) = tokio::join!(sent, not_sent);
+    assert!(matches!(read, Err(Error::Deadline(_))), "{read:?}");
+    for answer in [written, committed, staged] {
+        assert!(matches!(answer, Err(Error::Uncertain(_))), "{answer:?}");
+    }
+    for answer in [asked.map(drop), locked, not_written] {
+        assert!(matches!(answer, Err(Error::Busy(_))), "{answer:?}");
+    }
+    let closed = file.close().await;
+    assert!(matches!(closed, Err(Error::Uncertain(_))), "{closed:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    relay.hang(false);
+    let path = server.directory().join("f");
+    until("it is written", || (fs::read(&path).unwrap() == b"new").then_some(())).await;
+    has_all_slots(&relay, &client.with_deadline(None), 4).await;
+    assert_eq!(fs::read(&path).unwrap(), b"new");
 }
 
 /// Whose session the server does not know any more, in each way that it may say so.

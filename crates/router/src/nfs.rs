@@ -307,9 +307,9 @@ fn first_piece(want: &Want) -> Option<(u64, u32)> {
     }
 }
 
-async fn read(client: Client, path: FilePath, want: Want) -> Result<Reading> {
+async fn read(client: Client, path: FilePath, want: Want, deadline: Duration) -> Result<Reading> {
     for _ in 0..TRIES {
-        match read_once(&client, &path, &want).await {
+        match read_once(&client, &path, &want, deadline).await {
             // It was replaced while it was looked at: what is there now is another one.
             Err(nfs41::Error::Status { status: Status::STALE, .. }) => {}
             Err(why) => return Err(why.into()),
@@ -319,7 +319,12 @@ async fn read(client: Client, path: FilePath, want: Want) -> Result<Reading> {
     Err(Error::Shortened)
 }
 
-async fn read_once(client: &Client, path: &FilePath, want: &Want) -> nfs41::Result<Result<Reading>> {
+async fn read_once(
+    client: &Client,
+    path: &FilePath,
+    want: &Want,
+    deadline: Duration,
+) -> nfs41::Result<Result<Reading>> {
     let found = match first_piece(want) {
         None => None,
         Some((from, length)) => match client.read(path.as_bytes(), from, length).await {
@@ -362,7 +367,7 @@ async fn read_once(client: &Client, path: &FilePath, want: &Want) -> nfs41::Resu
         // It stays until all of it is read, whoever replaces it.
         true => {
             let file = client.hold_to_read(&found.handle).await?;
-            Some(Box::new(Remaining { file, at, to }) as Box<dyn Rest>)
+            Some(Box::new(Remaining { file, deadline, at, to }) as Box<dyn Rest>)
         }
     };
     Ok(Ok(Reading { first, rest, ..nothing }))
@@ -373,9 +378,15 @@ fn piece(from: u64, to: u64) -> u32 {
     u32::try_from(to - from).unwrap_or(PIECE).min(PIECE)
 }
 
+/// A step of something that has begun.
+async fn in_time<T>(deadline: Duration, step: impl Future<Output = nfs41::Result<T>>) -> Result<T> {
+    tokio::time::timeout(deadline, step).await.map_err(|_| Error::Deadline)?.map_err(Error::from)
+}
+
 /// The rest of a file that is being read.
 struct Remaining {
     file: nfs41::File,
+    deadline: Duration,
     at: u64,
     to: u64,
 }
@@ -386,7 +397,7 @@ impl Rest for Remaining {
             if self.at == self.to {
                 return Ok((Bytes::new(), self as Box<dyn Rest>));
             }
-            let (piece, _) = self.file.read(self.at, piece(self.at, self.to)).await?;
+            let (piece, _) = in_time(self.deadline, self.file.read(self.at, piece(self.at, self.to))).await?;
             if piece.is_empty() {
                 return Err(Error::Shortened);
             }
@@ -403,6 +414,7 @@ struct Stage {
     client: Client,
     path: FilePath,
     made: usize,
+    /// Half of the deadline of an operation.
     patience: Duration,
 }
 
@@ -412,7 +424,15 @@ fn given_up() -> Error {
 
 impl Staged for Stage {
     fn write(&mut self, bytes: Bytes) -> Answer<'_, ()> {
-        Box::pin(async move { Ok(self.staged.as_mut().ok_or_else(given_up)?.write(bytes).await?) })
+        let deadline = 2 * self.patience;
+        Box::pin(async move {
+            let written = in_time(deadline, self.staged.as_mut().ok_or_else(given_up)?.write(bytes)).await;
+            if written.is_err() {
+                // It has a hole, or will have: nothing comes after it.
+                drop(self.staged.take());
+            }
+            written
+        })
     }
 
     fn commit(mut self: Box<Self>, conditions: Conditions) -> Answer<'static, (Meta, bool)> {
@@ -569,7 +589,7 @@ impl Target for Nfs {
 
     fn read(&self, path: &FilePath, want: &Want) -> Answer<'_, Reading> {
         let (path, want) = (path.clone(), want.clone());
-        Box::pin(async { read(self.reads()?, path, want).await })
+        Box::pin(async { read(self.reads()?, path, want, 2 * self.patience).await })
     }
 
     fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {

@@ -189,7 +189,7 @@ fn a_missing_or_bad_variable_ends_it_and_is_named() {
         ("ROUTE_STRATEGY", "random", &[][..]),
         ("ROUTE_LOCAL_ZONE_WEIGHT", "0.5", &[]),
         ("ROUTE_LOCAL_ZONE_WEIGHT", "2", &[("ROUTE_STRATEGY", "sha256-modulo")]),
-        ("BACKEND", "nfs", &[]),
+        ("BACKEND", "nfs4", &[]),
         ("MOUNT", "nfs", &[]),
         ("MOUNT_BASE", "mnt", &[]),
         ("MOUNT_OPTIONS", "-o ro", &[]),

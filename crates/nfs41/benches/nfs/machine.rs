@@ -14,18 +14,21 @@ pub fn facts() -> Result<String> {
     let ganesha = ganesha.split_once("V").map_or("", |(_, version)| version).split_whitespace().next();
     let libnfs = said("pkg-config", &["--modversion", "libnfs"]);
     let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?;
-    let load = fs::read_to_string("/proc/loadavg")?;
     Ok(format!(
-        "{}, {processors} processors, Linux {} on {}, TCP with {};\nNFS-Ganesha {} on tmpfs, nfs-rs 0.11.1, libnfs {}; \
-         a load of {} when it began.",
+        "{}, {processors} processors, Linux {} on {}, TCP with {};\nNFS-Ganesha {} on tmpfs, nfs-rs 0.11.1, libnfs {}.",
         model.map_or("a processor without a name", |(_, model)| model),
         uname.release().to_string_lossy(),
         uname.machine().to_string_lossy(),
         congestion.trim(),
         ganesha.unwrap_or("of an unknown version"),
         if libnfs.is_empty() { "of an unknown version" } else { libnfs.trim() },
-        load.split(' ').next().unwrap_or_default(),
     ))
+}
+
+/// How busy the machine is: with more than a benchmark of two processes the numbers are of little use.
+pub fn load() -> Result<String> {
+    let load = fs::read_to_string("/proc/loadavg")?;
+    Ok(load.split(' ').next().unwrap_or_default().to_owned())
 }
 
 /// What a program says of itself, if it is there.

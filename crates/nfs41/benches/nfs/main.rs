@@ -61,6 +61,7 @@ fn main() -> Result<()> {
         return client::run(arguments);
     }
     let settings = Settings::new(arguments)?;
+    let load = machine::load()?;
     let (clients, mut lab, mut report) = (clients::all()?, Lab::start()?, Report::default());
     report.say(&format!(
         "# The NFS client on one machine\n\nMade by `make bench-nfs`, optimized for speed (`opt-level = 3`):\n{}\n\n{}\n\n{}",
@@ -82,6 +83,7 @@ fn main() -> Result<()> {
     for case in &settings.cases {
         (case.run)(&settings, &mut lab, &clients, &mut report).with_context(|| format!("case {}", case.name))?;
     }
+    report.say(&format!("\nThe machine's load was {load} before, and {} at the end.", machine::load()?));
     if !settings.quick && settings.cases.len() == CASES.len() {
         let page =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/performance").canonicalize()?.join("nfs41.md");

@@ -12,8 +12,8 @@ use crate::{
 /// Of all, a tenth of the rest is there before it is looked first.
 const CONNECTIONS: usize = 1100;
 const MOST_KIB: f64 = 64.0;
-/// Twice what is on its way at once.
-const MOST_STREAM_MIB: f64 = 16.0;
+/// Twice what is on its way at once, and what is around it: the next piece is there before the last one is gone.
+const MOST_STREAM_MIB: f64 = 17.0;
 
 pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
     let task = Task {
