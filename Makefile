@@ -13,7 +13,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # One directory for each version of what is asked for, so that a change never meets an old install.
 PYTHON := $(CACHE)/python-$(shell sha256sum tests/requirements.txt | cut -c1-12)
-NODE := $(CACHE)/node-$(shell sha256sum statemachine/package-lock.json | cut -c1-12)
+NODE := $(CACHE)/node-$(shell sha256sum cdk/package-lock.json | cut -c1-12)
 CARGO_TOOLS := $(CACHE)/cargo-tools
 FUNCTIONS := $(notdir $(wildcard functions/*))
 CARGO_DENY_VERSION := 0.20.2
@@ -156,12 +156,16 @@ $(PYTHON)/.done:
 	  touch $@; }'
 
 $(NODE)/.done:
-	@echo 'installing the checker of the state machine'
+	@echo 'installing CDK and the checkers of what it makes'
 	@$(ONCE) 'test -e $@ || { \
 	  mkdir -p $(NODE); \
-	  cp statemachine/package.json statemachine/package-lock.json $(NODE); \
+	  cp cdk/package.json cdk/package-lock.json $(NODE); \
 	  npm ci --prefix $(NODE) --silent --no-audit --no-fund; \
 	  touch $@; }'
+
+# Where the sources of cdk/ look for it; whoever ran `npm ci` there has it already.
+cdk/node_modules: $(NODE)/.done
+	@test -d $@ -a ! -L $@ || ln -sfn $(NODE)/node_modules $@
 
 $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION):
 	@echo 'building cargo-deny (3 minutes)'

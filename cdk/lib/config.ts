@@ -1,0 +1,339 @@
+/**
+ * What an installation may choose. Every setting has a default, most of them the seed's; `docs/deploying.md` has them in
+ * a table that is made from this file.
+ *
+ * Settings come from one file (`-c config=FILE`, else `config.json` in this folder where there is one), and from CDK
+ * context (`-c scaling.threshold=50000`), which wins. All is checked before anything is made of it.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { Node } from 'constructs';
+import { z } from 'zod';
+
+const id = (prefix: string, what: string) =>
+  z
+    .string()
+    .regex(
+      new RegExp(`^${prefix}-[0-9a-f]{8,40}$`),
+      `expected the id of ${what}, such as ${prefix}-0123456789abcdef0`,
+    );
+const whole = (least: number, most: number) => z.int().min(least).max(most);
+const word = /^[A-Za-z][A-Za-z0-9-]{0,62}$/;
+
+const Subnet = z.strictObject({
+  id: id('subnet', 'a subnet'),
+  zone: z.string().describe('the name of its zone, such as ap-northeast-1a'),
+  routeTable: id('rtb', 'a route table').optional(),
+});
+
+const Network = z.strictObject({
+  zones: whole(2, 6).default(3).describe('zones with a private subnet each: as many targets as there can be'),
+  cidr: z.cidrv4().default('10.0.0.0/16').describe('of the VPC; its subnets are x.y.1.0/24, x.y.2.0/24 and so on'),
+  existing: z
+    .strictObject({
+      vpc: id('vpc', 'a VPC'),
+      cidr: z.cidrv4(),
+      subnets: z.array(Subnet).min(2).max(6),
+    })
+    .optional()
+    .describe('a VPC that is there: `{"vpc": …, "cidr": …, "subnets": [{"id": …, "zone": …, "routeTable": …}]}`'),
+  endpoints: z
+    .boolean()
+    .default(true)
+    .describe('VPC endpoints of the services that are used; `false` where the VPC has them, or a way to the internet'),
+  flowLogs: z.boolean().default(true).describe("log the VPC's connections, for `pipeline.logDays`"),
+});
+
+const Storage = z.strictObject({
+  existing: z
+    .strictObject({
+      fileSystem: id('fs', 'an EFS file system'),
+      securityGroup: id('sg', 'the security group of its mount targets'),
+      targetSubnets: z.array(id('subnet', 'a subnet')).min(1).max(6),
+    })
+    .optional()
+    .describe(
+      'a file system that is there: `{"fileSystem": …, "securityGroup": …, "targetSubnets": […]}`, the subnets in whose zones it has mount targets',
+    ),
+  performance: z
+    .enum(['general-purpose', 'max-io'])
+    .default('general-purpose')
+    .describe('AWS advises against `max-io`: each call takes longer'),
+  throughput: z.enum(['elastic', 'bursting', 'provisioned']).default('elastic').describe('how EFS sells throughput'),
+  provisionedMibps: whole(1, 3414).optional().describe('MiB/s, for `provisioned`'),
+  directory: z
+    .string()
+    .regex(/^(\/[A-Za-z0-9._-]{1,100}){1,4}$/, 'expected a path of one to four names, such as /data')
+    .default('/data')
+    .describe('the directory that the service keeps its files in, and that is counted'),
+  requireTls: z.boolean().default(true).describe('EFS refuses whoever speaks without TLS'),
+  requireIam: z
+    .boolean()
+    .default(false)
+    .describe('EFS refuses whoever has no permission; only after `efs-autoscale probe` has shown `tls_client_certificate`'),
+  backup: z.boolean().default(true).describe('AWS Backup, daily, kept for 30 days'),
+  retain: z.boolean().default(true).describe('the file system, its key and its backups outlive the stack'),
+});
+
+const Scaling = z.strictObject({
+  threshold: whole(0, Number.MAX_SAFE_INTEGER).default(100_000).describe('more files than this are too many'),
+  rule: z.enum(['threshold', 'per-target']).default('threshold').describe('see [operations](operations.md)'),
+  initialMountTargets: whole(1, 6).default(2).describe('made by the stack, in the first zones'),
+  maxMountTargets: whole(1, 6).optional().describe('no more targets than this; else as many as zones'),
+  cooldownSeconds: whole(0, 31_536_000).default(0).describe('between one new target and the next'),
+});
+
+const Pipeline = z.strictObject({
+  architecture: z.enum(['arm64', 'x86_64']).default('arm64').describe('of functions and tasks'),
+  scale: z
+    .enum(['small', 'medium', 'large'])
+    .default('medium')
+    .describe("the seed's table: `count` has 512 MB below 100,000 files, 1024 MB to 500,000, 2048 MB above"),
+  schedule: z
+    .string()
+    .regex(/^(rate|cron)\(.+\)$/, 'expected rate(…) or cron(…)')
+    .default('rate(5 minutes)')
+    .describe('of EventBridge Scheduler'),
+  paused: z.boolean().default(false).describe('nothing is started by the schedule'),
+  pollIntervalSeconds: whole(1, 300).default(10).describe('between two looks at a new target'),
+  pollTimeoutSeconds: whole(10, 3600).default(300).describe('then the execution fails, and the next one waits on'),
+  reservedConcurrency: z
+    .boolean()
+    .default(true)
+    .describe("`count` has as many places as the machine's Map asks for; `false` in an account whose quota is 10"),
+  inVpc: z
+    .boolean()
+    .default(false)
+    .describe('all functions in the VPC; else only `count`, which has to be there, and fewer endpoints to pay for'),
+  namePrefix: z
+    .string()
+    .regex(/^([A-Za-z][A-Za-z0-9-]{0,20})?$/, 'expected a letter, then letters, digits and -')
+    .default('')
+    .describe('before the names of the functions, which are otherwise those of their folders'),
+  parameterName: z
+    .string()
+    .regex(/^(\/[A-Za-z0-9._-]+){1,13}$/, 'expected a full name, such as /efs-mount-autoscaling/mount-targets')
+    .max(900)
+    .default('/efs-mount-autoscaling/mount-targets')
+    .describe('where the list is published'),
+  parameterType: z.enum(['String', 'SecureString']).default('String').describe('of that parameter'),
+  countCacheSeconds: whole(0, 86_400).default(0).describe('a count younger than this is used again'),
+  logDays: z.union([1, 3, 5, 7, 14, 30, 90, 365].map((days) => z.literal(days))).default(7).describe('logs are kept'),
+  binaries: z.string().default('target/lambda').describe('folder of `count/bootstrap` and so on, from the project'),
+});
+
+const Service = z.strictObject({
+  existing: z
+    .strictObject({
+      cluster: z.string().regex(word, 'expected the name of an ECS cluster'),
+      name: z.string().regex(word, 'expected the name of an ECS service'),
+      securityGroup: id('sg', "the security group of the service's tasks"),
+    })
+    .optional()
+    .describe('an ECS service that is there and is only redeployed: `{"cluster": …, "name": …, "securityGroup": …}`'),
+  image: z
+    .strictObject({ repository: z.string().regex(/^[a-z0-9._/-]{2,256}$/), tag: z.string().regex(/^[\w.-]{1,128}$/) })
+    .optional()
+    .describe('an image in ECR, `{"repository": …, "tag": …}`; else one is built of `crates/router/Dockerfile`'),
+  size: z
+    .enum(['light', 'standard', 'heavy'])
+    .default('standard')
+    .describe("the seed's table: 0.5 vCPU and 1 GB, 2 and 4, or 4 and 8"),
+  desiredCount: whole(1, 100).default(3).describe('tasks, over the zones'),
+  maxCount: whole(1, 1000).default(12).describe('auto scaling makes no more of them'),
+  cpuPercent: whole(10, 90).default(60).describe('auto scaling keeps to it'),
+  requestsPerTask: whole(1, 10_000_000).default(60_000).describe('a minute; auto scaling keeps to it'),
+  launch: z
+    .enum(['fargate', 'fargate-spot', 'managed-instances'])
+    .default('fargate')
+    .describe('`fargate-spot`: the first task on Fargate, the others on Spot. On `managed-instances` a task may mount'),
+  backend: z
+    .enum(['nfs', 'mounted'])
+    .default('nfs')
+    .describe('`mounted`: the kernel mounts, without TLS; only on `managed-instances`'),
+  entry: z
+    .enum(['load-balancer', 'service-discovery'])
+    .default('load-balancer')
+    .describe('an internal load balancer with HTTPS; or a name for the addresses of all tasks'),
+  domainName: z
+    .string()
+    .regex(/^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$/, 'expected a name, such as files.example.com')
+    .default('files.efs-autoscale.internal')
+    .describe('the name of the service, in a private zone of the VPC'),
+  certificateArn: z
+    .string()
+    .regex(/^arn:aws[a-z-]*:acm:/, 'expected the ARN of a certificate in ACM')
+    .optional()
+    .describe('of the load balancer; else one is made that signs itself, for `service.domainName`'),
+  clientCidrs: z.array(z.cidrv4()).max(20).default([]).describe('who may reach the service; else the whole VPC'),
+});
+
+const Audit = z.strictObject({
+  trail: z
+    .boolean()
+    .default(false)
+    .describe("a CloudTrail trail of all that is changed; most accounts have one, which then has the system's calls too"),
+});
+
+const Alarms = z.strictObject({
+  emails: z.array(z.email()).max(20).default([]).describe('who is told; each has to confirm'),
+});
+
+const Local = z.strictObject({
+  endpoint: z.string().regex(/^http:\/\/(127\.0\.0\.1|localhost):\d+$/, 'expected http://127.0.0.1:PORT'),
+  directory: z.string().regex(/^\//, 'expected an absolute path'),
+});
+
+const Stack = z.strictObject({
+  name: z.string().regex(word, 'expected a letter, then letters, digits and -').default('efs-mount-autoscaling'),
+  terminationProtection: z.boolean().default(true).describe('nobody deletes the stack by accident'),
+});
+
+export const Schema = z.strictObject({
+  stack: Stack.prefault({}),
+  network: Network.prefault({}),
+  storage: Storage.prefault({}),
+  scaling: Scaling.prefault({}),
+  pipeline: Pipeline.prefault({}),
+  service: Service.prefault({}),
+  audit: Audit.prefault({}),
+  alarms: Alarms.prefault({}),
+  /** Into the emulator of `make run STACK=1`; for nobody else. */
+  local: Local.optional(),
+});
+
+export type Config = z.output<typeof Schema>;
+export type Given = z.input<typeof Schema>;
+
+/** A setting that is wrong; what was wrong and what was expected, a line for each. */
+export class ConfigError extends Error {}
+
+/** What settings ask of each other: the setting that cannot stay, and why. */
+function conflicts(config: Config): [string, string][] {
+  const { network, storage, scaling, service, pipeline } = config;
+  const zones = network.existing?.subnets.length ?? network.zones;
+  const found: [boolean, string, string][] = [
+    [
+      scaling.initialMountTargets > zones,
+      'scaling.initialMountTargets',
+      `there are ${zones} zones, and a zone has one target`,
+    ],
+    [
+      (scaling.maxMountTargets ?? zones) < scaling.initialMountTargets,
+      'scaling.maxMountTargets',
+      'it is less than scaling.initialMountTargets',
+    ],
+    [
+      new Set(network.existing?.subnets.map((subnet) => subnet.zone)).size !==
+        (network.existing?.subnets.length ?? 0),
+      'network.existing.subnets',
+      'a zone has one mount target at most: one subnet for each zone',
+    ],
+    [
+      !network.cidr.endsWith('.0.0/16') && !network.existing,
+      'network.cidr',
+      'expected a network of the form x.y.0.0/16',
+    ],
+    [
+      storage.existing !== undefined && network.existing === undefined,
+      'storage.existing',
+      'its mount targets are in a VPC: network.existing says which',
+    ],
+    [
+      storage.existing !== undefined &&
+        !storage.existing.targetSubnets.every((subnet) =>
+          network.existing?.subnets.some((known) => known.id === subnet),
+        ),
+      'storage.existing.targetSubnets',
+      'expected subnets of network.existing.subnets',
+    ],
+    [
+      storage.performance === 'max-io' && storage.throughput === 'elastic',
+      'storage.performance',
+      'EFS has max-io with bursting or provisioned throughput only',
+    ],
+    [
+      (storage.throughput === 'provisioned') !== (storage.provisionedMibps !== undefined),
+      'storage.provisionedMibps',
+      'expected with, and only with, storage.throughput=provisioned',
+    ],
+    [
+      storage.requireIam && !storage.requireTls,
+      'storage.requireIam',
+      'the permission travels in the TLS certificate: storage.requireTls must be true',
+    ],
+    [
+      service.backend === 'mounted' && service.launch !== 'managed-instances',
+      'service.backend',
+      'a Fargate task cannot mount NFS: service.launch must be managed-instances',
+    ],
+    [
+      service.backend === 'mounted' && storage.requireTls,
+      'service.backend',
+      'the kernel mounts without TLS: storage.requireTls must be false',
+    ],
+    [service.maxCount < service.desiredCount, 'service.maxCount', 'it is less than service.desiredCount'],
+    [
+      pipeline.pollTimeoutSeconds < pipeline.pollIntervalSeconds,
+      'pipeline.pollTimeoutSeconds',
+      'it is less than pipeline.pollIntervalSeconds',
+    ],
+  ];
+  return found.filter(([wrong]) => wrong).map(([, setting, why]) => [setting, why]);
+}
+
+/**
+ * Checks settings and fills in what was not said.
+ *
+ * @throws ConfigError with a line for each setting that is wrong
+ */
+export function check(given: unknown): Config {
+  const parsed = Schema.safeParse(given);
+  const wrong: [string, string][] = parsed.success
+    ? conflicts(parsed.data)
+    : parsed.error.issues.map((issue) => [issue.path.join('.') || 'the settings', issue.message]);
+  if (!parsed.success || wrong.length > 0) {
+    throw new ConfigError(wrong.map(([setting, why]) => `${setting}: ${why}`).join('\n'));
+  }
+  return parsed.data;
+}
+
+const GROUPS = Object.keys(Schema.shape);
+
+/** A value of CDK context: what the command line gives is text. */
+function value(text: unknown): unknown {
+  if (typeof text !== 'string') return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/**
+ * The settings of an app: those of the file, then those of the context.
+ *
+ * @throws ConfigError when a file cannot be read or a setting is wrong
+ */
+export function read(node: Node, folder: string): Config {
+  const named: unknown = node.tryGetContext('config');
+  const file = resolve(folder, typeof named === 'string' ? named : 'config.json');
+  let given: Record<string, unknown> = {};
+  if (named !== undefined || existsSync(file)) {
+    try {
+      given = JSON.parse(readFileSync(file, 'utf8'));
+    } catch (why) {
+      throw new ConfigError(`config: ${file} cannot be read as JSON: ${(why as Error).message}`);
+    }
+  }
+  for (const [key, text] of Object.entries(node.getAllContext() as Record<string, unknown>)) {
+    const [group = '', ...names] = key.split('.');
+    if (!GROUPS.includes(group) || names.length === 0) continue;
+    let place = given;
+    for (const name of [group, ...names.slice(0, -1)]) {
+      place = (place[name] ??= {}) as Record<string, unknown>;
+    }
+    place[names.at(-1) as string] = value(text);
+  }
+  return check(given);
+}

@@ -1,0 +1,143 @@
+/** The network: private subnets, one for each zone, and who may speak to whom. No way to the internet and none back. */
+import { Fn, Stack } from 'aws-cdk-lib';
+import * as ec2 from 'aws-cdk-lib/aws-ec2';
+import * as iam from 'aws-cdk-lib/aws-iam';
+import { Construct } from 'constructs';
+import type { Config } from './config.ts';
+import { kept } from './logs.ts';
+
+/** The port of NFS. */
+export const NFS = ec2.Port.tcp(2049);
+const HTTPS = ec2.Port.tcp(443);
+
+/** Where the service listens, in the task. */
+export const SERVICE_PORT = 8443;
+
+/** x.y.1.0/24, x.y.2.0/24 and so on: the seed's, and the same in every account. */
+function literal(cidr: string): ec2.IIpAddresses {
+  const [first, second] = cidr.split('.');
+  return {
+    allocateVpcCidr: () => ({ cidrBlock: cidr }),
+    allocateSubnetsCidr: ({ requestedSubnets }) => ({
+      allocatedSubnets: requestedSubnets.map((_, index) => ({ cidr: `${first}.${second}.${index + 1}.0/24` })),
+    }),
+  };
+}
+
+export class Network extends Construct {
+  readonly vpc: ec2.IVpc;
+  /** One for each zone, in the order of the zones. */
+  readonly subnets: ec2.ISubnet[];
+  readonly cidr: string;
+  /** Of `count`, and of every function in the VPC. */
+  readonly functions: ec2.SecurityGroup;
+  /** Of the file service's tasks. */
+  readonly tasks: ec2.ISecurityGroup;
+  /** Of the file system's mount targets. */
+  readonly targets: ec2.ISecurityGroup;
+
+  constructor(scope: Construct, id: string, config: Config) {
+    super(scope, id);
+    const { existing } = config.network;
+    this.vpc = existing ? this.given(existing) : this.made(config);
+    this.cidr = existing?.cidr ?? config.network.cidr;
+    this.subnets = this.vpc.privateSubnets.length > 0 ? this.vpc.privateSubnets : this.vpc.isolatedSubnets;
+
+    this.functions = this.group('Functions', 'Functions: to EFS and to AWS, nothing in');
+    this.tasks = config.service.existing
+      ? ec2.SecurityGroup.fromSecurityGroupId(this, 'Tasks', config.service.existing.securityGroup)
+      : this.group('Tasks', 'Tasks of the file service: to EFS and to AWS');
+    this.targets = config.storage.existing
+      ? ec2.SecurityGroup.fromSecurityGroupId(this, 'Targets', config.storage.existing.securityGroup)
+      : this.group('Targets', 'EFS mount targets: from functions and tasks, nothing out');
+    for (const [name, client] of Object.entries({ functions: this.functions, tasks: this.tasks })) {
+      client.addEgressRule(this.targets, NFS, 'NFS to EFS');
+      client.addEgressRule(ec2.Peer.anyIpv4(), HTTPS, 'AWS, by its endpoints');
+      this.targets.addIngressRule(client, NFS, `NFS from ${name}`);
+    }
+    if (config.network.endpoints) this.endpoints(config);
+  }
+
+  private group(id: string, description: string) {
+    return new ec2.SecurityGroup(this, id, { vpc: this.vpc, description, allowAllOutbound: false });
+  }
+
+  private given(existing: NonNullable<Config['network']['existing']>) {
+    const routeTables = existing.subnets.map((subnet) => subnet.routeTable ?? '');
+    return ec2.Vpc.fromVpcAttributes(this, 'Vpc', {
+      vpcId: existing.vpc,
+      vpcCidrBlock: existing.cidr,
+      availabilityZones: existing.subnets.map((subnet) => subnet.zone),
+      privateSubnetIds: existing.subnets.map((subnet) => subnet.id),
+      ...(routeTables.every((table) => table !== '') && { privateSubnetRouteTableIds: routeTables }),
+    });
+  }
+
+  private made(config: Config) {
+    const vpc = new ec2.Vpc(this, 'Vpc', {
+      ipAddresses: literal(config.network.cidr),
+      // By their number: which zones an account has is known when it is deployed, not before.
+      availabilityZones: Array.from({ length: config.network.zones }, (_, index) => Fn.select(index, Fn.getAzs())),
+      subnetConfiguration: [{ name: 'Private', subnetType: ec2.SubnetType.PRIVATE_ISOLATED, cidrMask: 24 }],
+    });
+    if (config.network.flowLogs) {
+      vpc.addFlowLog('Flows', {
+        destination: ec2.FlowLogDestination.toCloudWatchLogs(kept(this, 'FlowLogs', config)),
+        maxAggregationInterval: ec2.FlowLogMaxAggregationInterval.TEN_MINUTES,
+      });
+    }
+    return vpc;
+  }
+
+  /** Of what is called from within the VPC, and of nothing else: each costs by the hour and the zone. */
+  private endpoints(config: Config) {
+    const services: Record<string, boolean> = {
+      SSM: true,
+      ELASTIC_FILESYSTEM: !config.service.existing || config.pipeline.inVpc,
+      ECR: !config.service.existing,
+      ECR_DOCKER: !config.service.existing,
+      CLOUDWATCH_LOGS: !config.service.existing,
+      SECRETS_MANAGER: !config.service.existing,
+      EC2: config.pipeline.inVpc,
+      ECS: config.pipeline.inVpc || config.service.launch === 'managed-instances',
+      ECS_AGENT: config.service.launch === 'managed-instances',
+      ECS_TELEMETRY: config.service.launch === 'managed-instances',
+    };
+    // `count` speaks to Systems Manager only where counts are used again.
+    services.SSM &&= !config.service.existing || config.pipeline.inVpc || config.pipeline.countCacheSeconds > 0;
+    const used = Object.keys(services).filter((name) => services[name]);
+    if (used.length === 0) return;
+
+    const group = this.group('Endpoints', 'VPC endpoints: from functions and tasks');
+    for (const client of [this.functions, this.tasks]) group.addIngressRule(client, HTTPS, 'AWS calls');
+    for (const name of used) {
+      const service = ec2.InterfaceVpcEndpointAwsService[
+        name as keyof typeof ec2.InterfaceVpcEndpointAwsService
+      ] as ec2.InterfaceVpcEndpointAwsService;
+      new ec2.InterfaceVpcEndpoint(this, `Endpoint${name}`, {
+        vpc: this.vpc,
+        service,
+        subnets: { subnets: this.subnets },
+        securityGroups: [group],
+        // The rule above says who.
+        open: false,
+      });
+    }
+    // The layers of images are in a bucket of ECR's, and this leads to no other.
+    if (used.includes('ECR') && !config.network.existing?.subnets.some((subnet) => !subnet.routeTable)) {
+      const layers = new ec2.GatewayVpcEndpoint(this, 'EndpointS3', {
+        vpc: this.vpc,
+        service: ec2.GatewayVpcEndpointAwsService.S3,
+        subnets: [{ subnets: this.subnets }],
+      });
+      const { region, partition } = Stack.of(this);
+      layers.addToPolicy(
+        new iam.PolicyStatement({
+          principals: [new iam.AnyPrincipal()],
+          actions: ['s3:GetObject'],
+          resources: [`arn:${partition}:s3:::prod-${region}-starport-layer-bucket/*`],
+        }),
+      );
+    }
+  }
+}

@@ -1,0 +1,204 @@
+/** What is watched: alarms that ring for somebody, and a dashboard for whoever looks. */
+import { Duration, Stack } from 'aws-cdk-lib';
+import * as cloudwatch from 'aws-cdk-lib/aws-cloudwatch';
+import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
+import * as events from 'aws-cdk-lib/aws-events';
+import { SnsTopic } from 'aws-cdk-lib/aws-events-targets';
+import * as iam from 'aws-cdk-lib/aws-iam';
+import * as kms from 'aws-cdk-lib/aws-kms';
+import * as sns from 'aws-cdk-lib/aws-sns';
+import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
+import { Construct } from 'constructs';
+import type { Config } from './config.ts';
+import { FUNCTIONS, stateOf } from './functions.ts';
+import { byTarget, ofEfs, own } from './metrics.ts';
+import type { Pipeline } from './pipeline.ts';
+import type { Service } from './service.ts';
+
+const { GREATER_THAN_THRESHOLD, GREATER_THAN_OR_EQUAL_TO_THRESHOLD, LESS_THAN_THRESHOLD } = cloudwatch.ComparisonOperator;
+const { BREACHING, NOT_BREACHING } = cloudwatch.TreatMissingData;
+const FIVE_MINUTES = Duration.minutes(5);
+/** A tenth of the 2.1 TiB that a file system begins with. */
+const FEW_CREDITS = 0.21 * 2 ** 40;
+
+export interface ObservabilityProps {
+  readonly fileSystemId: string;
+  readonly pipeline: Pipeline;
+  readonly service: Service;
+}
+
+export class Observability extends Construct {
+  readonly topic: sns.Topic;
+
+  constructor(scope: Construct, id: string, config: Config, props: ObservabilityProps) {
+    super(scope, id);
+    this.topic = this.tell(config);
+    this.watch(config, props);
+    this.dashboard(config, props);
+  }
+
+  private tell(config: Config) {
+    const key = new kms.Key(this, 'Key', { description: 'What alarms say', enableKeyRotation: true });
+    // CloudWatch and EventBridge encrypt what they say, and need the key for it.
+    const senders = ['cloudwatch.amazonaws.com', 'events.amazonaws.com'].map((name) => new iam.ServicePrincipal(name));
+    key.addToResourcePolicy(
+      new iam.PolicyStatement({
+        sid: 'WhoRings',
+        principals: senders,
+        actions: ['kms:Decrypt', 'kms:GenerateDataKey*'],
+        resources: ['*'],
+        conditions: { StringEquals: { 'aws:SourceAccount': Stack.of(this).account } },
+      }),
+    );
+    const topic = new sns.Topic(this, 'Topic', { displayName: 'EFS mount target autoscaler', masterKey: key, enforceSSL: true });
+    topic.addToResourcePolicy(
+      new iam.PolicyStatement({
+        sid: 'Alarms',
+        principals: [new iam.ServicePrincipal('cloudwatch.amazonaws.com')],
+        actions: ['sns:Publish'],
+        resources: [topic.topicArn],
+        conditions: { StringEquals: { 'aws:SourceAccount': Stack.of(this).account } },
+      }),
+    );
+    for (const email of config.alarms.emails) topic.addSubscription(new EmailSubscription(email));
+    return topic;
+  }
+
+  /** Rings when the metric breaches for so many of its periods in a row. */
+  private alarm(id: string, alarmDescription: string, metric: cloudwatch.IMetric, props: Partial<cloudwatch.AlarmProps>) {
+    const alarm = new cloudwatch.Alarm(this, id, {
+      alarmDescription,
+      metric,
+      threshold: 1,
+      evaluationPeriods: 1,
+      comparisonOperator: GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+      treatMissingData: NOT_BREACHING,
+      ...props,
+    });
+    alarm.addAlarmAction(new SnsAction(this.topic));
+    alarm.addOkAction(new SnsAction(this.topic));
+  }
+
+  private watch(config: Config, { fileSystemId, pipeline, service }: ObservabilityProps) {
+    const { functions, machine } = pipeline;
+    for (const name of FUNCTIONS) {
+      const rate = new cloudwatch.MathExpression({
+        expression: '100 * errors / invocations',
+        usingMetrics: {
+          errors: functions[name].metricErrors({ period: FIVE_MINUTES }),
+          invocations: functions[name].metricInvocations({ period: FIVE_MINUTES }),
+        },
+        period: FIVE_MINUTES,
+        label: 'errors, %',
+      });
+      this.alarm(`${stateOf(name)}Errors`, `More than 10 % of the invocations of ${name} fail: its log says why`, rate, {
+        threshold: 10,
+        comparisonOperator: GREATER_THAN_THRESHOLD,
+        evaluationPeriods: 3,
+        datapointsToAlarm: 2,
+      });
+    }
+    this.alarm('IoLimit', 'The file system is close to the limit of its performance mode', ofEfs('PercentIOLimit', fileSystemId, 'Maximum'), {
+      threshold: 80,
+      comparisonOperator: GREATER_THAN_THRESHOLD,
+      evaluationPeriods: 3,
+    });
+    this.alarm('TargetCreationFailed', 'A mount target could not be created: see the log of create-target, then the limits of the VPC', functions['create-target'].metricErrors({ period: FIVE_MINUTES }), {});
+    const failed = new cloudwatch.MathExpression({
+      expression: 'failed + timedOut + aborted',
+      usingMetrics: {
+        failed: machine.metricFailed({ period: FIVE_MINUTES }),
+        timedOut: machine.metricTimedOut({ period: FIVE_MINUTES }),
+        aborted: machine.metricAborted({ period: FIVE_MINUTES }),
+      },
+      period: FIVE_MINUTES,
+      label: 'executions that failed',
+    });
+    this.alarm('ExecutionFailed', 'An execution failed: its error and cause are in the console, and in docs/operations.md', failed, {});
+    if (!config.pipeline.paused) {
+      this.alarm('ScheduleSilent', 'No execution was started for an hour', machine.metricStarted({ period: Duration.hours(1) }), {
+        comparisonOperator: LESS_THAN_THRESHOLD,
+        treatMissingData: BREACHING,
+      });
+    }
+    this.alarm('NotStarted', 'The schedule could not start an execution: the message is in the dead-letter queue', pipeline.notStarted.metricApproximateNumberOfMessagesVisible({ period: FIVE_MINUTES, statistic: 'Maximum' }), {});
+    if (config.storage.throughput === 'bursting') {
+      this.alarm('BurstCreditsLow', 'The file system will soon be slow: throughput=elastic has no credits', ofEfs('BurstCreditBalance', fileSystemId, 'Minimum'), {
+        threshold: FEW_CREDITS,
+        comparisonOperator: LESS_THAN_THRESHOLD,
+        evaluationPeriods: 3,
+      });
+    }
+    const differ = new cloudwatch.MathExpression({
+      expression: 'ABS(targets - published)',
+      usingMetrics: { targets: own('Targets', fileSystemId), published: own('Published', fileSystemId, { statistic: cloudwatch.Stats.MINIMUM }) },
+      period: FIVE_MINUTES,
+      label: 'targets that are not as published',
+    });
+    this.alarm('PublishedDiffers', 'For half an hour the published list has not been that of the targets that are available', differ, { evaluationPeriods: 6 });
+    if (service.made) this.watchTasks(service);
+  }
+
+  /** ECS has no metric of tasks that do not start; it tells EventBridge. */
+  private watchTasks(service: Service) {
+    const rule = new events.Rule(this, 'TasksDoNotStart', {
+      description: 'Tasks of the file service cannot be started, or a deployment was taken back',
+      eventPattern: {
+        source: ['aws.ecs'],
+        detailType: ['ECS Service Action', 'ECS Deployment State Change'],
+        resources: [service.arn],
+        detail: { eventName: ['SERVICE_TASK_START_IMPAIRED', 'SERVICE_TASK_PLACEMENT_FAILURE', 'SERVICE_TASK_CONFIGURATION_FAILURE', 'SERVICE_DEPLOYMENT_FAILED'] },
+      },
+      targets: [new SnsTopic(this.topic)],
+    });
+    const matched = new cloudwatch.Metric({
+      namespace: 'AWS/Events',
+      metricName: 'TriggeredRules',
+      dimensionsMap: { RuleName: rule.ruleName },
+      statistic: 'Sum',
+      period: FIVE_MINUTES,
+    });
+    this.alarm('TaskLaunchFailed', 'A task of the file service could not be started, or a deployment was taken back: see the events of the service', matched, {});
+  }
+
+  private dashboard(config: Config, { fileSystemId, pipeline, service }: ObservabilityProps) {
+    const graph = (title: string, left: cloudwatch.IMetric[], width = 8, right: cloudwatch.IMetric[] = []) =>
+      new cloudwatch.GraphWidget({ title, left, right, width, height: 6, liveData: true });
+    const { machine, functions } = pipeline;
+    const rows: cloudwatch.IWidget[][] = [
+      [
+        graph('Files against the threshold', [own('FileCount', fileSystemId, { label: 'files' }), own('Threshold', fileSystemId, { label: 'threshold' })], 12),
+        graph('Mount targets', [own('Targets', fileSystemId, { label: 'available' }), own('Published', fileSystemId, { label: 'published' })], 6),
+        graph('A new target takes, seconds', [own('CreateDuration', fileSystemId)], 6),
+      ],
+      [
+        graph('Executions', [machine.metricSucceeded(), machine.metricFailed(), machine.metricTimedOut()]),
+        graph('States take, ms (p90)', FUNCTIONS.map((name) => functions[name].metricDuration({ statistic: 'p90', label: stateOf(name) }))),
+        graph('A count: seconds, and files a second', [own('CountDuration', fileSystemId)], 8, [own('FilesPerSecond', fileSystemId)]),
+      ],
+      [
+        graph('Decisions', [
+          new cloudwatch.MathExpression({
+            expression: `SEARCH('{EfsMountAutoscaling,FileSystemId,Reason} MetricName="Decision" FileSystemId="${fileSystemId}"', 'Sum', 300)`,
+            usingMetrics: {},
+            label: '',
+          }),
+        ]),
+        graph('EFS: bytes read and written (whole file system)', [ofEfs('DataReadIOBytes', fileSystemId, 'Sum'), ofEfs('DataWriteIOBytes', fileSystemId, 'Sum'), ofEfs('MetadataIOBytes', fileSystemId, 'Sum')]),
+        graph('EFS: % of the I/O limit, and connections', [ofEfs('PercentIOLimit', fileSystemId, 'Maximum')], 8, [ofEfs('ClientConnections', fileSystemId, 'Sum')]),
+      ],
+      [
+        graph('By target: bytes read', [byTarget('TargetBytesRead', fileSystemId, 'Sum', '')], 6),
+        graph('By target: bytes written', [byTarget('TargetBytesWritten', fileSystemId, 'Sum', '')], 6),
+        graph('By target: seconds for an operation', [byTarget('TargetLatency', fileSystemId, 'Average', '')], 6),
+        graph('By target: up', [byTarget('TargetUp', fileSystemId, 'Minimum', '')], 6),
+      ],
+      [
+        graph('By target: operations', [byTarget('TargetOperations', fileSystemId, 'Sum', '')], 6),
+        graph('By target: failed, and refused', [byTarget('TargetFailures', fileSystemId, 'Sum', 'failed '), byTarget('TargetRefused', fileSystemId, 'Sum', 'refused ')], 6),
+        ...(service.made ? [graph('Tasks: processor and memory, %', [service.made.metricCpuUtilization(), service.made.metricMemoryUtilization()], 12)] : []),
+      ],
+    ];
+    new cloudwatch.Dashboard(this, 'Dashboard', { dashboardName: config.stack.name, widgets: rows });
+  }
+}

@@ -1,0 +1,166 @@
+/**
+ * What each function may call: exactly what its code calls, and what AWS asks for behind that. The test beside this takes
+ * the calls from the Rust sources and compares.
+ */
+import { Stack, Validations } from 'aws-cdk-lib';
+import * as iam from 'aws-cdk-lib/aws-iam';
+import type { Construct } from 'constructs';
+import type { Config } from './config.ts';
+import type { FunctionName } from './functions.ts';
+import type { Network } from './network.ts';
+import { subnetArn, type Storage } from './storage.ts';
+
+export interface World {
+  readonly network: Network;
+  readonly storage: Storage;
+  readonly service: { readonly arn: string };
+}
+
+/** Actions that no code calls, and why somebody needs them all the same. */
+export const IMPLIED: Partial<Record<FunctionName | 'tasks', Record<string, string>>> = {
+  count: {
+    'elasticfilesystem:ClientMount': 'Lambda mounts the file system in the name of the function',
+    'elasticfilesystem:ClientRootAccess': 'the access point reads as root, which EFS turns into nobody without this',
+    'ec2:CreateNetworkInterface': "Lambda attaches the function to the VPC in the role's name",
+    'ec2:DescribeNetworkInterfaces': "Lambda attaches the function to the VPC in the role's name",
+    'ec2:DescribeSubnets': "Lambda attaches the function to the VPC in the role's name",
+    'ec2:DeleteNetworkInterface': "Lambda attaches the function to the VPC in the role's name",
+    'ec2:AssignPrivateIpAddresses': "Lambda attaches the function to the VPC in the role's name",
+    'ec2:UnassignPrivateIpAddresses': "Lambda attaches the function to the VPC in the role's name",
+  },
+  'create-target': {
+    'ec2:DescribeSubnets': 'EFS asks it of whoever creates a mount target',
+    'ec2:DescribeNetworkInterfaces': 'EFS asks it of whoever creates a mount target',
+    'ec2:CreateNetworkInterface': 'EFS asks it of whoever creates a mount target',
+  },
+  tasks: {
+    'elasticfilesystem:ClientMount': 'the NFS client comes in the name of the task',
+    'elasticfilesystem:ClientWrite': 'the NFS client comes in the name of the task',
+  },
+};
+
+/** Why an action has no resource of its own; a test asks for a reason for each. */
+export const EVERYWHERE: Record<string, string> = {
+  'ec2:DescribeSubnets': 'EC2 has no resources for it',
+  'ec2:DescribeNetworkInterfaces': 'EC2 has no resources for it',
+  'ec2:AssignPrivateIpAddresses': 'Lambda makes the interfaces, none is known before; denied to the code itself',
+  'ec2:UnassignPrivateIpAddresses': 'Lambda makes the interfaces, none is known before; denied to the code itself',
+  'ec2:DeleteNetworkInterface': 'Lambda makes the interfaces, none is known before; denied to the code itself',
+  'ecr:GetAuthorizationToken': 'ECR has no resources for it',
+  'xray:PutTraceSegments': 'X-Ray has no resources for it',
+  'xray:PutTelemetryRecords': 'X-Ray has no resources for it',
+  'xray:GetSamplingRules': 'X-Ray has no resources for it',
+  'xray:GetSamplingTargets': 'X-Ray has no resources for it',
+  'logs:CreateLogDelivery': 'the delivery of logs has no resources',
+  'logs:GetLogDelivery': 'the delivery of logs has no resources',
+  'logs:UpdateLogDelivery': 'the delivery of logs has no resources',
+  'logs:DeleteLogDelivery': 'the delivery of logs has no resources',
+  'logs:ListLogDeliveries': 'the delivery of logs has no resources',
+  'logs:PutResourcePolicy': 'the delivery of logs has no resources',
+  'logs:DescribeResourcePolicies': 'the delivery of logs has no resources',
+  'logs:DescribeLogGroups': 'the delivery of logs has no resources',
+};
+
+/** Says of a role why resources in it are wildcards. */
+export function explainWildcards(role: iam.IRole, config: Config) {
+  const arn = 'arn:<AWS::Partition>';
+  const ours = '<AWS::Region>:<AWS::AccountId>';
+  const name = config.pipeline.parameterName;
+  const reasons: Record<string, string> = {
+    '*': [...new Set(Object.values(EVERYWHERE))].join('; '),
+    [`${arn}:ec2:${ours}:network-interface/*`]: 'an interface has no id before it is there; its subnet and its security group are named',
+    [`${arn}:ssm:${ours}:parameter${name}/created/*`]: 'a parameter for each zone, of which EFS says the id',
+    [`${arn}:ssm:${ours}:parameter${name}/intended/*`]: 'a parameter for each zone, of which EFS says the id',
+  };
+  for (const [resource, reason] of Object.entries(reasons)) {
+    Validations.of(role).acknowledge({ id: `AwsSolutions-IAM5[Resource::${resource}]`, reason });
+  }
+}
+
+export function allow(actions: string[], resources: string[], conditions?: Record<string, unknown>) {
+  return new iam.PolicyStatement({ actions, resources, conditions });
+}
+
+/** The ARN of a parameter, or of those below it. */
+export function parameterArn(scope: Construct, name: string) {
+  return Stack.of(scope).formatArn({ service: 'ssm', resource: `parameter${name}` });
+}
+
+export function permissions(scope: Construct, config: Config, world: World): Record<FunctionName, iam.PolicyStatement[]> {
+  const { network, storage } = world;
+  const stack = Stack.of(scope);
+  const name = config.pipeline.parameterName;
+  // The ledger's names, as `crates/domain/src/ledger.rs` has them.
+  const [published, deployed, created, intended, counted] = ['', '/deployed', '/created/*', '/intended/*', '/counted'].map(
+    (below) => parameterArn(scope, name + below),
+  ) as [string, string, string, string, string];
+  const fileSystem = [storage.fileSystem.fileSystemArn];
+  const service = [world.service.arn];
+  const describeTargets = allow(['elasticfilesystem:DescribeMountTargets'], fileSystem);
+  const ec2 = (resource: string, resourceName: string) => stack.formatArn({ service: 'ec2', resource, resourceName });
+  const interfaces = ec2('network-interface', '*');
+
+  const cache = [allow(['ssm:GetParameters', 'ssm:PutParameter'], [counted])];
+  return {
+    count: [
+      allow(['elasticfilesystem:ClientMount', 'elasticfilesystem:ClientRootAccess'], fileSystem, {
+        StringEquals: { 'elasticfilesystem:AccessPointArn': storage.counting.accessPointArn },
+      }),
+      ...(config.pipeline.countCacheSeconds > 0 ? cache : []),
+    ],
+    evaluate: [
+      describeTargets,
+      allow(['elasticfilesystem:DescribeFileSystems'], fileSystem),
+      allow(['ec2:DescribeSubnets'], ['*']),
+      allow(['ssm:GetParameters'], [published, deployed, created, intended]),
+      allow(['ecs:DescribeServices'], service),
+    ],
+    'create-target': [
+      describeTargets,
+      allow(['elasticfilesystem:CreateMountTarget'], fileSystem),
+      allow(['ec2:DescribeSubnets', 'ec2:DescribeNetworkInterfaces'], ['*']),
+      allow(['ec2:CreateNetworkInterface'], [
+        interfaces,
+        ...network.subnets.map((subnet) => subnetArn(scope, subnet.subnetId)),
+        ec2('security-group', network.targets.securityGroupId),
+      ]),
+      allow(['ssm:GetParameters', 'ssm:PutParameter'], [created, intended]),
+      allow(['ssm:DeleteParameter'], [intended]),
+    ],
+    'poll-available': [describeTargets],
+    'publish-ssm': [describeTargets, allow(['ssm:GetParameters', 'ssm:PutParameter'], [published])],
+    redeploy: [
+      allow(['ecs:DescribeServices', 'ecs:UpdateService'], service),
+      allow(['ssm:GetParameters'], [published, deployed]),
+      allow(['ssm:PutParameter'], [deployed]),
+    ],
+  };
+}
+
+/** What Lambda itself does in the name of a function in the VPC, and the function's own code may not. */
+export function attach(scope: Construct, network: Network, functionArn: string): iam.PolicyStatement[] {
+  const stack = Stack.of(scope);
+  const ec2 = (resource: string, resourceName: string) => stack.formatArn({ service: 'ec2', resource, resourceName });
+  const everywhere = [
+    'ec2:DescribeNetworkInterfaces',
+    'ec2:DescribeSubnets',
+    'ec2:DeleteNetworkInterface',
+    'ec2:AssignPrivateIpAddresses',
+    'ec2:UnassignPrivateIpAddresses',
+  ];
+  return [
+    allow(everywhere, ['*']),
+    allow(['ec2:CreateNetworkInterface'], [
+      ec2('network-interface', '*'),
+      ...network.subnets.map((subnet) => subnetArn(scope, subnet.subnetId)),
+      ec2('security-group', network.functions.securityGroupId),
+    ]),
+    new iam.PolicyStatement({
+      sid: 'NotTheCodeItself',
+      effect: iam.Effect.DENY,
+      actions: ['ec2:CreateNetworkInterface', 'ec2:DeleteNetworkInterface', 'ec2:AssignPrivateIpAddresses', 'ec2:UnassignPrivateIpAddresses'],
+      resources: ['*'],
+      conditions: { ArnEquals: { 'lambda:SourceFunctionArn': [functionArn] } },
+    }),
+  ];
+}

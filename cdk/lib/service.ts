@@ -1,0 +1,259 @@
+/** The file service: tasks in every zone, what leads to them, and how many there are. Or one that is there already. */
+import { Duration, RemovalPolicy, Stack, Validations } from 'aws-cdk-lib';
+import { Platform } from 'aws-cdk-lib/aws-ecr-assets';
+import * as ec2 from 'aws-cdk-lib/aws-ec2';
+import * as ecr from 'aws-cdk-lib/aws-ecr';
+import * as ecs from 'aws-cdk-lib/aws-ecs';
+import * as elb from 'aws-cdk-lib/aws-elasticloadbalancingv2';
+import * as route53 from 'aws-cdk-lib/aws-route53';
+import { LoadBalancerTarget } from 'aws-cdk-lib/aws-route53-targets';
+import * as secrets from 'aws-cdk-lib/aws-secretsmanager';
+import * as discovery from 'aws-cdk-lib/aws-servicediscovery';
+import { Construct } from 'constructs';
+import { Certificate } from './certificate/index.ts';
+import type { Config } from './config.ts';
+import { PROJECT } from './functions.ts';
+import { kept } from './logs.ts';
+import { SERVICE_PORT, type Network } from './network.ts';
+import { allow, EVERYWHERE, parameterArn } from './permissions.ts';
+import type { Storage } from './storage.ts';
+
+/** The seed's table: units of a processor, and MiB. */
+const SIZES = { light: [512, 1024], standard: [2048, 4096], heavy: [4096, 8192] } as const;
+/** The user of the image. */
+const USER = '65532:65532';
+const CONTAINER = 'router';
+
+export interface ServiceProps {
+  readonly network: Network;
+  readonly storage: Storage;
+}
+
+export class Service extends Construct {
+  readonly arn: string;
+  readonly cluster: string;
+  readonly name: string;
+  /** Where clients reach it. */
+  readonly url?: string;
+  /** What clients have to show. */
+  readonly token?: secrets.Secret;
+  readonly made?: ecs.FargateService | ecs.Ec2Service;
+
+  constructor(scope: Construct, id: string, config: Config, props: ServiceProps) {
+    super(scope, id);
+    const { existing } = config.service;
+    if (existing) {
+      this.cluster = existing.cluster;
+      this.name = existing.name;
+      this.arn = Stack.of(this).formatArn({ service: 'ecs', resource: 'service', resourceName: `${existing.cluster}/${existing.name}` });
+      return;
+    }
+    const { network } = props;
+    const cluster = new ecs.Cluster(this, 'Cluster', {
+      vpc: network.vpc,
+      clusterName: `${config.stack.name}-cluster`,
+      containerInsightsV2: ecs.ContainerInsights.ENABLED,
+      enableFargateCapacityProviders: config.service.launch === 'fargate-spot',
+    });
+    this.cluster = cluster.clusterName;
+    this.token = new secrets.Secret(this, 'Token', {
+      description: 'AUTH_TOKEN of the file service',
+      generateSecretString: { passwordLength: 48, excludePunctuation: true },
+      removalPolicy: RemovalPolicy.DESTROY,
+    });
+    Validations.of(this.token).acknowledge({
+      id: 'AwsSolutions-SMG4',
+      reason: 'whoever has the token has to be given the new one: docs/deploying.md says how it is changed',
+    });
+    const task = this.task(config, props);
+    const service = this.run(config, network, cluster, task);
+    this.made = service;
+    this.name = service.serviceName;
+    this.arn = service.serviceArn;
+    this.url = this.lead(config, network, service);
+  }
+
+  private task(config: Config, { storage }: ServiceProps): ecs.TaskDefinition {
+    const [cpu, memory] = SIZES[config.service.size];
+    const managed = config.service.launch === 'managed-instances';
+    const arm = config.pipeline.architecture === 'arm64';
+    const task = new ecs.TaskDefinition(this, 'Task', {
+      compatibility: managed ? ecs.Compatibility.MANAGED_INSTANCES : ecs.Compatibility.FARGATE,
+      networkMode: ecs.NetworkMode.AWS_VPC,
+      cpu: String(cpu),
+      memoryMiB: String(memory),
+      runtimePlatform: {
+        cpuArchitecture: arm ? ecs.CpuArchitecture.ARM64 : ecs.CpuArchitecture.X86_64,
+        operatingSystemFamily: ecs.OperatingSystemFamily.LINUX,
+      },
+    });
+    const mounts = config.service.backend === 'mounted';
+    const linuxParameters = new ecs.LinuxParameters(this, 'Linux');
+    linuxParameters.dropCapabilities(ecs.Capability.ALL);
+    if (mounts) linuxParameters.addCapabilities(ecs.Capability.SYS_ADMIN);
+    const log = kept(this, 'Log', config, `/ecs/${config.stack.name}`);
+    const container = task.addContainer(CONTAINER, {
+      image: this.image(config, arm),
+      command: ['serve'],
+      environment: this.environment(config, storage),
+      secrets: { AUTH_TOKEN: ecs.Secret.fromSecretsManager(this.token as secrets.Secret) },
+      logging: ecs.LogDrivers.awsLogs({ logGroup: log, streamPrefix: CONTAINER }),
+      portMappings: [{ containerPort: SERVICE_PORT }],
+      healthCheck: { command: ['CMD', '/router', 'healthy'], interval: Duration.seconds(10), retries: 3, startPeriod: Duration.seconds(60) },
+      // It finishes what runs, for SHUTDOWN_SECONDS.
+      stopTimeout: Duration.seconds(30),
+      readonlyRootFilesystem: !mounts,
+      user: mounts ? '0:0' : USER,
+      linuxParameters,
+    });
+    if (mounts) container.addUlimits({ name: ecs.UlimitName.NOFILE, softLimit: 65536, hardLimit: 65536 });
+
+    const published = parameterArn(this, config.pipeline.parameterName);
+    task.addToTaskRolePolicy(allow(['ssm:GetParameters'], [published]));
+    task.addToTaskRolePolicy(allow(['elasticfilesystem:DescribeMountTargets'], [storage.fileSystem.fileSystemArn]));
+    if (config.storage.requireIam) {
+      task.addToTaskRolePolicy(
+        allow(['elasticfilesystem:ClientMount', 'elasticfilesystem:ClientWrite'], [storage.fileSystem.fileSystemArn], {
+          StringEquals: { 'elasticfilesystem:AccessPointArn': storage.serving.accessPointArn },
+        }),
+      );
+    }
+    Validations.of(task).acknowledge(
+      { id: 'AwsSolutions-ECS2', reason: "names of the system's own parts; what is secret is a secret" },
+      { id: 'AwsSolutions-IAM5[Resource::*]', reason: EVERYWHERE['ecr:GetAuthorizationToken'] as string },
+    );
+    return task;
+  }
+
+  private image(config: Config, arm: boolean): ecs.ContainerImage {
+    const { image } = config.service;
+    if (image) {
+      const repository = ecr.Repository.fromRepositoryName(this, 'Repository', image.repository);
+      return ecs.ContainerImage.fromEcrRepository(repository, image.tag);
+    }
+    return ecs.ContainerImage.fromAsset(PROJECT, {
+      file: 'crates/router/Dockerfile',
+      target: config.service.backend === 'mounted' ? 'mounted' : 'nfs',
+      platform: arm ? Platform.LINUX_ARM64 : Platform.LINUX_AMD64,
+    });
+  }
+
+  private environment(config: Config, storage: Storage): Record<string, string> {
+    const tls = config.storage.requireTls;
+    const nfs: Record<string, string> = {
+      BACKEND: 'nfs',
+      NFS_TLS: tls ? 'efs' : 'none',
+      // An access point is asked for in the certificate: without TLS the whole file system is there.
+      ...(tls ? { EFS_ACCESS_POINT_ID: storage.serving.accessPointId } : { NFS_ROOT: config.storage.directory }),
+      ...(config.storage.requireIam && { NFS_IAM: '1' }),
+    };
+    const mounted = { BACKEND: 'mounted', MOUNT: 'kernel' };
+    return {
+      ...(config.service.backend === 'nfs' ? nfs : mounted),
+      AWS_REGION: Stack.of(this).region,
+      EFS_FILE_SYSTEM_ID: storage.fileSystem.fileSystemId,
+      SSM_PARAMETER_NAME: config.pipeline.parameterName,
+      LISTEN: `0.0.0.0:${SERVICE_PORT}`,
+      // The token does not cross the VPC in the clear, not on its last hop either.
+      LISTEN_TLS: 'made',
+      METRICS: 'emf',
+    };
+  }
+
+  private run(config: Config, network: Network, cluster: ecs.Cluster, task: ecs.TaskDefinition) {
+    const { launch, desiredCount } = config.service;
+    const common = {
+      cluster,
+      taskDefinition: task,
+      desiredCount,
+      minHealthyPercent: 100,
+      maxHealthyPercent: 200,
+      circuitBreaker: { enable: true, rollback: true },
+      vpcSubnets: { subnets: network.subnets },
+      securityGroups: [network.tasks],
+      ...(config.service.entry === 'load-balancer' && { healthCheckGracePeriod: Duration.seconds(60) }),
+    };
+    if (launch === 'managed-instances') {
+      const provider = new ecs.ManagedInstancesCapacityProvider(this, 'Instances', {
+        subnets: network.subnets,
+        securityGroups: [network.tasks as ec2.SecurityGroup],
+      });
+      cluster.addManagedInstancesCapacityProvider(provider);
+      const strategies = [{ capacityProvider: provider.capacityProviderName, weight: 1 }];
+      const service = new ecs.FargateService(this, 'FileService', { ...common, capacityProviderStrategies: strategies });
+      service.node.addDependency(provider);
+      return service;
+    }
+    const spot = [
+      { capacityProvider: 'FARGATE', base: 1, weight: 0 },
+      { capacityProvider: 'FARGATE_SPOT', weight: 1 },
+    ];
+    return new ecs.FargateService(this, 'FileService', {
+      ...common,
+      platformVersion: ecs.FargatePlatformVersion.LATEST,
+      ...(launch === 'fargate-spot' && { capacityProviderStrategies: spot }),
+    });
+  }
+
+  /** What leads clients to the tasks, and the address under which. */
+  private lead(config: Config, network: Network, service: ecs.FargateService): string {
+    const { domainName, clientCidrs } = config.service;
+    const clients = (clientCidrs.length > 0 ? clientCidrs : [network.cidr]).map((cidr) => ec2.Peer.ipv4(cidr));
+    const scaling = service.autoScaleTaskCount({ minCapacity: config.service.desiredCount, maxCapacity: config.service.maxCount });
+    scaling.scaleOnCpuUtilization('Cpu', { targetUtilizationPercent: config.service.cpuPercent });
+
+    const [first = '', ...rest] = domainName.split('.');
+    if (config.service.entry === 'service-discovery') {
+      const namespace = new discovery.PrivateDnsNamespace(this, 'Names', { name: rest.join('.'), vpc: network.vpc });
+      service.enableCloudMap({ cloudMapNamespace: namespace, name: first, dnsRecordType: discovery.DnsRecordType.A, dnsTtl: Duration.seconds(10) });
+      for (const peer of clients) network.tasks.addIngressRule(peer, ec2.Port.tcp(SERVICE_PORT), 'clients');
+      return `https://${domainName}:${SERVICE_PORT}`;
+    }
+    const group = new ec2.SecurityGroup(this, 'Entry', {
+      vpc: network.vpc,
+      description: 'The load balancer: from clients, to tasks',
+      allowAllOutbound: false,
+    });
+    for (const peer of clients) group.addIngressRule(peer, ec2.Port.tcp(443), 'clients');
+    const balancer = new elb.ApplicationLoadBalancer(this, 'Balancer', {
+      vpc: network.vpc,
+      vpcSubnets: { subnets: network.subnets },
+      internetFacing: false,
+      securityGroup: group,
+      dropInvalidHeaderFields: true,
+      deletionProtection: config.stack.terminationProtection,
+      // A large file may take this long.
+      idleTimeout: Duration.seconds(120),
+    });
+    Validations.of(balancer).acknowledge({
+      id: 'AwsSolutions-ELB2',
+      reason: 'the service logs its operations itself (ACCESS_LOG), with the mount target of each; logs of the balancer need a bucket of their own',
+    });
+    const certificate = new Certificate(this, 'Certificate', config);
+    const listener = balancer.addListener('Https', {
+      port: 443,
+      protocol: elb.ApplicationProtocol.HTTPS,
+      sslPolicy: elb.SslPolicy.RECOMMENDED_TLS,
+      certificates: [certificate.certificate],
+      open: false,
+    });
+    const targets = listener.addTargets('Tasks', {
+      port: SERVICE_PORT,
+      protocol: elb.ApplicationProtocol.HTTPS,
+      targets: [service.loadBalancerTarget({ containerName: CONTAINER, containerPort: SERVICE_PORT })],
+      deregistrationDelay: Duration.seconds(30),
+      healthCheck: {
+        path: '/readyz',
+        protocol: elb.Protocol.HTTPS,
+        interval: Duration.seconds(10),
+        timeout: Duration.seconds(5),
+        healthyThresholdCount: 2,
+        unhealthyThresholdCount: 3,
+      },
+    });
+    scaling.scaleOnRequestCount('Requests', { requestsPerTarget: config.service.requestsPerTask, targetGroup: targets });
+    const zone = new route53.PrivateHostedZone(this, 'Zone', { zoneName: rest.join('.'), vpc: network.vpc });
+    new route53.ARecord(this, 'Name', { zone, recordName: first, target: route53.RecordTarget.fromAlias(new LoadBalancerTarget(balancer)) });
+    return `https://${domainName}`;
+  }
+}

@@ -1,0 +1,157 @@
+/** The file system, what protects it, and the two ways in: one that reads all of it, one that the service uses. */
+import { Annotations, Duration, RemovalPolicy, Size, Stack, Validations } from 'aws-cdk-lib';
+import * as backup from 'aws-cdk-lib/aws-backup';
+import type * as ec2 from 'aws-cdk-lib/aws-ec2';
+import * as efs from 'aws-cdk-lib/aws-efs';
+import * as events from 'aws-cdk-lib/aws-events';
+import * as iam from 'aws-cdk-lib/aws-iam';
+import * as kms from 'aws-cdk-lib/aws-kms';
+import { Construct } from 'constructs';
+import type { Config } from './config.ts';
+import type { Network } from './network.ts';
+
+/** Who owns the service's files: no privileged user. */
+const OWNER = '1000';
+
+export interface StorageProps {
+  readonly network: Network;
+  /** Of `count`, which may never write. */
+  readonly countRole: iam.IRole;
+}
+
+export class Storage extends Construct {
+  readonly fileSystem: efs.IFileSystem;
+  /** Reads everything below the service's directory, as root. */
+  readonly counting: efs.AccessPoint;
+  /** The service's directory, as its owner. */
+  readonly serving: efs.AccessPoint;
+  /** The subnets in whose zones the stack knows of a mount target: a Lambda mounts nowhere else. */
+  readonly mountable: ec2.ISubnet[];
+  readonly key?: kms.Key;
+
+  constructor(scope: Construct, id: string, config: Config, props: StorageProps) {
+    super(scope, id);
+    const { existing } = config.storage;
+    if (existing) {
+      this.fileSystem = efs.FileSystem.fromFileSystemAttributes(this, 'FileSystem', {
+        fileSystemId: existing.fileSystem,
+        securityGroup: props.network.targets,
+      });
+      this.mountable = props.network.subnets.filter((subnet) => existing.targetSubnets.includes(subnet.subnetId));
+    } else {
+      const first = props.network.subnets.slice(0, config.scaling.initialMountTargets);
+      const removalPolicy = config.storage.retain ? RemovalPolicy.RETAIN : RemovalPolicy.DESTROY;
+      this.key = new kms.Key(this, 'Key', {
+        description: 'EFS files and their backups',
+        enableKeyRotation: true,
+        removalPolicy,
+      });
+      const fileSystem = this.made(config, props, first, removalPolicy);
+      this.fileSystem = fileSystem;
+      this.mountable = first;
+      if (config.storage.backup) this.backUp(fileSystem, removalPolicy);
+    }
+    // Whoever comes first makes the directory, and it is the service's.
+    const directory = {
+      fileSystem: this.fileSystem,
+      path: config.storage.directory,
+      createAcl: { ownerUid: OWNER, ownerGid: OWNER, permissions: '755' },
+    };
+    this.counting = new efs.AccessPoint(this, 'Counting', { ...directory, posixUser: { uid: '0', gid: '0' } });
+    this.serving = new efs.AccessPoint(this, 'Serving', { ...directory, posixUser: { uid: OWNER, gid: OWNER } });
+  }
+
+  private made(config: Config, props: StorageProps, subnets: ec2.ISubnet[], removalPolicy: RemovalPolicy) {
+    const { performance, throughput, provisionedMibps } = config.storage;
+    if (performance === 'max-io') {
+      Annotations.of(this).addWarningV2('efs-autoscale:max-io', 'AWS advises against Max I/O: each call takes longer, and it cannot be changed later');
+    }
+    const fileSystem = new efs.FileSystem(this, 'FileSystem', {
+      vpc: props.network.vpc,
+      vpcSubnets: { subnets },
+      securityGroup: props.network.targets,
+      encrypted: true,
+      kmsKey: this.key,
+      performanceMode: performance === 'max-io' ? efs.PerformanceMode.MAX_IO : efs.PerformanceMode.GENERAL_PURPOSE,
+      throughputMode: { elastic: efs.ThroughputMode.ELASTIC, bursting: efs.ThroughputMode.BURSTING, provisioned: efs.ThroughputMode.PROVISIONED }[throughput],
+      provisionedThroughputPerSecond: provisionedMibps ? Size.mebibytes(provisionedMibps) : undefined,
+      lifecyclePolicy: efs.LifecyclePolicy.AFTER_30_DAYS,
+      outOfInfrequentAccessPolicy: efs.OutOfInfrequentAccessPolicy.AFTER_1_ACCESS,
+      // Its own plan is below.
+      enableAutomaticBackups: false,
+      removalPolicy,
+      fileSystemPolicy: new iam.PolicyDocument({ statements: policy(config, props.countRole) }),
+    });
+    return fileSystem;
+  }
+
+  /** Daily at midnight, kept for 30 days: the seed's. */
+  private backUp(fileSystem: efs.FileSystem, removalPolicy: RemovalPolicy) {
+    const vault = new backup.BackupVault(this, 'Backups', {
+      encryptionKey: this.key,
+      // A vault with backups in it cannot be deleted: with `retain=false` it has to be emptied first.
+      removalPolicy,
+    });
+    const plan = new backup.BackupPlan(this, 'BackupPlan', {
+      backupVault: vault,
+      backupPlanRules: [
+        new backup.BackupPlanRule({
+          ruleName: 'daily',
+          scheduleExpression: events.Schedule.cron({ hour: '0', minute: '0' }),
+          startWindow: Duration.hours(1),
+          completionWindow: Duration.hours(8),
+          deleteAfter: Duration.days(30),
+        }),
+      ],
+    });
+    const selection = plan.addSelection('Selection', { resources: [backup.BackupResource.fromEfsFileSystem(fileSystem)] });
+    Validations.of(selection).acknowledge({
+      id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSBackupServiceRolePolicyForBackup]',
+      reason: 'the policy that AWS Backup asks for, which changes with what it does',
+    });
+  }
+}
+
+/** What EFS asks of everybody, whatever their own permissions are. */
+function policy(config: Config, countRole: iam.IRole): iam.PolicyStatement[] {
+  const any = [new iam.AnyPrincipal()];
+  const statements = [
+    // The function's role does not have it either; a statement for everybody, below, must not give it.
+    new iam.PolicyStatement({
+      sid: 'CountNeverWrites',
+      effect: iam.Effect.DENY,
+      principals: any,
+      actions: ['elasticfilesystem:ClientWrite'],
+      conditions: { ArnEquals: { 'aws:PrincipalArn': countRole.roleArn } },
+    }),
+  ];
+  if (config.storage.requireTls) {
+    statements.push(
+      new iam.PolicyStatement({
+        sid: 'OnlyWithTls',
+        effect: iam.Effect.DENY,
+        principals: any,
+        actions: ['*'],
+        conditions: { Bool: { 'aws:SecureTransport': 'false' } },
+      }),
+    );
+  }
+  if (!config.storage.requireIam) {
+    // Whoever reaches a mount target, which the security groups say. With IAM nobody is allowed here, so that only
+    // those come in whose role allows it.
+    statements.push(
+      new iam.PolicyStatement({
+        sid: 'WhoeverReachesATarget',
+        principals: any,
+        actions: ['ClientMount', 'ClientWrite', 'ClientRootAccess'].map((action) => `elasticfilesystem:${action}`),
+        conditions: { Bool: { 'elasticfilesystem:AccessedViaMountTarget': 'true' } },
+      }),
+    );
+  }
+  return statements;
+}
+
+/** The ARN of a subnet. */
+export function subnetArn(scope: Construct, subnetId: string) {
+  return Stack.of(scope).formatArn({ service: 'ec2', resource: 'subnet', resourceName: subnetId });
+}
