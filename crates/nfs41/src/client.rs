@@ -238,14 +238,7 @@ impl Client {
     /// Of the connection that has the most slots free; where there is none, of the first that is up again.
     pub(crate) async fn session(&self) -> Result<Arc<Session>> {
         let inner = &*self.inner;
-        if let [only] = &inner.connections[..] {
-            return Ok(self.up(only).await?.0);
-        }
-        let usable = |connection: &Connection| match &*connection.state.borrow() {
-            State::Up(session, _) if !session.slots.is_closed() => Some(Arc::clone(session)),
-            _ => None,
-        };
-        let sessions = inner.connections.iter().filter_map(usable);
+        let sessions = inner.connections.iter().filter_map(Connection::session);
         if let Some(session) = sessions.max_by_key(|session| session.slots.available_permits()) {
             return Ok(session);
         }
@@ -415,9 +408,14 @@ impl Client {
     /// # Errors
     /// As [`Client::attributes`]; `ISDIR`.
     pub async fn read(&self, path: &[u8], offset: u64, length: u32) -> Result<Content> {
+        self.read_with(path, offset, length, Wanted::USUAL).await
+    }
+
+    /// With these attributes and no others.
+    async fn read_with(&self, path: &[u8], offset: u64, length: u32, wanted: Wanted) -> Result<Content> {
         let path = Path::new(path)?;
         if !self.inner.opens_to_read.load(Ordering::Relaxed) {
-            match self.read_anonymously(&path, offset, length).await {
+            match self.read_anonymously(&path, offset, length, wanted).await {
                 Err(Error::Status { op: Op::READ, status }) if refuses(status) => {
                     self.inner.opens_to_read.store(true, Ordering::Relaxed);
                 }
@@ -427,16 +425,29 @@ impl Client {
         self.read_opened(&path, offset, length).await
     }
 
-    pub(crate) async fn read_anonymously(&self, path: &Path<'_>, offset: u64, length: u32) -> Result<Content> {
+    pub(crate) async fn read_anonymously(
+        &self,
+        path: &Path<'_>,
+        offset: u64,
+        length: u32,
+        wanted: Wanted,
+    ) -> Result<Content> {
         let start = self.start(path).await?;
         let length = length.min(self.agreed().await?.largest_read);
         let mut compound = Compound::new();
         start.walk(&mut compound);
-        compound.plain(Op::GETFH).attributes(Wanted::USUAL).read(&ANONYMOUS, offset, length);
+        compound.plain(Op::GETFH);
+        if wanted != Wanted::NOTHING {
+            compound.attributes(wanted);
+        }
+        compound.read(&ANONYMOUS, offset, length);
         let read = |mut results: Results| {
             start.walked(&mut results)?;
             let handle = Handle(results.handle()?);
-            let attributes = results.attributes()?;
+            let attributes = match wanted {
+                Wanted::NOTHING => Attributes::default(),
+                _ => results.attributes()?,
+            };
             let (data, end) = content(&mut results, length)?;
             Ok(Content { data, end, attributes, handle })
         };
@@ -493,7 +504,11 @@ impl Client {
     pub async fn read_all(&self, path: &[u8], offset: u64, length: u64) -> Result<Vec<Bytes>> {
         /// So many calls on their way at once.
         const WINDOW: usize = 8;
-        let first = self.read(path, offset, u32::try_from(length).unwrap_or(u32::MAX)).await?;
+        if let Some(pieces) = self.read_together(path, offset, length).await? {
+            return Ok(pieces);
+        }
+        let most = u32::try_from(length).unwrap_or(u32::MAX);
+        let first = self.read_with(path, offset, most, Wanted::NOTHING).await?;
         let piece = self.agreed().await?.largest_read;
         let mut asked = first.data.len() as u64;
         let (mut pieces, handle, mut ended) = (vec![first.data], first.handle, first.end);
@@ -511,6 +526,26 @@ impl Client {
             ended = end;
         }
         Ok(pieces)
+    }
+
+    /// What one call could carry, in two that go together: the server reads one half while it sends the other. `None`:
+    /// it is too little for that, or too much, or the halves are not of one file, or not whole.
+    async fn read_together(&self, path: &[u8], offset: u64, length: u64) -> Result<Option<Vec<Bytes>>> {
+        const LEAST: u32 = 512 << 10;
+        let most = self.agreed().await?.largest_read;
+        let length = match u32::try_from(length) {
+            Ok(length) if (LEAST..=most).contains(&length) => length,
+            _ => return Ok(None),
+        };
+        let half = (length / 2).next_multiple_of(4096);
+        let (from, rest) = (offset.saturating_add(half.into()), length - half);
+        let (first, second) = tokio::try_join!(
+            self.read_with(path, offset, half, Wanted::NOTHING),
+            self.read_with(path, from, rest, Wanted::NOTHING),
+        )?;
+        let is_whole = |read: &Content, length: u32| read.end || read.data.len() == length as usize;
+        let fit = first.handle == second.handle && is_whole(&first, half) && is_whole(&second, rest);
+        Ok(fit.then(|| vec![first.data, second.data]))
     }
 
     /// A server may give less than it is asked for.

@@ -86,6 +86,14 @@ impl Connection {
         Ok(Self { state, closing })
     }
 
+    /// The one that calls may be made in, if there is one now.
+    pub fn session(&self) -> Option<Arc<Session>> {
+        match &*self.state.borrow() {
+            State::Up(session, _) if !session.slots.is_closed() => Some(Arc::clone(session)),
+            _ => None,
+        }
+    }
+
     /// Ends the session at the server, too.
     pub async fn close(&self) {
         let _ = self.closing.send(true);
@@ -229,7 +237,7 @@ impl Keeper {
         let (sender, receiver) = mpsc::unbounded_channel();
         session.link(sender.clone());
         self.told.send_replace(State::Up(Arc::clone(&session), server));
-        let mut writer = tokio::spawn(write(writing, receiver));
+        let mut writer = tokio::spawn(write(writing, receiver, Arc::clone(&session)));
         let end = self.listen(&session, &mut reading, &sender).await;
         session.unlink();
         if let End::Closed = end {
@@ -263,21 +271,11 @@ impl Keeper {
             tokio::select! {
                 record = reading.next() => {
                     heard = Instant::now();
-                    match record.map_err(End::from).and_then(|record| session.heard(record).map_err(End::from)) {
-                        Ok(None) => {}
-                        Ok(Some(later)) => {
-                            let session = Arc::clone(session);
-                            tokio::spawn(async move {
-                                tokio::time::sleep(FIRST_PAUSE).await;
-                                session.again(&later);
-                            });
+                    if let Err(why) = answered(session, record, reading) {
+                        if let End::Failed(why) = &why && why.get_ref().is_some_and(is_lost) {
+                            session.lose();
                         }
-                        Err(why) => {
-                            if let End::Failed(why) = &why && why.get_ref().is_some_and(is_lost) {
-                                session.lose();
-                            }
-                            return why;
-                        }
+                        return why;
                     }
                 }
                 _ = ticks.tick() => {
@@ -314,6 +312,22 @@ impl Keeper {
     }
 }
 
+/// This record, and those that have come with it.
+fn answered(session: &Arc<Session>, first: io::Result<Bytes>, reading: &mut Reading) -> Result<(), End> {
+    let mut next = Some(first?);
+    while let Some(record) = next {
+        if let Some(later) = session.heard(record)? {
+            let session = Arc::clone(session);
+            tokio::spawn(async move {
+                tokio::time::sleep(FIRST_PAUSE).await;
+                session.again(&later);
+            });
+        }
+        next = reading.whole()?;
+    }
+    Ok(())
+}
+
 fn is_lost(why: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     matches!(why.downcast_ref(), Some(Error::SessionLost | Error::Protocol(_)))
 }
@@ -340,9 +354,17 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Sends what comes, as much of it together as there is. The stream, when nothing comes any more.
-async fn write(mut stream: Writing, mut calls: mpsc::UnboundedReceiver<Message>) -> io::Result<Writing> {
+async fn write(
+    mut stream: Writing,
+    mut calls: mpsc::UnboundedReceiver<Message>,
+    session: Arc<Session>,
+) -> io::Result<Writing> {
     let mut small = BytesMut::new();
     while let Some(first) = calls.recv().await {
+        if session.is_busy() {
+            // Answers come together: whoever goes on with one of them has a call to go with this one.
+            tokio::task::yield_now().await;
+        }
         let mut queue = Queue::default();
         let mut next = Some(first);
         while let Some(Message { head, payload, tail }) = next {

@@ -38,7 +38,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
     /// `UnexpectedEof` when the other side has closed; `InvalidData` when a record is longer than it may be.
     pub async fn next(&mut self) -> io::Result<Bytes> {
         loop {
-            if let Some(record) = take(&mut self.buffer, &mut self.begun, &mut self.fragments, self.longest)? {
+            if let Some(record) = self.whole()? {
                 return Ok(record);
             }
             // To make room in what a large answer has left would be to keep all of that.
@@ -54,6 +54,14 @@ impl<R: AsyncRead + Unpin> Records<R> {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
+    }
+
+    /// The next one, if all of it was read with those before it.
+    ///
+    /// # Errors
+    /// As [`Records::next`].
+    pub fn whole(&mut self) -> io::Result<Option<Bytes>> {
+        take(&mut self.buffer, &mut self.begun, &mut self.fragments, self.longest)
     }
 }
 

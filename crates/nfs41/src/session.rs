@@ -188,6 +188,11 @@ impl Session {
         self.table().busy.iter().all(|bits| *bits == 0)
     }
 
+    /// More than one is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.slots.available_permits() + 1 < self.agreed.slots as usize
+    }
+
     pub fn is_lost(&self) -> bool {
         self.table().lost
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    attributes::Attributes,
+    attributes::{Attributes, Wanted},
     client::{Client, Content},
     error::{Error, Result},
     list::{Page, Place},
@@ -36,7 +36,7 @@ impl Client {
     /// As [`Client::read`], and what the server says of the stateid.
     #[doc(hidden)]
     pub async fn read_without_opening(&self, path: &[u8], offset: u64, length: u32) -> Result<Content> {
-        self.read_anonymously(&Path::new(path)?, offset, length).await
+        self.read_anonymously(&Path::new(path)?, offset, length, Wanted::USUAL).await
     }
 }
 

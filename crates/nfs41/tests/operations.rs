@@ -92,6 +92,35 @@ async fn what_is_large_goes_in_pieces_and_comes_back_whole() {
     assert_eq!(fs::read(server.directory().join("in place")).unwrap()[3..], content(1_000_003));
 }
 
+/// Halves of a content that go together are of one file, whatever its path names meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_in_halves_is_of_one_file() {
+    let Some(Lab { server, relay, client }) = lab() else { return };
+    let whole = content(1 << 20);
+    client.put(b"f", whole.clone(), Put::default()).await.unwrap();
+    for (from, length) in [(0, 1 << 20), (1, 700_001), (300_000, 1 << 20), (1 << 20, 600_000), (5 << 20, 600_000)] {
+        let before = relay.counts().calls;
+        let read = client.read_all(b"f", from, length).await.unwrap().concat();
+        let end = whole.len().min((from + length) as usize);
+        assert_eq!(read, whole.get(from as usize..end).unwrap_or_default(), "{from} {length}");
+        assert_eq!(relay.counts().calls - before, 2, "{from} {length}");
+    }
+    assert_eq!(status(client.read_all(b"none", 0, 1 << 20).await), Status::NOENT);
+
+    let writer = Client::new(Options::new(server.address())).unwrap();
+    let replaced = tokio::spawn(async move {
+        for round in 0..200 {
+            writer.put(b"f", vec![round; 1 << 20].into(), Put::default()).await.unwrap();
+        }
+    });
+    while !replaced.is_finished() {
+        let read = client.read_all(b"f", 0, 1 << 20).await.unwrap().concat();
+        assert!(read == whole || read.iter().all(|byte| *byte == read[0]), "of two files");
+        assert_eq!(read.len(), 1 << 20);
+    }
+    replaced.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_server_that_takes_no_current_stateid_is_served_in_more_round_trips() {
     let Some(Lab { server, relay: _relay, client }) = lab() else { return };

@@ -7,6 +7,7 @@
 # A guest under QEMU has a kernel NFS server and mounts it with EFS's options, so that the calls are those of
 # a real client. It sees this machine's root read-only, and has a disk with the trees on it, which the first
 # run makes. Emulated (ACCEL=kvm for more speed, where it works): its times are for comparing, its RPCs are exact.
+# OURS=1: without the tools of others.
 #
 # Needs (apt): qemu-system-x86 busybox-static cpio kmod nfs-kernel-server nfs-common iproute2 e2fsprogs
 set -euo pipefail
@@ -68,8 +69,8 @@ INIT
 # KERNEL DISK-OPTIONS WHAT: boots, runs this script's WHAT in the guest, and passes on what it prints.
 boot() {
   local job=$work/job log=$work/log
-  printf 'export PATH=%q:/usr/sbin:/usr/bin:/sbin:/bin HOME=%q\n. %q guest %q %q %q %q\n' \
-    "$PATH" "$HOME" "$self" "$3" "$bench" "$python" "$work/$1" > "$job"
+  printf 'export PATH=%q:/usr/sbin:/usr/bin:/sbin:/bin HOME=%q OURS=%q\n. %q guest %q %q %q %q\n' \
+    "$PATH" "$HOME" "${OURS:-}" "$self" "$3" "$bench" "$python" "$work/$1" > "$job"
   timeout 1500 qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m 6G -nographic -no-reboot -nic none \
     -kernel "$(echo "$work/$1"/boot/vmlinuz*)" -initrd "$work/$1/initial.gz" \
     -append "console=ttyS0 panic=-1 no_timer_check mitigations=off quiet job=$job" \
@@ -130,6 +131,7 @@ calls() {
 row() {
   local tree=$1 tool=$2 began ended files before after each cells=
   shift 2
+  [ -z "$OURS" ] || [[ $tool = ours* ]] || return 0
   mkdir -p /mnt/efs && mount -i -t nfs4 -o \
     vers=4.1,addr=127.0.0.1,clientaddr=127.0.0.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport \
     127.0.0.1:/ /mnt/efs
@@ -142,6 +144,24 @@ row() {
   cd / && umount /mnt/efs
   for each in "${!after[@]}"; do cells+=" $((after[each] - before[each])) |"; done
   echo "| $tool | $files | $(awk "BEGIN { printf \"%.2f\", $ended - $began }") |$cells"
+}
+
+# What the server has heard: READDIRs, and calls.
+heard() {
+  awk '/^proc4ops/ { readdir = $(2 + 1 + 26) } /^rpc / { calls = $2 } END { printf "%d %d", readdir, calls }' /proc/net/rpc/nfsd
+}
+
+# TREE: a row of our own client, which needs no mount; as in `row`, but with what connecting costs. What its calls do
+# besides READDIR they do in the same calls.
+row_inside() {
+  local began ended files before after
+  read -ra before <<< "$(heard)"
+  began=$EPOCHREALTIME
+  files=$(timeout "$patience" "$bench" peer inside "/$1") || files="not within $patience s"
+  ended=$EPOCHREALTIME
+  read -ra after <<< "$(heard)"
+  echo "| ours, no mount | $files | $(awk "BEGIN { printf \"%.2f\", $ended - $began }") |" \
+    "$((after[0] - before[0])) | – | – | – | $((after[1] - before[1])) |"
 }
 
 heading() {
@@ -166,6 +186,7 @@ measure() {
   heading 'flat-100k, no latency'
   row flat-100k ours "$bench" peer ours .
   row flat-100k 'ours, in parts' "$bench" peer in-parts .
+  row_inside flat-100k
   row flat-100k find bash -c found
   row flat-100k fd bash -c fds
   row flat-100k rg bash -c rgs
@@ -176,6 +197,7 @@ measure() {
   heading 'small, no latency'
   row small ours "$bench" peer ours .
   row small 'ours, in parts' "$bench" peer in-parts .
+  row_inside small
   row small find bash -c found
   row small fd bash -c fds
   row small ignore "$bench" peer ignore .
@@ -183,6 +205,7 @@ measure() {
   tc qdisc add dev lo root netem delay "$((latency * 500))us" limit 100000
   heading "small, $latency ms"
   row small ours "$bench" peer ours .
+  row_inside small
   row small find bash -c found
   row small 'fd -j64' bash -c 'fds -j64'
   row small 'rg -j64' bash -c 'rgs -j64'
@@ -190,9 +213,11 @@ measure() {
   row small 'jwalk, 64 threads' "$bench" peer jwalk-64 .
   heading "flat-100k, $latency ms"
   row flat-100k ours "$bench" peer ours .
+  row_inside flat-100k
   heading "flat (1,000,000), $latency ms"
   row flat ours "$bench" peer ours .
   row flat 'ours, in parts' "$bench" peer in-parts .
+  row_inside flat
 }
 
 case ${1:-} in

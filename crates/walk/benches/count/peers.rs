@@ -29,6 +29,8 @@ pub fn run(name: &str, directory: &Path, file: Option<&Path>) -> Result<Option<u
         "pure" => return pure(directory, &fs::read(file()?)?).map(|()| None),
         "ours" => ours(directory)?,
         "in-parts" => in_parts(directory)?,
+        #[cfg(feature = "nfs")]
+        "inside" => inside(directory)?,
         "learn" => learn(directory, file()?)?,
         "unchanged" => unchanged(directory, file()?)?,
         "ignore" => ignore(directory, 0),
@@ -43,6 +45,16 @@ pub fn run(name: &str, directory: &Path, file: Option<&Path>) -> Result<Option<u
 
 fn ours(directory: &Path) -> Result<u64> {
     let counted = Walk::new(directory).count()?;
+    anyhow::ensure!(counted.complete(), "{counted:?}");
+    Ok(counted.files)
+}
+
+/// Without a mount: of the server on this machine, whose root `directory` is below.
+#[cfg(feature = "nfs")]
+fn inside(directory: &Path) -> Result<u64> {
+    const PORT: u16 = 2049;
+    let location = walk::nfs::Location::new("127.0.0.1", PORT, directory.as_os_str().as_bytes());
+    let counted = Walk::nfs(location).count()?;
     anyhow::ensure!(counted.complete(), "{counted:?}");
     Ok(counted.files)
 }
