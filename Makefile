@@ -68,6 +68,10 @@ test-rust: tools build-tests ## Units, laws, contracts, and whole cycles on the 
 	$(CHECKED) cargo nextest run --locked --workspace --no-fail-fast
 	$(CHECKED) cargo test --locked --workspace --doc --quiet
 
+.PHONY: test-nfs-guest
+test-nfs-guest: tools build-tests ## Of `make test`, what needs a kernel's NFS: the service on its mounts and beside them, in a guest
+	$(CHECKED) cargo nextest run --locked --workspace -E 'binary(separate)'
+
 .PHONY: test-asl
 test-asl: $(NODE)/.done ## The state machine, by AWS's rules
 	$(NODE)/node_modules/.bin/asl-validator --json-path statemachine/autoscale.asl.json
@@ -106,18 +110,18 @@ bench-start: build-lambda build-tests ## From start to the first request, and wh
 	$(CHECKED) cargo bench --locked --profile dev --workspace --bench start
 
 # One package, so that the dependencies of the others are not compiled once more.
-BENCH_COUNT = CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p walk --bench count --
+BENCH_COUNT = CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p walk $1 --bench count --
 
 .PHONY: bench-count
 bench-count: $(CARGO_TOOLS)/.counters ## Counting against other tools, on disk and under latency (12 minutes): [QUICK=1]
 	@type strace find python3 >/dev/null || { echo 'it needs strace, findutils and python3'; exit 1; }
-	$(BENCH_COUNT) $(if $(QUICK),--quick)
+	$(call BENCH_COUNT) $(if $(QUICK),--quick)
 
 .PHONY: bench-count-nfs
-bench-count-nfs: $(CARGO_TOOLS)/.counters ## Counting over NFS, in an emulated guest: [KERNEL=6.1.0-56]
+bench-count-nfs: $(if $(OURS),,$(CARGO_TOOLS)/.counters) ## Counting over NFS, mounted and not, in an emulated guest: [KERNEL=6.1.0-56] [OURS=1]
 	@type qemu-system-x86_64 busybox cpio depmod rpc.nfsd mkfs.ext4 >/dev/null || { \
 	  echo 'it needs qemu-system-x86 busybox-static cpio kmod nfs-kernel-server nfs-common iproute2 e2fsprogs'; exit 1; }
-	$(BENCH_COUNT) nfs $(KERNEL)
+	OURS=$(OURS) $(call BENCH_COUNT,--features nfs) nfs $(KERNEL)
 
 # As the service is shipped, but without AWS: what is measured never calls it.
 .PHONY: bench-count-inside
