@@ -41,7 +41,7 @@ const Network = z.strictObject({
     .boolean()
     .default(true)
     .describe('VPC endpoints of the services that are used; `false` where the VPC has them, or a way to the internet'),
-  flowLogs: z.boolean().default(true).describe("log the VPC's connections, for `pipeline.logDays`"),
+  flowLogs: z.boolean().default(true).describe('log the connections of the VPC that is made, for `pipeline.logDays`'),
 });
 
 const Storage = z.strictObject({
@@ -63,10 +63,13 @@ const Storage = z.strictObject({
   provisionedMibps: whole(1, 3414).optional().describe('MiB/s, for `provisioned`'),
   directory: z
     .string()
-    .regex(/^(\/[A-Za-z0-9._-]{1,100}){1,4}$/, 'expected a path of one to four names, such as /data')
+    .regex(/^(\/|(\/[A-Za-z0-9._-]{1,100}){1,4})$/, 'expected a path of at most four names, such as /data')
     .default('/data')
-    .describe('the directory that the service keeps its files in, and that is counted'),
-  requireTls: z.boolean().default(true).describe('EFS refuses whoever speaks without TLS'),
+    .describe('the directory that the service keeps its files in, and that is counted; all of it with `mounted`'),
+  requireTls: z
+    .boolean()
+    .default(true)
+    .describe('EFS refuses whoever speaks without TLS; `count` and `nfs` speak TLS in any case'),
   requireIam: z
     .boolean()
     .default(false)
@@ -96,7 +99,8 @@ const Pipeline = z.strictObject({
     .describe('of EventBridge Scheduler'),
   paused: z.boolean().default(false).describe('nothing is started by the schedule'),
   pollIntervalSeconds: whole(1, 300).default(10).describe('between two looks at a new target'),
-  pollTimeoutSeconds: whole(10, 3600).default(300).describe('then the execution fails, and the next one waits on'),
+  // Far below the machine's own timeout, which is no error that anything catches.
+  pollTimeoutSeconds: whole(10, 1800).default(300).describe('then the execution fails, and the next one waits on'),
   reservedConcurrency: z
     .boolean()
     .default(true)
@@ -150,14 +154,16 @@ const Service = z.strictObject({
   backend: z
     .enum(['nfs', 'mounted'])
     .default('nfs')
-    .describe('`mounted`: the kernel mounts, without TLS; only on `managed-instances`'),
+    .describe('`mounted`: the kernel mounts the whole file system, without TLS; only on `managed-instances`'),
   entry: z
     .enum(['load-balancer', 'service-discovery'])
     .default('load-balancer')
     .describe('an internal load balancer with HTTPS; or a name for the addresses of all tasks'),
   domainName: z
     .string()
-    .regex(/^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$/, 'expected a name, such as files.example.com')
+    .max(253)
+    // What is after its first dot becomes a private zone, in which the VPC finds no other names.
+    .regex(/^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.){2,}[a-z]{2,63}$/, 'expected a name, such as files.example.com')
     .default('files.efs-autoscale.internal')
     .describe('the name of the service, in a private zone of the VPC'),
   certificateArn: z
@@ -185,7 +191,7 @@ const Local = z.strictObject({
 });
 
 const Stack = z.strictObject({
-  name: z.string().regex(word, 'expected a letter, then letters, digits and -').default('efs-mount-autoscaling'),
+  name: z.string().regex(word, 'expected a letter, then letters, digits and -').default('efs-mount-autoscaling').describe('of the stack, and of what has a name of its own'),
   terminationProtection: z.boolean().default(true).describe('nobody deletes the stack by accident'),
 });
 
@@ -263,6 +269,21 @@ function conflicts(config: Config): [string, string][] {
       'the permission travels in the TLS certificate: storage.requireTls must be true',
     ],
     [
+      storage.directory === '/' && service.backend === 'nfs' && !service.existing,
+      'storage.directory',
+      'it belongs to root, and the service is none: expected one below it, such as /data',
+    ],
+    [
+      service.existing !== undefined && network.existing === undefined,
+      'service.existing',
+      'its tasks are in a VPC: network.existing says which',
+    ],
+    [
+      service.certificateArn !== undefined && service.entry !== 'load-balancer',
+      'service.certificateArn',
+      'only a load balancer shows it: service.entry must be load-balancer',
+    ],
+    [
       service.backend === 'mounted' && service.launch !== 'managed-instances',
       'service.backend',
       'a Fargate task cannot mount NFS: service.launch must be managed-instances',
@@ -298,7 +319,8 @@ export function check(given: unknown): Config {
   return parsed.data;
 }
 
-const GROUPS = Object.keys(Schema.shape);
+/** A setting in CDK context. What the library and the CLI keep there has other characters in its name. */
+const SETTING = /^[A-Za-z]\w*(\.\w+)*$/;
 
 /** A value of CDK context: what the command line gives is text. */
 function value(text: unknown): unknown {
@@ -318,7 +340,7 @@ function value(text: unknown): unknown {
 export function read(node: Node, folder: string): Config {
   const named: unknown = node.tryGetContext('config');
   const file = resolve(folder, typeof named === 'string' ? named : 'config.json');
-  let given: Record<string, unknown> = {};
+  let given: unknown = {};
   if (named !== undefined || existsSync(file)) {
     try {
       given = JSON.parse(readFileSync(file, 'utf8'));
@@ -327,13 +349,14 @@ export function read(node: Node, folder: string): Config {
     }
   }
   for (const [key, text] of Object.entries(node.getAllContext() as Record<string, unknown>)) {
-    const [group = '', ...names] = key.split('.');
-    if (!GROUPS.includes(group) || names.length === 0) continue;
-    let place = given;
-    for (const name of [group, ...names.slice(0, -1)]) {
-      place = (place[name] ??= {}) as Record<string, unknown>;
-    }
-    place[names.at(-1) as string] = value(text);
+    if (key !== 'config' && SETTING.test(key)) given = put(given, key.split('.'), value(text));
   }
   return check(given);
+}
+
+/** The settings with one more, which wins. What is no group of settings stays for the check to find. */
+function put(given: unknown, [name = '', ...rest]: string[], set: unknown): unknown {
+  if (typeof given !== 'object' || given === null || Array.isArray(given)) return given;
+  const group = given as Record<string, unknown>;
+  return { ...group, [name]: rest.length === 0 ? set : put(group[name] ?? {}, rest, set) };
 }

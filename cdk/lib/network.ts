@@ -1,8 +1,8 @@
 /** The network: private subnets, one for each zone, and who may speak to whom. No way to the internet and none back. */
-import { Fn, Stack } from 'aws-cdk-lib';
+import { Fn, Stack, Validations } from 'aws-cdk-lib';
 import * as ec2 from 'aws-cdk-lib/aws-ec2';
 import * as iam from 'aws-cdk-lib/aws-iam';
-import { Construct } from 'constructs';
+import { Construct, DependencyGroup } from 'constructs';
 import type { Config } from './config.ts';
 import { kept } from './logs.ts';
 
@@ -35,6 +35,8 @@ export class Network extends Construct {
   readonly tasks: ec2.ISecurityGroup;
   /** Of the file system's mount targets. */
   readonly targets: ec2.ISecurityGroup;
+  /** What has to be there before anything runs in the network: whoever is first would reach nothing, and fail. */
+  readonly ready = new DependencyGroup();
 
   constructor(scope: Construct, id: string, config: Config) {
     super(scope, id);
@@ -51,10 +53,13 @@ export class Network extends Construct {
       ? ec2.SecurityGroup.fromSecurityGroupId(this, 'Targets', config.storage.existing.securityGroup)
       : this.group('Targets', 'EFS mount targets: from functions and tasks, nothing out');
     for (const [name, client] of Object.entries({ functions: this.functions, tasks: this.tasks })) {
+      // A service and a file system that are there have met: a second rule like theirs would be refused.
+      if (client === this.tasks && config.service.existing && config.storage.existing) continue;
       client.addEgressRule(this.targets, NFS, 'NFS to EFS');
       client.addEgressRule(ec2.Peer.anyIpv4(), HTTPS, 'AWS, by its endpoints');
       this.targets.addIngressRule(client, NFS, `NFS from ${name}`);
     }
+    this.ready.add(this.functions, this.tasks, this.targets);
     if (config.network.endpoints) this.endpoints(config);
   }
 
@@ -85,6 +90,8 @@ export class Network extends Construct {
         destination: ec2.FlowLogDestination.toCloudWatchLogs(kept(this, 'FlowLogs', config)),
         maxAggregationInterval: ec2.FlowLogMaxAggregationInterval.TEN_MINUTES,
       });
+    } else {
+      Validations.of(vpc).acknowledge({ id: 'AwsSolutions-VPC7', reason: 'chosen by network.flowLogs: they cost by the gigabyte' });
     }
     return vpc;
   }
@@ -110,11 +117,12 @@ export class Network extends Construct {
 
     const group = this.group('Endpoints', 'VPC endpoints: from functions and tasks');
     for (const client of [this.functions, this.tasks]) group.addIngressRule(client, HTTPS, 'AWS calls');
+    this.ready.add(group);
     for (const name of used) {
       const service = ec2.InterfaceVpcEndpointAwsService[
         name as keyof typeof ec2.InterfaceVpcEndpointAwsService
       ] as ec2.InterfaceVpcEndpointAwsService;
-      new ec2.InterfaceVpcEndpoint(this, `Endpoint${name}`, {
+      const endpoint = new ec2.InterfaceVpcEndpoint(this, `Endpoint${name}`, {
         vpc: this.vpc,
         service,
         subnets: { subnets: this.subnets },
@@ -122,6 +130,7 @@ export class Network extends Construct {
         // The rule above says who.
         open: false,
       });
+      this.ready.add(endpoint);
     }
     // The layers of images are in a bucket of ECR's, and this leads to no other.
     if (used.includes('ECR') && !config.network.existing?.subnets.some((subnet) => !subnet.routeTable)) {
@@ -138,6 +147,7 @@ export class Network extends Construct {
           resources: [`arn:${partition}:s3:::prod-${region}-starport-layer-bucket/*`],
         }),
       );
+      this.ready.add(layers);
     }
   }
 }

@@ -39,12 +39,12 @@ export class Observability extends Construct {
 
   private tell(config: Config) {
     const key = new kms.Key(this, 'Key', { description: 'What alarms say', enableKeyRotation: true });
-    // CloudWatch and EventBridge encrypt what they say, and need the key for it.
-    const senders = ['cloudwatch.amazonaws.com', 'events.amazonaws.com'].map((name) => new iam.ServicePrincipal(name));
+    // CloudWatch encrypts what it says, and needs the key for it. So does EventBridge, which knows no conditions here: the
+    // library allows it where a rule is.
     key.addToResourcePolicy(
       new iam.PolicyStatement({
         sid: 'WhoRings',
-        principals: senders,
+        principals: [new iam.ServicePrincipal('cloudwatch.amazonaws.com')],
         actions: ['kms:Decrypt', 'kms:GenerateDataKey*'],
         resources: ['*'],
         conditions: { StringEquals: { 'aws:SourceAccount': Stack.of(this).account } },
@@ -116,7 +116,9 @@ export class Observability extends Construct {
     });
     this.alarm('ExecutionFailed', 'An execution failed: its error and cause are in the console, and in docs/operations.md', failed, {});
     if (!config.pipeline.paused) {
-      this.alarm('ScheduleSilent', 'No execution was started for an hour', machine.metricStarted({ period: Duration.hours(1) }), {
+      const hours = silence(config.pipeline.schedule);
+      this.alarm('ScheduleSilent', `No execution was started for ${hours} h`, machine.metricStarted({ period: Duration.hours(1) }), {
+        evaluationPeriods: hours,
         comparisonOperator: LESS_THAN_THRESHOLD,
         treatMissingData: BREACHING,
       });
@@ -201,4 +203,13 @@ export class Observability extends Construct {
     ];
     new cloudwatch.Dashboard(this, 'Dashboard', { dashboardName: config.stack.name, widgets: rows });
   }
+}
+
+/** Hours without an execution that are too many: twice the schedule's own, of one hour at least and a week at most. */
+export function silence(schedule: string): number {
+  const [, number, unit] = /^rate\((\d+) (minute|hour|day)s?\)$/.exec(schedule) ?? [];
+  // What a cron expression means is not worked out here.
+  if (number === undefined) return 168;
+  const minutes = Number(number) * { minute: 1, hour: 60, day: 1440 }[unit as 'minute' | 'hour' | 'day'];
+  return Math.min(168, Math.max(1, Math.ceil((2 * minutes) / 60)));
 }

@@ -4,7 +4,7 @@
  */
 import { Stack, Validations } from 'aws-cdk-lib';
 import * as iam from 'aws-cdk-lib/aws-iam';
-import type { Construct } from 'constructs';
+import type { Construct, IConstruct } from 'constructs';
 import type { Config } from './config.ts';
 import type { FunctionName } from './functions.ts';
 import type { Network } from './network.ts';
@@ -16,11 +16,15 @@ export interface World {
   readonly service: { readonly arn: string };
 }
 
-/** Actions that no code calls, and why somebody needs them all the same. */
-export const IMPLIED: Partial<Record<FunctionName | 'tasks', Record<string, string>>> = {
-  count: {
-    'elasticfilesystem:ClientMount': 'Lambda mounts the file system in the name of the function',
-    'elasticfilesystem:ClientRootAccess': 'the access point reads as root, which EFS turns into nobody without this',
+/** Actions that no code calls, and why somebody needs them all the same. A test finds those that nobody has. */
+export const IMPLIED: Record<FunctionName | 'everyFunction' | 'inVpc' | 'tasks', Record<string, string>> = {
+  everyFunction: {
+    'logs:CreateLogStream': "Lambda writes what the function says, in the role's name",
+    'logs:PutLogEvents': "Lambda writes what the function says, in the role's name",
+    'xray:PutTraceSegments': "Lambda traces each request, in the role's name",
+    'xray:PutTelemetryRecords': "Lambda traces each request, in the role's name",
+  },
+  inVpc: {
     'ec2:CreateNetworkInterface': "Lambda attaches the function to the VPC in the role's name",
     'ec2:DescribeNetworkInterfaces': "Lambda attaches the function to the VPC in the role's name",
     'ec2:DescribeSubnets': "Lambda attaches the function to the VPC in the role's name",
@@ -28,14 +32,24 @@ export const IMPLIED: Partial<Record<FunctionName | 'tasks', Record<string, stri
     'ec2:AssignPrivateIpAddresses': "Lambda attaches the function to the VPC in the role's name",
     'ec2:UnassignPrivateIpAddresses': "Lambda attaches the function to the VPC in the role's name",
   },
+  count: {
+    'elasticfilesystem:ClientMount': 'Lambda mounts the file system in the name of the function',
+    'elasticfilesystem:ClientRootAccess': 'the access point reads as root, which EFS turns into nobody without this',
+  },
+  evaluate: {},
   'create-target': {
     'ec2:DescribeSubnets': 'EFS asks it of whoever creates a mount target',
     'ec2:DescribeNetworkInterfaces': 'EFS asks it of whoever creates a mount target',
     'ec2:CreateNetworkInterface': 'EFS asks it of whoever creates a mount target',
   },
+  'poll-available': {},
+  // Nothing of KMS for a SecureString: it is encrypted with the account's `aws/ssm`, whose own policy lets whoever may
+  // use the parameter.
+  'publish-ssm': {},
+  redeploy: {},
   tasks: {
-    'elasticfilesystem:ClientMount': 'the NFS client comes in the name of the task',
-    'elasticfilesystem:ClientWrite': 'the NFS client comes in the name of the task',
+    'elasticfilesystem:ClientMount': 'with `storage.requireIam` the NFS client comes in the name of the task',
+    'elasticfilesystem:ClientWrite': 'with `storage.requireIam` the NFS client comes in the name of the task',
   },
 };
 
@@ -43,10 +57,8 @@ export const IMPLIED: Partial<Record<FunctionName | 'tasks', Record<string, stri
 export const EVERYWHERE: Record<string, string> = {
   'ec2:DescribeSubnets': 'EC2 has no resources for it',
   'ec2:DescribeNetworkInterfaces': 'EC2 has no resources for it',
-  'ec2:AssignPrivateIpAddresses': 'Lambda makes the interfaces, none is known before; denied to the code itself',
-  'ec2:UnassignPrivateIpAddresses': 'Lambda makes the interfaces, none is known before; denied to the code itself',
-  'ec2:DeleteNetworkInterface': 'Lambda makes the interfaces, none is known before; denied to the code itself',
   'ecr:GetAuthorizationToken': 'ECR has no resources for it',
+  'ecs:DiscoverPollEndpoint': 'ECS has no resources for it',
   'xray:PutTraceSegments': 'X-Ray has no resources for it',
   'xray:PutTelemetryRecords': 'X-Ray has no resources for it',
   'xray:GetSamplingRules': 'X-Ray has no resources for it',
@@ -61,19 +73,27 @@ export const EVERYWHERE: Record<string, string> = {
   'logs:DescribeLogGroups': 'the delivery of logs has no resources',
 };
 
-/** Says of a role why resources in it are wildcards. */
-export function explainWildcards(role: iam.IRole, config: Config) {
-  const arn = 'arn:<AWS::Partition>';
-  const ours = '<AWS::Region>:<AWS::AccountId>';
-  const name = config.pipeline.parameterName;
-  const reasons: Record<string, string> = {
+/** Resources of which a part is a wildcard, as cdk-nag writes them, and why. */
+export function wildcards(parameterName: string): Record<string, string> {
+  const arn = (service: string, resource: string) => `arn:<AWS::Partition>:${service}:<AWS::Region>:<AWS::AccountId>:${resource}`;
+  return {
+    [arn('ec2', 'network-interface/*')]: 'an interface has no id before it is there; its subnet and its security group are named',
+    [arn('ec2', '*/*')]: 'as the Lambda Developer Guide has it: Lambda makes the interfaces, and asks for all of the account; denied to the code itself',
+    [arn('ssm', `parameter${parameterName}/created/*`)]: 'a parameter for each zone, of which EFS says the id',
+    [arn('ssm', `parameter${parameterName}/intended/*`)]: 'a parameter for each zone, of which EFS says the id',
+    [arn('acm', 'certificate/*')]: 'a certificate has no ARN before it is there; only those with the tag of this stack',
+    [arn('ecs', 'container-instance/*')]: 'an instance has no id before it is there, and this is said by itself',
+  };
+}
+
+/** Says of a role, or of a construct that makes roles, why resources in it are wildcards. */
+export function explainWildcards(scope: IConstruct, config: Config) {
+  const reasons = {
     '*': [...new Set(Object.values(EVERYWHERE))].join('; '),
-    [`${arn}:ec2:${ours}:network-interface/*`]: 'an interface has no id before it is there; its subnet and its security group are named',
-    [`${arn}:ssm:${ours}:parameter${name}/created/*`]: 'a parameter for each zone, of which EFS says the id',
-    [`${arn}:ssm:${ours}:parameter${name}/intended/*`]: 'a parameter for each zone, of which EFS says the id',
+    ...wildcards(config.pipeline.parameterName),
   };
   for (const [resource, reason] of Object.entries(reasons)) {
-    Validations.of(role).acknowledge({ id: `AwsSolutions-IAM5[Resource::${resource}]`, reason });
+    Validations.of(scope).acknowledge({ id: `AwsSolutions-IAM5[Resource::${resource}]`, reason });
   }
 }
 
@@ -138,18 +158,15 @@ export function permissions(scope: Construct, config: Config, world: World): Rec
 }
 
 /** What Lambda itself does in the name of a function in the VPC, and the function's own code may not. */
-export function attach(scope: Construct, network: Network, functionArn: string): iam.PolicyStatement[] {
+export function attach(scope: Construct, network: Network, name: FunctionName, functionArn: string): iam.PolicyStatement[] {
   const stack = Stack.of(scope);
   const ec2 = (resource: string, resourceName: string) => stack.formatArn({ service: 'ec2', resource, resourceName });
-  const everywhere = [
-    'ec2:DescribeNetworkInterfaces',
-    'ec2:DescribeSubnets',
-    'ec2:DeleteNetworkInterface',
-    'ec2:AssignPrivateIpAddresses',
-    'ec2:UnassignPrivateIpAddresses',
-  ];
+  const itsOwn = ['ec2:DeleteNetworkInterface', 'ec2:AssignPrivateIpAddresses', 'ec2:UnassignPrivateIpAddresses'];
+  // EFS makes the interface of a mount target in the name of the code that asks for one.
+  const denied = name === 'create-target' ? itsOwn : ['ec2:CreateNetworkInterface', ...itsOwn];
   return [
-    allow(everywhere, ['*']),
+    allow(['ec2:DescribeNetworkInterfaces', 'ec2:DescribeSubnets'], ['*']),
+    allow(itsOwn, [ec2('*', '*')]),
     allow(['ec2:CreateNetworkInterface'], [
       ec2('network-interface', '*'),
       ...network.subnets.map((subnet) => subnetArn(scope, subnet.subnetId)),
@@ -158,7 +175,7 @@ export function attach(scope: Construct, network: Network, functionArn: string):
     new iam.PolicyStatement({
       sid: 'NotTheCodeItself',
       effect: iam.Effect.DENY,
-      actions: ['ec2:CreateNetworkInterface', 'ec2:DeleteNetworkInterface', 'ec2:AssignPrivateIpAddresses', 'ec2:UnassignPrivateIpAddresses'],
+      actions: denied,
       resources: ['*'],
       conditions: { ArnEquals: { 'lambda:SourceFunctionArn': [functionArn] } },
     }),

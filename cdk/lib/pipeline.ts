@@ -1,7 +1,7 @@
 /** The six functions, the state machine that chains them, and the schedule that starts it. */
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { Duration, Stack, Validations } from 'aws-cdk-lib';
+import { ArnFormat, Duration, Stack, Validations } from 'aws-cdk-lib';
 import * as iam from 'aws-cdk-lib/aws-iam';
 import * as lambda from 'aws-cdk-lib/aws-lambda';
 import * as scheduler from 'aws-cdk-lib/aws-scheduler';
@@ -83,8 +83,9 @@ export class Pipeline extends Construct {
     const logGroup = kept(this, `${stateOf(name)}Log`, config, `/aws/lambda/${functionName}`);
     logGroup.grantWrite(role);
     if (inVpc) {
-      const arn = Stack.of(this).formatArn({ service: 'lambda', resource: 'function', resourceName: functionName, arnFormat: undefined });
-      for (const statement of attach(this, props.network, arn.replace('function/', 'function:'))) role.addToPolicy(statement);
+      const arnFormat = ArnFormat.COLON_RESOURCE_NAME;
+      const arn = Stack.of(this).formatArn({ service: 'lambda', resource: 'function', resourceName: functionName, arnFormat });
+      for (const statement of attach(this, props.network, name, arn)) role.addToPolicy(statement);
     }
     const made = new lambda.Function(this, stateOf(name), {
       functionName,
@@ -114,6 +115,7 @@ export class Pipeline extends Construct {
     }
     // The function's policy first: with its first request it may need all of it.
     made.node.addDependency(role);
+    if (inVpc) made.node.addDependency(props.network.ready);
     explainWildcards(role, config);
     return made;
   }

@@ -15,13 +15,11 @@ import type { Config } from './config.ts';
 import { PROJECT } from './functions.ts';
 import { kept } from './logs.ts';
 import { SERVICE_PORT, type Network } from './network.ts';
-import { allow, EVERYWHERE, parameterArn } from './permissions.ts';
-import type { Storage } from './storage.ts';
+import { allow, explainWildcards, parameterArn } from './permissions.ts';
+import { OWNER, type Storage } from './storage.ts';
 
 /** The seed's table: units of a processor, and MiB. */
 const SIZES = { light: [512, 1024], standard: [2048, 4096], heavy: [4096, 8192] } as const;
-/** The user of the image. */
-const USER = '65532:65532';
 const CONTAINER = 'router';
 
 export interface ServiceProps {
@@ -67,6 +65,8 @@ export class Service extends Construct {
     });
     const task = this.task(config, props);
     const service = this.run(config, network, cluster, task);
+    // A task that can load no image or reaches no target ends, and a few of those are a failed deployment.
+    service.node.addDependency(network.ready, props.storage.fileSystem.mountTargetsAvailable);
     this.made = service;
     this.name = service.serviceName;
     this.arn = service.serviceArn;
@@ -103,7 +103,7 @@ export class Service extends Construct {
       // It finishes what runs, for SHUTDOWN_SECONDS.
       stopTimeout: Duration.seconds(30),
       readonlyRootFilesystem: !mounts,
-      user: mounts ? '0:0' : USER,
+      user: mounts ? '0:0' : `${OWNER}:${OWNER}`,
       linuxParameters,
     });
     if (mounts) container.addUlimits({ name: ecs.UlimitName.NOFILE, softLimit: 65536, hardLimit: 65536 });
@@ -111,17 +111,15 @@ export class Service extends Construct {
     const published = parameterArn(this, config.pipeline.parameterName);
     task.addToTaskRolePolicy(allow(['ssm:GetParameters'], [published]));
     task.addToTaskRolePolicy(allow(['elasticfilesystem:DescribeMountTargets'], [storage.fileSystem.fileSystemArn]));
-    if (config.storage.requireIam) {
+    if (config.storage.requireIam && storage.serving) {
       task.addToTaskRolePolicy(
         allow(['elasticfilesystem:ClientMount', 'elasticfilesystem:ClientWrite'], [storage.fileSystem.fileSystemArn], {
           StringEquals: { 'elasticfilesystem:AccessPointArn': storage.serving.accessPointArn },
         }),
       );
     }
-    Validations.of(task).acknowledge(
-      { id: 'AwsSolutions-ECS2', reason: "names of the system's own parts; what is secret is a secret" },
-      { id: 'AwsSolutions-IAM5[Resource::*]', reason: EVERYWHERE['ecr:GetAuthorizationToken'] as string },
-    );
+    Validations.of(task).acknowledge({ id: 'AwsSolutions-ECS2', reason: "names of the system's own parts; what is secret is a secret" });
+    explainWildcards(task, config);
     return task;
   }
 
@@ -139,17 +137,17 @@ export class Service extends Construct {
   }
 
   private environment(config: Config, storage: Storage): Record<string, string> {
-    const tls = config.storage.requireTls;
-    const nfs: Record<string, string> = {
-      BACKEND: 'nfs',
-      NFS_TLS: tls ? 'efs' : 'none',
-      // An access point is asked for in the certificate: without TLS the whole file system is there.
-      ...(tls ? { EFS_ACCESS_POINT_ID: storage.serving.accessPointId } : { NFS_ROOT: config.storage.directory }),
-      ...(config.storage.requireIam && { NFS_IAM: '1' }),
-    };
-    const mounted = { BACKEND: 'mounted', MOUNT: 'kernel' };
+    const backend: Record<string, string> = storage.serving
+      ? {
+          BACKEND: 'nfs',
+          // Whether or not EFS asks for it: the access point, which makes the directory, is asked for in the certificate.
+          NFS_TLS: 'efs',
+          EFS_ACCESS_POINT_ID: storage.serving.accessPointId,
+          ...(config.storage.requireIam && { NFS_IAM: '1' }),
+        }
+      : { BACKEND: 'mounted', MOUNT: 'kernel' };
     return {
-      ...(config.service.backend === 'nfs' ? nfs : mounted),
+      ...backend,
       AWS_REGION: Stack.of(this).region,
       EFS_FILE_SYSTEM_ID: storage.fileSystem.fileSystemId,
       SSM_PARAMETER_NAME: config.pipeline.parameterName,
@@ -179,6 +177,11 @@ export class Service extends Construct {
         securityGroups: [network.tasks as ec2.SecurityGroup],
       });
       cluster.addManagedInstancesCapacityProvider(provider);
+      Validations.of(provider).acknowledge({
+        id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/AmazonECSInfrastructureRolePolicyForManagedInstances]',
+        reason: 'the policy that ECS asks for, which changes with what it does',
+      });
+      explainWildcards(provider, config);
       const strategies = [{ capacityProvider: provider.capacityProviderName, weight: 1 }];
       const service = new ecs.FargateService(this, 'FileService', { ...common, capacityProviderStrategies: strategies });
       service.node.addDependency(provider);

@@ -1,5 +1,5 @@
 /** The file system, what protects it, and the two ways in: one that reads all of it, one that the service uses. */
-import { Annotations, Duration, RemovalPolicy, Size, Stack, Validations } from 'aws-cdk-lib';
+import { Annotations, Duration, Fn, RemovalPolicy, Size, Stack, Validations } from 'aws-cdk-lib';
 import * as backup from 'aws-cdk-lib/aws-backup';
 import type * as ec2 from 'aws-cdk-lib/aws-ec2';
 import * as efs from 'aws-cdk-lib/aws-efs';
@@ -10,8 +10,8 @@ import { Construct } from 'constructs';
 import type { Config } from './config.ts';
 import type { Network } from './network.ts';
 
-/** Who owns the service's files: no privileged user. */
-const OWNER = '1000';
+/** Who owns the service's files, and who its tasks are: the seed's, and no privileged user. */
+export const OWNER = '1000';
 
 export interface StorageProps {
   readonly network: Network;
@@ -23,8 +23,8 @@ export class Storage extends Construct {
   readonly fileSystem: efs.IFileSystem;
   /** Reads everything below the service's directory, as root. */
   readonly counting: efs.AccessPoint;
-  /** The service's directory, as its owner. */
-  readonly serving: efs.AccessPoint;
+  /** The service's directory, as its owner. Not for a kernel that mounts, which knows of none. */
+  readonly serving?: efs.AccessPoint;
   /** The subnets in whose zones the stack knows of a mount target: a Lambda mounts nowhere else. */
   readonly mountable: ec2.ISubnet[];
   readonly key?: kms.Key;
@@ -51,14 +51,18 @@ export class Storage extends Construct {
       this.mountable = first;
       if (config.storage.backup) this.backUp(fileSystem, removalPolicy);
     }
-    // Whoever comes first makes the directory, and it is the service's.
+    const mounts = config.service.backend === 'mounted';
+    const path = mounts ? '/' : config.storage.directory;
     const directory = {
       fileSystem: this.fileSystem,
-      path: config.storage.directory,
-      createAcl: { ownerUid: OWNER, ownerGid: OWNER, permissions: '755' },
+      path,
+      // Whoever comes first makes the directory, and it is the service's.
+      ...(path !== '/' && { createAcl: { ownerUid: OWNER, ownerGid: OWNER, permissions: '755' } }),
     };
     this.counting = new efs.AccessPoint(this, 'Counting', { ...directory, posixUser: { uid: '0', gid: '0' } });
-    this.serving = new efs.AccessPoint(this, 'Serving', { ...directory, posixUser: { uid: OWNER, gid: OWNER } });
+    if (!mounts && !config.service.existing) {
+      this.serving = new efs.AccessPoint(this, 'Serving', { ...directory, posixUser: { uid: OWNER, gid: OWNER } });
+    }
   }
 
   private made(config: Config, props: StorageProps, subnets: ec2.ISubnet[], removalPolicy: RemovalPolicy) {
@@ -81,6 +85,8 @@ export class Storage extends Construct {
       enableAutomaticBackups: false,
       removalPolicy,
       fileSystemPolicy: new iam.PolicyDocument({ statements: policy(config, props.countRole) }),
+      // Who is anonymous is said there: else the library adds a statement by which everybody writes, and as root.
+      allowAnonymousAccess: true,
     });
     return fileSystem;
   }
@@ -88,6 +94,8 @@ export class Storage extends Construct {
   /** Daily at midnight, kept for 30 days: the seed's. */
   private backUp(fileSystem: efs.FileSystem, removalPolicy: RemovalPolicy) {
     const vault = new backup.BackupVault(this, 'Backups', {
+      // The vault of an earlier stack of this name may have outlived it, and keeps its name.
+      backupVaultName: `efs-backups-${Fn.select(2, Fn.split('/', Stack.of(this).stackId))}`,
       encryptionKey: this.key,
       // A vault with backups in it cannot be deleted: with `retain=false` it has to be emptied first.
       removalPolicy,
@@ -138,12 +146,14 @@ function policy(config: Config, countRole: iam.IRole): iam.PolicyStatement[] {
   }
   if (!config.storage.requireIam) {
     // Whoever reaches a mount target, which the security groups say. With IAM nobody is allowed here, so that only
-    // those come in whose role allows it.
+    // those come in whose role allows it. Root is who mounts by way of the kernel; the service is its access point's.
+    const actions = ['ClientMount', 'ClientWrite'];
+    if (config.service.backend === 'mounted' || config.service.existing) actions.push('ClientRootAccess');
     statements.push(
       new iam.PolicyStatement({
         sid: 'WhoeverReachesATarget',
         principals: any,
-        actions: ['ClientMount', 'ClientWrite', 'ClientRootAccess'].map((action) => `elasticfilesystem:${action}`),
+        actions: actions.map((action) => `elasticfilesystem:${action}`),
         conditions: { Bool: { 'elasticfilesystem:AccessedViaMountTarget': 'true' } },
       }),
     );

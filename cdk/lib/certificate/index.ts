@@ -3,7 +3,7 @@
  * is kept in ACM. Its private key is made in the function that asks for it, and is nowhere else.
  */
 import { join } from 'node:path';
-import { CustomResource, Duration, Stack, Validations } from 'aws-cdk-lib';
+import { CustomResource, Duration, Stack } from 'aws-cdk-lib';
 import * as acm from 'aws-cdk-lib/aws-certificatemanager';
 import * as iam from 'aws-cdk-lib/aws-iam';
 import * as lambda from 'aws-cdk-lib/aws-lambda';
@@ -11,6 +11,7 @@ import { Construct } from 'constructs';
 import { buildSync } from 'esbuild';
 import type { Config } from '../config.ts';
 import { kept } from '../logs.ts';
+import { explainWildcards } from '../permissions.ts';
 
 export class Certificate extends Construct {
   readonly certificate: acm.ICertificate;
@@ -42,10 +43,7 @@ export class Certificate extends Construct {
         conditions: tagged,
       }),
     );
-    Validations.of(role).acknowledge({
-      id: 'AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:acm:<AWS::Region>:<AWS::AccountId>:certificate/*]',
-      reason: 'a certificate has no ARN before it is there; only those with the tag of this stack',
-    });
+    explainWildcards(role, config);
     const logGroup = kept(this, 'Log', config);
     logGroup.grantWrite(role);
     const maker = new lambda.Function(this, 'Maker', {
