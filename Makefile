@@ -38,8 +38,8 @@ help: ## This list
 ## Running
 
 .PHONY: run
-run: $(PYTHON)/.done nfs-server build-local ## Count a directory, scale, publish, redeploy, all on this machine: [DIR= | FILES=] [THRESHOLD=] [ZONES=] [DELAY=]
-	@exec $(TARGET)/local/efs-autoscale local run $(call given,DIR,--dir) $(call given,FILES,--files) \
+run: $(PYTHON)/.done $(if $(STACK),cdk/node_modules) nfs-server build-local ## Count a directory, scale, publish, redeploy, all on this machine: [DIR= | FILES=] [THRESHOLD=] [ZONES=] [DELAY=] [STACK=1]
+	@exec $(TARGET)/local/efs-autoscale local run $(if $(STACK),--stack) $(call given,DIR,--dir) $(call given,FILES,--files) \
 	  $(call given,THRESHOLD,--threshold) $(call given,ZONES,--zones) $(call given,DELAY,--delay)
 
 # The flag $2 with the value of $1, if $1 stands on make's command line; what else is in the environment is
@@ -85,6 +85,30 @@ deny: $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) ## Licences, sources and bans o
 .PHONY: diagram
 diagram: tools build-tests ## Draw statemachine/README.md anew
 	UPDATE_DIAGRAM=1 $(CHECKED) cargo nextest run --locked --workspace -E 'test(the_readme_shows_the_machine)'
+
+## Infrastructure
+
+# Settings: cdk/config.json, or SET="scaling.threshold=50000 pipeline.paused=true". docs/deploying.md lists them.
+CDK = cd cdk && node_modules/.bin/cdk
+SETTINGS = $(foreach setting,$(SET),-c '$(setting)')
+NAME := efs-mount-autoscaling
+
+.PHONY: synth
+synth: cdk/node_modules build-lambda ## The stack's template, into cdk/cdk.out: [SET=…] [ARM=1]
+	$(CDK) synth --quiet $(SETTINGS)
+	@echo "cdk/cdk.out/$(NAME).template.json"
+
+.PHONY: diff
+diff: cdk/node_modules build-lambda ## What a deployment would change: [SET=…]
+	$(CDK) diff $(SETTINGS)
+
+.PHONY: deploy
+deploy: cdk/node_modules build-lambda ## Deploy the whole system into the account of the environment: [SET=…]
+	$(CDK) deploy $(SETTINGS)
+
+.PHONY: destroy
+destroy: build-local ## Take a deployed system away, after asking: [NAME=the stack's] [REGION=] [YES=1]
+	@exec $(TARGET)/local/efs-autoscale teardown --stack $(NAME) $(if $(REGION),--region $(REGION)) $(if $(YES),--yes)
 
 ## Shipping
 

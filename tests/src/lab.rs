@@ -34,6 +34,15 @@ impl Deref for Lab {
 impl Lab {
     /// Three zones, targets in the first so many of them, and these variables for the functions.
     pub async fn start(mount_targets: usize, variables: &[(&str, &str)]) -> Result<Self> {
+        Self::create(3, mount_targets, variables, false).await
+    }
+
+    /// What CDK deploys of `cdk/`, with so many zones and two targets. Nothing is published yet.
+    pub async fn deployed(zones: usize) -> Result<Self> {
+        Self::create(zones, 2, &[], true).await
+    }
+
+    async fn create(zones: usize, mount_targets: usize, variables: &[(&str, &str)], stack: bool) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let directory = files.path().join("data");
         for number in 0..FILES {
@@ -46,7 +55,7 @@ impl Lab {
         all.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let spec = Spec {
             directory,
-            zones: 3,
+            zones,
             mount_targets,
             creation: Duration::from_millis(500),
             // Of the machine's seconds, each a twentieth of one.
@@ -54,9 +63,19 @@ impl Lab {
             poll_timeout: 60,
             wait_scale: 0.05,
             variables: all,
+            stack,
         };
         let world = World::create(&crate::tools(), &spec, |step| eprintln!("{step}")).await?;
         Ok(Self { world, spec, files })
+    }
+
+    /// Deploys again, with what `change` makes of the settings.
+    pub async fn deploy(&mut self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let directory = self.spec.directory.to_str().context("the directory's name is not UTF-8")?;
+        let mut settings = self.spec.settings(self.world.proxy.endpoint(), directory);
+        change(&mut settings);
+        let stack = self.world.stack.as_mut().context("this lab is not a stack")?;
+        stack.update(settings, |step| eprintln!("{step}")).await
     }
 
     /// Begins anew: targets, parameters and rules as the lab was started with.

@@ -28,6 +28,7 @@ pub fn tools() -> ctl::local::Tools {
     ctl::local::Tools {
         ministack: program("MINISTACK", "ministack"),
         cargo_lambda: program("CARGO_LAMBDA", "cargo-lambda"),
+        cdk: None,
         functions: Some(binaries()),
         project: project(),
     }

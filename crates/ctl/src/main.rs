@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ctl::{count, local, probe};
+use ctl::{count, local, probe, teardown};
 
 /// Looks after the EFS mount target autoscaler.
 #[derive(Parser)]
@@ -21,6 +21,9 @@ enum Command {
     /// Ask the mount targets of a file system what they do, and print a report
     #[command(after_help = probe::HELP)]
     Probe(probe::Options),
+    /// Take a deployed system away: the mount targets that it has made, then its stack
+    #[command(after_help = teardown::HELP)]
+    Teardown(teardown::Options),
     /// The system on this machine: no AWS account, no Docker, nothing but loopback
     #[command(subcommand)]
     Local(Local),
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Count(options) => count::run(&options),
         Command::Probe(options) => probe::run(options),
+        Command::Teardown(options) => teardown::run(options),
         Command::Local(Local::Run(options)) => local::run(options),
     }
 }

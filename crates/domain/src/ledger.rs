@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{FileSystemId, MountTargetId, ParameterName, SubnetId, ZoneId};
+use crate::model::{FileSystemId, MountTarget, MountTargetId, ParameterName, SubnetId, ZoneId};
 
 /// Written by `create-target` before the call, and withdrawn when EFS refused it. One that stays without
 /// a later [`Created`] is of a call that may have reached EFS.
@@ -74,6 +74,34 @@ pub fn deployed_name(published: &ParameterName) -> ParameterName {
     ParameterName::new(format!("{published}/deployed"))
 }
 
+/// Whose a mount target is, as far as the ledger knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Owner {
+    /// This system has made it, and may delete it.
+    System,
+    /// This system was about to make one in its subnet, and its answer was lost: it may be this one.
+    Unknown,
+    Others,
+}
+
+/// Whose `target` of `file_system` is, by the facts of its zone.
+pub fn owner(
+    file_system: &FileSystemId,
+    target: &MountTarget,
+    created: Option<&Created>,
+    intended: Option<&Intended>,
+) -> Owner {
+    if created.is_some_and(|fact| fact.file_system_id == *file_system && fact.mount_target_id == target.id) {
+        return Owner::System;
+    }
+    // An intent that a record has followed is of the target recorded. One before it is of a later target.
+    let open = intended.filter(|intent| created.is_none_or(|fact| fact.created_at < intent.intended_at));
+    match open.is_some_and(|intent| intent.file_system_id == *file_system && intent.subnet_id == target.subnet) {
+        true => Owner::Unknown,
+        false => Owner::Others,
+    }
+}
+
 /// Reads one fact. Nothing is refused for a damaged one: an unreadable `deployed` costs one deployment,
 /// an unreadable `created` a cooldown and the ownership of one target.
 pub fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
@@ -84,4 +112,61 @@ pub fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
 pub fn write<T: Serialize>(fact: &T) -> String {
     // Names and numbers in a struct: there is nothing here that serde_json can refuse.
     serde_json::to_string(fact).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{LifeCycle, ZoneName};
+
+    #[test]
+    fn only_what_is_recorded_is_the_systems() {
+        let file_system = FileSystemId::new("fs-1");
+        let target = |id: &str, subnet: &str| MountTarget {
+            id: MountTargetId::new(id),
+            subnet: SubnetId::new(subnet),
+            vpc: None,
+            zone: ZoneId::new("use1-az3"),
+            zone_name: ZoneName::new("us-east-1c"),
+            ip: None,
+            state: LifeCycle::Available,
+        };
+        let created = |file_system: &str, id: &str, created_at| Created {
+            file_system_id: FileSystemId::new(file_system),
+            subnet_id: SubnetId::new("subnet-3"),
+            execution: None,
+            mount_target_id: MountTargetId::new(id),
+            created_at,
+        };
+        let intended = |file_system: &str, subnet: &str, intended_at| Intended {
+            file_system_id: FileSystemId::new(file_system),
+            subnet_id: SubnetId::new(subnet),
+            execution: None,
+            intended_at,
+        };
+        let of = |target: &MountTarget, created: Option<Created>, intended: Option<Intended>| {
+            owner(&file_system, target, created.as_ref(), intended.as_ref())
+        };
+        let one = target("fsmt-1", "subnet-3");
+        assert_eq!(
+            of(&one, Some(created("fs-1", "fsmt-1", 20)), Some(intended("fs-1", "subnet-3", 10))),
+            Owner::System
+        );
+        assert_eq!(of(&one, Some(created("fs-1", "fsmt-1", 20)), None), Owner::System);
+        // Another target, made by hand after ours was deleted; another file system's record.
+        assert_eq!(
+            of(&one, Some(created("fs-1", "fsmt-2", 20)), Some(intended("fs-1", "subnet-3", 10))),
+            Owner::Others
+        );
+        assert_eq!(of(&one, Some(created("fs-2", "fsmt-1", 20)), None), Owner::Others);
+        assert_eq!(of(&one, None, None), Owner::Others);
+        // The answer was lost.
+        assert_eq!(of(&one, None, Some(intended("fs-1", "subnet-3", 10))), Owner::Unknown);
+        assert_eq!(
+            of(&one, Some(created("fs-1", "fsmt-2", 20)), Some(intended("fs-1", "subnet-3", 30))),
+            Owner::Unknown
+        );
+        assert_eq!(of(&one, None, Some(intended("fs-1", "subnet-4", 10))), Owner::Others);
+        assert_eq!(of(&one, None, Some(intended("fs-2", "subnet-3", 10))), Owner::Others);
+    }
 }

@@ -7,8 +7,8 @@ mod files;
 pub mod proxy;
 mod report;
 mod run;
-mod screen;
 mod service;
+pub mod stack;
 pub mod tools;
 pub mod world;
 

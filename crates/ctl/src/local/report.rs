@@ -61,7 +61,19 @@ pub struct Outcome {
     /// The second execution.
     pub next: Summary,
     pub service: Served,
+    /// Of a run in the stack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack: Option<StackOutcome>,
     pub as_expected: bool,
+}
+
+/// What a run in the stack does more.
+#[derive(Debug, Serialize)]
+pub struct StackOutcome {
+    /// The execution that published what the stack had made.
+    pub publishing: Summary,
+    /// What was not taken away.
+    pub left: Vec<String>,
 }
 
 /// One execution, for scripts.
@@ -186,6 +198,22 @@ impl Cycle {
         ));
         lines.extend(self.execution.cause.iter().map(|cause| row("cause", cause.clone())));
         lines
+    }
+
+    /// What is not as it should be of an execution that found nothing published.
+    pub fn surprises_of_publishing(&self) -> Vec<String> {
+        let published = (self.after.published_ids(), self.after.published.as_ref().map(|(_, version)| *version));
+        [
+            ("the execution", self.execution.status == "SUCCEEDED"),
+            ("the decision to publish", self.word() == "publish"),
+            ("nothing published before", self.before.published.is_none()),
+            ("every target published", published.0 == self.before.ids() && self.after.targets == self.before.targets),
+            ("the version deployed", self.after.deployed.is_some() && self.after.deployed == published.1),
+        ]
+        .into_iter()
+        .filter(|(_, holds)| !holds)
+        .map(|(what, _)| format!("expected {what}, found {published:?}, {}", self.word()))
+        .collect()
     }
 
     /// What is not as it should be. Worked out from the world and from what was asked, by other means

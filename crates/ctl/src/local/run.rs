@@ -19,10 +19,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Spec, Tools, World, execution, files,
-    report::{Cycle, Outcome, Picture},
-    screen::Screen,
+    report::{Cycle, Outcome, Picture, StackOutcome},
     service,
+    stack::NAME,
+    world::sdk_config,
 };
+use crate::{screen::Screen, teardown};
 
 /// Exit status of a run that did not end as expected.
 const UNEXPECTED: u8 = 1;
@@ -31,6 +33,9 @@ const FAILED: u8 = 2;
 /// Exit status of a run that somebody ended.
 const INTERRUPTED: u8 = 130;
 
+/// For each step of a teardown in the emulator.
+const TEARDOWN_SECONDS: u64 = 60;
+
 /// What `--help` says below the options.
 pub const RUN_HELP: &str = "\
 Counts the directory with the real function, decides, adds a mount target to an emulated file system when there
@@ -38,13 +43,15 @@ are too many files, publishes the list of targets, redeploys an emulated service
 shows that the new world needs nothing, or the next step. Then the real file service starts on the published list,
 without a mount and without a privilege, on a real NFS server behind an address for each target (with NFS-Ganesha
 installed and as root; else on one directory that stands for all of them). Files are written, read back and compared,
-one target is cut off meanwhile, and the share of each is drawn. The last line is `result: {…}`, in JSON.
+one target is cut off meanwhile, and the share of each is drawn. With --stack all of it runs in what CDK has deployed
+of cdk/, and that is taken away at the end. The last line is `result: {…}`, in JSON.
 
 Exit status: 0 when all of it ended as expected, 1 when something did not, 2 when the run could not be made, 130 when
 it was interrupted.
 
 Examples:
   efs-autoscale local run --files 5000 --threshold 1000 --delay 3
+  efs-autoscale local run --stack
   efs-autoscale local run --dir /usr/share --threshold 1000 --zones 4";
 
 /// What a run is to be like.
@@ -65,6 +72,9 @@ pub struct Options {
     /// How long a new mount target is `creating`
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = value_parser!(u64).range(0..=600))]
     delay: u64,
+    /// Deploy the stack of cdk/ into the emulator with the real CDK, run in that, and take it away at the end
+    #[arg(long)]
+    stack: bool,
     /// One JSON object on stdout, and progress on stderr
     #[arg(long)]
     json: bool,
@@ -123,9 +133,18 @@ async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
         poll_timeout: options.delay + 60,
         wait_scale: 1.0,
         variables: vec![("FILE_COUNT_THRESHOLD".to_owned(), options.threshold.to_string())],
+        stack: options.stack,
     };
     let world = World::create(&options.tools, &spec, |step| screen.doing(step)).await?;
 
+    let mut surprises = Vec::new();
+    let mut stack = None;
+    if world.stack.is_some() {
+        screen.line("\nAn execution that publishes the targets of the stack");
+        let publishing = cycle(&world, &spec, screen).await?;
+        surprises.extend(publishing.surprises_of_publishing().into_iter().map(|why| format!("publishing: {why}")));
+        stack = Some(StackOutcome { publishing: publishing.summary(), left: vec![] });
+    }
     screen.line("\nFirst execution");
     let first = cycle(&world, &spec, screen).await?;
     screen.line("\nSecond execution, in the world that the first has left");
@@ -141,16 +160,19 @@ async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
     let titled = |name: &'static str, cycle: &Cycle| {
         cycle.surprises(&spec, options.threshold, files).into_iter().map(move |surprise| format!("{name}: {surprise}"))
     };
-    let surprises: Vec<_> = titled("first execution", &first)
-        .chain(titled("second execution", &second))
-        .chain(served.surprises())
-        .collect();
+    surprises
+        .extend(titled("first execution", &first).chain(titled("second execution", &second)).chain(served.surprises()));
+    if let Some(stack) = &mut stack {
+        screen.line("\nTaking the stack away");
+        stack.left = take_away(&world, screen).await?;
+        surprises.extend(stack.left.iter().map(|left| format!("taking away: {left} is left")));
+    }
     screen.line("");
     for surprise in &surprises {
         screen.line(&format!("NOT AS EXPECTED  {surprise}"));
     }
     let as_expected = surprises.is_empty();
-    let outcome = Outcome { first: first.summary(), next: second.summary(), service: served, as_expected };
+    let outcome = Outcome { first: first.summary(), next: second.summary(), service: served, stack, as_expected };
     println!("{}{}", if options.json { "" } else { "result: " }, serde_json::to_string(&outcome)?);
     Ok(surprises.is_empty())
 }
@@ -186,6 +208,22 @@ impl Drop for SetWhenDropped {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// What is left of the stack and of what was made beside it.
+async fn take_away(world: &World, screen: &Screen) -> Result<Vec<String>> {
+    let options = teardown::Options {
+        stack: NAME.to_owned(),
+        region: None,
+        dry_run: false,
+        yes: true,
+        keep_stack: false,
+        uncertain: false,
+        wait: TEARDOWN_SECONDS,
+        json: false,
+    };
+    teardown::take_away(&sdk_config(world.endpoint()), &options, screen).await?;
+    world.left().await
 }
 
 async fn cycle(world: &World, spec: &Spec, screen: &Screen) -> Result<Cycle> {

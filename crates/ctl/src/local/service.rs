@@ -45,11 +45,10 @@ use tokio::{
 use super::{
     emulator::{ACCOUNT, REGION, end_with_parent},
     files::place,
-    screen::Screen,
     tools::{ROUTER, Tools},
     world::World,
 };
-use crate::grouped;
+use crate::{grouped, screen::Screen};
 
 /// Files that go through the service.
 const FILES: u64 = 3000;

@@ -20,6 +20,9 @@ pub struct Tools {
     /// Where the binaries of the functions and of the file service are [default: beside this program]
     #[arg(long, value_name = "DIRECTORY", help_heading = "Tools")]
     pub functions: Option<PathBuf>,
+    /// What deploys the stack: the program `cdk` [default: the one installed in the project's cdk/]
+    #[arg(long, env = "CDK", value_name = "PROGRAM", help_heading = "Tools")]
+    pub cdk: Option<PathBuf>,
     /// The project's checkout, for what its functions say of their deployment
     #[arg(long, default_value = ".", value_name = "DIRECTORY", help_heading = "Tools")]
     pub project: PathBuf,

@@ -18,12 +18,15 @@ use domain::{
     config::DEFAULT_PARAMETER_NAME,
     ledger::{self, Deployed},
     model::{LifeCycle, MountTarget, MountTargetId, ParameterName, SubnetId, ZoneId, ZoneName},
+    policy::Policy,
     published::PublishedList,
 };
+use serde_json::{Value, json};
 
 use super::{
     emulator::{ACCOUNT, Emulator, REGION},
     proxy::{Behaviour, Proxy, Rule},
+    stack::Stack,
     tools::{FUNCTIONS, Tools},
 };
 
@@ -52,10 +55,41 @@ pub struct Spec {
     pub wait_scale: f64,
     /// Variables of the functions, besides those that name the world.
     pub variables: Vec<(String, String)>,
+    /// Network, file system, service, functions and state machine are those of the stack in `cdk/`, deployed by CDK.
+    /// Of the variables only `FILE_COUNT_THRESHOLD` is heard then, and nothing is published before the first execution.
+    pub stack: bool,
+}
+
+impl Spec {
+    /// The same for the stack.
+    pub fn settings(&self, proxy: &str, directory: &str) -> Value {
+        let threshold = self.variables.iter().find(|(name, _)| name == "FILE_COUNT_THRESHOLD");
+        let threshold = threshold.and_then(|(_, files)| files.parse().ok()).unwrap_or(Policy::default().threshold);
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" };
+        json!({
+            "network": {"zones": self.zones},
+            "storage": {"retain": false},
+            "scaling": {
+                "threshold": threshold,
+                "initialMountTargets": self.mount_targets,
+            },
+            "pipeline": {
+                "architecture": architecture,
+                // What starts an execution here is whoever runs this.
+                "paused": true,
+                "pollIntervalSeconds": self.poll_interval,
+                "pollTimeoutSeconds": self.poll_timeout,
+            },
+            // Nothing can build an image here, and nothing can run one.
+            "service": {"image": {"repository": "file-service", "tag": "local"}},
+            "local": {"endpoint": proxy, "directory": directory},
+        })
+    }
 }
 
 /// The emulator's clients. They know loopback and made-up credentials, never the caller's account.
 pub struct Clients {
+    pub cloudformation: aws_sdk_cloudformation::Client,
     pub ec2: aws_sdk_ec2::Client,
     pub ecs: aws_sdk_ecs::Client,
     pub efs: aws_sdk_efs::Client,
@@ -72,6 +106,10 @@ pub struct World {
     /// By zone.
     pub subnets: Vec<String>,
     pub state_machine: String,
+    /// Names of the cluster and of the service.
+    pub service: (String, String),
+    /// Where the world is the stack's.
+    pub stack: Option<Stack>,
     security_group: String,
     emulator: Emulator,
 }
@@ -91,6 +129,7 @@ impl Clients {
     fn new(endpoint: &str) -> Self {
         let config = sdk_config(endpoint);
         Self {
+            cloudformation: aws_sdk_cloudformation::Client::new(&config),
             ec2: aws_sdk_ec2::Client::new(&config),
             ecs: aws_sdk_ecs::Client::new(&config),
             efs: aws_sdk_efs::Client::new(&config),
@@ -111,11 +150,23 @@ impl World {
         let emulator = Emulator::start(&tools.ministack, spec.wait_scale).await?;
         let proxy = Proxy::start(emulator.endpoint()).await?;
         let clients = Clients::new(emulator.endpoint());
+        if spec.stack {
+            return Self::deployed_by_cdk(tools, spec, emulator, proxy, clients, step).await;
+        }
         step("making a network, a file system and a service");
         let (vpc, subnets, security_group) = network(&clients, spec.zones).await?;
         let file_system = file_system(&clients).await?;
-        let mut world =
-            Self { clients, proxy, file_system, subnets, state_machine: String::new(), security_group, emulator };
+        let mut world = Self {
+            clients,
+            proxy,
+            file_system,
+            subnets,
+            state_machine: String::new(),
+            service: (CLUSTER.to_owned(), SERVICE.to_owned()),
+            stack: None,
+            security_group,
+            emulator,
+        };
         world.service().await?;
         step("deploying the six functions");
         world.deploy(tools, spec, &vpc).await?;
@@ -123,6 +174,30 @@ impl World {
         world.state_machine = world.create_state_machine(spec).await?;
         world.settle(spec).await?;
         Ok(world)
+    }
+
+    async fn deployed_by_cdk(
+        tools: &Tools,
+        spec: &Spec,
+        emulator: Emulator,
+        proxy: Proxy,
+        clients: Clients,
+        step: impl FnMut(&str),
+    ) -> Result<Self> {
+        let settings = spec.settings(proxy.endpoint(), &emulator.plain_path(&spec.directory)?);
+        let stack = Stack::deploy(tools, emulator.endpoint(), settings, step).await?;
+        proxy.add(Rule::always("efs:CreateMountTarget", Behaviour::HoldCreating(spec.creation)));
+        Ok(Self {
+            clients,
+            proxy,
+            file_system: stack.output("FileSystemId")?,
+            subnets: stack.output("SubnetIds")?.split(',').map(str::to_owned).collect(),
+            state_machine: stack.output("StateMachineArn")?,
+            service: (stack.output("ClusterName")?, stack.output("ServiceName")?),
+            security_group: stack.output("SecurityGroupId")?,
+            stack: Some(stack),
+            emulator,
+        })
     }
 
     /// The emulator's.
@@ -148,6 +223,25 @@ impl World {
             self.set_deployed(version).await?;
         }
         Ok(())
+    }
+
+    /// What of a stack, and of what was made beside it, is still there.
+    pub async fn left(&self) -> Result<Vec<String>> {
+        let mut left = self.parameters().await?;
+        let targets = self.clients.efs.describe_mount_targets().file_system_id(&self.file_system).send().await;
+        // Of a file system that is gone there are none.
+        let targets = targets.map(|answer| answer.mount_targets().to_vec()).unwrap_or_default();
+        left.extend(targets.iter().map(|target| target.mount_target_id().to_owned()));
+        let systems = self.clients.efs.describe_file_systems().send().await?;
+        left.extend(systems.file_systems().iter().map(|found| found.file_system_id().to_owned()));
+        let machines = self.clients.sfn.list_state_machines().send().await?;
+        left.extend(machines.state_machines().iter().map(|found| found.name().to_owned()));
+        let services = self.clients.ecs.list_clusters().send().await?;
+        left.extend(services.cluster_arns().iter().cloned());
+        let subnets = self.clients.ec2.describe_subnets().set_subnet_ids(Some(self.subnets.clone())).send().await;
+        let subnets = subnets.map(|answer| answer.subnets().to_vec()).unwrap_or_default();
+        left.extend(subnets.iter().filter_map(|found| found.subnet_id().map(str::to_owned)));
+        Ok(left)
     }
 
     async fn service(&self) -> Result<()> {
@@ -303,7 +397,8 @@ impl World {
 
     /// The id of the service's deployment.
     pub async fn deployment(&self) -> Result<String> {
-        let answer = self.clients.ecs.describe_services().cluster(CLUSTER).services(SERVICE).send().await?;
+        let (cluster, service) = &self.service;
+        let answer = self.clients.ecs.describe_services().cluster(cluster).services(service).send().await?;
         let primary = answer.services().first().and_then(|service| service.deployments().first());
         Ok(primary.and_then(|deployment| deployment.id()).unwrap_or_default().to_owned())
     }

@@ -1,0 +1,173 @@
+//! The infrastructure of `cdk/`, deployed for real: by the real CDK into the emulator, with the real functions in it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::{Output, Stdio},
+};
+
+use anyhow::Result;
+use ctl::local::{emulator::Emulator, stack::NAME, world::sdk_config};
+use serde_json::{Value, json};
+use tests::{Lab, binaries, project, tools};
+
+/// `efs-autoscale teardown`, as a person would run it.
+async fn teardown(lab: &Lab, arguments: &[&str]) -> Result<Output> {
+    let mut command = tokio::process::Command::new(binaries().join("efs-autoscale"));
+    command
+        .args(["teardown", "--region", "us-east-1", "--wait", "60"])
+        .args(arguments)
+        .env_clear()
+        .env("AWS_ENDPOINT_URL", lab.endpoint())
+        .env("AWS_ACCESS_KEY_ID", "123456789012")
+        .env("AWS_SECRET_ACCESS_KEY", "local")
+        .stdin(Stdio::null());
+    let output = command.output().await?;
+    eprintln!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Ok(output)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Logical id and type of everything in the stack, as CloudFormation lists it.
+async fn resources(lab: &Lab) -> Result<BTreeMap<String, String>> {
+    let request = lab.clients.cloudformation.list_stack_resources().stack_name(NAME);
+    let mut all = request.into_paginator().items().send();
+    let mut found = BTreeMap::new();
+    while let Some(resource) = all.next().await {
+        let resource = resource?;
+        assert!(resource.physical_resource_id().is_some_and(|id| !id.is_empty()), "{resource:?}");
+        found.insert(resource.logical_resource_id().unwrap().to_owned(), resource.resource_type().unwrap().to_owned());
+    }
+    Ok(found)
+}
+
+/// Every action that the roles of the functions allow.
+fn allowed(template: &Value) -> BTreeSet<String> {
+    let resources = template["Resources"].as_object().unwrap();
+    let policies = resources.iter().filter(|(id, one)| one["Type"] == "AWS::IAM::Policy" && id.starts_with("Roles"));
+    let statements = policies.flat_map(|(_, one)| one["Properties"]["PolicyDocument"]["Statement"].as_array().unwrap());
+    let actions = statements.filter(|one| one["Effect"] == "Allow").flat_map(|one| match &one["Action"] {
+        Value::Array(actions) => actions.clone(),
+        action => vec![action.clone()],
+    });
+    actions.filter_map(|action| action.as_str().map(str::to_owned)).collect()
+}
+
+#[tokio::test]
+async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
+    let mut lab = Lab::deployed(4).await?;
+
+    // What CloudFormation has is what CDK wrote.
+    let template = lab.stack.as_ref().unwrap().template()?;
+    let written: BTreeMap<String, String> = template["Resources"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(id, one)| (id.clone(), one["Type"].as_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(resources(&lab).await?, written);
+    let subnets = lab.clients.ec2.describe_subnets().set_subnet_ids(Some(lab.subnets.clone())).send().await?;
+    let mut cidrs: Vec<_> = subnets.subnets().iter().filter_map(|one| one.cidr_block()).collect();
+    cidrs.sort_unstable();
+    assert_eq!(cidrs, ["10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24", "10.0.4.0/24"]);
+    let machine = lab.clients.sfn.describe_state_machine().state_machine_arn(&lab.state_machine).send().await?;
+    assert!(!machine.definition().contains("${"), "a substitution was left in the machine");
+    assert_eq!(lab.targets().await?.len(), 2);
+
+    // Nothing is published: the first execution mends that, the second one scales out.
+    let published = lab.run(json!({})).await?;
+    assert_eq!((published.status.as_str(), published.decision().unwrap().word()), ("SUCCEEDED", "publish"));
+    lab.published_is_what_there_is().await?;
+    let deployment = lab.deployment().await?;
+    let created = lab.run(json!({})).await?;
+    assert_eq!((created.status.as_str(), created.decision().unwrap().word()), ("SUCCEEDED", "create"));
+    assert_eq!(lab.list().await?.targets().len(), 3);
+    lab.published_is_what_there_is().await?;
+    assert_ne!(lab.deployment().await?, deployment, "the service was redeployed");
+    // Every call that was really made is allowed to some function; the test of cdk/ compares function by function.
+    let allowed = allowed(&template);
+    for call in lab.proxy.calls() {
+        let action = call.replace("efs:", "elasticfilesystem:");
+        assert!(allowed.contains(&action), "{action} was called, and no role allows it: {allowed:?}");
+    }
+
+    // An update leaves what the pipeline has made alone.
+    lab.deploy(|settings| settings["scaling"]["threshold"] = json!(1_000_000)).await?;
+    assert_eq!(lab.list().await?.targets().len(), 3);
+    let quiet = lab.run(json!({})).await?;
+    assert_eq!((quiet.status.as_str(), quiet.decision().unwrap().word()), ("SUCCEEDED", "below_threshold"));
+
+    // Somebody else's target is never deleted, and the stack cannot go with it.
+    let foreign = lab.create_target(3).await?;
+    let looked = teardown(&lab, &["--dry-run"]).await?;
+    assert_eq!(looked.status.code(), Some(0));
+    assert!(text(&looked.stdout).contains(&format!("mount target {foreign} in us-east-1d: somebody else has made it")));
+    let unasked = teardown(&lab, &[]).await?;
+    assert_eq!(unasked.status.code(), Some(2), "nobody agreed");
+    assert_eq!((lab.targets().await?.len(), lab.list().await?.targets().len()), (4, 3), "nothing was changed");
+    let refused = teardown(&lab, &["--yes"]).await?;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains(foreign.as_str()), "it names what is in the way");
+    assert_eq!(lab.targets().await?.len(), 3, "ours is gone, theirs is there");
+    lab.delete_target(&foreign).await?;
+    let gone = teardown(&lab, &["--yes", "--json"]).await?;
+    assert_eq!(gone.status.code(), Some(0));
+    let said: Value = serde_json::from_slice(&gone.stdout)?;
+    assert_eq!(said["stack"], NAME);
+    assert_eq!(lab.left().await?, Vec::<String>::new());
+    let again = teardown(&lab, &["--yes"]).await?;
+    assert_eq!(again.status.code(), Some(2));
+    assert!(text(&again.stderr).contains("--stack"), "{}", text(&again.stderr));
+    Ok(())
+}
+
+/// The entries of a list in a TypeScript source.
+fn listed(source: &str, name: &str) -> Vec<String> {
+    let list = source.split(&format!("{name} = [")).nth(1).unwrap().split(']').next().unwrap();
+    list.split('\'').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_what_the_emulator_does_not_know() -> Result<()> {
+    let emulator = Emulator::start(&tools().ministack, 1.0).await?;
+    let cloudformation = aws_sdk_cloudformation::Client::new(&sdk_config(emulator.endpoint()));
+    let deploys = async |name: &str, kind: &str| -> Result<bool> {
+        let (kind, math) = kind.split_once(" of ").unwrap_or((kind, ""));
+        let properties = match math {
+            "" => json!({}),
+            "metric math" => json!({
+                "ComparisonOperator": "GreaterThanThreshold", "EvaluationPeriods": 1, "Threshold": 1,
+                "Metrics": [{"Id": "e", "Expression": "1 + 1", "ReturnData": true, "Period": 60}],
+            }),
+            other => panic!("how is {other} tried?"),
+        };
+        let template = json!({"Resources": {"One": {"Type": kind, "Properties": properties}}}).to_string();
+        let sent = cloudformation.create_stack().stack_name(name).template_body(template).send().await;
+        if sent.is_err() {
+            return Ok(false);
+        }
+        loop {
+            let stacks = cloudformation.describe_stacks().stack_name(name).send().await?;
+            let status = stacks.stacks()[0].stack_status().unwrap().as_str().to_owned();
+            if !status.ends_with("IN_PROGRESS") {
+                return Ok(status == "CREATE_COMPLETE");
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let left_out = listed(&fs::read_to_string(project().join("cdk/lib/local.ts"))?, "UNKNOWN_LOCALLY");
+    assert!(left_out.len() > 3, "{left_out:?}");
+    for (number, kind) in left_out.iter().enumerate() {
+        assert!(
+            !deploys(&format!("out-{number}"), kind).await?,
+            "the emulator takes {kind}: cdk/lib/local.ts need not leave it out"
+        );
+    }
+    // And what is tried that way can succeed.
+    assert!(deploys("in", "AWS::SQS::Queue").await?);
+    Ok(())
+}
