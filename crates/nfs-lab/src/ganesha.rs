@@ -152,6 +152,11 @@ impl Ganesha {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
+    /// Its process, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// What it exports.
     pub fn directory(&self) -> &Path {
         &self.directory

@@ -1,6 +1,6 @@
 //! What the numbers depend on.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::Result;
 
@@ -29,6 +29,14 @@ pub fn facts() -> Result<String> {
 pub fn load() -> Result<String> {
     let load = fs::read_to_string("/proc/loadavg")?;
     Ok(load.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// The time of the processors that this process has used.
+pub fn processor(process: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let ticks = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+    // A hundred a second, on all of Linux.
+    Ok(Duration::from_millis(ticks.flat_map(str::parse::<u64>).sum::<u64>() * 10))
 }
 
 /// What a program says of itself, if it is there.

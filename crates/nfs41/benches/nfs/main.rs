@@ -71,8 +71,8 @@ fn main() -> Result<()> {
              median of the rounds, and from the least to the most; a ratio is the median of those in the same round, to \
              the fastest of the others there. Server, client and, where there is a delay, the relay share the \
              processors, so that a ratio is nearer to 1 than one of the clients' own work; the processors' time that a \
-             client itself takes for an operation stands beside it. With 0 ms nothing is between client and server, \
-             with more a relay that delays what passes."
+             client itself takes for an operation stands beside it, and that of the server. With 0 ms nothing is between \
+             client and server, with more a relay that delays what passes."
         ),
         paragraph(
             "nfs-rs speaks NFS 4.1, its 4 connections are 4 mounts. libnfs speaks NFS 4.0, in one thread, its 4 \

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{
     Settings,
     clients::{Client, Length, Task},
     lab::{LARGE, LARGE_FILES, Lab, SMALL, SMALL_FILES},
+    machine,
     report::{Report, Samples, Target, markdown, number, paragraph},
 };
 
@@ -94,6 +95,7 @@ struct Measured {
     p50_us: Samples,
     p99_us: Samples,
     processors_us: Samples,
+    server_us: Samples,
     failed: Option<String>,
 }
 
@@ -102,8 +104,19 @@ impl Measured {
         if self.failed.is_some() {
             return Ok(());
         }
-        match lab.within(task, |task| client.turn(task)) {
-            Ok(turn) => {
+        let server = lab.server.id().context("the server is gone")?;
+        let came = lab.within(task, |task| {
+            let before = machine::processor(server)?;
+            let turn = client.turn(task)?;
+            Ok((turn, machine::processor(server)? - before))
+        });
+        match came {
+            Ok((turn, server)) => {
+                if let Length::Milliseconds(length) = task.length {
+                    // A quarter of it before it counts: see `drive::drive`.
+                    let operations = turn.rate * Duration::from_millis(length).as_secs_f64() * 1.25;
+                    self.server_us.add(server.as_secs_f64() * 1e6 / operations);
+                }
                 self.rate.add(turn.rate);
                 self.p50_us.add(turn.p50_us);
                 self.p99_us.add(turn.p99_us);
@@ -176,7 +189,7 @@ impl Case {
                 }
             }
         }
-        let head = ["", "each s", "from – to", "p50 µs", "p99 µs", "CPU µs", "× best peer", "target", ""];
+        let head = ["", "each s", "from – to", "p50 µs", "p99 µs", "CPU µs", "server µs", "× best peer", "target", ""];
         let failures = failures.iter().map(|(name, why)| format!("\n\n{name} cannot: {why}.")).collect::<String>();
         let about = if self.about.is_empty() { String::new() } else { format!("\n\n{}", paragraph(self.about)) };
         report.say(&format!("\n## {}{about}\n\n{}{failures}", self.title, markdown(head, lines).trim_end()));
@@ -184,7 +197,7 @@ impl Case {
     }
 }
 
-fn line(name: String, own: &Measured, other: Option<&Measured>, has_target: bool, least: f64) -> [String; 9] {
+fn line(name: String, own: &Measured, other: Option<&Measured>, has_target: bool, least: f64) -> [String; 10] {
     let times = other.map(|other| own.rate.times(&other.rate));
     let [target, verdict] = match times {
         Some(times) if has_target => Target::AtLeast(least).cells(times, 1),
@@ -198,6 +211,7 @@ fn line(name: String, own: &Measured, other: Option<&Measured>, has_target: bool
         number(own.p50_us.median(), 0),
         number(own.p99_us.median(), 0),
         number(own.processors_us.median(), 1),
+        number(own.server_us.median(), 1),
         times.map(|times| number(times, 2)).unwrap_or_default(),
         target,
         verdict,
