@@ -19,17 +19,19 @@ enum Command {
     /// Serve files over HTTP until SIGTERM; everything is set by variables
     #[command(after_help = router::service::VARIABLES, after_long_help = router::service::VARIABLES)]
     Serve,
+    /// Ask the service whether it is ready, as a container's health check does: status 0 when it is
+    #[command(after_help = router::service::HEALTHY, after_long_help = router::service::HEALTHY)]
+    Healthy,
     /// Say which target each path belongs to; touches no file
     #[command(after_help = route::HELP)]
     Route(route::Options),
 }
 
 fn main() -> ExitCode {
+    let variable = |name: &str| std::env::var_os(name).map(|value| value.into_string().unwrap_or_default());
     match Cli::parse().command {
-        Command::Serve => {
-            let variable = |name: &str| std::env::var_os(name).map(|value| value.into_string().unwrap_or_default());
-            router::service::serve(&variable)
-        }
+        Command::Serve => router::service::serve(&variable),
+        Command::Healthy => router::service::healthy(&variable),
         Command::Route(options) => route::run(options),
     }
 }

@@ -54,6 +54,10 @@ Variables, with their defaults:
     ORPHAN_SECONDS           nobody has written to one for so long; more than IDLE_SECONDS [3600]
   The service
     LISTEN                   address and port [127.0.0.1:8080]
+    LISTEN_TLS               made: HTTPS, with a certificate that is made at the start and kept nowhere, for a load
+                             balancer, which does not look at it; given: with the certificate of these files [none]
+    LISTEN_TLS_CERTIFICATE   for LISTEN_TLS=given: a PEM file, the certificate first, then those that vouch for it
+    LISTEN_TLS_KEY           and its private key, a PEM file
     AUTH_TOKEN               every request but of /healthz and /readyz needs it: Authorization: Bearer ... [none]
     AUTH                     none: no token is asked for, whoever reaches the address
     WORKERS                  threads that speak HTTP, 1 to 256 [as many as processors]
@@ -88,6 +92,7 @@ pub struct Config {
 /// What concerns connections and requests.
 pub struct Http {
     pub listen: SocketAddr,
+    pub tls: ListenTls,
     pub token: Option<String>,
     pub workers: usize,
     pub max_body: u64,
@@ -95,6 +100,39 @@ pub struct Http {
     pub idle: Duration,
     pub shutdown: Duration,
     pub access_log: bool,
+}
+
+/// `LISTEN_TLS`.
+pub enum ListenTls {
+    None,
+    /// With a certificate of this process alone.
+    Made,
+    /// With those in these files.
+    Given {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+}
+
+impl ListenTls {
+    pub const CERTIFICATE: &str = "LISTEN_TLS_CERTIFICATE";
+    pub const KEY: &str = "LISTEN_TLS_KEY";
+
+    fn read(v: &impl Variables) -> Result<Self, ConfigError> {
+        let kind = word(v, "LISTEN_TLS", "none, made or given", &[("none", 0), ("made", 1), ("given", 2)])?;
+        let path = |value: &str| Some(PathBuf::from(value));
+        if kind == 2 {
+            return Ok(Self::Given {
+                certificate: required(v, Self::CERTIFICATE, "a PEM file, since LISTEN_TLS is given", path)?,
+                key: required(v, Self::KEY, "a PEM file, since LISTEN_TLS is given", path)?,
+            });
+        }
+        // Whoever gives files means them to be used.
+        for name in [Self::CERTIFICATE, Self::KEY] {
+            optional(v, name, "nothing, since LISTEN_TLS is not given", |_| None::<()>)?;
+        }
+        Ok(if kind == 1 { Self::Made } else { Self::None })
+    }
 }
 
 fn seconds(
@@ -229,7 +267,9 @@ fn mount(v: &impl Variables) -> Result<Mount, ConfigError> {
 }
 
 impl Http {
-    fn read(v: &impl Variables) -> Result<Self, ConfigError> {
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn read(v: &impl Variables) -> Result<Self, ConfigError> {
         let listen = optional(v, "LISTEN", "an address and a port, such as 127.0.0.1:8080", number)?
             .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));
         let open = word(v, "AUTH", "token or none", &[("token", false), ("none", true)])?;
@@ -249,6 +289,7 @@ impl Http {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             listen,
+            tls: ListenTls::read(v)?,
             token: token.filter(|_| !open),
             workers: within(v, "WORKERS", "a number from 1 to 256", 1..=256, workers)?,
             max_body: within(v, "MAX_BODY_BYTES", "a number of bytes, 1 or more", 1..=u64::MAX, 1 << 30)?,
@@ -278,7 +319,7 @@ mod tests {
         let Backend::Mounted(mounted) = &config.backend else { panic!("BACKEND is mounted") };
         assert_eq!(mounted.directory(1), PathBuf::from("/mnt/efs-1"));
         assert_eq!((config.refresh, config.http.token), (None, None));
-        for name in ["SSM_PARAMETER_NAME", "AUTH", "LOG_LEVEL", "MOUNT", "READ_AT_ONCE"] {
+        for name in ["SSM_PARAMETER_NAME", "AUTH", "LISTEN_TLS", "LOG_LEVEL", "MOUNT", "READ_AT_ONCE"] {
             assert!(VARIABLES.contains(&format!("\n    {name} ")), "{name}");
         }
     }
@@ -297,6 +338,9 @@ mod tests {
             ("DEADLINE_SECONDS", "NaN"),
             ("REFRESH_SECONDS", "-1"),
             ("LISTEN", "8080"),
+            ("LISTEN_TLS", "yes"),
+            ("LISTEN_TLS_CERTIFICATE", "file"),
+            ("LISTEN_TLS_KEY", "file"),
             ("AUTH_TOKEN", "short"),
             ("AUTH", "yes"),
             ("MAX_BODY_BYTES", "1e9"),

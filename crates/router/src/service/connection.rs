@@ -18,11 +18,12 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, mpsc, watch},
     time::{Instant, Sleep},
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{config::Http, routes::App};
 
@@ -52,10 +53,11 @@ pub(super) async fn serve(
     app: Arc<App>,
     router: Router,
     http: &Http,
+    tls: Option<TlsAcceptor>,
     end: impl Future<Output = ()>,
 ) {
     let (ending, ended) = watch::channel(());
-    let workers = Workers::start(http.workers, http.idle, &router, &ended);
+    let workers = Workers::start(http, tls.as_ref(), &router, &ended);
     drop(ended);
     tokio::pin!(end);
     let mut next = 0;
@@ -80,7 +82,10 @@ pub(super) async fn serve(
         };
         if app.counters.connections.load(Ordering::Relaxed) >= most as u64 {
             app.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
-            if let Ok(turn) = Arc::clone(&refusing).try_acquire_owned() {
+            // With TLS it would take a handshake to say so: that is what there is too much of.
+            if tls.is_none()
+                && let Ok(turn) = Arc::clone(&refusing).try_acquire_owned()
+            {
                 tokio::spawn(async move {
                     let _ = tokio::time::timeout(REFUSING, refuse(stream)).await;
                     drop(turn);
@@ -140,12 +145,13 @@ impl Drop for Open {
 }
 
 impl Workers {
-    fn start(count: usize, idle: Duration, router: &Router, ended: &watch::Receiver<()>) -> Self {
+    fn start(http: &Http, tls: Option<&TlsAcceptor>, router: &Router, ended: &watch::Receiver<()>) -> Self {
+        let idle = http.idle;
         let start = |number| {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let (router, ended) = (router.clone(), ended.clone());
+            let (tls, router, ended) = (tls.cloned(), router.clone(), ended.clone());
             let work = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(work(receiver, router, idle, ended)),
+                Ok(runtime) => runtime.block_on(work(receiver, tls, router, idle, ended)),
                 Err(why) => tracing::error!(error = %why, "a worker could not start"),
             };
             // Without it the others do its work: whoever gives it a connection gives it to the next.
@@ -154,7 +160,7 @@ impl Workers {
             }
             sender
         };
-        Self((0..count.max(1)).map(start).collect())
+        Self((0..http.workers.max(1)).map(start).collect())
     }
 
     fn give(&self, first: usize, stream: TcpStream, app: &Arc<App>) {
@@ -173,6 +179,7 @@ impl Workers {
 
 async fn work(
     mut connections: mpsc::UnboundedReceiver<Connection>,
+    tls: Option<TlsAcceptor>,
     router: Router,
     idle: Duration,
     ended: watch::Receiver<()>,
@@ -181,38 +188,71 @@ async fn work(
     http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER);
     while let Some(Connection { stream, open }) = connections.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
-        let io = Patient { io: TokioIo::new(stream), idle, stuck: None };
-        let connection = http.serve_connection(io, TowerToHyperService::new(router.clone()));
-        let mut ended = ended.clone();
-        tokio::spawn(async move {
-            tokio::pin!(connection);
-            let served = tokio::select! {
-                served = connection.as_mut() => served,
-                _ = ended.changed() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(why) = served {
-                tracing::debug!(error = %why, "a connection ended early");
+        let (service, mut ended) = (TowerToHyperService::new(router.clone()), ended.clone());
+        // Two tasks of different sizes: who speaks in plain text has no room for TLS.
+        match &tls {
+            None => {
+                let connection = http.serve_connection(Patient::new(stream, idle), service);
+                tokio::spawn(speak(connection, open, ended));
             }
-            drop((open, ended));
-        });
+            Some(tls) => {
+                // It has begun to read no request yet: at the end it is closed at once.
+                let (http, shaken) = (http.clone(), tls.accept(stream));
+                tokio::spawn(async move {
+                    let shaken = tokio::select! {
+                        shaken = tokio::time::timeout(idle, shaken) => shaken,
+                        _ = ended.changed() => return,
+                    };
+                    match shaken {
+                        Ok(Ok(stream)) => {
+                            let connection = http.serve_connection(Patient::new(stream, idle), service);
+                            speak(connection, open, ended).await;
+                        }
+                        Ok(Err(why)) => tracing::debug!(error = %why, "a connection ended in its handshake"),
+                        Err(_) => tracing::debug!("a connection ended: its handshake took longer than IDLE_SECONDS"),
+                    }
+                });
+            }
+        }
     }
     // Only the connections are waited for. Their tasks are on this thread, and go on as long as it does.
     drop(ended);
     std::future::pending::<()>().await;
 }
 
+/// Answers a connection until its client, or the service, ends it.
+async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: http1::Connection<Patient<S>, TowerToHyperService<Router>>,
+    open: Open,
+    mut ended: watch::Receiver<()>,
+) {
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        _ = ended.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(why) = served {
+        tracing::debug!(error = %why, "a connection ended early");
+    }
+    drop((open, ended));
+}
+
 /// A connection whose client may not leave what is sent to it unread for ever.
-struct Patient {
-    io: TokioIo<TcpStream>,
+struct Patient<S> {
+    io: TokioIo<S>,
     idle: Duration,
     /// Since nothing more could be sent.
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
+impl<S> Patient<S> {
+    fn new(stream: S, idle: Duration) -> Self {
+        Self { io: TokioIo::new(stream), idle, stuck: None }
+    }
+
     fn judge<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if sent.is_ready() {
             self.stuck = None;
@@ -227,13 +267,13 @@ impl Patient {
     }
 }
 
-impl hyper::rt::Read for Patient {
+impl<S: AsyncRead + Unpin> hyper::rt::Read for Patient<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(context, into)
     }
 }
 
-impl hyper::rt::Write for Patient {
+impl<S: AsyncWrite + Unpin> hyper::rt::Write for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent = Pin::new(&mut self.io).poll_write(context, bytes);
         self.judge(sent, context)
@@ -253,10 +293,13 @@ impl hyper::rt::Write for Patient {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        // TLS keeps what could not be sent, and says that it is written.
+        let sent = Pin::new(&mut self.io).poll_flush(context);
+        self.judge(sent, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        let sent = Pin::new(&mut self.io).poll_shutdown(context);
+        self.judge(sent, context)
     }
 }

@@ -5,10 +5,12 @@ mod backend;
 mod config;
 mod connection;
 mod content;
+mod healthy;
 mod refusal;
 mod report;
 mod request;
 mod routes;
+mod tls;
 mod zone;
 
 use std::{
@@ -29,7 +31,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-pub use self::config::VARIABLES;
+pub use self::{
+    config::VARIABLES,
+    healthy::{HEALTHY, healthy},
+};
 use self::{backend::Backend, config::Config, report::Emf, routes::App};
 use crate::{
     files::{CannotStart, Files, Options},
@@ -54,6 +59,8 @@ enum Failure {
     Folded(String),
     #[error("TLS cannot be spoken: {0}")]
     Tls(Box<dyn std::error::Error + Send + Sync>),
+    #[error("{name} is {file:?}: {why}")]
+    BadFile { name: &'static str, file: std::path::PathBuf, why: Box<dyn std::error::Error + Send + Sync> },
     #[error("LISTEN {address}: {why}")]
     Listen { address: std::net::SocketAddr, why: io::Error },
     #[error("this process cannot be told to end: {0}")]
@@ -65,7 +72,7 @@ enum Failure {
 impl Failure {
     fn code(&self) -> &'static str {
         match self {
-            Self::Config(_) => INVALID_CONFIGURATION,
+            Self::Config(_) | Self::BadFile { .. } => INVALID_CONFIGURATION,
             Self::NoList(_) => "NoList",
             Self::CannotStart(_) => "NoTarget",
             Self::Folded(_) => "FoldedMounts",
@@ -143,6 +150,7 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
             mounted.base = base;
         }
     }
+    let tls = tls::acceptor(&config.http.tls)?;
     let listen = |why| Failure::Listen { address: config.http.listen, why };
     // Before anything that takes long: a port that is taken is known at once.
     let listener = connection::listen(config.http.listen).map_err(listen)?;
@@ -176,7 +184,7 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
         })
     };
     tokio::select! {
-        () = connection::serve(listener, Arc::clone(&app), router, &config.http, end) => {}
+        () = connection::serve(listener, Arc::clone(&app), router, &config.http, tls, end) => {}
         _ = beside => {}
         folds = watch_mounts(&files, &config) => {
             files.close().await;

@@ -1,0 +1,65 @@
+//! HTTPS: with whose certificate, and how it is spoken.
+
+use std::{error::Error as StdError, path::Path, sync::Arc};
+
+use rustls::{
+    Error, InconsistentKeys, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Failure, config::ListenTls};
+
+/// Of `LISTEN_TLS`; nothing when plain HTTP is spoken. Reads files.
+pub(super) fn acceptor(listen: &ListenTls) -> Result<Option<TlsAcceptor>, Failure> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let identity = match listen {
+        ListenTls::None => return Ok(None),
+        ListenTls::Made => made(&provider).map_err(Failure::Tls)?,
+        ListenTls::Given { certificate, key } => given(&provider, certificate, key)?,
+    };
+    // Named here: a provider installed for the whole process may be another, or none.
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|why| Failure::Tls(why.into()))?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
+    // Who asks for another protocol only is refused, not answered in one that it does not speak.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(TlsAcceptor::from(Arc::new(config))))
+}
+
+/// A key of this process, which nothing else ever sees, and a certificate that it signs itself. It keeps the token from
+/// whoever only listens; who is at the other end it does not show.
+fn made(provider: &CryptoProvider) -> Result<CertifiedKey, Box<dyn StdError + Send + Sync>> {
+    // ECDSA over P-256: every load balancer knows it, and it is made in no time.
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()])?.self_signed(&key)?;
+    let key = provider.key_provider.load_private_key(PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
+    Ok(CertifiedKey::new(vec![certificate.into()], key))
+}
+
+fn given(provider: &CryptoProvider, certificate: &Path, key: &Path) -> Result<CertifiedKey, Failure> {
+    fn bad<E: Into<Box<dyn StdError + Send + Sync>>>(name: &'static str, file: &Path) -> impl Fn(E) -> Failure {
+        move |why| Failure::BadFile { name, file: file.to_owned(), why: why.into() }
+    }
+    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect)
+        .map_err(bad(ListenTls::CERTIFICATE, certificate))?;
+    if chain.is_empty() {
+        return Err(bad(ListenTls::CERTIFICATE, certificate)("there is no certificate in it"));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(bad(ListenTls::KEY, key))?;
+    let private = provider.key_provider.load_private_key(private).map_err(bad(ListenTls::KEY, key))?;
+    let identity = CertifiedKey::new(chain, private);
+    match identity.keys_match() {
+        // A key that does not tell its public half is found wrong by the first client.
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(identity),
+        Err(Error::InconsistentKeys(_)) => {
+            Err(bad(ListenTls::KEY, key)("it is not the key of the certificate in LISTEN_TLS_CERTIFICATE"))
+        }
+        Err(why) => Err(bad(ListenTls::CERTIFICATE, certificate)(why)),
+    }
+}
