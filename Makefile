@@ -53,7 +53,7 @@ build-local:
 ## Testing
 
 .PHONY: test
-test: tools check build-tests test-rust test-asl deny ## Everything that CI asks for
+test: tools check build-tests test-rust test-asl test-cdk deny ## Everything that CI asks for
 
 .PHONY: check
 check: ## The format of the sources
@@ -75,6 +75,13 @@ test-nfs-guest: tools build-tests ## Of `make test`, what needs a kernel's NFS: 
 .PHONY: test-asl
 test-asl: $(NODE)/.done ## The state machine, by AWS's rules
 	$(NODE)/node_modules/.bin/asl-validator --json-path statemachine/autoscale.asl.json
+
+.PHONY: test-cdk
+test-cdk: $(PYTHON)/.done cdk/node_modules ## The infrastructure: its types, what its templates say, permissions against the sources, and cfn-lint
+	@rm -rf $(TARGET)/templates && mkdir -p $(TARGET)/templates
+	cd cdk && node_modules/.bin/tsc
+	cd cdk && TEMPLATES=$(abspath $(TARGET))/templates node_modules/.bin/tsx --test test/*.test.ts
+	cd cdk && $(PYTHON)/bin/cfn-lint -t $(abspath $(TARGET))/templates/*.json
 
 .PHONY: deny
 deny: $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) ## Licences, sources and bans of all dependencies
@@ -207,11 +214,11 @@ $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION):
 	  cargo install cargo-nextest --version $(NEXTEST_VERSION) --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; \
 	  touch $@'
 
-# For a target that hangs, for a kernel with NFS (in a guest), and for an NFS server outside of it. Without them, and
-# without root, those tests say so and are left out; in CI that is a failure.
+# For a target that hangs, for a kernel with NFS (in a guest), for an NFS server outside of it, and for an image.
+# Without them, and without root, those tests say so and are left out; in CI that is a failure.
 PACKAGES := bindfs qemu-system-x86 busybox-static cpio kmod nfs-kernel-server nfs-common iproute2 \
-  nfs-ganesha nfs-ganesha-vfs
-PROGRAMS := bindfs qemu-system-x86_64 busybox cpio depmod rpc.nfsd mount.nfs4 ip ganesha.nfsd
+  nfs-ganesha nfs-ganesha-vfs buildah
+PROGRAMS := bindfs qemu-system-x86_64 busybox cpio depmod rpc.nfsd mount.nfs4 ip ganesha.nfsd buildah
 
 # What is installed with it is for the tests to start: Debian asks this file before it starts a service.
 NO_SERVICES = policy=/usr/sbin/policy-rc.d; test -e $$policy || { \

@@ -5,3 +5,4 @@ import './stack/pipeline.ts';
 import './stack/service.ts';
 import './stack/observability.ts';
 import './stack/permissions.ts';
+import './stack/local.ts';

@@ -183,7 +183,13 @@ const BINARIES = binaries();
 const made = new Map<Name, World>();
 
 export function world(name: Name): World {
-  const known = made.get(name) ?? new World(SETTINGS[name]);
-  made.set(name, known);
+  let known = made.get(name);
+  if (!known) {
+    known = new World(SETTINGS[name]);
+    made.set(name, known);
+    // For `make test-cdk`, which shows them to cfn-lint.
+    const folder = process.env['TEMPLATES'];
+    if (folder) writeFileSync(join(folder, `${name}.json`), JSON.stringify(known.template));
+  }
   return known;
 }

@@ -32,8 +32,9 @@ export async function make(name: string, now = Date.now()): Promise<{ certificat
     signingAlgorithm: algorithm,
     keys,
     extensions: [
+      // None of an authority, which some clients refuse as a server's, and no key usage: OpenSSL takes one without the
+      // usage of an authority for signed by somebody else.
       new x509.BasicConstraintsExtension(false, undefined, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
       new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
       new x509.SubjectAlternativeNameExtension([{ type: 'dns', value: name }]),
     ],

@@ -149,7 +149,7 @@ test('a call without a permission is found, and a permission without a call', ()
     assert(CODE.handlers[name].includes(from));
     return with_({ handlers: { ...CODE.handlers, [name]: CODE.handlers[name].replace(from, to) } });
   };
-  assert.deepEqual(compared('default', handler('poll-available', '&impl ListTargets', '&(impl DescribeFileSystem + ListTargets)')), [
+  assert.deepEqual(compared('default', handler('poll-available', 'Clock + ListTargets', 'Clock + DescribeFileSystem + ListTargets')), [
     'poll-available calls elasticfilesystem:DescribeFileSystems without a permission',
   ]);
   assert.deepEqual(compared('default', handler('create-target', ' + DeleteParameter', '')), ['create-target may ssm:DeleteParameter, and nothing calls it']);
