@@ -116,7 +116,8 @@ const Pipeline = z.strictObject({
     .describe('before the names of the functions, which are otherwise those of their folders'),
   parameterName: z
     .string()
-    .regex(/^(\/[A-Za-z0-9._-]+){1,13}$/, 'expected a full name, such as /efs-mount-autoscaling/mount-targets')
+    // Systems Manager allows 15 levels, two of which are the ledger's, and keeps two words for AWS.
+    .regex(/^(?!\/(aws|ssm)\b)(\/[A-Za-z0-9._-]+){1,13}$/i, 'expected a full name, such as /efs-mount-autoscaling/mount-targets')
     .max(900)
     .default('/efs-mount-autoscaling/mount-targets')
     .describe('where the list is published'),

@@ -1,5 +1,5 @@
 /** What is watched: alarms that ring for somebody, and a dashboard for whoever looks. */
-import { Duration, Stack } from 'aws-cdk-lib';
+import { Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import * as cloudwatch from 'aws-cdk-lib/aws-cloudwatch';
 import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
 import * as events from 'aws-cdk-lib/aws-events';
@@ -38,7 +38,12 @@ export class Observability extends Construct {
   }
 
   private tell(config: Config) {
-    const key = new kms.Key(this, 'Key', { description: 'What alarms say', enableKeyRotation: true });
+    const key = new kms.Key(this, 'Key', {
+      description: 'What alarms say',
+      enableKeyRotation: true,
+      // Nothing is kept that it would be needed for.
+      removalPolicy: RemovalPolicy.DESTROY,
+    });
     // CloudWatch encrypts what it says, and needs the key for it. So does EventBridge, which knows no conditions here: the
     // library allows it where a rule is.
     key.addToResourcePolicy(

@@ -65,8 +65,9 @@ export class Service extends Construct {
     });
     const task = this.task(config, props);
     const service = this.run(config, network, cluster, task);
-    // A task that can load no image or reaches no target ends, and a few of those are a failed deployment.
-    service.node.addDependency(network.ready, props.storage.fileSystem.mountTargetsAvailable);
+    // A task that can load no image or reaches no target ends, and a few of those are a failed deployment. With the
+    // cluster come its capacity providers, which the service may not name before.
+    service.node.addDependency(cluster, network.ready, props.storage.fileSystem.mountTargetsAvailable);
     this.made = service;
     this.name = service.serviceName;
     this.arn = service.serviceArn;

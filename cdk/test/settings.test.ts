@@ -91,7 +91,7 @@ test('every bound holds, and the setting is named', () => {
     ['pipeline.pollIntervalSeconds', [0, 301]],
     ['pipeline.pollTimeoutSeconds', [9, 1801]],
     ['pipeline.namePrefix', ['-a', '1', 'a'.repeat(22)]],
-    ['pipeline.parameterName', ['targets', '/a/', '/a b', `/${'a'.repeat(900)}`]],
+    ['pipeline.parameterName', ['targets', '/a/', '/a b', '/aws/targets', '/SSM/x', '/a'.repeat(14), `/${'a'.repeat(900)}`]],
     ['pipeline.parameterType', ['StringList']],
     ['pipeline.countCacheSeconds', [-1, 86_401]],
     ['pipeline.logDays', [0, 2, 8]],

@@ -66,6 +66,7 @@ test('every alarm is told to a topic that is encrypted, by a key that CloudWatch
     assert.equal(it.text(it.one('SNS::Topic').KmsMasterKeyId), '<Observability/Key.Arn>');
     const key = it.at('Observability/Key');
     assert.equal(key.EnableKeyRotation, true);
+    assert.equal(it.resources.find(({ path }) => path === 'Observability/Key')?.deletion, 'Delete', 'it keeps nothing');
     const allowed = (service: string) => key.KeyPolicy.Statement.filter((one: any) => one.Principal.Service === service);
     const [cloudwatch, ...others] = allowed('cloudwatch.amazonaws.com');
     assert.deepEqual([cloudwatch.Action, others], [['kms:Decrypt', 'kms:GenerateDataKey*'], []]);

@@ -112,7 +112,10 @@ test('Fargate Spot, by choice, for all but the first task', () => {
   const it = world('spot');
   const strategy = service(it).CapacityProviderStrategy.map(({ CapacityProvider, Base, Weight }: any) => [CapacityProvider, Base, Weight]);
   assert.deepEqual(strategy, [['FARGATE', 1, 0], ['FARGATE_SPOT', undefined, 1]]);
-  assert.deepEqual(it.one('ECS::ClusterCapacityProviderAssociations').CapacityProviders, ['FARGATE', 'FARGATE_SPOT']);
+  const [providers] = it.all('ECS::ClusterCapacityProviderAssociations');
+  assert.deepEqual(providers?.is.CapacityProviders, ['FARGATE', 'FARGATE_SPOT']);
+  const waits = it.resources.find(({ type }) => type === 'AWS::ECS::Service')?.dependsOn;
+  assert(waits?.includes(providers?.path ?? ''), 'ECS knows none of them before');
   assert.equal(service(it).LaunchType, undefined);
 });
 
