@@ -96,22 +96,27 @@ diagram: tools build-tests ## Draw statemachine/README.md anew
 ## Infrastructure
 
 # Settings: cdk/config.json, or SET="scaling.threshold=50000 pipeline.paused=true". docs/deploying.md lists them.
-CDK = cd cdk && node_modules/.bin/cdk
-SETTINGS = $(foreach setting,$(SET),-c '$(setting)')
+# Processors are arm64, as the settings have it by default; X86=1 for x86-64.
+CDK = cd cdk && NODE_NO_WARNINGS=1 node_modules/.bin/cdk
+SETTINGS = $(if $(X86),-c pipeline.architecture=x86_64) $(foreach setting,$(SET),-c '$(setting)')
 NAME := efs-mount-autoscaling
 
 .PHONY: synth
-synth: cdk/node_modules build-lambda ## The stack's template, into cdk/cdk.out: [SET=…] [ARM=1]
+synth: cdk/node_modules build-deployed ## The stack's template, into cdk/cdk.out: [SET=…] [X86=1]
 	$(CDK) synth --quiet $(SETTINGS)
-	@echo "cdk/cdk.out/$(NAME).template.json"
+	@ls -1 cdk/cdk.out/*.template.json
 
 .PHONY: diff
-diff: cdk/node_modules build-lambda ## What a deployment would change: [SET=…]
+diff: cdk/node_modules build-deployed ## What a deployment would change: [SET=…] [X86=1]
 	$(CDK) diff $(SETTINGS)
 
 .PHONY: deploy
-deploy: cdk/node_modules build-lambda ## Deploy the whole system into the account of the environment: [SET=…]
+deploy: cdk/node_modules build-deployed ## Deploy the whole system into the account of the environment: [SET=…] [X86=1]
 	$(CDK) deploy $(SETTINGS)
+
+.PHONY: build-deployed
+build-deployed:
+	@$(MAKE) --no-print-directory build-lambda $(if $(X86),,ARM=1)
 
 .PHONY: destroy
 destroy: build-local ## Take a deployed system away, after asking: [NAME=the stack's] [REGION=] [YES=1]
@@ -178,7 +183,7 @@ bench-nfs: packages $(NFS_RS_PEER) ## The NFS client against nfs-rs and libnfs (
 ## Tools
 
 .PHONY: tools
-tools: $(PYTHON)/.done $(NODE)/.done $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION) packages ## Install what the rest needs, into the user's cache
+tools: $(PYTHON)/.done cdk/node_modules $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION) packages ## Install what the rest needs, into the user's cache
 
 # Two runs at once install once: whoever comes second waits, and finds it done.
 ONCE = mkdir -p $(CACHE) && flock $(CACHE)/install.lock $(SHELL) -euo pipefail -c

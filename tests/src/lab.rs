@@ -34,15 +34,15 @@ impl Deref for Lab {
 impl Lab {
     /// Three zones, targets in the first so many of them, and these variables for the functions.
     pub async fn start(mount_targets: usize, variables: &[(&str, &str)]) -> Result<Self> {
-        Self::create(3, mount_targets, variables, false).await
+        Self::create(mount_targets, variables, false).await
     }
 
-    /// What CDK deploys of `cdk/`, with so many zones and two targets. Nothing is published yet.
-    pub async fn deployed(zones: usize) -> Result<Self> {
-        Self::create(zones, 2, &[], true).await
+    /// What CDK deploys of `cdk/`, with three zones and two targets. Nothing is published yet.
+    pub async fn deployed() -> Result<Self> {
+        Self::create(2, &[], true).await
     }
 
-    async fn create(zones: usize, mount_targets: usize, variables: &[(&str, &str)], stack: bool) -> Result<Self> {
+    async fn create(mount_targets: usize, variables: &[(&str, &str)], stack: bool) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let directory = files.path().join("data");
         for number in 0..FILES {
@@ -55,7 +55,7 @@ impl Lab {
         all.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let spec = Spec {
             directory,
-            zones,
+            zones: 3,
             mount_targets,
             creation: Duration::from_millis(500),
             // Of the machine's seconds, each a twentieth of one.

@@ -323,3 +323,10 @@ fn table(machine: &Value) -> String {
     }
     rows
 }
+
+#[test]
+fn what_is_shipped_tells_of_a_panic() {
+    let manifest: toml::Table = fs::read_to_string(project().join("Cargo.toml")).unwrap().parse().unwrap();
+    // cargo-lambda builds with `abort` where nothing is said, and Lambda would be told of an exit and nothing else.
+    assert_eq!(manifest["profile"]["release"]["panic"].as_str(), Some("unwind"));
+}

@@ -59,7 +59,7 @@ fn allowed(template: &Value) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
-    let mut lab = Lab::deployed(4).await?;
+    let mut lab = Lab::deployed().await?;
 
     // What CloudFormation has is what CDK wrote.
     let template = lab.stack.as_ref().unwrap().template()?;
@@ -73,7 +73,7 @@ async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
     let subnets = lab.clients.ec2.describe_subnets().set_subnet_ids(Some(lab.subnets.clone())).send().await?;
     let mut cidrs: Vec<_> = subnets.subnets().iter().filter_map(|one| one.cidr_block()).collect();
     cidrs.sort_unstable();
-    assert_eq!(cidrs, ["10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24", "10.0.4.0/24"]);
+    assert_eq!(cidrs, ["10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24"]);
     let machine = lab.clients.sfn.describe_state_machine().state_machine_arn(&lab.state_machine).send().await?;
     assert!(!machine.definition().contains("${"), "a substitution was left in the machine");
     assert_eq!(lab.targets().await?.len(), 2);
@@ -102,22 +102,32 @@ async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
     assert_eq!((quiet.status.as_str(), quiet.decision().unwrap().word()), ("SUCCEEDED", "below_threshold"));
 
     // Somebody else's target is never deleted, and the stack cannot go with it.
-    let foreign = lab.create_target(3).await?;
+    let third = lab.targets().await?[2].id.clone();
+    lab.delete_target(&third).await?;
+    let foreign = lab.create_target(2).await?;
     let looked = teardown(&lab, &["--dry-run"]).await?;
     assert_eq!(looked.status.code(), Some(0));
-    assert!(text(&looked.stdout).contains(&format!("mount target {foreign} in us-east-1d: somebody else has made it")));
+    assert!(text(&looked.stdout).contains(&format!("mount target {foreign} in us-east-1c: somebody else has made it")));
     let unasked = teardown(&lab, &[]).await?;
     assert_eq!(unasked.status.code(), Some(2), "nobody agreed");
-    assert_eq!((lab.targets().await?.len(), lab.list().await?.targets().len()), (4, 3), "nothing was changed");
+    assert_eq!((lab.targets().await?.len(), lab.list().await?.targets().len()), (3, 3), "nothing was changed");
     let refused = teardown(&lab, &["--yes"]).await?;
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains(foreign.as_str()), "it names what is in the way");
-    assert_eq!(lab.targets().await?.len(), 3, "ours is gone, theirs is there");
+    assert_eq!(lab.targets().await?.len(), 3, "it is still there");
+
+    // A system whose teardown was given up goes on where it was.
     lab.delete_target(&foreign).await?;
+    lab.deploy(|_| {}).await?;
+    for step in ["publish", "create"] {
+        let run = lab.run(json!({})).await?;
+        assert_eq!((run.status.as_str(), run.decision().unwrap().word()), ("SUCCEEDED", step));
+    }
+    let third = lab.targets().await?[2].id.to_string();
     let gone = teardown(&lab, &["--yes", "--json"]).await?;
     assert_eq!(gone.status.code(), Some(0));
     let said: Value = serde_json::from_slice(&gone.stdout)?;
-    assert_eq!(said["stack"], NAME);
+    assert_eq!((&said["stack"], &said["deleted_mount_targets"]), (&json!(NAME), &json!([third])));
     assert_eq!(lab.left().await?, Vec::<String>::new());
     let again = teardown(&lab, &["--yes"]).await?;
     assert_eq!(again.status.code(), Some(2));

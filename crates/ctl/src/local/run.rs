@@ -122,6 +122,7 @@ async fn interruption() -> &'static str {
 /// What kept a cycle from being run. `Ok(false)`: a cycle did not end as expected.
 async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
     options.tools.check()?;
+    ensure!(!options.stack || options.zones <= 3, "--zones: the emulator has three zones for a stack");
     let (directory, made) = directory(options, screen).await?;
     let files = made.as_ref().map(|_| options.files);
     let spec = Spec {

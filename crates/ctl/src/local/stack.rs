@@ -93,10 +93,10 @@ impl Stack {
         let mut quarters = 0;
         self.run(&self.project.join("cdk"), &arguments, |line| {
             if let Some((done, all)) = progress(line)
-                && done * 4 / all > quarters
+                && done.min(all) * 4 / all > quarters
             {
-                quarters = done * 4 / all;
-                step(&format!("deploying: {done} of {all} resources"));
+                quarters = done.min(all) * 4 / all;
+                step(&format!("deploying: {} of {all} resources", done.min(all)));
             }
         })
         .await?;
