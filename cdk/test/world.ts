@@ -92,6 +92,8 @@ export class World {
   readonly template: any;
   readonly resources: Resource[];
   readonly warnings: string[];
+  /** The stages of the images that are built. */
+  readonly images: (string | undefined)[];
   private readonly paths = new Map<string, string>();
 
   constructor(given: Given) {
@@ -101,6 +103,8 @@ export class World {
     const { app, system } = withSettings(settings, folder);
     this.system = system;
     const artifact = synthesized(app, folder).getStackArtifact(system.artifactId);
+    const { dockerImages } = JSON.parse(readFileSync(join(folder, `${system.artifactId}.assets.json`), 'utf8'));
+    this.images = Object.values<any>(dockerImages ?? {}).map(({ source }) => source.dockerBuildTarget);
     this.template = artifact.template;
     this.warnings = artifact.messages.filter((message) => message.level === 'warning').map((message) => String(message.entry.data));
     for (const construct of system.node.findAll()) {

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 // @ts-expect-error: it comes without types
 import aslValidator from 'asl-validator';
-import { definition, FUNCTIONS, shape, stateOf, type FunctionName } from '../../lib/functions.ts';
+import { definition, FUNCTIONS, PROJECT, shape, stateOf, type FunctionName } from '../../lib/functions.ts';
 import { world, type World } from '../world.ts';
 
 const of = (it: World, name: FunctionName) => it.at(`Pipeline/${stateOf(name)}`);
@@ -99,6 +101,9 @@ test('each function has the variables that it reads, with what the settings say'
     'publish-ssm': { EFS_FILE_SYSTEM_ID, SSM_PARAMETER_NAME, SSM_PARAMETER_TYPE: 'SecureString' },
     redeploy: { EFS_FILE_SYSTEM_ID, SSM_PARAMETER_NAME, ...service },
   });
+  const read = ['crates/domain/src/config.rs', 'functions/count/src/handler.rs'].map((file) => readFileSync(join(PROJECT, file), 'utf8')).join('\n');
+  const given = [...Object.values(variables), of(world('inVpc'), 'count').Environment.Variables].flatMap((each) => Object.keys(each));
+  for (const name of given) assert(read.includes(`"${name}"`), `nothing reads ${name}`);
   assert.equal(of(world('inVpc'), 'count').Environment.Variables.COUNT_CACHE_SECONDS, '600');
   const { ECS_CLUSTER_NAME, ECS_SERVICE_NAME } = of(world('existing'), 'redeploy').Environment.Variables;
   assert.deepEqual([ECS_CLUSTER_NAME, ECS_SERVICE_NAME], ['theirs', 'files']);

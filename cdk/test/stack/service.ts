@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { PROJECT } from '../../lib/functions.ts';
 import { world, type World } from '../world.ts';
 
 const service = (it: World) => it.one('ECS::Service');
@@ -148,4 +151,18 @@ test('of a service that is there, nothing is made', () => {
   for (const type of types) assert.deepEqual(it.resources.filter((one) => one.type.includes(type)), [], type);
   assert.deepEqual([it.template.Outputs.ServiceOwned.Value, it.template.Outputs.ServiceName.Value], ['false', 'files']);
   assert.equal(it.template.Outputs.ServiceUrl, undefined);
+});
+
+test('every variable of a task is one that the service reads, and its image is a stage of the Dockerfile', () => {
+  const known = readFileSync(join(PROJECT, 'crates/router/src/service/config.rs'), 'utf8');
+  for (const name of ['default', 'discovery', 'managed'] as const) {
+    const given = [...Object.keys(variables(world(name))), ...container(world(name)).Secrets.map((secret: any) => secret.Name)];
+    // The SDK reads that one.
+    for (const variable of given.filter((variable) => variable !== 'AWS_REGION')) {
+      assert.match(known, new RegExp(`^    ${variable} +\\S`, 'm'), `${name}: ${variable}`);
+    }
+  }
+  const [target] = [...new Set(world('default').images)];
+  const stages = [...readFileSync(join(PROJECT, 'crates/router/Dockerfile'), 'utf8').matchAll(/^FROM \S+ AS (\S+)$/gm)].map(([, stage]) => stage);
+  assert(stages.includes(target) && stages.includes('mounted'), `${target} and mounted, of ${stages}`);
 });
