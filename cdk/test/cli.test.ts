@@ -1,7 +1,7 @@
 /** The app as the command line has it. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { binaries, temporary } from './world.ts';
@@ -48,5 +48,13 @@ test('a setting that is wrong ends the app with status 2, and is named', () => {
   assert.match(wrong.stderr, /^The settings cannot stay as they are:\nscaling\.threshold: .*\npipeline\.scale: .*\n$/);
   const unbuilt = run({ 'pipeline.binaries': temporary() });
   assert.equal(unbuilt.status, 2, unbuilt.stderr);
-  assert.match(unbuilt.stderr, /pipeline\.binaries: there is no .*\/count\/bootstrap; `make build-lambda` builds it/);
+  assert.match(unbuilt.stderr, /pipeline\.binaries: there is no .*\/count\/bootstrap; `make build-lambda ARM=1` builds it/);
+  // Of this machine's own kind of program, one is for the other processor.
+  const other = process.arch === 'arm64' ? 'x86_64' : 'arm64';
+  const binaries = temporary();
+  mkdirSync(join(binaries, 'count'));
+  copyFileSync(process.execPath, join(binaries, 'count', 'bootstrap'));
+  const mixed = run({ 'pipeline.binaries': binaries, 'pipeline.architecture': other });
+  assert.equal(mixed.status, 2, mixed.stderr);
+  assert.match(mixed.stderr, new RegExp(`pipeline\\.architecture: it is ${other}, and .*count/bootstrap is for `));
 });
