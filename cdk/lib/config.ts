@@ -48,12 +48,12 @@ const Storage = z.strictObject({
   existing: z
     .strictObject({
       fileSystem: id('fs', 'an EFS file system'),
-      securityGroup: id('sg', 'the security group of its mount targets'),
-      targetSubnets: z.array(id('subnet', 'a subnet')).min(1).max(6),
+      securityGroup: id('sg', 'the security group of its mount targets').optional(),
+      targetSubnets: z.array(id('subnet', 'a subnet')).min(1).max(6).optional(),
     })
     .optional()
     .describe(
-      'a file system that is there: `{"fileSystem": …, "securityGroup": …, "targetSubnets": […]}`, the subnets in whose zones it has mount targets',
+      'a file system that is there: `{"fileSystem": …, "securityGroup": …, "targetSubnets": […]}`, the subnets in whose zones it has mount targets. Without the other two, as restored into the network of the stack: with its security group, and targets in the first zones',
     ),
   performance: z
     .enum(['general-purpose', 'max-io'])
@@ -144,7 +144,7 @@ const Service = z.strictObject({
     .enum(['light', 'standard', 'heavy'])
     .default('standard')
     .describe("the seed's table: 0.5 vCPU and 1 GB, 2 and 4, or 4 and 8"),
-  desiredCount: whole(1, 100).default(3).describe('tasks, over the zones'),
+  desiredCount: whole(0, 100).default(3).describe('tasks, over the zones; 0 for none yet'),
   maxCount: whole(1, 1000).default(12).describe('auto scaling makes no more of them'),
   cpuPercent: whole(10, 90).default(60).describe('auto scaling keeps to it'),
   requestsPerTask: whole(1, 10_000_000).default(60_000).describe('a minute; auto scaling keeps to it'),
@@ -242,15 +242,15 @@ function conflicts(config: Config): [string, string][] {
       'expected a network of the form x.y.0.0/16',
     ],
     [
-      storage.existing !== undefined && network.existing === undefined,
+      (storage.existing?.securityGroup ?? storage.existing?.targetSubnets) !== undefined && !network.existing,
       'storage.existing',
-      'its mount targets are in a VPC: network.existing says which',
+      'its security group and its subnets are in a VPC: network.existing says which',
     ],
     [
-      storage.existing !== undefined &&
-        !storage.existing.targetSubnets.every((subnet) =>
+      network.existing !== undefined &&
+        storage.existing?.targetSubnets?.every((subnet) =>
           network.existing?.subnets.some((known) => known.id === subnet),
-        ),
+        ) === false,
       'storage.existing.targetSubnets',
       'expected subnets of network.existing.subnets',
     ],

@@ -49,12 +49,13 @@ export class Network extends Construct {
     this.tasks = config.service.existing
       ? ec2.SecurityGroup.fromSecurityGroupId(this, 'Tasks', config.service.existing.securityGroup)
       : this.group('Tasks', 'Tasks of the file service: to EFS and to AWS');
-    this.targets = config.storage.existing
-      ? ec2.SecurityGroup.fromSecurityGroupId(this, 'Targets', config.storage.existing.securityGroup)
+    const theirs = config.storage.existing?.securityGroup;
+    this.targets = theirs
+      ? ec2.SecurityGroup.fromSecurityGroupId(this, 'Targets', theirs)
       : this.group('Targets', 'EFS mount targets: from functions and tasks, nothing out');
     for (const [name, client] of Object.entries({ functions: this.functions, tasks: this.tasks })) {
       // A service and a file system that are there have met: a second rule like theirs would be refused.
-      if (client === this.tasks && config.service.existing && config.storage.existing) continue;
+      if (client === this.tasks && config.service.existing && theirs) continue;
       client.addEgressRule(this.targets, NFS, 'NFS to EFS');
       client.addEgressRule(ec2.Peer.anyIpv4(), HTTPS, 'AWS, by its endpoints');
       this.targets.addIngressRule(client, NFS, `NFS from ${name}`);

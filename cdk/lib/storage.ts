@@ -32,14 +32,16 @@ export class Storage extends Construct {
   constructor(scope: Construct, id: string, config: Config, props: StorageProps) {
     super(scope, id);
     const { existing } = config.storage;
+    const first = props.network.subnets.slice(0, config.scaling.initialMountTargets);
     if (existing) {
       this.fileSystem = efs.FileSystem.fromFileSystemAttributes(this, 'FileSystem', {
         fileSystemId: existing.fileSystem,
         securityGroup: props.network.targets,
       });
-      this.mountable = props.network.subnets.filter((subnet) => existing.targetSubnets.includes(subnet.subnetId));
+      this.mountable = existing.targetSubnets
+        ? props.network.subnets.filter((subnet) => existing.targetSubnets?.includes(subnet.subnetId))
+        : first;
     } else {
-      const first = props.network.subnets.slice(0, config.scaling.initialMountTargets);
       const removalPolicy = config.storage.retain ? RemovalPolicy.RETAIN : RemovalPolicy.DESTROY;
       this.key = new kms.Key(this, 'Key', {
         description: 'EFS files and their backups',

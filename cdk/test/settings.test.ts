@@ -97,7 +97,7 @@ test('every bound holds, and the setting is named', () => {
     ['pipeline.logDays', [0, 2, 8]],
     ['service.image.tag', ['', 'a b']],
     ['service.size', ['medium']],
-    ['service.desiredCount', [0, 101]],
+    ['service.desiredCount', [-1, 101]],
     ['service.maxCount', [0, 1001]],
     ['service.cpuPercent', [9, 91]],
     ['service.requestsPerTask', [0, 10_000_001]],

@@ -60,6 +60,10 @@ export const SETTINGS = {
     pipeline: { inVpc: true, countCacheSeconds: 600, reservedConcurrency: false },
     service: { image: IMAGE, certificateArn: CERTIFICATE },
   },
+  restored: {
+    storage: { existing: { fileSystem: 'fs-00000000' } },
+    service: { image: IMAGE, certificateArn: CERTIFICATE },
+  },
   adopted: {
     network: { existing: VPC, endpoints: false },
     storage: { existing: FILE_SYSTEM },

@@ -62,6 +62,7 @@ test('count has the file system at /mnt/data, read-only and as root, where there
   assert.deepEqual(VpcConfig.SecurityGroupIds.map((group: unknown) => it.text(group)), ['<Network/Functions.GroupId>']);
   assert.deepEqual(subnets(it), ['<Network/Vpc/PrivateSubnet1/Subnet>', '<Network/Vpc/PrivateSubnet2/Subnet>']);
   assert.deepEqual(subnets(world('existing')), ['subnet-00000000', 'subnet-00000002']);
+  assert.deepEqual(subnets(world('restored')), subnets(world('default')));
   const policies = it.all('IAM::Policy').filter(({ path }) => path === 'Roles/Count/DefaultPolicy');
   assert.equal(policies.length, 1);
   assert.doesNotMatch(JSON.stringify(policies), /ClientWrite/);

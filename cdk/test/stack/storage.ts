@@ -82,7 +82,7 @@ test('what holds files outlives the stack, unless it may not', () => {
 });
 
 test('of a file system that is there, only an access point is made', () => {
-  for (const name of ['adopted', 'existing'] as const) {
+  for (const name of ['restored', 'adopted', 'existing'] as const) {
     const it = world(name);
     for (const type of ['FileSystem', 'MountTarget']) assert.equal(it.all(`EFS::${type}`).length, 0, type);
     for (const type of ['BackupVault', 'BackupPlan', 'BackupSelection']) assert.equal(it.all(`Backup::${type}`).length, 0, type);
