@@ -505,7 +505,7 @@ fn why_not(variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn a_service_that_is_ready_is_healthy_and_one_without_a_target_or_at_its_end_is_not() {
+fn a_service_that_answers_is_healthy_without_a_target_and_without_a_connection_left_and_at_its_end_is_not() {
     for kind in ["none", "made", "given"] {
         let world = World::new(1);
         let (certificate, key) = given(&world, "own");
@@ -522,15 +522,11 @@ fn a_service_that_is_ready_is_healthy_and_one_without_a_target_or_at_its_end_is_
         is_healthy(&at(&address));
         is_healthy(&at(&everywhere));
 
-        let aside = world.at("aside");
-        fs::rename(world.root(), &aside).unwrap();
-        let why = eventually("it is not ready", || {
-            let output = healthy(&at(&address));
-            (!output.status.success()).then(|| String::from_utf8(output.stderr).unwrap())
-        });
-        assert!(why.contains(&address) && why.contains("503 Service Unavailable"), "{why}");
-        fs::rename(&aside, world.root()).unwrap();
-        eventually("it is ready", || healthy(&at(&address)).status.success().then_some(()));
+        let most = [&own[..], &[("MAX_CONNECTIONS", "1")]].concat();
+        let full = world.serve(&most);
+        let _held = connect(full.address);
+        thread::sleep(Duration::from_millis(100));
+        is_healthy(&[&most[..], &[("LISTEN", &full.address.to_string())]].concat());
 
         // A request that is not finished yet keeps it there.
         let head = b"PUT /files/f HTTP/1.1\r\nhost: a\r\nauthorization: Bearer 0123456789abcdef\r\ncontent-length: 1000000\r\n\r\n";
@@ -553,6 +549,12 @@ fn a_service_that_is_ready_is_healthy_and_one_without_a_target_or_at_its_end_is_
         drop(begun);
         assert_eq!(server.wait().code(), Some(0));
         assert!(why_not(&at(&address)).contains("refused"));
+
+        // It stays, so that it is there when the target is again.
+        let alone = world.serve(&[&own[..], &[("PROBE_SECONDS", "0.1")]].concat());
+        fs::rename(world.root(), world.at("aside")).unwrap();
+        alone.wait_for("a target that is left out", |line| line["message"] == "a target is left out");
+        is_healthy(&[&own[..], &[("LISTEN", &alone.address.to_string())]].concat());
     }
 }
 
@@ -595,5 +597,5 @@ fn its_variables_are_those_of_the_service() {
     }
     let help = Command::new(env!("CARGO_BIN_EXE_router")).args(["healthy", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    assert!(help.contains("/readyz") && help.contains("Status 1") && help.contains("LISTEN_TLS"), "{help}");
+    assert!(help.contains("/healthz") && help.contains("Status 1") && help.contains("LISTEN_TLS"), "{help}");
 }

@@ -1,7 +1,7 @@
 //! `router healthy`: the health check of a container whose image has no shell and no other program.
 
 use std::{
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     sync::Arc,
@@ -26,10 +26,12 @@ use super::config::{Http, ListenTls};
 
 /// What `router healthy --help` says.
 pub const HEALTHY: &str = "\
-Asks /readyz of the address in LISTEN, by HTTPS when LISTEN_TLS is not none; 0.0.0.0 and [::] mean this machine. Its
+Asks /healthz of the address in LISTEN, by HTTPS when LISTEN_TLS is not none; 0.0.0.0 and [::] mean this machine. Its
 variables are those of `router serve`, which it is to be run with. It takes 4 seconds at most.
 
-Status 0: the service is ready. Status 1: it is not, and a line on stderr says why.
+Status 0: the service has started, and answers; also one that has all the connections that it may, and says so or closes
+this one. Whether it reaches a target now is /readyz's to say: whoever replaces it for that would replace every task at once.
+Status 1: it does not answer, and a line on stderr says why.
 
 In a task definition of ECS:  \"healthCheck\": { \"command\": [\"CMD\", \"/router\", \"healthy\"] }";
 
@@ -38,7 +40,7 @@ const DEADLINE: Duration = Duration::from_secs(4);
 /// Of an answer only its first line is read; whoever else listens there may send anything.
 const LONGEST_LINE: u64 = 1024;
 
-/// Status 0 when the service of these variables is ready, else 1, and a line on stderr.
+/// Status 0 when the service of these variables answers, else 1, and a line on stderr.
 pub fn healthy(variables: &impl Variables) -> ExitCode {
     match ask(variables) {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,11 +67,15 @@ fn ask(variables: &impl Variables) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let said = runtime.block_on(async { tokio::time::timeout(DEADLINE, asked).await });
     let Ok(said) = said else { bail!("{address} has not answered within {DEADLINE:?}") };
-    let said = said.with_context(|| format!("{address} cannot be asked"))?;
-    if !said.starts_with("HTTP/1.1 200 ") {
-        bail!("{address} said {said:?} of /readyz");
+    match said {
+        // The second: it has all the connections that it may. To replace it would give its load to the others.
+        Ok(said) if said.starts_with("HTTP/1.1 200 ") || said.starts_with("HTTP/1.1 503 ") => Ok(()),
+        Ok(said) if !said.is_empty() => bail!("{address} said {said:?} of /healthz"),
+        // The same without a word.
+        Ok(_) => Ok(()),
+        Err(why) if matches!(why.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => Ok(()),
+        Err(why) => Err(why).with_context(|| format!("{address} cannot be asked")),
     }
-    Ok(())
 }
 
 /// Where to reach, from within, a service that listens there.
@@ -83,7 +89,7 @@ fn within(listen: SocketAddr) -> SocketAddr {
 }
 
 async fn first_line(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: SocketAddr) -> io::Result<String> {
-    let request = format!("GET /readyz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    let request = format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;
     let mut line = Vec::new();

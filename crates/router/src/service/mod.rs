@@ -31,11 +31,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
+use self::{backend::Backend, config::Config, report::Emf, routes::App};
 pub use self::{
     config::VARIABLES,
     healthy::{HEALTHY, healthy},
 };
-use self::{backend::Backend, config::Config, report::Emf, routes::App};
 use crate::{
     files::{CannotStart, Files, Options},
     mounted::{self, Mount, folded},
