@@ -411,7 +411,7 @@ impl Client {
         self.read_with(path, offset, length, Wanted::USUAL).await
     }
 
-    /// With these attributes and no others.
+    /// Asked for these attributes; where the file must be opened, for the usual ones.
     async fn read_with(&self, path: &[u8], offset: u64, length: u32, wanted: Wanted) -> Result<Content> {
         let path = Path::new(path)?;
         if !self.inner.opens_to_read.load(Ordering::Relaxed) {
