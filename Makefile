@@ -79,8 +79,8 @@ test-asl: $(NODE)/.done ## The state machine, by AWS's rules
 .PHONY: test-cdk
 test-cdk: $(PYTHON)/.done cdk/node_modules ## The infrastructure: its types, what its templates say, permissions against the sources, and cfn-lint
 	@rm -rf $(TARGET)/templates && mkdir -p $(TARGET)/templates
-	cd cdk && node_modules/.bin/tsc
-	cd cdk && TEMPLATES=$(abspath $(TARGET))/templates node_modules/.bin/tsx --test test/*.test.ts
+	cd cdk && node_modules/.bin/prettier --check --log-level warn bin lib test && node_modules/.bin/tsc
+	cd cdk && TEMPLATES=$(abspath $(TARGET))/templates node_modules/.bin/tsx --test --test-concurrency=2 test/*.test.ts
 	cd cdk && $(PYTHON)/bin/cfn-lint -t $(abspath $(TARGET))/templates/*.json
 
 .PHONY: deny

@@ -19,7 +19,10 @@ export class Audit extends Construct {
       // What was recorded outlives what it was recorded of.
       removalPolicy: RemovalPolicy.RETAIN,
     });
-    Validations.of(bucket).acknowledge({ id: 'AwsSolutions-S1', reason: 'it holds a log, and who reads it is in CloudTrail' });
+    Validations.of(bucket).acknowledge({
+      id: 'AwsSolutions-S1',
+      reason: 'it holds a log, and who reads it is in CloudTrail',
+    });
     new cloudtrail.Trail(this, 'Trail', {
       bucket,
       managementEvents: cloudtrail.ReadWriteType.WRITE_ONLY,

@@ -13,10 +13,7 @@ import { z } from 'zod';
 const id = (prefix: string, what: string) =>
   z
     .string()
-    .regex(
-      new RegExp(`^${prefix}-[0-9a-f]{8,40}$`),
-      `expected the id of ${what}, such as ${prefix}-0123456789abcdef0`,
-    );
+    .regex(new RegExp(`^${prefix}-[0-9a-f]{8,40}$`), `expected the id of ${what}, such as ${prefix}-0123456789abcdef0`);
 const whole = (least: number, most: number) => z.int().min(least).max(most);
 const word = /^[A-Za-z][A-Za-z0-9-]{0,62}$/;
 
@@ -73,7 +70,9 @@ const Storage = z.strictObject({
   requireIam: z
     .boolean()
     .default(false)
-    .describe('EFS refuses whoever has no permission; only after `efs-autoscale probe` has shown `tls_client_certificate`'),
+    .describe(
+      'EFS refuses whoever has no permission; only after `efs-autoscale probe` has shown `tls_client_certificate`',
+    ),
   backup: z.boolean().default(true).describe('AWS Backup, daily, kept for 30 days'),
   retain: z.boolean().default(true).describe('the file system, its key and its backups outlive the stack'),
 });
@@ -117,13 +116,19 @@ const Pipeline = z.strictObject({
   parameterName: z
     .string()
     // Systems Manager allows 15 levels, two of which are the ledger's, and keeps two words for AWS.
-    .regex(/^(?!\/(aws|ssm)\b)(\/[A-Za-z0-9._-]+){1,13}$/i, 'expected a full name, such as /efs-mount-autoscaling/mount-targets')
+    .regex(
+      /^(?!\/(aws|ssm)\b)(\/[A-Za-z0-9._-]+){1,13}$/i,
+      'expected a full name, such as /efs-mount-autoscaling/mount-targets',
+    )
     .max(900)
     .default('/efs-mount-autoscaling/mount-targets')
     .describe('where the list is published'),
   parameterType: z.enum(['String', 'SecureString']).default('String').describe('of that parameter'),
   countCacheSeconds: whole(0, 86_400).default(0).describe('a count younger than this is used again'),
-  logDays: z.union([1, 3, 5, 7, 14, 30, 90, 365].map((days) => z.literal(days))).default(7).describe('logs are kept'),
+  logDays: z
+    .union([1, 3, 5, 7, 14, 30, 90, 365].map((days) => z.literal(days)))
+    .default(7)
+    .describe('logs are kept'),
   binaries: z.string().default('target/lambda').describe('folder of `count/bootstrap` and so on, from the project'),
 });
 
@@ -179,7 +184,9 @@ const Audit = z.strictObject({
   trail: z
     .boolean()
     .default(false)
-    .describe("a CloudTrail trail of all that is changed; most accounts have one, which then has the system's calls too"),
+    .describe(
+      "a CloudTrail trail of all that is changed; most accounts have one, which then has the system's calls too",
+    ),
 });
 
 const Alarms = z.strictObject({
@@ -192,7 +199,11 @@ const Local = z.strictObject({
 });
 
 const Stack = z.strictObject({
-  name: z.string().regex(word, 'expected a letter, then letters, digits and -').default('efs-mount-autoscaling').describe('of the stack, and of what has a name of its own'),
+  name: z
+    .string()
+    .regex(word, 'expected a letter, then letters, digits and -')
+    .default('efs-mount-autoscaling')
+    .describe('of the stack, and of what has a name of its own'),
   terminationProtection: z.boolean().default(true).describe('nobody deletes the stack by accident'),
 });
 
@@ -231,8 +242,7 @@ function conflicts(config: Config): [string, string][] {
       'it is less than scaling.initialMountTargets',
     ],
     [
-      new Set(network.existing?.subnets.map((subnet) => subnet.zone)).size !==
-        (network.existing?.subnets.length ?? 0),
+      new Set(network.existing?.subnets.map((subnet) => subnet.zone)).size !== (network.existing?.subnets.length ?? 0),
       'network.existing.subnets',
       'a zone has one mount target at most: one subnet for each zone',
     ],

@@ -92,7 +92,10 @@ export class Network extends Construct {
         maxAggregationInterval: ec2.FlowLogMaxAggregationInterval.TEN_MINUTES,
       });
     } else {
-      Validations.of(vpc).acknowledge({ id: 'AwsSolutions-VPC7', reason: 'chosen by network.flowLogs: they cost by the gigabyte' });
+      Validations.of(vpc).acknowledge({
+        id: 'AwsSolutions-VPC7',
+        reason: 'chosen by network.flowLogs: they cost by the gigabyte',
+      });
     }
     return vpc;
   }

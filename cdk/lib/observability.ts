@@ -15,7 +15,8 @@ import { byTarget, ofEfs, own } from './metrics.ts';
 import type { Pipeline } from './pipeline.ts';
 import type { Service } from './service.ts';
 
-const { GREATER_THAN_THRESHOLD, GREATER_THAN_OR_EQUAL_TO_THRESHOLD, LESS_THAN_THRESHOLD } = cloudwatch.ComparisonOperator;
+const { GREATER_THAN_THRESHOLD, GREATER_THAN_OR_EQUAL_TO_THRESHOLD, LESS_THAN_THRESHOLD } =
+  cloudwatch.ComparisonOperator;
 const { BREACHING, NOT_BREACHING } = cloudwatch.TreatMissingData;
 const FIVE_MINUTES = Duration.minutes(5);
 /** A tenth of the 2.1 TiB that a file system begins with. */
@@ -55,7 +56,11 @@ export class Observability extends Construct {
         conditions: { StringEquals: { 'aws:SourceAccount': Stack.of(this).account } },
       }),
     );
-    const topic = new sns.Topic(this, 'Topic', { displayName: 'EFS mount target autoscaler', masterKey: key, enforceSSL: true });
+    const topic = new sns.Topic(this, 'Topic', {
+      displayName: 'EFS mount target autoscaler',
+      masterKey: key,
+      enforceSSL: true,
+    });
     topic.addToResourcePolicy(
       new iam.PolicyStatement({
         sid: 'Alarms',
@@ -70,7 +75,12 @@ export class Observability extends Construct {
   }
 
   /** Rings when the metric breaches for so many of its periods in a row. */
-  private alarm(id: string, alarmDescription: string, metric: cloudwatch.IMetric, props: Partial<cloudwatch.AlarmProps>) {
+  private alarm(
+    id: string,
+    alarmDescription: string,
+    metric: cloudwatch.IMetric,
+    props: Partial<cloudwatch.AlarmProps>,
+  ) {
     const alarm = new cloudwatch.Alarm(this, id, {
       alarmDescription,
       metric,
@@ -96,19 +106,34 @@ export class Observability extends Construct {
         period: FIVE_MINUTES,
         label: 'errors, %',
       });
-      this.alarm(`${stateOf(name)}Errors`, `More than 10 % of the invocations of ${name} fail: its log says why`, rate, {
-        threshold: 10,
+      this.alarm(
+        `${stateOf(name)}Errors`,
+        `More than 10 % of the invocations of ${name} fail: its log says why`,
+        rate,
+        {
+          threshold: 10,
+          comparisonOperator: GREATER_THAN_THRESHOLD,
+          evaluationPeriods: 3,
+          datapointsToAlarm: 2,
+        },
+      );
+    }
+    this.alarm(
+      'IoLimit',
+      'The file system is close to the limit of its performance mode',
+      ofEfs('PercentIOLimit', fileSystemId, 'Maximum'),
+      {
+        threshold: 80,
         comparisonOperator: GREATER_THAN_THRESHOLD,
         evaluationPeriods: 3,
-        datapointsToAlarm: 2,
-      });
-    }
-    this.alarm('IoLimit', 'The file system is close to the limit of its performance mode', ofEfs('PercentIOLimit', fileSystemId, 'Maximum'), {
-      threshold: 80,
-      comparisonOperator: GREATER_THAN_THRESHOLD,
-      evaluationPeriods: 3,
-    });
-    this.alarm('TargetCreationFailed', 'A mount target could not be created: see the log of create-target, then the limits of the VPC', functions['create-target'].metricErrors({ period: FIVE_MINUTES }), {});
+      },
+    );
+    this.alarm(
+      'TargetCreationFailed',
+      'A mount target could not be created: see the log of create-target, then the limits of the VPC',
+      functions['create-target'].metricErrors({ period: FIVE_MINUTES }),
+      {},
+    );
     const failed = new cloudwatch.MathExpression({
       expression: 'failed + timedOut + aborted',
       usingMetrics: {
@@ -119,30 +144,58 @@ export class Observability extends Construct {
       period: FIVE_MINUTES,
       label: 'executions that failed',
     });
-    this.alarm('ExecutionFailed', 'An execution failed: its error and cause are in the console, and in docs/operations.md', failed, {});
+    this.alarm(
+      'ExecutionFailed',
+      'An execution failed: its error and cause are in the console, and in docs/operations.md',
+      failed,
+      {},
+    );
     if (!config.pipeline.paused) {
       const hours = silence(config.pipeline.schedule);
-      this.alarm('ScheduleSilent', `No execution was started for ${hours} h`, machine.metricStarted({ period: Duration.hours(1) }), {
-        evaluationPeriods: hours,
-        comparisonOperator: LESS_THAN_THRESHOLD,
-        treatMissingData: BREACHING,
-      });
+      this.alarm(
+        'ScheduleSilent',
+        `No execution was started for ${hours} h`,
+        machine.metricStarted({ period: Duration.hours(1) }),
+        {
+          evaluationPeriods: hours,
+          comparisonOperator: LESS_THAN_THRESHOLD,
+          treatMissingData: BREACHING,
+        },
+      );
     }
-    this.alarm('NotStarted', 'The schedule could not start an execution: the message is in the dead-letter queue', pipeline.notStarted.metricApproximateNumberOfMessagesVisible({ period: FIVE_MINUTES, statistic: 'Maximum' }), {});
+    this.alarm(
+      'NotStarted',
+      'The schedule could not start an execution: the message is in the dead-letter queue',
+      pipeline.notStarted.metricApproximateNumberOfMessagesVisible({ period: FIVE_MINUTES, statistic: 'Maximum' }),
+      {},
+    );
     if (config.storage.throughput === 'bursting') {
-      this.alarm('BurstCreditsLow', 'The file system will soon be slow: throughput=elastic has no credits', ofEfs('BurstCreditBalance', fileSystemId, 'Minimum'), {
-        threshold: FEW_CREDITS,
-        comparisonOperator: LESS_THAN_THRESHOLD,
-        evaluationPeriods: 3,
-      });
+      this.alarm(
+        'BurstCreditsLow',
+        'The file system will soon be slow: throughput=elastic has no credits',
+        ofEfs('BurstCreditBalance', fileSystemId, 'Minimum'),
+        {
+          threshold: FEW_CREDITS,
+          comparisonOperator: LESS_THAN_THRESHOLD,
+          evaluationPeriods: 3,
+        },
+      );
     }
     const differ = new cloudwatch.MathExpression({
       expression: 'ABS(targets - published)',
-      usingMetrics: { targets: own('Targets', fileSystemId), published: own('Published', fileSystemId, { statistic: cloudwatch.Stats.MINIMUM }) },
+      usingMetrics: {
+        targets: own('Targets', fileSystemId),
+        published: own('Published', fileSystemId, { statistic: cloudwatch.Stats.MINIMUM }),
+      },
       period: FIVE_MINUTES,
       label: 'targets that are not as published',
     });
-    this.alarm('PublishedDiffers', 'For half an hour the published list has not been that of the targets that are available', differ, { evaluationPeriods: 6 });
+    this.alarm(
+      'PublishedDiffers',
+      'For half an hour the published list has not been that of the targets that are available',
+      differ,
+      { evaluationPeriods: 6 },
+    );
     if (service.made) this.watchTasks(service);
   }
 
@@ -154,7 +207,14 @@ export class Observability extends Construct {
         source: ['aws.ecs'],
         detailType: ['ECS Service Action', 'ECS Deployment State Change'],
         resources: [service.arn],
-        detail: { eventName: ['SERVICE_TASK_START_IMPAIRED', 'SERVICE_TASK_PLACEMENT_FAILURE', 'SERVICE_TASK_CONFIGURATION_FAILURE', 'SERVICE_DEPLOYMENT_FAILED'] },
+        detail: {
+          eventName: [
+            'SERVICE_TASK_START_IMPAIRED',
+            'SERVICE_TASK_PLACEMENT_FAILURE',
+            'SERVICE_TASK_CONFIGURATION_FAILURE',
+            'SERVICE_DEPLOYMENT_FAILED',
+          ],
+        },
       },
       targets: [new SnsTopic(this.topic)],
     });
@@ -165,7 +225,12 @@ export class Observability extends Construct {
       statistic: 'Sum',
       period: FIVE_MINUTES,
     });
-    this.alarm('TaskLaunchFailed', 'A task of the file service could not be started, or a deployment was taken back: see the events of the service', matched, {});
+    this.alarm(
+      'TaskLaunchFailed',
+      'A task of the file service could not be started, or a deployment was taken back: see the events of the service',
+      matched,
+      {},
+    );
   }
 
   private dashboard(config: Config, { fileSystemId, pipeline, service }: ObservabilityProps) {
@@ -174,14 +239,30 @@ export class Observability extends Construct {
     const { machine, functions } = pipeline;
     const rows: cloudwatch.IWidget[][] = [
       [
-        graph('Files against the threshold', [own('FileCount', fileSystemId, { label: 'files' }), own('Threshold', fileSystemId, { label: 'threshold' })], 12),
-        graph('Mount targets', [own('Targets', fileSystemId, { label: 'available' }), own('Published', fileSystemId, { label: 'published' })], 6),
+        graph(
+          'Files against the threshold',
+          [own('FileCount', fileSystemId, { label: 'files' }), own('Threshold', fileSystemId, { label: 'threshold' })],
+          12,
+        ),
+        graph(
+          'Mount targets',
+          [
+            own('Targets', fileSystemId, { label: 'available' }),
+            own('Published', fileSystemId, { label: 'published' }),
+          ],
+          6,
+        ),
         graph('A new target takes, seconds', [own('CreateDuration', fileSystemId)], 6),
       ],
       [
         graph('Executions', [machine.metricSucceeded(), machine.metricFailed(), machine.metricTimedOut()]),
-        graph('States take, ms (p90)', FUNCTIONS.map((name) => functions[name].metricDuration({ statistic: 'p90', label: stateOf(name) }))),
-        graph('A count: seconds, and files a second', [own('CountDuration', fileSystemId)], 8, [own('FilesPerSecond', fileSystemId)]),
+        graph(
+          'States take, ms (p90)',
+          FUNCTIONS.map((name) => functions[name].metricDuration({ statistic: 'p90', label: stateOf(name) })),
+        ),
+        graph('A count: seconds, and files a second', [own('CountDuration', fileSystemId)], 8, [
+          own('FilesPerSecond', fileSystemId),
+        ]),
       ],
       [
         graph('Decisions', [
@@ -191,8 +272,14 @@ export class Observability extends Construct {
             label: '',
           }),
         ]),
-        graph('EFS: bytes read and written (whole file system)', [ofEfs('DataReadIOBytes', fileSystemId, 'Sum'), ofEfs('DataWriteIOBytes', fileSystemId, 'Sum'), ofEfs('MetadataIOBytes', fileSystemId, 'Sum')]),
-        graph('EFS: % of the I/O limit, and connections', [ofEfs('PercentIOLimit', fileSystemId, 'Maximum')], 8, [ofEfs('ClientConnections', fileSystemId, 'Sum')]),
+        graph('EFS: bytes read and written (whole file system)', [
+          ofEfs('DataReadIOBytes', fileSystemId, 'Sum'),
+          ofEfs('DataWriteIOBytes', fileSystemId, 'Sum'),
+          ofEfs('MetadataIOBytes', fileSystemId, 'Sum'),
+        ]),
+        graph('EFS: % of the I/O limit, and connections', [ofEfs('PercentIOLimit', fileSystemId, 'Maximum')], 8, [
+          ofEfs('ClientConnections', fileSystemId, 'Sum'),
+        ]),
       ],
       [
         graph('By target: bytes read', [byTarget('TargetBytesRead', fileSystemId, 'Sum', '')], 6),
@@ -202,8 +289,23 @@ export class Observability extends Construct {
       ],
       [
         graph('By target: operations', [byTarget('TargetOperations', fileSystemId, 'Sum', '')], 6),
-        graph('By target: failed, and refused', [byTarget('TargetFailures', fileSystemId, 'Sum', 'failed '), byTarget('TargetRefused', fileSystemId, 'Sum', 'refused ')], 6),
-        ...(service.made ? [graph('Tasks: processor and memory, %', [service.made.metricCpuUtilization(), service.made.metricMemoryUtilization()], 12)] : []),
+        graph(
+          'By target: failed, and refused',
+          [
+            byTarget('TargetFailures', fileSystemId, 'Sum', 'failed '),
+            byTarget('TargetRefused', fileSystemId, 'Sum', 'refused '),
+          ],
+          6,
+        ),
+        ...(service.made
+          ? [
+              graph(
+                'Tasks: processor and memory, %',
+                [service.made.metricCpuUtilization(), service.made.metricMemoryUtilization()],
+                12,
+              ),
+            ]
+          : []),
       ],
     ];
     new cloudwatch.Dashboard(this, 'Dashboard', { dashboardName: config.stack.name, widgets: rows });

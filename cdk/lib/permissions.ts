@@ -75,10 +75,13 @@ export const EVERYWHERE: Record<string, string> = {
 
 /** Resources of which a part is a wildcard, as cdk-nag writes them, and why. */
 export function wildcards(parameterName: string): Record<string, string> {
-  const arn = (service: string, resource: string) => `arn:<AWS::Partition>:${service}:<AWS::Region>:<AWS::AccountId>:${resource}`;
+  const arn = (service: string, resource: string) =>
+    `arn:<AWS::Partition>:${service}:<AWS::Region>:<AWS::AccountId>:${resource}`;
   return {
-    [arn('ec2', 'network-interface/*')]: 'an interface has no id before it is there; its subnet and its security group are named',
-    [arn('ec2', '*/*')]: 'as the Lambda Developer Guide has it: Lambda makes the interfaces, and asks for all of the account; denied to the code itself',
+    [arn('ec2', 'network-interface/*')]:
+      'an interface has no id before it is there; its subnet and its security group are named',
+    [arn('ec2', '*/*')]:
+      'as the Lambda Developer Guide has it: Lambda makes the interfaces, and asks for all of the account; denied to the code itself',
     [arn('ssm', `parameter${parameterName}/created/*`)]: 'a parameter for each zone, of which EFS says the id',
     [arn('ssm', `parameter${parameterName}/intended/*`)]: 'a parameter for each zone, of which EFS says the id',
     [arn('acm', 'certificate/*')]: 'a certificate has no ARN before it is there; only those with the tag of this stack',
@@ -106,14 +109,22 @@ export function parameterArn(scope: Construct, name: string) {
   return Stack.of(scope).formatArn({ service: 'ssm', resource: `parameter${name}` });
 }
 
-export function permissions(scope: Construct, config: Config, world: World): Record<FunctionName, iam.PolicyStatement[]> {
+export function permissions(
+  scope: Construct,
+  config: Config,
+  world: World,
+): Record<FunctionName, iam.PolicyStatement[]> {
   const { network, storage } = world;
   const stack = Stack.of(scope);
   const name = config.pipeline.parameterName;
   // The ledger's names, as `crates/domain/src/ledger.rs` has them.
-  const [published, deployed, created, intended, counted] = ['', '/deployed', '/created/*', '/intended/*', '/counted'].map(
-    (below) => parameterArn(scope, name + below),
-  ) as [string, string, string, string, string];
+  const [published, deployed, created, intended, counted] = [
+    '',
+    '/deployed',
+    '/created/*',
+    '/intended/*',
+    '/counted',
+  ].map((below) => parameterArn(scope, name + below)) as [string, string, string, string, string];
   const fileSystem = [storage.fileSystem.fileSystemArn];
   const service = [world.service.arn];
   const describeTargets = allow(['elasticfilesystem:DescribeMountTargets'], fileSystem);
@@ -139,11 +150,14 @@ export function permissions(scope: Construct, config: Config, world: World): Rec
       describeTargets,
       allow(['elasticfilesystem:CreateMountTarget'], fileSystem),
       allow(['ec2:DescribeSubnets', 'ec2:DescribeNetworkInterfaces'], ['*']),
-      allow(['ec2:CreateNetworkInterface'], [
-        interfaces,
-        ...network.subnets.map((subnet) => subnetArn(scope, subnet.subnetId)),
-        ec2('security-group', network.targets.securityGroupId),
-      ]),
+      allow(
+        ['ec2:CreateNetworkInterface'],
+        [
+          interfaces,
+          ...network.subnets.map((subnet) => subnetArn(scope, subnet.subnetId)),
+          ec2('security-group', network.targets.securityGroupId),
+        ],
+      ),
       allow(['ssm:GetParameters', 'ssm:PutParameter'], [created, intended]),
       allow(['ssm:DeleteParameter'], [intended]),
     ],
@@ -158,7 +172,12 @@ export function permissions(scope: Construct, config: Config, world: World): Rec
 }
 
 /** What Lambda itself does in the name of a function in the VPC, and the function's own code may not. */
-export function attach(scope: Construct, network: Network, name: FunctionName, functionArn: string): iam.PolicyStatement[] {
+export function attach(
+  scope: Construct,
+  network: Network,
+  name: FunctionName,
+  functionArn: string,
+): iam.PolicyStatement[] {
   const stack = Stack.of(scope);
   const ec2 = (resource: string, resourceName: string) => stack.formatArn({ service: 'ec2', resource, resourceName });
   const itsOwn = ['ec2:DeleteNetworkInterface', 'ec2:AssignPrivateIpAddresses', 'ec2:UnassignPrivateIpAddresses'];
@@ -167,11 +186,14 @@ export function attach(scope: Construct, network: Network, name: FunctionName, f
   return [
     allow(['ec2:DescribeNetworkInterfaces', 'ec2:DescribeSubnets'], ['*']),
     allow(itsOwn, [ec2('*', '*')]),
-    allow(['ec2:CreateNetworkInterface'], [
-      ec2('network-interface', '*'),
-      ...network.subnets.map((subnet) => subnetArn(scope, subnet.subnetId)),
-      ec2('security-group', network.functions.securityGroupId),
-    ]),
+    allow(
+      ['ec2:CreateNetworkInterface'],
+      [
+        ec2('network-interface', '*'),
+        ...network.subnets.map((subnet) => subnetArn(scope, subnet.subnetId)),
+        ec2('security-group', network.functions.securityGroupId),
+      ],
+    ),
     new iam.PolicyStatement({
       sid: 'NotTheCodeItself',
       effect: iam.Effect.DENY,

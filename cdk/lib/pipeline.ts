@@ -60,7 +60,10 @@ export class Pipeline extends Construct {
       enforceSSL: true,
       retentionPeriod: Duration.days(14),
     });
-    Validations.of(this.notStarted).acknowledge({ id: 'AwsSolutions-SQS3', reason: 'it is a dead-letter queue itself' });
+    Validations.of(this.notStarted).acknowledge({
+      id: 'AwsSolutions-SQS3',
+      reason: 'it is a dead-letter queue itself',
+    });
     this.schedule = new scheduler.Schedule(this, 'Schedule', {
       description: 'Starts a cycle of the mount target autoscaler',
       schedule: scheduler.ScheduleExpression.expression(config.pipeline.schedule),
@@ -84,7 +87,12 @@ export class Pipeline extends Construct {
     logGroup.grantWrite(role);
     if (inVpc) {
       const arnFormat = ArnFormat.COLON_RESOURCE_NAME;
-      const arn = Stack.of(this).formatArn({ service: 'lambda', resource: 'function', resourceName: functionName, arnFormat });
+      const arn = Stack.of(this).formatArn({
+        service: 'lambda',
+        resource: 'function',
+        resourceName: functionName,
+        arnFormat,
+      });
       for (const statement of attach(this, props.network, name, arn)) role.addToPolicy(statement);
     }
     const made = new lambda.Function(this, stateOf(name), {
@@ -198,7 +206,9 @@ function binary(name: FunctionName, config: Config): string {
   if (!existsSync(file)) throw new ConfigError(`pipeline.binaries: there is no ${file}; ${build} builds it`);
   const found = machineOf(file);
   if (found !== undefined && found !== wanted) {
-    throw new ConfigError(`pipeline.architecture: it is ${wanted}, and ${file} is for ${found}; ${build} builds one for ${wanted}`);
+    throw new ConfigError(
+      `pipeline.architecture: it is ${wanted}, and ${file} is for ${found}; ${build} builds one for ${wanted}`,
+    );
   }
   return folder;
 }

@@ -43,7 +43,11 @@ export class Service extends Construct {
     if (existing) {
       this.cluster = existing.cluster;
       this.name = existing.name;
-      this.arn = Stack.of(this).formatArn({ service: 'ecs', resource: 'service', resourceName: `${existing.cluster}/${existing.name}` });
+      this.arn = Stack.of(this).formatArn({
+        service: 'ecs',
+        resource: 'service',
+        resourceName: `${existing.cluster}/${existing.name}`,
+      });
       return;
     }
     const { network } = props;
@@ -100,7 +104,12 @@ export class Service extends Construct {
       secrets: { AUTH_TOKEN: ecs.Secret.fromSecretsManager(this.token as secrets.Secret) },
       logging: ecs.LogDrivers.awsLogs({ logGroup: log, streamPrefix: CONTAINER }),
       portMappings: [{ containerPort: SERVICE_PORT }],
-      healthCheck: { command: ['CMD', '/router', 'healthy'], interval: Duration.seconds(10), retries: 3, startPeriod: Duration.seconds(60) },
+      healthCheck: {
+        command: ['CMD', '/router', 'healthy'],
+        interval: Duration.seconds(10),
+        retries: 3,
+        startPeriod: Duration.seconds(60),
+      },
       // It finishes what runs, for SHUTDOWN_SECONDS.
       stopTimeout: Duration.seconds(30),
       readonlyRootFilesystem: !mounts,
@@ -119,7 +128,10 @@ export class Service extends Construct {
         }),
       );
     }
-    Validations.of(task).acknowledge({ id: 'AwsSolutions-ECS2', reason: "names of the system's own parts; what is secret is a secret" });
+    Validations.of(task).acknowledge({
+      id: 'AwsSolutions-ECS2',
+      reason: "names of the system's own parts; what is secret is a secret",
+    });
     explainWildcards(task, config);
     return task;
   }
@@ -184,7 +196,10 @@ export class Service extends Construct {
       });
       explainWildcards(provider, config);
       const strategies = [{ capacityProvider: provider.capacityProviderName, weight: 1 }];
-      const service = new ecs.FargateService(this, 'FileService', { ...common, capacityProviderStrategies: strategies });
+      const service = new ecs.FargateService(this, 'FileService', {
+        ...common,
+        capacityProviderStrategies: strategies,
+      });
       service.node.addDependency(provider);
       return service;
     }
@@ -203,13 +218,21 @@ export class Service extends Construct {
   private lead(config: Config, network: Network, service: ecs.FargateService): string {
     const { domainName, clientCidrs } = config.service;
     const clients = (clientCidrs.length > 0 ? clientCidrs : [network.cidr]).map((cidr) => ec2.Peer.ipv4(cidr));
-    const scaling = service.autoScaleTaskCount({ minCapacity: config.service.desiredCount, maxCapacity: config.service.maxCount });
+    const scaling = service.autoScaleTaskCount({
+      minCapacity: config.service.desiredCount,
+      maxCapacity: config.service.maxCount,
+    });
     scaling.scaleOnCpuUtilization('Cpu', { targetUtilizationPercent: config.service.cpuPercent });
 
     const [first = '', ...rest] = domainName.split('.');
     if (config.service.entry === 'service-discovery') {
       const namespace = new discovery.PrivateDnsNamespace(this, 'Names', { name: rest.join('.'), vpc: network.vpc });
-      service.enableCloudMap({ cloudMapNamespace: namespace, name: first, dnsRecordType: discovery.DnsRecordType.A, dnsTtl: Duration.seconds(10) });
+      service.enableCloudMap({
+        cloudMapNamespace: namespace,
+        name: first,
+        dnsRecordType: discovery.DnsRecordType.A,
+        dnsTtl: Duration.seconds(10),
+      });
       for (const peer of clients) network.tasks.addIngressRule(peer, ec2.Port.tcp(SERVICE_PORT), 'clients');
       return `https://${domainName}:${SERVICE_PORT}`;
     }
@@ -231,7 +254,8 @@ export class Service extends Construct {
     });
     Validations.of(balancer).acknowledge({
       id: 'AwsSolutions-ELB2',
-      reason: 'the service logs its operations itself (ACCESS_LOG), with the mount target of each; logs of the balancer need a bucket of their own',
+      reason:
+        'the service logs its operations itself (ACCESS_LOG), with the mount target of each; logs of the balancer need a bucket of their own',
     });
     const certificate = new Certificate(this, 'Certificate', config);
     const listener = balancer.addListener('Https', {
@@ -255,9 +279,16 @@ export class Service extends Construct {
         unhealthyThresholdCount: 3,
       },
     });
-    scaling.scaleOnRequestCount('Requests', { requestsPerTarget: config.service.requestsPerTask, targetGroup: targets });
+    scaling.scaleOnRequestCount('Requests', {
+      requestsPerTarget: config.service.requestsPerTask,
+      targetGroup: targets,
+    });
     const zone = new route53.PrivateHostedZone(this, 'Zone', { zoneName: rest.join('.'), vpc: network.vpc });
-    new route53.ARecord(this, 'Name', { zone, recordName: first, target: route53.RecordTarget.fromAlias(new LoadBalancerTarget(balancer)) });
+    new route53.ARecord(this, 'Name', {
+      zone,
+      recordName: first,
+      target: route53.RecordTarget.fromAlias(new LoadBalancerTarget(balancer)),
+    });
     return `https://${domainName}`;
   }
 }

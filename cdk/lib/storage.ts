@@ -70,7 +70,10 @@ export class Storage extends Construct {
   private made(config: Config, props: StorageProps, subnets: ec2.ISubnet[], removalPolicy: RemovalPolicy) {
     const { performance, throughput, provisionedMibps } = config.storage;
     if (performance === 'max-io') {
-      Annotations.of(this).addWarningV2('efs-autoscale:max-io', 'AWS advises against Max I/O: each call takes longer, and it cannot be changed later');
+      Annotations.of(this).addWarningV2(
+        'efs-autoscale:max-io',
+        'AWS advises against Max I/O: each call takes longer, and it cannot be changed later',
+      );
     }
     const fileSystem = new efs.FileSystem(this, 'FileSystem', {
       vpc: props.network.vpc,
@@ -79,7 +82,11 @@ export class Storage extends Construct {
       encrypted: true,
       kmsKey: this.key,
       performanceMode: performance === 'max-io' ? efs.PerformanceMode.MAX_IO : efs.PerformanceMode.GENERAL_PURPOSE,
-      throughputMode: { elastic: efs.ThroughputMode.ELASTIC, bursting: efs.ThroughputMode.BURSTING, provisioned: efs.ThroughputMode.PROVISIONED }[throughput],
+      throughputMode: {
+        elastic: efs.ThroughputMode.ELASTIC,
+        bursting: efs.ThroughputMode.BURSTING,
+        provisioned: efs.ThroughputMode.PROVISIONED,
+      }[throughput],
       provisionedThroughputPerSecond: provisionedMibps ? Size.mebibytes(provisionedMibps) : undefined,
       lifecyclePolicy: efs.LifecyclePolicy.AFTER_30_DAYS,
       outOfInfrequentAccessPolicy: efs.OutOfInfrequentAccessPolicy.AFTER_1_ACCESS,
@@ -114,7 +121,9 @@ export class Storage extends Construct {
         }),
       ],
     });
-    const selection = plan.addSelection('Selection', { resources: [backup.BackupResource.fromEfsFileSystem(fileSystem)] });
+    const selection = plan.addSelection('Selection', {
+      resources: [backup.BackupResource.fromEfsFileSystem(fileSystem)],
+    });
     Validations.of(selection).acknowledge({
       id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSBackupServiceRolePolicyForBackup]',
       reason: 'the policy that AWS Backup asks for, which changes with what it does',

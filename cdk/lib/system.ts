@@ -18,7 +18,8 @@ export class System extends Stack {
   constructor(app: App, config: Config, env?: Environment) {
     super(app, config.stack.name, {
       env,
-      description: 'EFS mount target autoscaler: counts files, adds mount targets, publishes them, redeploys the service',
+      description:
+        'EFS mount target autoscaler: counts files, adds mount targets, publishes them, redeploys the service',
       terminationProtection: config.stack.terminationProtection && !config.local,
       tags: { 'efs-autoscale': config.stack.name },
     });

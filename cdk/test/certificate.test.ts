@@ -35,13 +35,20 @@ async function world(t: TestContext, acm: Answer, takes = 200) {
     const heard = { operation: String(request.headers['x-amz-target']).split('.')[1] ?? '', body };
     asked.push(heard);
     const answer = acm(heard);
-    response.writeHead(answer.status, { 'content-type': 'application/x-amz-json-1.1' }).end(JSON.stringify(answer.body));
+    response
+      .writeHead(answer.status, { 'content-type': 'application/x-amz-json-1.1' })
+      .end(JSON.stringify(answer.body));
   });
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   t.after(() => server.close());
   t.after(() => server.closeAllConnections());
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  Object.assign(process.env, { AWS_ENDPOINT_URL: url, AWS_REGION: 'ap-northeast-1', AWS_ACCESS_KEY_ID: 'test', AWS_SECRET_ACCESS_KEY: 'test' });
+  Object.assign(process.env, {
+    AWS_ENDPOINT_URL: url,
+    AWS_REGION: 'ap-northeast-1',
+    AWS_ACCESS_KEY_ID: 'test',
+    AWS_SECRET_ACCESS_KEY: 'test',
+  });
   t.mock.method(console, 'error', () => {});
   const event = (more: Partial<Event>): Event => ({
     RequestType: 'Create',
@@ -54,7 +61,9 @@ async function world(t: TestContext, acm: Answer, takes = 200) {
   });
   return { asked, told, event };
 }
-const refuses = (code: string): Answer => () => ({ status: 400, body: { __type: code, message: 'not today' } });
+const refuses =
+  (code: string): Answer =>
+  () => ({ status: 400, body: { __type: code, message: 'not today' } });
 const makes: Answer = () => ({ status: 200, body: { CertificateArn: ARN } });
 
 test('a certificate is for its name, of its own key, and signed by itself', async () => {
@@ -79,7 +88,10 @@ test('a certificate is for its name, of its own key, and signed by itself', asyn
 test('a client that is given the certificate trusts the server that has it, and no other', async (t) => {
   const name = 'files.efs-autoscale.internal';
   const [served, other] = await Promise.all([make(name), make(name)]);
-  const server = createTlsServer({ cert: served.certificate, key: served.key }, (socket) => socket.end('well')).on('tlsClientError', () => {});
+  const server = createTlsServer({ cert: served.certificate, key: served.key }, (socket) => socket.end('well')).on(
+    'tlsClientError',
+    () => {},
+  );
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   t.after(() => server.close());
   const { port } = server.address() as AddressInfo;
@@ -105,7 +117,15 @@ test('CloudFormation is told the ARN of what ACM has taken', async (t) => {
     assert(certificate.checkPrivateKey(createPrivateKey(Buffer.from(body.PrivateKey, 'base64'))));
     assert.deepEqual(told, [
       // The address is signed for no type at all.
-      { path: '/answer?X-Amz-Signature=1', type: '', Status: 'SUCCESS', PhysicalResourceId: ARN, StackId: 'stack', RequestId: 'request', LogicalResourceId: 'Made' },
+      {
+        path: '/answer?X-Amz-Signature=1',
+        type: '',
+        Status: 'SUCCESS',
+        PhysicalResourceId: ARN,
+        StackId: 'stack',
+        RequestId: 'request',
+        LogicalResourceId: 'Made',
+      },
     ]);
   }
 });
@@ -113,9 +133,10 @@ test('CloudFormation is told the ARN of what ACM has taken', async (t) => {
 test('CloudFormation is told why ACM has not', async (t) => {
   const { told, event } = await world(t, refuses('LimitExceededException'));
   await handler(event({}));
-  assert.deepEqual(told.map(({ Status, Reason, PhysicalResourceId }) => [Status, Reason, PhysicalResourceId]), [
-    ['FAILED', 'LimitExceededException: not today', 'none'],
-  ]);
+  assert.deepEqual(
+    told.map(({ Status, Reason, PhysicalResourceId }) => [Status, Reason, PhysicalResourceId]),
+    [['FAILED', 'LimitExceededException: not today', 'none']],
+  );
   await handler(event({ RequestType: 'Update', PhysicalResourceId: ARN }));
   assert.equal(told[1].PhysicalResourceId, ARN, 'what was there stays');
 });
@@ -125,20 +146,32 @@ test('what could not be made is deleted without ACM, and what is gone is deleted
   await handler(event({ RequestType: 'Delete', PhysicalResourceId: 'none' }));
   assert.equal(asked.length, 0);
   await handler(event({ RequestType: 'Delete', PhysicalResourceId: ARN }));
-  assert.deepEqual(asked.map(({ operation, body }) => [operation, body]), [['DeleteCertificate', { CertificateArn: ARN }]]);
-  assert.deepEqual(told.map(({ Status }) => Status), ['SUCCESS', 'SUCCESS']);
+  assert.deepEqual(
+    asked.map(({ operation, body }) => [operation, body]),
+    [['DeleteCertificate', { CertificateArn: ARN }]],
+  );
+  assert.deepEqual(
+    told.map(({ Status }) => Status),
+    ['SUCCESS', 'SUCCESS'],
+  );
 });
 
 test('one that the load balancer still has is asked for again, and at last given up', async (t) => {
   const wait = globalThis.setTimeout;
-  t.mock.method(globalThis, 'setTimeout', ((what: () => void, ms?: number) => wait(what, ms === 10_000 ? 0 : ms)) as typeof setTimeout);
+  t.mock.method(globalThis, 'setTimeout', ((what: () => void, ms?: number) =>
+    wait(what, ms === 10_000 ? 0 : ms)) as typeof setTimeout);
   let busy = 2;
-  const { asked, told, event } = await world(t, (heard) => (busy-- > 0 ? refuses('ResourceInUseException')(heard) : { status: 200, body: {} }));
+  const { asked, told, event } = await world(t, (heard) =>
+    busy-- > 0 ? refuses('ResourceInUseException')(heard) : { status: 200, body: {} },
+  );
   await handler(event({ RequestType: 'Delete', PhysicalResourceId: ARN }));
   assert.deepEqual([asked.length, told[0].Status], [3, 'SUCCESS']);
   busy = Infinity;
   await handler(event({ RequestType: 'Delete', PhysicalResourceId: ARN }));
-  assert.deepEqual([asked.length, told[1].Status, told[1].Reason], [3 + 8, 'FAILED', 'ResourceInUseException: not today']);
+  assert.deepEqual(
+    [asked.length, told[1].Status, told[1].Reason],
+    [3 + 8, 'FAILED', 'ResourceInUseException: not today'],
+  );
 });
 
 test('an answer that CloudFormation does not take fails the function, so that its log says so', async (t) => {

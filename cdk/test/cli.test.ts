@@ -15,7 +15,17 @@ function nobody() {
   const config = join(home, 'config.json');
   writeFileSync(config, '{}');
   const proxy = 'http://127.0.0.1:9';
-  return { config, env: { PATH: process.env['PATH'], HOME: home, CI: '1', HTTPS_PROXY: proxy, HTTP_PROXY: proxy, AWS_EC2_METADATA_DISABLED: 'true' } };
+  return {
+    config,
+    env: {
+      PATH: process.env['PATH'],
+      HOME: home,
+      CI: '1',
+      HTTPS_PROXY: proxy,
+      HTTP_PROXY: proxy,
+      AWS_EC2_METADATA_DISABLED: 'true',
+    },
+  };
 }
 
 /** A namespace without a network, where the machine has them; elsewhere the proxy above leads nowhere. */
@@ -48,7 +58,10 @@ test('a setting that is wrong ends the app with status 2, and is named', () => {
   assert.match(wrong.stderr, /^The settings cannot stay as they are:\nscaling\.threshold: .*\npipeline\.scale: .*\n$/);
   const unbuilt = run({ 'pipeline.binaries': temporary() });
   assert.equal(unbuilt.status, 2, unbuilt.stderr);
-  assert.match(unbuilt.stderr, /pipeline\.binaries: there is no .*\/count\/bootstrap; `make build-lambda ARM=1` builds it/);
+  assert.match(
+    unbuilt.stderr,
+    /pipeline\.binaries: there is no .*\/count\/bootstrap; `make build-lambda ARM=1` builds it/,
+  );
   // Of this machine's own kind of program, one is for the other processor.
   const other = process.arch === 'arm64' ? 'x86_64' : 'arm64';
   const binaries = temporary();

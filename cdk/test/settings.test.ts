@@ -10,7 +10,8 @@ import { settingsTable } from '../lib/settings-table.ts';
 import { SETTINGS, temporary } from './world.ts';
 
 /** `{a: {b: 1}}` of `a.b` and 1. */
-const setting = (name: string, value: unknown) => name.split('.').reduceRight<unknown>((inner, key) => ({ [key]: inner }), value);
+const setting = (name: string, value: unknown) =>
+  name.split('.').reduceRight<unknown>((inner, key) => ({ [key]: inner }), value);
 
 /** What is said of settings that cannot stay. */
 function refused(what: () => unknown): string {
@@ -91,7 +92,10 @@ test('every bound holds, and the setting is named', () => {
     ['pipeline.pollIntervalSeconds', [0, 301]],
     ['pipeline.pollTimeoutSeconds', [9, 1801]],
     ['pipeline.namePrefix', ['-a', '1', 'a'.repeat(22)]],
-    ['pipeline.parameterName', ['targets', '/a/', '/a b', '/aws/targets', '/SSM/x', '/a'.repeat(14), `/${'a'.repeat(900)}`]],
+    [
+      'pipeline.parameterName',
+      ['targets', '/a/', '/a b', '/aws/targets', '/SSM/x', '/a'.repeat(14), `/${'a'.repeat(900)}`],
+    ],
     ['pipeline.parameterType', ['StringList']],
     ['pipeline.countCacheSeconds', [-1, 86_401]],
     ['pipeline.logDays', [0, 2, 8]],
@@ -113,16 +117,31 @@ test('every bound holds, and the setting is named', () => {
   for (const [name, values] of bounds) {
     for (const value of values) {
       const said = refused(() => check(setting(name, value)));
-      assert(said.split('\n').some((line) => line.startsWith(name)), `${name}=${JSON.stringify(value)}: ${said || 'taken'}`);
+      assert(
+        said.split('\n').some((line) => line.startsWith(name)),
+        `${name}=${JSON.stringify(value)}: ${said || 'taken'}`,
+      );
     }
   }
 });
 
 test('a setting that there is not is named', () => {
-  assert.match(refused(() => check({ scaling: { treshold: 5 } })), /^scaling: .*treshold/);
-  assert.match(refused(() => check({ scalling: {} })), /scalling/);
-  assert.match(refused(() => check([])), /settings/);
-  assert.match(refused(() => check({ scaling: { threshold: -1 }, pipeline: { scale: 'huge' } })), /scaling\.threshold: .*\npipeline\.scale: /);
+  assert.match(
+    refused(() => check({ scaling: { treshold: 5 } })),
+    /^scaling: .*treshold/,
+  );
+  assert.match(
+    refused(() => check({ scalling: {} })),
+    /scalling/,
+  );
+  assert.match(
+    refused(() => check([])),
+    /settings/,
+  );
+  assert.match(
+    refused(() => check({ scaling: { threshold: -1 }, pipeline: { scale: 'huge' } })),
+    /scaling\.threshold: .*\npipeline\.scale: /,
+  );
 });
 
 test('settings that cannot be together are named, with the reason', () => {
@@ -132,9 +151,19 @@ test('settings that cannot be together are named, with the reason', () => {
     [{ scaling: { initialMountTargets: 2, maxMountTargets: 1 } }, /^scaling\.maxMountTargets: /],
     [{ storage: existing.storage }, /^storage\.existing: .*network\.existing/],
     [{ service: existing.service }, /^service\.existing: .*network\.existing/],
-    [{ ...existing, storage: { existing: { ...existing.storage.existing, targetSubnets: ['subnet-99999999'] } } }, /^storage\.existing\.targetSubnets: /],
     [
-      { network: { existing: { ...existing.network.existing, subnets: existing.network.existing.subnets.map((subnet) => ({ ...subnet, zone: 'a' })) } } },
+      { ...existing, storage: { existing: { ...existing.storage.existing, targetSubnets: ['subnet-99999999'] } } },
+      /^storage\.existing\.targetSubnets: /,
+    ],
+    [
+      {
+        network: {
+          existing: {
+            ...existing.network.existing,
+            subnets: existing.network.existing.subnets.map((subnet) => ({ ...subnet, zone: 'a' })),
+          },
+        },
+      },
       /^network\.existing\.subnets: .*one subnet for each zone/,
     ],
     [{ storage: { performance: 'max-io' } }, /^storage\.performance: /],
@@ -144,23 +173,36 @@ test('settings that cannot be together are named, with the reason', () => {
     [{ storage: { directory: '/' } }, /^storage\.directory: /],
     [{ service: { backend: 'mounted' }, storage: { requireTls: false } }, /^service\.backend: .*managed-instances/],
     [{ service: { backend: 'mounted', launch: 'managed-instances' } }, /^service\.backend: .*requireTls/],
-    [{ service: { entry: 'service-discovery', certificateArn: SETTINGS.spot.service.certificateArn } }, /^service\.certificateArn: /],
+    [
+      { service: { entry: 'service-discovery', certificateArn: SETTINGS.spot.service.certificateArn } },
+      /^service\.certificateArn: /,
+    ],
     [{ service: { desiredCount: 13 } }, /^service\.maxCount: /],
     [{ pipeline: { pollIntervalSeconds: 60, pollTimeoutSeconds: 30 } }, /^pipeline\.pollTimeoutSeconds: /],
   ];
-  for (const [given, expected] of conflicts) assert.match(refused(() => check(given)), expected);
+  for (const [given, expected] of conflicts)
+    assert.match(
+      refused(() => check(given)),
+      expected,
+    );
 });
 
 test('settings of a file, and those of the context over them', () => {
   const folder = temporary();
-  writeFileSync(join(folder, 'config.json'), JSON.stringify({ scaling: { threshold: 7, rule: 'per-target' }, pipeline: { paused: true } }));
+  writeFileSync(
+    join(folder, 'config.json'),
+    JSON.stringify({ scaling: { threshold: 7, rule: 'per-target' }, pipeline: { paused: true } }),
+  );
   writeFileSync(join(folder, 'other.json'), JSON.stringify({ scaling: { threshold: 9 } }));
   writeFileSync(join(folder, 'broken.json'), '{');
   writeFileSync(join(folder, 'list.json'), '[1]');
   const of = (context: Record<string, unknown>) => read(new App({ context }).node, folder);
   assert.deepEqual([of({}).scaling.threshold, of({}).pipeline.paused], [7, true]);
   const over = of({ 'scaling.threshold': '8', 'pipeline.scale': 'large', 'alarms.emails': '["a@example.com"]' });
-  assert.deepEqual([over.scaling.threshold, over.scaling.rule, over.pipeline.scale, over.alarms.emails], [8, 'per-target', 'large', ['a@example.com']]);
+  assert.deepEqual(
+    [over.scaling.threshold, over.scaling.rule, over.pipeline.scale, over.alarms.emails],
+    [8, 'per-target', 'large', ['a@example.com']],
+  );
   assert.equal(of({ scaling: '{"threshold": 5}' }).scaling.threshold, 5);
   const other = of({ config: 'other.json' });
   assert.deepEqual([other.scaling.threshold, other.pipeline.paused], [9, false]);
@@ -173,7 +215,11 @@ test('settings of a file, and those of the context over them', () => {
   assert.match(error({ threshold: '5' }), /threshold/);
   assert.match(error({ scaling: '5' }), /^scaling: /);
   assert.match(error({ 'scaling.threshold': 'many' }), /^scaling\.threshold: /);
-  assert.equal(error({ '@aws-cdk/core:newStyleStackSynthesis': true, 'aws:cdk:toolkit': 'x', 'availability-zones:account=1': [] }), '', "what is the library's");
+  assert.equal(
+    error({ '@aws-cdk/core:newStyleStackSynthesis': true, 'aws:cdk:toolkit': 'x', 'availability-zones:account=1': [] }),
+    '',
+    "what is the library's",
+  );
 });
 
 test('docs/deploying.md has the table of the settings; UPDATE_SETTINGS=1 writes it', () => {
@@ -186,10 +232,13 @@ test('docs/deploying.md has the table of the settings; UPDATE_SETTINGS=1 writes 
   const expected = `\n\n${settingsTable()}\n\n`;
   if (process.env['UPDATE_SETTINGS']) writeFileSync(file, `${before}${begin}${expected}${end}${after}`);
   else assert.equal(table, expected);
-  const rows = Object.entries(Schema.shape).filter(([group]) => group !== 'local').flatMap(([group, inner]) => {
-    const shape = (inner as any).def.innerType.shape as Record<string, { description?: string }>;
-    for (const [name, { description }] of Object.entries(shape)) assert(description, `${group}.${name} is not described`);
-    return Object.keys(shape);
-  });
+  const rows = Object.entries(Schema.shape)
+    .filter(([group]) => group !== 'local')
+    .flatMap(([group, inner]) => {
+      const shape = (inner as any).def.innerType.shape as Record<string, { description?: string }>;
+      for (const [name, { description }] of Object.entries(shape))
+        assert(description, `${group}.${name} is not described`);
+      return Object.keys(shape);
+    });
   assert.equal(settingsTable().split('\n').length, rows.length + 2);
 });

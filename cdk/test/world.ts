@@ -33,7 +33,11 @@ const SUBNETS = ['a', 'c', 'd'].map((zone, index) => ({
   routeTable: `rtb-0000000${index}`,
 }));
 const VPC = { vpc: 'vpc-00000000', cidr: '172.31.0.0/16', subnets: SUBNETS };
-const FILE_SYSTEM = { fileSystem: 'fs-00000000', securityGroup: 'sg-00000001', targetSubnets: ['subnet-00000000', 'subnet-00000002'] };
+const FILE_SYSTEM = {
+  fileSystem: 'fs-00000000',
+  securityGroup: 'sg-00000001',
+  targetSubnets: ['subnet-00000000', 'subnet-00000002'],
+};
 
 /** Every setting that changes what is made is in one of them. */
 export const SETTINGS = {
@@ -42,15 +46,43 @@ export const SETTINGS = {
     network: { zones: 4, cidr: '10.20.0.0/16', flowLogs: false },
     storage: { throughput: 'provisioned', provisionedMibps: 128 },
     scaling: { initialMountTargets: 3, threshold: 5000, rule: 'per-target', cooldownSeconds: 600, maxMountTargets: 4 },
-    pipeline: { architecture: 'x86_64', scale: 'large', paused: true, schedule: 'rate(2 hours)', logDays: 30, namePrefix: 'files-', parameterType: 'SecureString' },
-    service: { launch: 'fargate-spot', size: 'heavy', desiredCount: 4, maxCount: 20, cpuPercent: 50, requestsPerTask: 1000, image: IMAGE, certificateArn: CERTIFICATE },
+    pipeline: {
+      architecture: 'x86_64',
+      scale: 'large',
+      paused: true,
+      schedule: 'rate(2 hours)',
+      logDays: 30,
+      namePrefix: 'files-',
+      parameterType: 'SecureString',
+    },
+    service: {
+      launch: 'fargate-spot',
+      size: 'heavy',
+      desiredCount: 4,
+      maxCount: 20,
+      cpuPercent: 50,
+      requestsPerTask: 1000,
+      image: IMAGE,
+      certificateArn: CERTIFICATE,
+    },
     audit: { trail: true },
     alarms: { emails: ['operations@example.com'] },
   },
   discovery: {
     storage: { throughput: 'bursting', requireIam: true, backup: false, retain: false, directory: '/srv/files' },
-    pipeline: { scale: 'small', schedule: 'cron(0 * * * ? *)', pollIntervalSeconds: 5, pollTimeoutSeconds: 600, parameterName: '/files/targets' },
-    service: { entry: 'service-discovery', size: 'light', clientCidrs: ['192.168.0.0/24'], domainName: 'data.files.internal' },
+    pipeline: {
+      scale: 'small',
+      schedule: 'cron(0 * * * ? *)',
+      pollIntervalSeconds: 5,
+      pollTimeoutSeconds: 600,
+      parameterName: '/files/targets',
+    },
+    service: {
+      entry: 'service-discovery',
+      size: 'light',
+      clientCidrs: ['192.168.0.0/24'],
+      domainName: 'data.files.internal',
+    },
   },
   managed: {
     storage: { requireTls: false, performance: 'max-io', throughput: 'bursting' },
@@ -110,20 +142,24 @@ export class World {
     const { dockerImages } = JSON.parse(readFileSync(join(folder, `${system.artifactId}.assets.json`), 'utf8'));
     this.images = Object.values<any>(dockerImages ?? {}).map(({ source }) => source.dockerBuildTarget);
     this.template = artifact.template;
-    this.warnings = artifact.messages.filter((message) => message.level === 'warning').map((message) => String(message.entry.data));
+    this.warnings = artifact.messages
+      .filter((message) => message.level === 'warning')
+      .map((message) => String(message.entry.data));
     for (const construct of system.node.findAll()) {
       if (!CfnElement.isCfnElement(construct)) continue;
       const path = construct.node.path.slice(system.node.path.length + 1).replace(/\/Resource$/, '');
       this.paths.set(system.resolve(construct.logicalId), path);
     }
-    this.resources = Object.entries<any>(this.template.Resources).map(([id, { Type, Properties, DependsOn, DeletionPolicy }]) => ({
-      id,
-      path: this.paths.get(id) ?? id,
-      type: Type,
-      is: Properties ?? {},
-      dependsOn: [DependsOn ?? []].flat().map((on) => this.paths.get(on) ?? on),
-      deletion: DeletionPolicy,
-    }));
+    this.resources = Object.entries<any>(this.template.Resources).map(
+      ([id, { Type, Properties, DependsOn, DeletionPolicy }]) => ({
+        id,
+        path: this.paths.get(id) ?? id,
+        type: Type,
+        is: Properties ?? {},
+        dependsOn: [DependsOn ?? []].flat().map((on) => this.paths.get(on) ?? on),
+        deletion: DeletionPolicy,
+      }),
+    );
   }
 
   /** All of a type, such as `EFS::MountTarget`. */
@@ -141,7 +177,8 @@ export class World {
   /** The properties of what a construct has become. */
   at(path: string): any {
     const found = this.resources.find((resource) => resource.path === path);
-    if (!found) throw new Error(`nothing at ${path}; there are ${this.resources.map((resource) => resource.path).join(', ')}`);
+    if (!found)
+      throw new Error(`nothing at ${path}; there are ${this.resources.map((resource) => resource.path).join(', ')}`);
     return found.is;
   }
 
@@ -151,7 +188,8 @@ export class World {
     if ('Ref' in value) return `<${this.paths.get(value.Ref) ?? value.Ref}>`;
     if ('Fn::GetAtt' in value) return `<${this.paths.get(value['Fn::GetAtt'][0])}.${value['Fn::GetAtt'][1]}>`;
     if ('Fn::Join' in value) return value['Fn::Join'][1].map((part: any) => this.text(part)).join(value['Fn::Join'][0]);
-    if ('Fn::Sub' in value && typeof value['Fn::Sub'] === 'string') return value['Fn::Sub'].replaceAll('${', '<').replaceAll('}', '>');
+    if ('Fn::Sub' in value && typeof value['Fn::Sub'] === 'string')
+      return value['Fn::Sub'].replaceAll('${', '<').replaceAll('}', '>');
     return JSON.stringify(value);
   }
 
@@ -168,8 +206,12 @@ export class World {
     return [
       ...SecurityGroupIngress.map((is: any) => rule('from', is)),
       ...SecurityGroupEgress.filter((is: any) => !nothing(is)).map((is: any) => rule('to', is)),
-      ...this.all('EC2::SecurityGroupIngress').filter(({ is }) => named(is)).map(({ is }) => rule('from', is)),
-      ...this.all('EC2::SecurityGroupEgress').filter(({ is }) => named(is)).map(({ is }) => rule('to', is)),
+      ...this.all('EC2::SecurityGroupIngress')
+        .filter(({ is }) => named(is))
+        .map(({ is }) => rule('from', is)),
+      ...this.all('EC2::SecurityGroupEgress')
+        .filter(({ is }) => named(is))
+        .map(({ is }) => rule('to', is)),
     ].sort();
   }
 }
@@ -182,7 +224,9 @@ function synthesized(app: App, folder: string) {
     const report = join(folder, 'validation-report.json');
     if (!existsSync(report)) throw why;
     const found = JSON.parse(readFileSync(report, 'utf8')).pluginReports.flatMap((plugin: any) => plugin.violations);
-    const lines = found.map((one: any) => `${one.ruleName} at ${one.violatingConstructs.map((at: any) => at.constructPath).join(', ')}`);
+    const lines = found.map(
+      (one: any) => `${one.ruleName} at ${one.violatingConstructs.map((at: any) => at.constructPath).join(', ')}`,
+    );
     throw new Error(`cdk-nag has found\n${lines.join('\n')}`);
   }
 }

@@ -4,7 +4,10 @@ import { world } from '../world.ts';
 
 const endpoints = (name: Parameters<typeof world>[0]) => {
   const it = world(name);
-  return it.all('EC2::VPCEndpoint').map(({ is }) => it.text(is.ServiceName).split('<AWS::Region>.')[1]).sort();
+  return it
+    .all('EC2::VPCEndpoint')
+    .map(({ is }) => it.text(is.ServiceName).split('<AWS::Region>.')[1])
+    .sort();
 };
 
 test('three private zones with literal networks, without an account, and no way to the internet', () => {
@@ -23,7 +26,10 @@ test('three private zones with literal networks, without an account, and no way 
 test('as many zones, and the network, as the settings say', () => {
   const it = world('spot');
   assert.equal(it.one('EC2::VPC').CidrBlock, '10.20.0.0/16');
-  assert.deepEqual(it.all('EC2::Subnet').map(({ is }) => is.CidrBlock), [1, 2, 3, 4].map((zone) => `10.20.${zone}.0/24`));
+  assert.deepEqual(
+    it.all('EC2::Subnet').map(({ is }) => is.CidrBlock),
+    [1, 2, 3, 4].map((zone) => `10.20.${zone}.0/24`),
+  );
 });
 
 test('endpoints of what is called from within, and of nothing else', () => {
@@ -36,7 +42,10 @@ test('endpoints of what is called from within, and of nothing else', () => {
   const it = world('default');
   for (const { is } of it.all('EC2::VPCEndpoint')) {
     if (is.VpcEndpointType === 'Gateway') {
-      assert.deepEqual(is.RouteTableIds.map((table: unknown) => it.text(table)), [1, 2, 3].map((zone) => `<Network/Vpc/PrivateSubnet${zone}/RouteTable>`));
+      assert.deepEqual(
+        is.RouteTableIds.map((table: unknown) => it.text(table)),
+        [1, 2, 3].map((zone) => `<Network/Vpc/PrivateSubnet${zone}/RouteTable>`),
+      );
       assert.deepEqual(
         is.PolicyDocument.Statement.map((one: any) => [one.Effect, one.Action, it.text(one.Resource)]),
         [['Allow', 's3:GetObject', 'arn:<AWS::Partition>:s3:::prod-<AWS::Region>-starport-layer-bucket/*']],
@@ -44,7 +53,10 @@ test('endpoints of what is called from within, and of nothing else', () => {
     } else {
       assert.equal(is.PrivateDnsEnabled, true);
       assert.equal(is.SubnetIds.length, 3);
-      assert.deepEqual(is.SecurityGroupIds.map((group: unknown) => it.text(group)), ['<Network/Endpoints.GroupId>']);
+      assert.deepEqual(
+        is.SecurityGroupIds.map((group: unknown) => it.text(group)),
+        ['<Network/Endpoints.GroupId>'],
+      );
     }
   }
 });
@@ -87,18 +99,30 @@ test('in a VPC that is there, nothing is made of one, and its groups get what th
     const ingress = it.all('EC2::SecurityGroupIngress').filter(({ is }) => is.GroupId === 'sg-00000001');
     return ingress.map(({ is }) => [it.text(is.SourceSecurityGroupId), is.FromPort]);
   };
-  assert.deepEqual(into('adopted'), [['<Network/Functions.GroupId>', 2049], ['<Network/Tasks.GroupId>', 2049]]);
-  assert.deepEqual(into('existing'), [['<Network/Functions.GroupId>', 2049]], 'a second rule like one that is there would be refused');
+  assert.deepEqual(into('adopted'), [
+    ['<Network/Functions.GroupId>', 2049],
+    ['<Network/Tasks.GroupId>', 2049],
+  ]);
+  assert.deepEqual(
+    into('existing'),
+    [['<Network/Functions.GroupId>', 2049]],
+    'a second rule like one that is there would be refused',
+  );
 });
 
 test('nothing runs before the network lets it through', () => {
   const it = world('default');
   const before = (path: string) => it.resources.find((resource) => resource.path === path)?.dependsOn ?? [];
-  const rules = it.all('EC2::SecurityGroupEgress').filter(({ path }) => path.startsWith('Network/')).map(({ path }) => path);
+  const rules = it
+    .all('EC2::SecurityGroupEgress')
+    .filter(({ path }) => path.startsWith('Network/'))
+    .map(({ path }) => path);
   assert.equal(rules.length, 2);
   for (const path of ['Pipeline/Count', 'Service/FileService/Service']) {
     for (const rule of rules) assert(before(path).includes(rule), `${path} waits for ${rule}`);
-    for (const { path: endpoint } of it.all('EC2::VPCEndpoint')) assert(before(path).includes(endpoint), `${path} waits for ${endpoint}`);
-    for (const { path: target } of it.all('EFS::MountTarget')) assert(before(path).includes(target), `${path} waits for ${target}`);
+    for (const { path: endpoint } of it.all('EC2::VPCEndpoint'))
+      assert(before(path).includes(endpoint), `${path} waits for ${endpoint}`);
+    for (const { path: target } of it.all('EFS::MountTarget'))
+      assert(before(path).includes(target), `${path} waits for ${target}`);
   }
 });

@@ -7,41 +7,53 @@ import { silence } from '../../lib/observability.ts';
 import { NAMES, world, type World } from '../world.ts';
 
 const alarm = (it: World, id: string) => it.at(`Observability/${id}`);
-const condition = (is: any) => `${is.ComparisonOperator.replace(/Than|Or|To|Threshold/g, '')} ${is.Threshold}, ${is.DatapointsToAlarm ?? is.EvaluationPeriods} of ${is.EvaluationPeriods}, else ${is.TreatMissingData}`;
-const has = (name: Parameters<typeof world>[0], id: string) => world(name).resources.some(({ path }) => path === `Observability/${id}`);
+const condition = (is: any) =>
+  `${is.ComparisonOperator.replace(/Than|Or|To|Threshold/g, '')} ${is.Threshold}, ${is.DatapointsToAlarm ?? is.EvaluationPeriods} of ${is.EvaluationPeriods}, else ${is.TreatMissingData}`;
+const has = (name: Parameters<typeof world>[0], id: string) =>
+  world(name).resources.some(({ path }) => path === `Observability/${id}`);
 
 test("the seed's four alarms", () => {
   const it = world('default');
   for (const name of FUNCTIONS) {
     const is = alarm(it, `${stateOf(name)}Errors`);
     assert.equal(condition(is), 'Greater 10, 2 of 3, else notBreaching');
-    assert.equal(is.Metrics.find((metric: any) => metric.ReturnData !== false).Expression, '100 * errors / invocations');
+    assert.equal(
+      is.Metrics.find((metric: any) => metric.ReturnData !== false).Expression,
+      '100 * errors / invocations',
+    );
     const [{ Value }] = is.Metrics[1].MetricStat.Metric.Dimensions;
     assert.equal(it.text(Value), `<Pipeline/${stateOf(name)}>`);
   }
   const limit = alarm(it, 'IoLimit');
-  assert.deepEqual([limit.Namespace, limit.MetricName, condition(limit)], ['AWS/EFS', 'PercentIOLimit', 'Greater 80, 3 of 3, else notBreaching']);
+  assert.deepEqual(
+    [limit.Namespace, limit.MetricName, condition(limit)],
+    ['AWS/EFS', 'PercentIOLimit', 'Greater 80, 3 of 3, else notBreaching'],
+  );
   const created = alarm(it, 'TargetCreationFailed');
   assert.deepEqual([created.MetricName, it.text(created.Dimensions[0].Value)], ['Errors', '<Pipeline/CreateTarget>']);
   const launched = alarm(it, 'TaskLaunchFailed');
   assert.deepEqual([launched.Namespace, launched.MetricName], ['AWS/Events', 'TriggeredRules']);
   assert.equal(it.text(launched.Dimensions[0].Value), '<Observability/TasksDoNotStart>');
   const rule = it.one('Events::Rule');
-  assert.deepEqual(rule.EventPattern.resources.map((one: unknown) => it.text(one)), ['<Service/FileService/Service>']);
+  assert.deepEqual(
+    rule.EventPattern.resources.map((one: unknown) => it.text(one)),
+    ['<Service/FileService/Service>'],
+  );
   assert(rule.EventPattern.detail.eventName.includes('SERVICE_TASK_START_IMPAIRED'));
 });
 
 test('and those of executions, the schedule, credits, and a list that is not that of the targets', () => {
   const it = world('default');
   const failed = alarm(it, 'ExecutionFailed');
-  assert.deepEqual(failed.Metrics.map((metric: any) => metric.MetricStat?.Metric.MetricName ?? metric.Expression), [
-    'failed + timedOut + aborted',
-    'ExecutionsFailed',
-    'ExecutionsTimedOut',
-    'ExecutionsAborted',
-  ]);
+  assert.deepEqual(
+    failed.Metrics.map((metric: any) => metric.MetricStat?.Metric.MetricName ?? metric.Expression),
+    ['failed + timedOut + aborted', 'ExecutionsFailed', 'ExecutionsTimedOut', 'ExecutionsAborted'],
+  );
   const silent = alarm(it, 'ScheduleSilent');
-  assert.deepEqual([silent.MetricName, silent.Period, condition(silent)], ['ExecutionsStarted', 3600, 'Less 1, 1 of 1, else breaching']);
+  assert.deepEqual(
+    [silent.MetricName, silent.Period, condition(silent)],
+    ['ExecutionsStarted', 3600, 'Less 1, 1 of 1, else breaching'],
+  );
   assert(!has('spot', 'ScheduleSilent'), 'one that is paused is silent');
   assert.equal(it.text(alarm(it, 'NotStarted').Dimensions[0].Value), '<Pipeline/NotStarted.QueueName>');
   assert(!has('default', 'BurstCreditsLow') && has('discovery', 'BurstCreditsLow'), 'only bursting has credits');
@@ -50,7 +62,15 @@ test('and those of executions, the schedule, credits, and a list that is not tha
 });
 
 test('a rare schedule is not silent before it is late', () => {
-  const hours = ['rate(1 minute)', 'rate(5 minutes)', 'rate(45 minutes)', 'rate(2 hours)', 'rate(1 day)', 'rate(30 days)', 'cron(0 * * * ? *)'].map(silence);
+  const hours = [
+    'rate(1 minute)',
+    'rate(5 minutes)',
+    'rate(45 minutes)',
+    'rate(2 hours)',
+    'rate(1 day)',
+    'rate(30 days)',
+    'cron(0 * * * ? *)',
+  ].map(silence);
   assert.deepEqual(hours, [1, 1, 2, 4, 48, 168, 168]);
 });
 
@@ -60,14 +80,19 @@ test('every alarm is told to a topic that is encrypted, by a key that CloudWatch
     const alarms = it.all('CloudWatch::Alarm');
     assert(alarms.length >= 11, name);
     for (const { is, path } of alarms) {
-      assert.deepEqual([...is.AlarmActions, ...is.OKActions].map((one) => it.text(one)), ['<Observability/Topic>', '<Observability/Topic>'], path);
+      assert.deepEqual(
+        [...is.AlarmActions, ...is.OKActions].map((one) => it.text(one)),
+        ['<Observability/Topic>', '<Observability/Topic>'],
+        path,
+      );
       assert(is.AlarmDescription, path);
     }
     assert.equal(it.text(it.one('SNS::Topic').KmsMasterKeyId), '<Observability/Key.Arn>');
     const key = it.at('Observability/Key');
     assert.equal(key.EnableKeyRotation, true);
     assert.equal(it.resources.find(({ path }) => path === 'Observability/Key')?.deletion, 'Delete', 'it keeps nothing');
-    const allowed = (service: string) => key.KeyPolicy.Statement.filter((one: any) => one.Principal.Service === service);
+    const allowed = (service: string) =>
+      key.KeyPolicy.Statement.filter((one: any) => one.Principal.Service === service);
     const [cloudwatch, ...others] = allowed('cloudwatch.amazonaws.com');
     assert.deepEqual([cloudwatch.Action, others], [['kms:Decrypt', 'kms:GenerateDataKey*'], []]);
     assert.equal(it.text(cloudwatch.Condition.StringEquals['aws:SourceAccount']), '<AWS::AccountId>');
@@ -107,13 +132,19 @@ function watched(it: World): string[] {
     let before: unknown[] = [];
     for (const metric of widget.properties.metrics ?? []) {
       const options = metric.at(-1);
-      const search = options?.expression && /SEARCH\('\{EfsMountAutoscaling,([\w,]+)\} MetricName="(\w+)"/.exec(options.expression);
+      const search =
+        options?.expression && /SEARCH\('\{EfsMountAutoscaling,([\w,]+)\} MetricName="(\w+)"/.exec(options.expression);
       if (search) found.push(`${search[2]}{${search[1]}}`);
       if (options?.expression) continue;
-      const fields = metric.filter((one: unknown) => typeof one === 'string').map((one: string, index: number) => (one === '.' ? before[index] : one));
+      const fields = metric
+        .filter((one: unknown) => typeof one === 'string')
+        .map((one: string, index: number) => (one === '.' ? before[index] : one));
       const whole = fields[0] === '...' ? before : fields;
       before = whole;
-      if (whole[0] === 'EfsMountAutoscaling') found.push(`${whole[1]}{${whole.filter((_: unknown, index: number) => index >= 2 && index % 2 === 0).join(',')}}`);
+      if (whole[0] === 'EfsMountAutoscaling')
+        found.push(
+          `${whole[1]}{${whole.filter((_: unknown, index: number) => index >= 2 && index % 2 === 0).join(',')}}`,
+        );
     }
   }
   return found;
@@ -123,7 +154,9 @@ const board = (it: World): any[] => JSON.parse(it.text(it.one('CloudWatch::Dashb
 
 test('only metrics that the code emits are looked at, with the dimensions that they have', () => {
   const code = emitted();
-  const known = [...code].map(([name, second]) => `${name}{${['FileSystemId', ...(second ? [second] : [])].join(',')}}`);
+  const known = [...code].map(
+    ([name, second]) => `${name}{${['FileSystemId', ...(second ? [second] : [])].join(',')}}`,
+  );
   for (const name of NAMES) {
     const names = watched(world(name));
     assert(names.length >= 16, `${name}: ${names.join(' ')}`);
@@ -134,8 +167,28 @@ test('only metrics that the code emits are looked at, with the dimensions that t
 
 test('the dashboard shows files against the threshold, targets, executions, states, EFS, and the service by target', () => {
   const shown = JSON.stringify(board(world('default')));
-  const parts = ['FileCount', 'Threshold', 'Targets', 'Published', 'ExecutionsSucceeded', 'ExecutionsFailed', 'Duration', 'DataReadIOBytes', 'DataWriteIOBytes', 'PercentIOLimit'];
-  const byTarget = ['TargetBytesRead', 'TargetBytesWritten', 'TargetLatency', 'TargetUp', 'TargetOperations', 'TargetFailures', 'CPUUtilization', 'MemoryUtilization'];
+  const parts = [
+    'FileCount',
+    'Threshold',
+    'Targets',
+    'Published',
+    'ExecutionsSucceeded',
+    'ExecutionsFailed',
+    'Duration',
+    'DataReadIOBytes',
+    'DataWriteIOBytes',
+    'PercentIOLimit',
+  ];
+  const byTarget = [
+    'TargetBytesRead',
+    'TargetBytesWritten',
+    'TargetLatency',
+    'TargetUp',
+    'TargetOperations',
+    'TargetFailures',
+    'CPUUtilization',
+    'MemoryUtilization',
+  ];
   for (const name of [...parts, ...byTarget]) assert(shown.includes(name), name);
   for (const name of FUNCTIONS) assert(shown.includes(`<Pipeline/${stateOf(name)}>`), name);
 });
@@ -146,7 +199,11 @@ test('a trail of what is changed, by choice', () => {
   const trail = it.one('CloudTrail::Trail');
   assert.equal(trail.IsLogging, true);
   assert.equal(trail.EnableLogFileValidation, true);
-  assert.deepEqual(trail.EventSelectors, [{ IncludeManagementEvents: true, ReadWriteType: 'WriteOnly' }], 'the four calls of the seed are such');
+  assert.deepEqual(
+    trail.EventSelectors,
+    [{ IncludeManagementEvents: true, ReadWriteType: 'WriteOnly' }],
+    'the four calls of the seed are such',
+  );
   const bucket = it.one('S3::Bucket');
   assert.equal(bucket.PublicAccessBlockConfiguration.RestrictPublicBuckets, true);
   assert.equal(it.all('S3::Bucket')[0]?.deletion, 'Retain');

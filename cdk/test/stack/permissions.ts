@@ -52,7 +52,9 @@ interface Code {
 const CODE: Code = {
   adapters: rust('crates/aws/src'),
   ports: readFileSync(join(PROJECT, 'crates/domain/src/ports.rs'), 'utf8'),
-  handlers: Object.fromEntries(FUNCTIONS.map((name) => [name, readFileSync(join(PROJECT, 'functions', name, 'src/handler.rs'), 'utf8')])) as Record<FunctionName, string>,
+  handlers: Object.fromEntries(
+    FUNCTIONS.map((name) => [name, readFileSync(join(PROJECT, 'functions', name, 'src/handler.rs'), 'utf8')]),
+  ) as Record<FunctionName, string>,
   router: rust('crates/router/src'),
 };
 
@@ -72,8 +74,12 @@ function called(code: Code, cached: boolean): Record<FunctionName | 'tasks', Set
     const silent = name === 'count' && !cached;
     return [name, of(silent ? [] : portsOf(name, code.handlers[name]))];
   });
-  const methods = [...code.ports.matchAll(/pub trait (\w+) \{.*?async fn (\w+)\(/gs)].map(([, port = '', method = '']) => [port, method] as const);
-  const used = methods.filter(([, method]) => new RegExp(`\\baws\\s*\\.\\s*${method}\\(`).test(code.router)).map(([port]) => port);
+  const methods = [...code.ports.matchAll(/pub trait (\w+) \{.*?async fn (\w+)\(/gs)].map(
+    ([, port = '', method = '']) => [port, method] as const,
+  );
+  const used = methods
+    .filter(([, method]) => new RegExp(`\\baws\\s*\\.\\s*${method}\\(`).test(code.router))
+    .map(([port]) => port);
   return { ...Object.fromEntries(functions), tasks: of(used) };
 }
 
@@ -89,7 +95,9 @@ interface Statement {
 /** All statements of a role, of its own policies and those that are attached. */
 function statements(it: World, role: string): Statement[] {
   const { Policies = [] } = it.at(role);
-  const attached = it.all('IAM::Policy').filter(({ is }) => is.Roles.some((one: unknown) => it.text(one) === `<${role}>`));
+  const attached = it
+    .all('IAM::Policy')
+    .filter(({ is }) => is.Roles.some((one: unknown) => it.text(one) === `<${role}>`));
   return [...Policies, ...attached.map(({ is }) => is)].flatMap(({ PolicyDocument }) =>
     PolicyDocument.Statement.map((one: any) => ({
       effect: one.Effect,
@@ -100,7 +108,12 @@ function statements(it: World, role: string): Statement[] {
   );
 }
 
-const allowed = (it: World, role: string) => new Set(statements(it, role).filter(({ effect }) => effect === 'Allow').flatMap(({ actions }) => actions));
+const allowed = (it: World, role: string) =>
+  new Set(
+    statements(it, role)
+      .filter(({ effect }) => effect === 'Allow')
+      .flatMap(({ actions }) => actions),
+  );
 
 /** What a role lacks, and what it has too much. */
 function difference(it: World, calls: ReturnType<typeof called>, implied: typeof IMPLIED): string[] {
@@ -110,7 +123,8 @@ function difference(it: World, calls: ReturnType<typeof called>, implied: typeof
     const reasoned = new Set(more.flatMap((table) => Object.keys(table)));
     for (const action of calls[who]) if (!has.has(action)) found.push(`${who} calls ${action} without a permission`);
     for (const action of reasoned) if (!has.has(action)) found.push(`${who} needs ${action} without a permission`);
-    for (const action of has) if (!calls[who].has(action) && !reasoned.has(action)) found.push(`${who} may ${action}, and nothing calls it`);
+    for (const action of has)
+      if (!calls[who].has(action) && !reasoned.has(action)) found.push(`${who} may ${action}, and nothing calls it`);
   };
   for (const name of FUNCTIONS) {
     const inVpc = name === 'count' || it.config.pipeline.inVpc;
@@ -129,17 +143,25 @@ const compared = (name: Name, code = CODE, implied = IMPLIED) => {
 
 test('every call of the code is in an adapter of a port, and each port says what its adapter calls', () => {
   const adapter = adapters(CODE.adapters);
-  assert.equal([...adapter.values()].flat().length, calls(CODE.adapters).length, 'a call outside of the ports belongs to nobody');
+  assert.equal(
+    [...adapter.values()].flat().length,
+    calls(CODE.adapters).length,
+    'a call outside of the ports belongs to nobody',
+  );
   for (const [, doc = '', port = ''] of CODE.ports.matchAll(/^\/\/\/ `(\w+:\w+)`\npub trait (\w+)/gm)) {
     const [service = '', action] = doc.split(':');
     assert.deepEqual(adapter.get(port), [`${SERVICES[service]}:${action}`], port);
   }
   assert(adapter.size >= 9);
-  for (const folder of ['functions', 'crates/router/src']) assert.doesNotMatch(rust(folder), /\baws_sdk_/, `${folder} calls AWS only by crates/aws`);
+  for (const folder of ['functions', 'crates/router/src'])
+    assert.doesNotMatch(rust(folder), /\baws_sdk_/, `${folder} calls AWS only by crates/aws`);
 });
 
 test('what the code calls is allowed, and nothing else', () => {
-  assert.deepEqual([...called(CODE, false).tasks].sort(), ['elasticfilesystem:DescribeMountTargets', 'ssm:GetParameters']);
+  assert.deepEqual([...called(CODE, false).tasks].sort(), [
+    'elasticfilesystem:DescribeMountTargets',
+    'ssm:GetParameters',
+  ]);
   for (const name of NAMES) assert.deepEqual(compared(name), [], name);
 });
 
@@ -149,10 +171,13 @@ test('a call without a permission is found, and a permission without a call', ()
     assert(CODE.handlers[name].includes(from));
     return with_({ handlers: { ...CODE.handlers, [name]: CODE.handlers[name].replace(from, to) } });
   };
-  assert.deepEqual(compared('default', handler('poll-available', 'Clock + ListTargets', 'Clock + DescribeFileSystem + ListTargets')), [
-    'poll-available calls elasticfilesystem:DescribeFileSystems without a permission',
+  assert.deepEqual(
+    compared('default', handler('poll-available', 'Clock + ListTargets', 'Clock + DescribeFileSystem + ListTargets')),
+    ['poll-available calls elasticfilesystem:DescribeFileSystems without a permission'],
+  );
+  assert.deepEqual(compared('default', handler('create-target', ' + DeleteParameter', '')), [
+    'create-target may ssm:DeleteParameter, and nothing calls it',
   ]);
-  assert.deepEqual(compared('default', handler('create-target', ' + DeleteParameter', '')), ['create-target may ssm:DeleteParameter, and nothing calls it']);
   const other = CODE.adapters.replace('.update_service()', '.delete_service()');
   assert.deepEqual(compared('default', with_({ adapters: other })), [
     'redeploy calls ecs:DeleteService without a permission',
@@ -175,14 +200,18 @@ test("the seed's ec2:DeleteNetworkInterface is nobody's own: Lambda has it, and 
       assert(denied[0]?.actions.includes('ec2:DeleteNetworkInterface'));
       // EFS makes the interface of a target by a call in the name of the code.
       assert.equal(denied[0]?.actions.includes('ec2:CreateNetworkInterface'), folder !== 'create-target', folder);
-      assert.match(it.text(denied[0]?.condition.ArnEquals['lambda:SourceFunctionArn'][0]), new RegExp(`:function:${folder}$`));
+      assert.match(
+        it.text(denied[0]?.condition.ArnEquals['lambda:SourceFunctionArn'][0]),
+        new RegExp(`:function:${folder}$`),
+      );
     }
   }
 });
 
 test('each action is for what it is about', () => {
   const it = world('default');
-  const arn = (service: string, resource: string) => `arn:<AWS::Partition>:${service}:<AWS::Region>:<AWS::AccountId>:${resource}`;
+  const arn = (service: string, resource: string) =>
+    `arn:<AWS::Partition>:${service}:<AWS::Region>:<AWS::AccountId>:${resource}`;
   const parameter = (below: string) => arn('ssm', `parameter/efs-mount-autoscaling/mount-targets${below}`);
   const fileSystem = ['<Storage/FileSystem.Arn>'];
   const service = ['<Service/FileService/Service>'];
@@ -218,7 +247,10 @@ test('each action is for what it is about', () => {
       'ssm:GetParameters': ['', '/deployed'].map(parameter),
       'ssm:PutParameter': [parameter('/deployed')],
     },
-    'Service/Task/TaskRole': { 'ssm:GetParameters': [parameter('')], 'elasticfilesystem:DescribeMountTargets': fileSystem },
+    'Service/Task/TaskRole': {
+      'ssm:GetParameters': [parameter('')],
+      'elasticfilesystem:DescribeMountTargets': fileSystem,
+    },
   };
   for (const [role, actions] of Object.entries(expected)) {
     const found: Record<string, string[]> = {};
@@ -227,34 +259,51 @@ test('each action is for what it is about', () => {
       for (const action of actions) found[action] = [...(found[action] ?? []), ...resources].sort();
     }
     const kinds = Object.keys(IMPLIED.everyFunction).filter((action) => action.startsWith('logs:'));
-    for (const action of [...kinds, ...(role === 'Roles/Count' ? Object.keys(IMPLIED.inVpc) : [])]) delete found[action];
+    for (const action of [...kinds, ...(role === 'Roles/Count' ? Object.keys(IMPLIED.inVpc) : [])])
+      delete found[action];
     assert.deepEqual(found, actions, role);
   }
   // By its access point only, which is where count may mount.
-  const [mount] = statements(it, 'Roles/Count').filter(({ actions }) => actions.includes('elasticfilesystem:ClientMount'));
-  assert.equal(it.text(mount?.condition.StringEquals['elasticfilesystem:AccessPointArn']), arn('elasticfilesystem', 'access-point/<Storage/Counting>'));
+  const [mount] = statements(it, 'Roles/Count').filter(({ actions }) =>
+    actions.includes('elasticfilesystem:ClientMount'),
+  );
+  assert.equal(
+    it.text(mount?.condition.StringEquals['elasticfilesystem:AccessPointArn']),
+    arn('elasticfilesystem', 'access-point/<Storage/Counting>'),
+  );
 });
 
 test('with IAM, tasks may mount and write by their access point, and not as root', () => {
   const it = world('discovery');
-  const [mount, ...others] = statements(it, 'Service/Task/TaskRole').filter(({ actions }) => actions.some((action) => action.includes(':Client')));
+  const [mount, ...others] = statements(it, 'Service/Task/TaskRole').filter(({ actions }) =>
+    actions.some((action) => action.includes(':Client')),
+  );
   assert.deepEqual([mount?.actions, others], [['elasticfilesystem:ClientMount', 'elasticfilesystem:ClientWrite'], []]);
   assert.match(it.text(mount?.condition.StringEquals['elasticfilesystem:AccessPointArn']), /<Storage\/Serving>$/);
 });
 
 test('the schedule starts this machine and nothing else; the machine invokes the six functions and nothing else', () => {
   const it = world('default');
-  const starts = it.resources.find(({ type, is }) => type === 'AWS::IAM::Role' && JSON.stringify(is).includes('scheduler.amazonaws.com'));
+  const starts = it.resources.find(
+    ({ type, is }) => type === 'AWS::IAM::Role' && JSON.stringify(is).includes('scheduler.amazonaws.com'),
+  );
   const actions = (role: string, service: string) =>
-    statements(it, role).filter(({ actions }) => actions.some((action) => action.startsWith(service))).map(({ actions, resources }) => [actions, resources]);
+    statements(it, role)
+      .filter(({ actions }) => actions.some((action) => action.startsWith(service)))
+      .map(({ actions, resources }) => [actions, resources]);
   assert(starts);
-  assert.deepEqual(statements(it, starts.path).map(({ actions, resources }) => [actions, resources]), [
-    [['states:StartExecution'], ['<Pipeline/Machine>']],
-    [['sqs:SendMessage'], ['<Pipeline/NotStarted.Arn>']],
-  ]);
+  assert.deepEqual(
+    statements(it, starts.path).map(({ actions, resources }) => [actions, resources]),
+    [
+      [['states:StartExecution'], ['<Pipeline/Machine>']],
+      [['sqs:SendMessage'], ['<Pipeline/NotStarted.Arn>']],
+    ],
+  );
   const functions = FUNCTIONS.map((name) => `<Pipeline/${stateOf(name)}.Arn>`).sort();
   assert.deepEqual(actions('Pipeline/MachineRole', 'lambda:'), [[['lambda:InvokeFunction'], functions]]);
-  const others = [...allowed(it, 'Pipeline/MachineRole')].filter((action) => !/^(lambda:InvokeFunction|logs:|xray:)/.test(action));
+  const others = [...allowed(it, 'Pipeline/MachineRole')].filter(
+    (action) => !/^(lambda:InvokeFunction|logs:|xray:)/.test(action),
+  );
   assert.deepEqual(others, []);
 });
 
@@ -263,7 +312,10 @@ test('each part has a role of its own', () => {
   const roles = it.all('Lambda::Function').map(({ is }) => it.text(is.Role));
   assert.equal(new Set(roles).size, 7);
   const managed = it.all('IAM::Role').flatMap(({ is }) => is.ManagedPolicyArns ?? []);
-  assert.deepEqual(managed.map((one) => it.text(one)), ['arn:<AWS::Partition>:iam::aws:policy/service-role/AWSBackupServiceRolePolicyForBackup']);
+  assert.deepEqual(
+    managed.map((one) => it.text(one)),
+    ['arn:<AWS::Partition>:iam::aws:policy/service-role/AWSBackupServiceRolePolicyForBackup'],
+  );
 });
 
 test('every wildcard has a reason, and every reason a wildcard', () => {
@@ -278,7 +330,8 @@ test('every wildcard has a reason, and every reason a wildcard', () => {
         for (const action of actions) assert(!action.includes('*'), `${name}, ${path}: ${action}`);
         for (const resource of resources) {
           if (resource === '*') {
-            for (const action of actions) assert(EVERYWHERE[action], `${name}, ${path}: ${action} for everything, and no reason`);
+            for (const action of actions)
+              assert(EVERYWHERE[action], `${name}, ${path}: ${action} for everything, and no reason`);
             for (const action of actions) everywhere.add(action);
           } else if (resource.includes('*')) {
             assert(reasons[resource], `${name}, ${path}: ${resource}, and no reason`);
@@ -297,7 +350,9 @@ test('cdk-nag finds nothing that is not acknowledged, with a reason for each', (
   let acknowledged = 0;
   // A stack in which it finds something is none: `world` says what.
   for (const name of NAMES) {
-    for (const { metadata, path } of world(name).system.node.findAll().map(({ node }) => node)) {
+    for (const { metadata, path } of world(name)
+      .system.node.findAll()
+      .map(({ node }) => node)) {
       for (const { type, data } of metadata) {
         if (type !== Validations.ACKNOWLEDGED_RULES_METADATA_KEY) continue;
         for (const [id, reason] of Object.entries(data as Record<string, string>)) {

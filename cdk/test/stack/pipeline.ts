@@ -8,14 +8,24 @@ import { definition, FUNCTIONS, PROJECT, shape, stateOf, type FunctionName } fro
 import { world, type World } from '../world.ts';
 
 const of = (it: World, name: FunctionName) => it.at(`Pipeline/${stateOf(name)}`);
-const each = <T>(it: World, what: (is: any) => T) => Object.fromEntries(FUNCTIONS.map((name) => [name, what(of(it, name))]));
+const each = <T>(it: World, what: (is: any) => T) =>
+  Object.fromEntries(FUNCTIONS.map((name) => [name, what(of(it, name))]));
 const machine = JSON.parse(definition());
 const map = machine.States.CountPartitions;
 
 test('six functions from binaries that are built, on arm64 or, by choice, on x86-64', () => {
-  for (const [name, architecture, prefix] of [['default', 'arm64', ''], ['spot', 'x86_64', 'files-']] as const) {
+  for (const [name, architecture, prefix] of [
+    ['default', 'arm64', ''],
+    ['spot', 'x86_64', 'files-'],
+  ] as const) {
     const it = world(name);
-    const expected = (folder: string) => [`${prefix}${folder}`, 'provided.al2023', [architecture], 'bootstrap', 'Active'];
+    const expected = (folder: string) => [
+      `${prefix}${folder}`,
+      'provided.al2023',
+      [architecture],
+      'bootstrap',
+      'Active',
+    ];
     assert.deepEqual(
       each(it, (is) => [is.FunctionName, is.Runtime, is.Architectures, is.Handler, is.TracingConfig.Mode]),
       Object.fromEntries(FUNCTIONS.map((folder) => [folder, expected(folder)])),
@@ -56,10 +66,18 @@ test('count has the file system at /mnt/data, read-only and as root, where there
   const { FileSystemConfigs, VpcConfig, Environment } = of(it, 'count');
   assert.deepEqual(
     FileSystemConfigs.map((mount: any) => [mount.LocalMountPath, it.text(mount.Arn)]),
-    [['/mnt/data', 'arn:<AWS::Partition>:elasticfilesystem:<AWS::Region>:<AWS::AccountId>:access-point/<Storage/Counting>']],
+    [
+      [
+        '/mnt/data',
+        'arn:<AWS::Partition>:elasticfilesystem:<AWS::Region>:<AWS::AccountId>:access-point/<Storage/Counting>',
+      ],
+    ],
   );
   assert.equal(Environment.Variables.TARGET_DIRECTORY, '/mnt/data');
-  assert.deepEqual(VpcConfig.SecurityGroupIds.map((group: unknown) => it.text(group)), ['<Network/Functions.GroupId>']);
+  assert.deepEqual(
+    VpcConfig.SecurityGroupIds.map((group: unknown) => it.text(group)),
+    ['<Network/Functions.GroupId>'],
+  );
   assert.deepEqual(subnets(it), ['<Network/Vpc/PrivateSubnet1/Subnet>', '<Network/Vpc/PrivateSubnet2/Subnet>']);
   assert.deepEqual(subnets(world('existing')), ['subnet-00000000', 'subnet-00000002']);
   assert.deepEqual(subnets(world('restored')), subnets(world('default')));
@@ -74,12 +92,17 @@ test('count has the file system at /mnt/data, read-only and as root, where there
 
 test('all functions are in the VPC, by choice', () => {
   const it = world('inVpc');
-  assert.deepEqual(each(it, (is) => is.VpcConfig.SubnetIds.length), { ...each(it, () => 3), count: 2 });
+  assert.deepEqual(
+    each(it, (is) => is.VpcConfig.SubnetIds.length),
+    { ...each(it, () => 3), count: 2 },
+  );
 });
 
 test('each function has the variables that it reads, with what the settings say', () => {
   const it = world('spot');
-  const variables = each(it, (is) => Object.fromEntries(Object.entries(is.Environment.Variables).map(([name, value]) => [name, it.text(value)])));
+  const variables = each(it, (is) =>
+    Object.fromEntries(Object.entries(is.Environment.Variables).map(([name, value]) => [name, it.text(value)])),
+  );
   const EFS_FILE_SYSTEM_ID = '<Storage/FileSystem>';
   const SSM_PARAMETER_NAME = '/efs-mount-autoscaling/mount-targets';
   const service = { ECS_CLUSTER_NAME: '<Service/Cluster>', ECS_SERVICE_NAME: '<Service/FileService/Service.Name>' };
@@ -102,8 +125,12 @@ test('each function has the variables that it reads, with what the settings say'
     'publish-ssm': { EFS_FILE_SYSTEM_ID, SSM_PARAMETER_NAME, SSM_PARAMETER_TYPE: 'SecureString' },
     redeploy: { EFS_FILE_SYSTEM_ID, SSM_PARAMETER_NAME, ...service },
   });
-  const read = ['crates/domain/src/config.rs', 'functions/count/src/handler.rs'].map((file) => readFileSync(join(PROJECT, file), 'utf8')).join('\n');
-  const given = [...Object.values(variables), of(world('inVpc'), 'count').Environment.Variables].flatMap((each) => Object.keys(each));
+  const read = ['crates/domain/src/config.rs', 'functions/count/src/handler.rs']
+    .map((file) => readFileSync(join(PROJECT, file), 'utf8'))
+    .join('\n');
+  const given = [...Object.values(variables), of(world('inVpc'), 'count').Environment.Variables].flatMap((each) =>
+    Object.keys(each),
+  );
   for (const name of given) assert(read.includes(`"${name}"`), `nothing reads ${name}`);
   assert.equal(of(world('inVpc'), 'count').Environment.Variables.COUNT_CACHE_SECONDS, '600');
   const { ECS_CLUSTER_NAME, ECS_SERVICE_NAME } = of(world('existing'), 'redeploy').Environment.Variables;
@@ -120,13 +147,21 @@ test('every substitution of the machine is given, and none that it does not know
   }
   const it = world('discovery');
   const given = it.one('StepFunctions::StateMachine').DefinitionSubstitutions;
-  for (const name of FUNCTIONS) assert.equal(it.text(given[`${stateOf(name)}Function`]), `<Pipeline/${stateOf(name)}.Arn>`);
+  for (const name of FUNCTIONS)
+    assert.equal(it.text(given[`${stateOf(name)}Function`]), `<Pipeline/${stateOf(name)}.Arn>`);
   assert.deepEqual([given.PollIntervalSeconds, given.PollTimeoutSeconds], ['5', '600']);
 });
 
 test("the machine is the file's, is right by AWS's rules once it is filled in, and is logged and traced", () => {
   const it = world('default');
-  const { DefinitionString, DefinitionSubstitutions, StateMachineType, TracingConfiguration, LoggingConfiguration, RoleArn } = it.one('StepFunctions::StateMachine');
+  const {
+    DefinitionString,
+    DefinitionSubstitutions,
+    StateMachineType,
+    TracingConfiguration,
+    LoggingConfiguration,
+    RoleArn,
+  } = it.one('StepFunctions::StateMachine');
   assert.deepEqual(JSON.parse(DefinitionString), machine);
   const filled = DefinitionString.replace(/\$\{(\w+)\}/g, (_: string, name: string) => {
     const value = DefinitionSubstitutions[name];
@@ -180,7 +215,10 @@ test('times hold one another: function < state < machine, and the longest count 
   const seconds = (state: string) => all.find((task) => task.state === state)!.seconds;
   const [, rounds] = /\$rounds < (\d+)/.exec(machine.States.CountLeft.Choices[0].Condition)!;
   const count = seconds('Count') + Number(rounds) * seconds('CountPartition');
-  const act = ['Evaluate', 'CreateTarget', 'PollAvailable', 'PublishSsm', 'Redeploy'].reduce((sum, state) => sum + seconds(state), 0);
+  const act = ['Evaluate', 'CreateTarget', 'PollAvailable', 'PublishSsm', 'Redeploy'].reduce(
+    (sum, state) => sum + seconds(state),
+    0,
+  );
   const longestWait = 1800;
   assert(count + longestWait + act < machine.TimeoutSeconds);
   assert(it.config.pipeline.pollTimeoutSeconds <= longestWait);

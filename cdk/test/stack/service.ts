@@ -12,7 +12,8 @@ const container = (it: World) => {
   assert.equal(others.length, 0);
   return only;
 };
-const variables = (it: World) => Object.fromEntries(container(it).Environment.map(({ Name, Value }: any) => [Name, it.text(Value)]));
+const variables = (it: World) =>
+  Object.fromEntries(container(it).Environment.map(({ Name, Value }: any) => [Name, it.text(Value)]));
 
 test("tasks are of the seed's sizes, on either architecture", () => {
   const size = (it: World) => [task(it).Cpu, task(it).Memory, task(it).RuntimePlatform.CpuArchitecture];
@@ -23,7 +24,8 @@ test("tasks are of the seed's sizes, on either architecture", () => {
 
 test('a task has no privileges, writes nothing of its own, and says whether it is well', () => {
   const it = world('default');
-  const { User, ReadonlyRootFilesystem, Privileged, LinuxParameters, HealthCheck, MountPoints, StopTimeout } = container(it);
+  const { User, ReadonlyRootFilesystem, Privileged, LinuxParameters, HealthCheck, MountPoints, StopTimeout } =
+    container(it);
   assert.deepEqual([User, ReadonlyRootFilesystem, Privileged, MountPoints], ['1000:1000', true, undefined, undefined]);
   assert.deepEqual(LinuxParameters.Capabilities, { Drop: ['ALL'] });
   assert.deepEqual(HealthCheck.Command, ['CMD', '/router', 'healthy']);
@@ -40,7 +42,13 @@ test('the image is one of ECR, or is built of the project', () => {
 });
 
 test('it is its own NFS client, through its access point and with TLS; in its own name where that is asked for', () => {
-  const common = { AWS_REGION: '<AWS::Region>', EFS_FILE_SYSTEM_ID: '<Storage/FileSystem>', LISTEN: '0.0.0.0:8443', LISTEN_TLS: 'made', METRICS: 'emf' };
+  const common = {
+    AWS_REGION: '<AWS::Region>',
+    EFS_FILE_SYSTEM_ID: '<Storage/FileSystem>',
+    LISTEN: '0.0.0.0:8443',
+    LISTEN_TLS: 'made',
+    METRICS: 'emf',
+  };
   const nfs = { ...common, BACKEND: 'nfs', NFS_TLS: 'efs', EFS_ACCESS_POINT_ID: '<Storage/Serving>' };
   assert.deepEqual(variables(world('default')), { ...nfs, SSM_PARAMETER_NAME: '/efs-mount-autoscaling/mount-targets' });
   assert.deepEqual(variables(world('discovery')), { ...nfs, NFS_IAM: '1', SSM_PARAMETER_NAME: '/files/targets' });
@@ -48,7 +56,10 @@ test('it is its own NFS client, through its access point and with TLS; in its ow
 
 test('the token is in Secrets Manager only', () => {
   const it = world('default');
-  assert.deepEqual(container(it).Secrets.map(({ Name, ValueFrom }: any) => [Name, it.text(ValueFrom)]), [['AUTH_TOKEN', '<Service/Token>']]);
+  assert.deepEqual(
+    container(it).Secrets.map(({ Name, ValueFrom }: any) => [Name, it.text(ValueFrom)]),
+    [['AUTH_TOKEN', '<Service/Token>']],
+  );
   assert.equal(it.at('Service/Token').GenerateSecretString.PasswordLength, 48);
   assert(!('AUTH_TOKEN' in variables(it)) && !('AUTH' in variables(it)));
 });
@@ -64,7 +75,10 @@ test('three tasks over all zones; a deployment that fails is taken back', () => 
   });
   const { AssignPublicIp, Subnets, SecurityGroups } = NetworkConfiguration.AwsvpcConfiguration;
   assert.deepEqual([AssignPublicIp, Subnets.length], ['DISABLED', 3]);
-  assert.deepEqual(SecurityGroups.map((group: unknown) => it.text(group)), ['<Network/Tasks.GroupId>']);
+  assert.deepEqual(
+    SecurityGroups.map((group: unknown) => it.text(group)),
+    ['<Network/Tasks.GroupId>'],
+  );
 });
 
 test('an internal load balancer speaks HTTPS on both sides', () => {
@@ -90,7 +104,10 @@ test('an internal load balancer speaks HTTPS on both sides', () => {
 test('its certificate is made, for its name, or given', () => {
   const it = world('default');
   const { DomainName, Tag, ServiceToken } = it.one('Custom::SelfSignedCertificate');
-  assert.deepEqual([DomainName, Tag, it.text(ServiceToken)], ['files.efs-autoscale.internal', 'efs-mount-autoscaling', '<Service/Certificate/Maker.Arn>']);
+  assert.deepEqual(
+    [DomainName, Tag, it.text(ServiceToken)],
+    ['files.efs-autoscale.internal', 'efs-mount-autoscaling', '<Service/Certificate/Maker.Arn>'],
+  );
   const given = world('spot');
   assert.equal(given.all('Custom::SelfSignedCertificate').length, 0);
   assert.match(given.one('ElasticLoadBalancingV2::Listener').Certificates[0].CertificateArn, /^arn:aws:acm:/);
@@ -106,15 +123,36 @@ test('there are more tasks when processors or requests ask for them', () => {
     });
     return { least: MinCapacity, most: MaxCapacity, ...Object.fromEntries(policies) };
   };
-  assert.deepEqual(scales(world('default')), { least: 3, most: 12, ECSServiceAverageCPUUtilization: 60, ALBRequestCountPerTarget: 60_000 });
-  assert.deepEqual(scales(world('spot')), { least: 4, most: 20, ECSServiceAverageCPUUtilization: 50, ALBRequestCountPerTarget: 1000 });
-  assert.deepEqual(scales(world('discovery')), { least: 3, most: 12, ECSServiceAverageCPUUtilization: 60 }, 'nobody counts requests there');
+  assert.deepEqual(scales(world('default')), {
+    least: 3,
+    most: 12,
+    ECSServiceAverageCPUUtilization: 60,
+    ALBRequestCountPerTarget: 60_000,
+  });
+  assert.deepEqual(scales(world('spot')), {
+    least: 4,
+    most: 20,
+    ECSServiceAverageCPUUtilization: 50,
+    ALBRequestCountPerTarget: 1000,
+  });
+  assert.deepEqual(
+    scales(world('discovery')),
+    { least: 3, most: 12, ECSServiceAverageCPUUtilization: 60 },
+    'nobody counts requests there',
+  );
 });
 
 test('Fargate Spot, by choice, for all but the first task', () => {
   const it = world('spot');
-  const strategy = service(it).CapacityProviderStrategy.map(({ CapacityProvider, Base, Weight }: any) => [CapacityProvider, Base, Weight]);
-  assert.deepEqual(strategy, [['FARGATE', 1, 0], ['FARGATE_SPOT', undefined, 1]]);
+  const strategy = service(it).CapacityProviderStrategy.map(({ CapacityProvider, Base, Weight }: any) => [
+    CapacityProvider,
+    Base,
+    Weight,
+  ]);
+  assert.deepEqual(strategy, [
+    ['FARGATE', 1, 0],
+    ['FARGATE_SPOT', undefined, 1],
+  ]);
   const [providers] = it.all('ECS::ClusterCapacityProviderAssociations');
   assert.deepEqual(providers?.is.CapacityProviders, ['FARGATE', 'FARGATE_SPOT']);
   const waits = it.resources.find(({ type }) => type === 'AWS::ECS::Service')?.dependsOn;
@@ -142,13 +180,29 @@ test('on managed instances the kernel may mount, with one capability for it', ()
   assert.deepEqual(task(it).RequiresCompatibilities, ['MANAGED_INSTANCES']);
   const [{ CapacityProvider }] = service(it).CapacityProviderStrategy;
   assert.equal(it.text(CapacityProvider), '<Service/Instances/Instances>');
-  assert.equal(it.one('ECS::CapacityProvider').ManagedInstancesProvider.InstanceLaunchTemplate.NetworkConfiguration.Subnets.length, 3);
+  assert.equal(
+    it.one('ECS::CapacityProvider').ManagedInstancesProvider.InstanceLaunchTemplate.NetworkConfiguration.Subnets.length,
+    3,
+  );
 });
 
 test('of a service that is there, nothing is made', () => {
   const it = world('existing');
-  const types = ['ECS::', 'ElasticLoadBalancingV2::', 'ApplicationAutoScaling::', 'ServiceDiscovery::', 'SecretsManager::', 'Route53::', 'Events::'];
-  for (const type of types) assert.deepEqual(it.resources.filter((one) => one.type.includes(type)), [], type);
+  const types = [
+    'ECS::',
+    'ElasticLoadBalancingV2::',
+    'ApplicationAutoScaling::',
+    'ServiceDiscovery::',
+    'SecretsManager::',
+    'Route53::',
+    'Events::',
+  ];
+  for (const type of types)
+    assert.deepEqual(
+      it.resources.filter((one) => one.type.includes(type)),
+      [],
+      type,
+    );
   assert.deepEqual([it.template.Outputs.ServiceOwned.Value, it.template.Outputs.ServiceName.Value], ['false', 'files']);
   assert.equal(it.template.Outputs.ServiceUrl, undefined);
 });
@@ -156,13 +210,18 @@ test('of a service that is there, nothing is made', () => {
 test('every variable of a task is one that the service reads, and its image is a stage of the Dockerfile', () => {
   const known = readFileSync(join(PROJECT, 'crates/router/src/service/config.rs'), 'utf8');
   for (const name of ['default', 'discovery', 'managed'] as const) {
-    const given = [...Object.keys(variables(world(name))), ...container(world(name)).Secrets.map((secret: any) => secret.Name)];
+    const given = [
+      ...Object.keys(variables(world(name))),
+      ...container(world(name)).Secrets.map((secret: any) => secret.Name),
+    ];
     // The SDK reads that one.
     for (const variable of given.filter((variable) => variable !== 'AWS_REGION')) {
       assert.match(known, new RegExp(`^    ${variable} +\\S`, 'm'), `${name}: ${variable}`);
     }
   }
   const [target] = [...new Set(world('default').images)];
-  const stages = [...readFileSync(join(PROJECT, 'crates/router/Dockerfile'), 'utf8').matchAll(/^FROM \S+ AS (\S+)$/gm)].map(([, stage]) => stage);
+  const stages = [
+    ...readFileSync(join(PROJECT, 'crates/router/Dockerfile'), 'utf8').matchAll(/^FROM \S+ AS (\S+)$/gm),
+  ].map(([, stage]) => stage);
   assert(stages.includes(target) && stages.includes('mounted'), `${target} and mounted, of ${stages}`);
 });

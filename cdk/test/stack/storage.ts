@@ -19,7 +19,10 @@ test('the file system is encrypted by a key of its own, and cools down', () => {
   assert.deepEqual([Encrypted, it.text(KmsKeyId)], [true, '<Storage/Key.Arn>']);
   assert.equal(it.at('Storage/Key').EnableKeyRotation, true);
   assert.deepEqual([PerformanceMode, ThroughputMode], ['generalPurpose', 'elastic']);
-  assert.deepEqual(LifecyclePolicies, [{ TransitionToIA: 'AFTER_30_DAYS' }, { TransitionToPrimaryStorageClass: 'AFTER_1_ACCESS' }]);
+  assert.deepEqual(LifecyclePolicies, [
+    { TransitionToIA: 'AFTER_30_DAYS' },
+    { TransitionToPrimaryStorageClass: 'AFTER_1_ACCESS' },
+  ]);
   assert.deepEqual(it.warnings, []);
 });
 
@@ -35,20 +38,36 @@ test("the seed's other modes, with a warning of the one that AWS advises against
 });
 
 test('it has two mount targets to begin with, in the first zones', () => {
-  const targets = (it: World) => it.all('EFS::MountTarget').map(({ is }) => [it.text(is.SubnetId), ...is.SecurityGroups.map((group: unknown) => it.text(group))]);
-  const expected = (zones: number[]) => zones.map((zone) => [`<Network/Vpc/PrivateSubnet${zone}/Subnet>`, '<Network/Targets.GroupId>']);
+  const targets = (it: World) =>
+    it
+      .all('EFS::MountTarget')
+      .map(({ is }) => [it.text(is.SubnetId), ...is.SecurityGroups.map((group: unknown) => it.text(group))]);
+  const expected = (zones: number[]) =>
+    zones.map((zone) => [`<Network/Vpc/PrivateSubnet${zone}/Subnet>`, '<Network/Targets.GroupId>']);
   assert.deepEqual(targets(world('default')), expected([1, 2]));
   assert.deepEqual(targets(world('spot')), expected([1, 2, 3]));
 });
 
 test('count reads everything, and the service is no privileged user', () => {
   const points = (it: World) =>
-    Object.fromEntries(it.all('EFS::AccessPoint').map(({ path, is }) => [path, [is.PosixUser.Uid, is.PosixUser.Gid, is.RootDirectory]]));
-  const owned = (path: string) => ({ Path: path, CreationInfo: { OwnerUid: '1000', OwnerGid: '1000', Permissions: '755' } });
-  const both = (path: string) => ({ 'Storage/Counting': ['0', '0', owned(path)], 'Storage/Serving': ['1000', '1000', owned(path)] });
+    Object.fromEntries(
+      it.all('EFS::AccessPoint').map(({ path, is }) => [path, [is.PosixUser.Uid, is.PosixUser.Gid, is.RootDirectory]]),
+    );
+  const owned = (path: string) => ({
+    Path: path,
+    CreationInfo: { OwnerUid: '1000', OwnerGid: '1000', Permissions: '755' },
+  });
+  const both = (path: string) => ({
+    'Storage/Counting': ['0', '0', owned(path)],
+    'Storage/Serving': ['1000', '1000', owned(path)],
+  });
   assert.deepEqual(points(world('default')), both('/data'));
   assert.deepEqual(points(world('discovery')), both('/srv/files'));
-  assert.deepEqual(points(world('managed')), { 'Storage/Counting': ['0', '0', { Path: '/' }] }, 'a kernel mounts all of it');
+  assert.deepEqual(
+    points(world('managed')),
+    { 'Storage/Counting': ['0', '0', { Path: '/' }] },
+    'a kernel mounts all of it',
+  );
   assert.deepEqual(points(world('existing')), { 'Storage/Counting': ['0', '0', owned('/data')] });
 });
 
@@ -67,15 +86,25 @@ test('a backup each day, kept for 30 days, of this file system', () => {
     [['cron(0 0 * * ? *)', { DeleteAfterDays: 30 }, '<Storage/Backups.BackupVaultName>']],
   );
   const { Resources } = it.one('Backup::BackupSelection').BackupSelection;
-  assert.deepEqual(Resources.map((one: unknown) => it.text(one)), ['arn:<AWS::Partition>:elasticfilesystem:<AWS::Region>:<AWS::AccountId>:file-system/<Storage/FileSystem>']);
+  assert.deepEqual(
+    Resources.map((one: unknown) => it.text(one)),
+    ['arn:<AWS::Partition>:elasticfilesystem:<AWS::Region>:<AWS::AccountId>:file-system/<Storage/FileSystem>'],
+  );
   const { EncryptionKeyArn, BackupVaultName } = it.one('Backup::BackupVault');
   assert.equal(it.text(EncryptionKeyArn), '<Storage/Key.Arn>');
-  assert.match(JSON.stringify(BackupVaultName), /AWS::StackId/, 'a vault that outlives its stack is not in the way of the next');
+  assert.match(
+    JSON.stringify(BackupVaultName),
+    /AWS::StackId/,
+    'a vault that outlives its stack is not in the way of the next',
+  );
   assert.equal(world('discovery').all('Backup::BackupPlan').length, 0);
 });
 
 test('what holds files outlives the stack, unless it may not', () => {
-  const deletion = (it: World) => it.resources.filter(({ path }) => ['Storage/FileSystem', 'Storage/Key', 'Storage/Backups'].includes(path)).map((one) => one.deletion);
+  const deletion = (it: World) =>
+    it.resources
+      .filter(({ path }) => ['Storage/FileSystem', 'Storage/Key', 'Storage/Backups'].includes(path))
+      .map((one) => one.deletion);
   assert.deepEqual(deletion(world('default')), ['Retain', 'Retain', 'Retain']);
   assert.deepEqual(deletion(world('discovery')), ['Delete', 'Delete']);
   assert.equal(world('default').system.terminationProtection, true);
@@ -85,11 +114,13 @@ test('of a file system that is there, only an access point is made', () => {
   for (const name of ['restored', 'adopted', 'existing'] as const) {
     const it = world(name);
     for (const type of ['FileSystem', 'MountTarget']) assert.equal(it.all(`EFS::${type}`).length, 0, type);
-    for (const type of ['BackupVault', 'BackupPlan', 'BackupSelection']) assert.equal(it.all(`Backup::${type}`).length, 0, type);
+    for (const type of ['BackupVault', 'BackupPlan', 'BackupSelection'])
+      assert.equal(it.all(`Backup::${type}`).length, 0, type);
     for (const { is } of it.all('EFS::AccessPoint')) assert.equal(is.FileSystemId, 'fs-00000000');
   }
 });
 
-test('the published parameter and the ledger are the pipeline\'s, and in no template', () => {
-  for (const name of ['default', 'spot', 'existing'] as const) assert.equal(world(name).all('SSM::Parameter').length, 0);
+test("the published parameter and the ledger are the pipeline's, and in no template", () => {
+  for (const name of ['default', 'spot', 'existing'] as const)
+    assert.equal(world(name).all('SSM::Parameter').length, 0);
 });
