@@ -23,6 +23,12 @@ impl Lender {
         provider.map(Self).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there are no AWS credentials"))
     }
 
+    /// Those of a function, which Lambda puts into the environment.
+    #[cfg(feature = "lambda")]
+    pub fn of_lambda() -> Self {
+        Self(SharedCredentialsProvider::new(aws_config::environment::EnvironmentVariableCredentialsProvider::new()))
+    }
+
     /// Those that are good now. What gives them keeps them until they have to be renewed.
     ///
     /// # Errors

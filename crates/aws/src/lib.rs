@@ -23,6 +23,10 @@ mod ssm;
 use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+#[cfg(feature = "lambda")]
+use aws_config::{Region, environment::EnvironmentVariableCredentialsProvider};
+#[cfg(feature = "lambda")]
+use aws_credential_types::provider::SharedCredentialsProvider;
 use domain::ports::Clock;
 
 /// The longest that one call to AWS takes, with all its tries: shorter than any function's timeout.
@@ -30,18 +34,35 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The SDKs' configuration: credentials and region from where the process runs.
-async fn sdk_config() -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .operation_timeout(CALL_TIMEOUT)
-        .build();
+        .build()
+}
+
+/// The SDKs' configuration: credentials and region from where the process runs.
+async fn sdk_config() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .retry_config(RetryConfig::standard())
-        .timeout_config(timeouts)
+        .timeout_config(timeouts())
         .load()
         .await
+}
+
+/// The same in Lambda, which puts both into the environment and nowhere else. What would look for them in other places
+/// would be much of a function, and is not linked.
+#[cfg(feature = "lambda")]
+fn sdk_config_of_lambda() -> SdkConfig {
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .retry_config(RetryConfig::standard())
+        .timeout_config(timeouts())
+        .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()));
+    config.set_region(lambda::environment("AWS_REGION").map(Region::new));
+    config.set_endpoint_url(lambda::environment("AWS_ENDPOINT_URL"));
+    config.build()
 }
 
 /// Every port over AWS, as far as the features go.
@@ -60,6 +81,12 @@ impl Aws {
     /// Clients with what the environment says.
     pub async fn from_environment() -> Self {
         Self::new(&sdk_config().await)
+    }
+
+    /// Clients of a function, with what Lambda says in the environment.
+    #[cfg(feature = "lambda")]
+    pub fn of_lambda() -> Self {
+        Self::new(&sdk_config_of_lambda())
     }
 
     /// Clients with this configuration; no call is made.

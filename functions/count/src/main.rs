@@ -13,10 +13,10 @@ use count::{Config, Memory};
 async fn main() -> ExitCode {
     lambda::main(async || {
         let mut config = Config::read(&environment)?;
-        config.root.open(async || Ok(Arc::new(Lender::from_environment().await?) as _)).await?;
+        config.root.open(async || Ok(Arc::new(Lender::of_lambda()) as _)).await?;
         let metrics = Metrics::of(&config.file_system)?;
         // Clients are for counts that are used again: without, the function starts four times as fast.
-        let aws = if config.reuse.is_some() { Some(Aws::from_environment().await) } else { None };
+        let aws = if config.reuse.is_some() { Some(Aws::of_lambda()) } else { None };
         let memory = Memory::default();
         lambda::serve(&metrics, async |input, caller| {
             count::handle(aws.as_ref(), &config, &memory, input, caller.deadline).await

@@ -13,7 +13,7 @@ async fn main() -> ExitCode {
     lambda::main(async || {
         let config = Config::read(&environment)?;
         let metrics = Metrics::of(&config.file_system)?;
-        let aws = Aws::from_environment().await;
+        let aws = Aws::of_lambda();
         lambda::serve(&metrics, async |input, _| publish_ssm::handle(&aws, &config, input).await).await
     })
     .await
