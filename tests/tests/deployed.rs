@@ -24,7 +24,7 @@ async fn teardown(lab: &Lab, arguments: &[&str]) -> Result<Output> {
         .env("AWS_SECRET_ACCESS_KEY", "local")
         .stdin(Stdio::null());
     let output = command.output().await?;
-    eprintln!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    eprintln!("{}{}", text(&output.stdout), text(&output.stderr));
     Ok(output)
 }
 
@@ -179,5 +179,16 @@ async fn what_is_left_out_is_what_the_emulator_does_not_know() -> Result<()> {
     }
     // And what is tried that way can succeed.
     assert!(deploys("in", "AWS::SQS::Queue").await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_region_that_nobody_names_is_asked_for() -> Result<()> {
+    let mut command = tokio::process::Command::new(binaries().join("efs-autoscale"));
+    // Nor may it look for one in the network.
+    command.args(["teardown", "--dry-run"]).env_clear().env("AWS_EC2_METADATA_DISABLED", "true");
+    let output = command.output().await?;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).starts_with("efs-autoscale: --region: "), "{}", text(&output.stderr));
     Ok(())
 }

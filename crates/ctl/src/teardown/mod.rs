@@ -109,6 +109,10 @@ pub async fn run(options: Options) -> ExitCode {
         loader = loader.region(Region::new(region));
     }
     let config = loader.load().await;
+    if config.region().is_none() {
+        eprintln!("efs-autoscale: --region: neither the environment (AWS_REGION) nor the profile says which");
+        return ExitCode::from(FAILED);
+    }
     let ended = tokio::select! {
         ended = take_away(&config, &options, &screen) => ended,
         _ = tokio::signal::ctrl_c() => {

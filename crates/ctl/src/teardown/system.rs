@@ -38,7 +38,7 @@ impl System {
             Err(why) if why.code() == Some("ValidationError") => {
                 bail!("--stack: there is no stack {name} in this region")
             }
-            answer => answer.context("CloudFormation cannot be asked")?,
+            answer => answer.context("CloudFormation cannot be asked (credentials: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)")?,
         };
         let stack = answer.stacks().first().with_context(|| format!("--stack: there is no stack {name}"))?;
         if stack.stack_status() == Some(&StackStatus::DeleteComplete) {
