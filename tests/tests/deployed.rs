@@ -101,6 +101,11 @@ async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
     let quiet = lab.run(json!({})).await?;
     assert_eq!((quiet.status.as_str(), quiet.decision().unwrap().word()), ("SUCCEEDED", "below_threshold"));
 
+    // One function on top of the stack, by its own deployer: what the stack has told it stays.
+    lab.deploy_again(&tools(), "evaluate").await?;
+    let quiet = lab.run(json!({})).await?;
+    assert_eq!((quiet.status.as_str(), quiet.decision().unwrap().word()), ("SUCCEEDED", "below_threshold"));
+
     // Somebody else's target is never deleted, and the stack cannot go with it.
     let third = lab.targets().await?[2].id.clone();
     lab.delete_target(&third).await?;

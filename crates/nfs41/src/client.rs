@@ -500,8 +500,20 @@ impl Client {
     /// All of these bytes, in as many calls as they take, several on their way at once. Fewer at the end of the file.
     ///
     /// # Errors
-    /// As [`Client::read`].
+    /// As [`Client::read`]. `STALE`: it was replaced again and again while it was read.
     pub async fn read_all(&self, path: &[u8], offset: u64, length: u64) -> Result<Vec<Bytes>> {
+        const TRIES: usize = 16;
+        for _ in 1..TRIES {
+            match self.read_all_once(path, offset, length).await {
+                // It was replaced between its name and its content: what has the name now is another one.
+                Err(why) if why.is(Status::STALE) => {}
+                read => return read,
+            }
+        }
+        self.read_all_once(path, offset, length).await
+    }
+
+    async fn read_all_once(&self, path: &[u8], offset: u64, length: u64) -> Result<Vec<Bytes>> {
         /// So many calls on their way at once.
         const WINDOW: usize = 8;
         if let Some(pieces) = self.read_together(path, offset, length).await? {

@@ -293,10 +293,15 @@ impl World {
         .into();
         variables.extend(spec.variables.iter().map(|(name, value)| format!("{name}={value}")));
         let deployments =
-            FUNCTIONS.map(|function| deploy(tools, self.emulator.endpoint(), function, variables.clone()));
+            FUNCTIONS.map(|function| deploy(tools, self.emulator.endpoint(), function, Some(ROLE), variables.clone()));
         let [a, b, c, d, e, f] = deployments;
         tokio::try_join!(a, b, c, d, e, f)?;
         Ok(())
+    }
+
+    /// Replaces the code of one function that is there, as `cargo lambda deploy` does: its variables and its role stay.
+    pub async fn deploy_again(&self, tools: &Tools, function: &str) -> Result<()> {
+        deploy(tools, self.emulator.endpoint(), function, None, vec![]).await
     }
 
     async fn create_state_machine(&self, spec: &Spec) -> Result<String> {
@@ -425,7 +430,13 @@ pub fn state_of(function: &str) -> String {
     function.split('-').map(capitalised).collect()
 }
 
-async fn deploy(tools: &Tools, endpoint: &str, function: &str, variables: Vec<String>) -> Result<()> {
+async fn deploy(
+    tools: &Tools,
+    endpoint: &str,
+    function: &str,
+    role: Option<&str>,
+    variables: Vec<String>,
+) -> Result<()> {
     // The deployer leaves its archive beside the binary, always under the same name: each function needs a
     // folder of its own, and none of it stays.
     let staged = tempfile::tempdir()?;
@@ -433,8 +444,9 @@ async fn deploy(tools: &Tools, endpoint: &str, function: &str, variables: Vec<St
     std::os::unix::fs::symlink(tools.binary(function)?.canonicalize()?, &binary)?;
     let mut command = tokio::process::Command::new(&tools.cargo_lambda);
     command
-        .args(["lambda", "deploy", "--endpoint-url", endpoint, "--role", ROLE, "--binary-path"])
+        .args(["lambda", "deploy", "--endpoint-url", endpoint, "--binary-path"])
         .arg(&binary)
+        .args(role.iter().flat_map(|role| ["--role", role]))
         .args(variables.iter().flat_map(|variable| ["--env-var", variable]))
         .arg(function)
         .current_dir(&tools.project)
