@@ -19,7 +19,7 @@ enum Command {
     /// Serve files over HTTP until SIGTERM; everything is set by variables
     #[command(after_help = router::service::VARIABLES, after_long_help = router::service::VARIABLES)]
     Serve,
-    /// Ask the service whether it is ready, as a container's health check does: status 0 when it is
+    /// Ask the service whether it answers, as a container's health check does: status 0 when it does
     #[command(after_help = router::service::HEALTHY, after_long_help = router::service::HEALTHY)]
     Healthy,
     /// Say which target each path belongs to; touches no file
