@@ -310,8 +310,9 @@ fn first_piece(want: &Want) -> Option<(u64, u32)> {
 async fn read(client: Client, path: FilePath, want: Want, deadline: Duration) -> Result<Reading> {
     for _ in 0..TRIES {
         match read_once(&client, &path, &want, deadline).await {
-            // It was replaced while it was looked at: what is there now is another one.
-            Err(nfs41::Error::Status { status: Status::STALE, .. }) => {}
+            // It was replaced while it was looked at: what is there now is another one. BAD_STATEID says so of what was
+            // opened to read on.
+            Err(nfs41::Error::Status { status: Status::STALE | Status::BAD_STATEID, .. }) => {}
             Err(why) => return Err(why.into()),
             Ok(read) => return read,
         }
@@ -364,10 +365,17 @@ async fn read_once(
     let at = from + first.len() as u64;
     let rest = match at < to {
         false => None,
-        // It stays until all of it is read, whoever replaces it.
+        // It stays until all of it is read, whoever replaces it. NFS-Ganesha may forget an OPEN that comes while the name
+        // is being given to another file, and the file with it; so the next piece is read before anything is answered,
+        // while all of it can still be read anew.
         true => {
             let file = client.hold_to_read(&found.handle).await?;
-            Some(Box::new(Remaining { file, deadline, at, to }) as Box<dyn Rest>)
+            let (ahead, _) = file.read(at, piece(at, to)).await?;
+            if ahead.is_empty() {
+                return Ok(Err(Error::Shortened));
+            }
+            let at = at + ahead.len() as u64;
+            Some(Box::new(Remaining { file, deadline, ahead, at, to }) as Box<dyn Rest>)
         }
     };
     Ok(Ok(Reading { first, rest, ..nothing }))
@@ -387,6 +395,9 @@ async fn in_time<T>(deadline: Duration, step: impl Future<Output = nfs41::Result
 struct Remaining {
     file: nfs41::File,
     deadline: Duration,
+    /// What was read already; what comes next, if it is not empty.
+    ahead: Bytes,
+    /// The first byte that was not.
     at: u64,
     to: u64,
 }
@@ -394,8 +405,8 @@ struct Remaining {
 impl Rest for Remaining {
     fn next(mut self: Box<Self>) -> Answer<'static, (Bytes, Box<dyn Rest>)> {
         Box::pin(async move {
-            if self.at == self.to {
-                return Ok((Bytes::new(), self as Box<dyn Rest>));
+            if !self.ahead.is_empty() || self.at == self.to {
+                return Ok((std::mem::take(&mut self.ahead), self as Box<dyn Rest>));
             }
             let (piece, _) = in_time(self.deadline, self.file.read(self.at, piece(self.at, self.to))).await?;
             if piece.is_empty() {
