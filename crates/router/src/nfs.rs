@@ -155,12 +155,30 @@ fn how(conditions: nfs41::Conditions, patience: Duration) -> Put {
     }
 }
 
+/// The file was replaced since its path was looked up, and nothing was done. That is `STALE`; of a handle that has just
+/// been given, NFS-Ganesha also says `SERVERFAULT` then, and `BAD_STATEID` of what was opened by it.
+fn is_gone(why: &nfs41::Error) -> bool {
+    use nfs41::Op::{GETATTR, LOOKUP, OPEN, PUTFH, READ, VERIFY};
+    let nfs41::Error::Status { op, status } = why else { return false };
+    match *status {
+        Status::STALE => matches!(op, LOOKUP | GETATTR | VERIFY | OPEN | PUTFH | READ),
+        Status::SERVERFAULT => *op == PUTFH,
+        Status::BAD_STATEID => *op == READ,
+        _ => false,
+    }
+}
+
 /// What is under this path; `None` when nothing is.
 async fn existing(client: &Client, path: &[u8]) -> Result<Option<Meta>> {
-    match client.attributes(path, Wanted::USUAL).await {
-        Ok(found) => meta(&found).map(Some),
-        Err(why) if why.status() == Some(Status::NOENT) => Ok(None),
-        Err(why) => Err(why.into()),
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match client.attributes(path, Wanted::USUAL).await {
+            Ok(found) => return meta(&found).map(Some),
+            Err(why) if why.status() == Some(Status::NOENT) => return Ok(None),
+            Err(why) if is_gone(&why) && tries < TRIES => {}
+            Err(why) => return Err(why.into()),
+        }
     }
 }
 
@@ -238,6 +256,7 @@ async fn put(
     for _ in 0..TRIES {
         match put(nfs41::Conditions::File).await {
             Ok(made) => return Ok((meta(&made)?, false)),
+            Err(why) if is_gone(&why) => {}
             Err(why) if why.status() != Some(Status::NOENT) => return Err(judge(&client, &path, why).await),
             Err(_) => match new().await {
                 Ok((made, _)) => return Ok((meta(&made)?, true)),
@@ -308,16 +327,16 @@ fn first_piece(want: &Want) -> Option<(u64, u32)> {
 }
 
 async fn read(client: Client, path: FilePath, want: Want, deadline: Duration) -> Result<Reading> {
-    for _ in 0..TRIES {
+    let mut tries = 0;
+    loop {
+        tries += 1;
         match read_once(&client, &path, &want, deadline).await {
-            // It was replaced while it was looked at: what is there now is another one. BAD_STATEID says so of what was
-            // opened to read on.
-            Err(nfs41::Error::Status { status: Status::STALE | Status::BAD_STATEID, .. }) => {}
+            // What is there now is another one.
+            Err(why) if is_gone(&why) && tries < TRIES => {}
             Err(why) => return Err(why.into()),
             Ok(read) => return read,
         }
     }
-    Err(Error::Shortened)
 }
 
 async fn read_once(
