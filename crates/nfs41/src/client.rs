@@ -506,7 +506,7 @@ impl Client {
         for _ in 1..TRIES {
             match self.read_all_once(path, offset, length).await {
                 // It was replaced between its name and its content: what has the name now is another one.
-                Err(why) if why.is(Status::STALE) => {}
+                Err(why) if why.is_gone() => {}
                 read => return read,
             }
         }

@@ -56,6 +56,18 @@ impl Error {
         self.status() == Some(status)
     }
 
+    /// Is the file that a handle named not there any more? Its path may name another by now. That is `STALE`; while a
+    /// name is being given to another file, NFS-Ganesha also says `SERVERFAULT` to a PUTFH, and `BAD_STATEID` to a READ
+    /// of what has just been opened.
+    pub fn is_gone(&self) -> bool {
+        matches!(
+            self,
+            Self::Status { status: Status::STALE, .. }
+                | Self::Status { op: Op::PUTFH, status: Status::SERVERFAULT }
+                | Self::Status { op: Op::READ, status: Status::BAD_STATEID }
+        )
+    }
+
     /// Was it certainly not done? What was sent and refused by its own operation was not either, but what came
     /// before it in the same compound was.
     pub fn is_not_begun(&self) -> bool {

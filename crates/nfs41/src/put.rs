@@ -351,13 +351,13 @@ impl Client {
             // Looked at when the lock is held, and by the name: whoever had the lock may have replaced the file.
             let (attributes, named) = match file.lock_and_look(&directory, name, until).await {
                 Ok(found) => found,
-                Err(why) if why.is(Status::STALE) => continue,
+                Err(why) if why.is_gone() => continue,
                 Err(why) => return Err(why),
             };
             if named.is_some() && named == attributes.file_id {
                 return Ok(Some((file, attributes)));
             }
-            file.close().await.or_else(|why| if why.is(Status::STALE) { Ok(()) } else { Err(why) })?;
+            file.close().await.or_else(|why| if why.is_gone() { Ok(()) } else { Err(why) })?;
         }
         Err(Error::Status { op: Op::LOCK, status: Status::DENIED })
     }

@@ -372,6 +372,37 @@ async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_th
     assert!(matches!(found, Err(Error::Protocol(_))), "{found:?}");
 }
 
+/// In the place of the answer to what follows SEQUENCE.
+fn refuse_first(record: &mut Vec<u8>, status: u32) {
+    set_word(record, answer::STATUS, status);
+    set_word(record, answer::COUNT, 2);
+    set_word(record, answer::REST + 4, status);
+    record.truncate(answer::REST + 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_whose_handle_is_no_longer_known_is_read_anew() {
+    const PUTFH: u32 = 22;
+    let small = |options: &mut Options| options.largest_io = 16 << 10;
+    let Some(Lab { server: _server, relay, client }) = lab_with(nfs_lab::Options::default(), small) else { return };
+    client.put(b"f", content(200_000), Put::default()).await.unwrap();
+    // STALE, and as Ganesha says it of a file that is being replaced.
+    for status in [70, 10006] {
+        let refused = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&refused);
+        relay.on_record(move |way, record| {
+            let is_of_a_handle = record.len() > answer::REST + 8 && word(record, answer::REST) == PUTFH;
+            if way == Way::ToClient && is_of_a_handle && count.fetch_add(1, Ordering::Relaxed) < 3 {
+                refuse_first(record, status);
+            }
+            Act::Pass
+        });
+        let found = client.read_all(b"f", 0, u64::MAX).await.unwrap().concat();
+        assert!(found == content(200_000), "{} bytes", found.len());
+        assert!(refused.load(Ordering::Relaxed) > 3, "nothing was refused");
+    }
+}
+
 /// Of the bytes of a record.
 #[derive(Clone, Debug)]
 enum Mutation {

@@ -155,30 +155,23 @@ fn how(conditions: nfs41::Conditions, patience: Duration) -> Put {
     }
 }
 
-/// The file was replaced since its path was looked up, and nothing was done. That is `STALE`; of a handle that has just
-/// been given, NFS-Ganesha also says `SERVERFAULT` then, and `BAD_STATEID` of what was opened by it.
-fn is_gone(why: &nfs41::Error) -> bool {
-    use nfs41::Op::{GETATTR, LOOKUP, OPEN, PUTFH, READ, VERIFY};
-    let nfs41::Error::Status { op, status } = why else { return false };
-    match *status {
-        Status::STALE => matches!(op, LOOKUP | GETATTR | VERIFY | OPEN | PUTFH | READ),
-        Status::SERVERFAULT => *op == PUTFH,
-        Status::BAD_STATEID => *op == READ,
-        _ => false,
+/// What does nothing where it fails, and again while what its path names is replaced under it.
+async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> F) -> nfs41::Result<T> {
+    for _ in 1..TRIES {
+        match act().await {
+            Err(why) if why.is_gone() => {}
+            done => return done,
+        }
     }
+    act().await
 }
 
 /// What is under this path; `None` when nothing is.
 async fn existing(client: &Client, path: &[u8]) -> Result<Option<Meta>> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match client.attributes(path, Wanted::USUAL).await {
-            Ok(found) => return meta(&found).map(Some),
-            Err(why) if why.status() == Some(Status::NOENT) => return Ok(None),
-            Err(why) if is_gone(&why) && tries < TRIES => {}
-            Err(why) => return Err(why.into()),
-        }
+    match anew(|| client.attributes(path, Wanted::USUAL)).await {
+        Ok(found) => meta(&found).map(Some),
+        Err(why) if why.status() == Some(Status::NOENT) => Ok(None),
+        Err(why) => Err(why.into()),
     }
 }
 
@@ -256,7 +249,7 @@ async fn put(
     for _ in 0..TRIES {
         match put(nfs41::Conditions::File).await {
             Ok(made) => return Ok((meta(&made)?, false)),
-            Err(why) if is_gone(&why) => {}
+            Err(why) if why.is_gone() => {}
             Err(why) if why.status() != Some(Status::NOENT) => return Err(judge(&client, &path, why).await),
             Err(_) => match new().await {
                 Ok((made, _)) => return Ok((meta(&made)?, true)),
@@ -301,7 +294,7 @@ async fn append(
 
 async fn delete(client: Client, path: FilePath, conditions: Conditions, patience: Duration) -> Result<()> {
     let removed = match conditions.is_none() {
-        true => client.remove_file(path.as_bytes()).await,
+        true => anew(|| client.remove_file(path.as_bytes())).await,
         false => client.remove_if(path.as_bytes(), how(judged(&conditions), patience)).await,
     };
     match removed {
@@ -327,16 +320,7 @@ fn first_piece(want: &Want) -> Option<(u64, u32)> {
 }
 
 async fn read(client: Client, path: FilePath, want: Want, deadline: Duration) -> Result<Reading> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match read_once(&client, &path, &want, deadline).await {
-            // What is there now is another one.
-            Err(why) if is_gone(&why) && tries < TRIES => {}
-            Err(why) => return Err(why.into()),
-            Ok(read) => return read,
-        }
-    }
+    anew(|| read_once(&client, &path, &want, deadline)).await?
 }
 
 async fn read_once(

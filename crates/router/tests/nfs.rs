@@ -15,13 +15,16 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     process::Command,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use common::{Request, Server, World, eventually};
-use nfs_lab::End;
+use nfs_lab::{Act, End, Way};
 
 const TARGETS: usize = 3;
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -171,6 +174,68 @@ fn whatever_is_cut_off_no_acknowledged_write_is_lost_and_nobody_waits_for_ever()
         let found = eventually("it can be read", || Some(server.get(&path)).filter(|answer| answer.status != 503));
         assert_eq!((found.status, found.body), (200, number.to_string().into_bytes()), "{path}");
     }
+}
+
+/// Refuses operations in answers with what a server says of a file that is replaced meanwhile. How many of them it has
+/// seen.
+fn lose(world: &World, operation: u32, status: u32, which: std::ops::Range<usize>) -> Arc<AtomicUsize> {
+    /// Of the status, and of what follows the answer to SEQUENCE.
+    const STATUS: usize = 24;
+    const REST: usize = 80;
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    world.relay(0).on_record(move |way, record| {
+        let wanted = [operation.to_be_bytes(), [0; 4]].concat();
+        let at = record.get(REST..).and_then(|rest| rest.windows(8).step_by(4).position(|words| words == wanted));
+        if let (Way::ToClient, Some(words)) = (way, at)
+            && which.contains(&count.fetch_add(1, Ordering::Relaxed))
+        {
+            let at = REST + 4 * words + 4;
+            for place in [STATUS, at] {
+                record[place..place + 4].copy_from_slice(&status.to_be_bytes());
+            }
+            record.truncate(at + 4);
+        }
+        Act::Pass
+    });
+    seen
+}
+
+#[test]
+fn what_is_replaced_while_it_is_looked_at_is_looked_at_anew() {
+    let [getattr, putfh, read, verify] = [9, 22, 25, 37];
+    let [stale, server_fault, bad_stateid] = [70, 10006, 10025];
+    let world = World::new(1);
+    let server = world.serve(&[]);
+    let long = vec![b'x'; 400_000];
+    assert_eq!(server.put("/files/f", &*long).status, 201);
+    assert_eq!(server.put("/files/short", "x").status, 201);
+    let get = Request::new("GET", "/files/f");
+    let put = Request::put("/files/short", "y");
+    // Of a long content: the READ by its path, the OPEN to hold it, the first READ of what is held. What comes after that
+    // has been begun to be answered.
+    let cases = [
+        (&get, read, stale, 0..3, 200),
+        (&get, putfh, stale, 0..1, 200),
+        (&get, putfh, server_fault, 0..1, 200),
+        (&get, putfh, server_fault, 1..2, 200),
+        (&get, read, bad_stateid, 1..2, 200),
+        (&Request::new("HEAD", "/files/f"), getattr, stale, 0..3, 200),
+        (&put, verify, stale, 0..3, 204),
+        // As long as it may take.
+        (&get, putfh, server_fault, 0..usize::MAX, 502),
+    ];
+    for (request, operation, status, which, expected) in cases {
+        let seen = lose(&world, operation, status, which.clone());
+        let answer = server.send(request);
+        assert_eq!(answer.status, expected, "{operation} {status} {which:?}");
+        if request.method == "GET" && expected == 200 {
+            assert!(answer.body == long, "{operation} {status} {which:?}: {} bytes", answer.body.len());
+        }
+        assert!(seen.load(Ordering::Relaxed) > which.start, "{operation} {status} {which:?}: it was not asked");
+        world.relay(0).pass_records();
+    }
+    assert_eq!(server.get("/files/f").body, long);
 }
 
 /// As a Fargate task runs it: another user than root, no capability, a file system that nothing can be written to.
