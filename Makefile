@@ -174,11 +174,21 @@ NFS_PEERS := crates/nfs41/benches/nfs/peers
 NFS_RS_PEER := $(CARGO_TOOLS)/.nfs-rs-peer-$(shell cat $(NFS_PEERS)/nfs-rs/Cargo.lock $(NFS_PEERS)/nfs-rs/src/main.rs $(NFS_PEERS)/../drive.rs | sha256sum | cut -c1-12)
 
 # Without TLS: in plain text it is measured against others that have none.
+BENCH_NFS = CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p nfs41 --no-default-features --bench nfs
+
 .PHONY: bench-nfs
-bench-nfs: packages $(NFS_RS_PEER) ## The NFS client against nfs-rs and libnfs (12 minutes): [ONLY="trips memory"] [QUICK=1]
+bench-nfs: nfs-peers ## The NFS client against nfs-rs and libnfs (12 minutes): [ONLY="trips memory"] [QUICK=1]
+	$(BENCH_NFS) -- $(if $(QUICK),--quick) $(ONLY)
+
+.PHONY: bench-nfs-guest
+bench-nfs-guest: nfs-peers ## The same with the kernel's client among the peers, in an emulated guest (25 minutes): [ONLY=speed] [QUICK=1]
+	PATIENCE=3600 $(BENCH_NFS) --config 'target."cfg(unix)".runner = ["tests/nfs-guest.sh", "benches/nfs/guest.sh"]' \
+	  -- $(if $(QUICK),--quick) $(ONLY)
+
+.PHONY: nfs-peers
+nfs-peers: packages $(NFS_RS_PEER)
 	@cc -O2 -Wall -Wextra -o $(CARGO_TOOLS)/bin/libnfs-peer $(NFS_PEERS)/libnfs.c -lnfs || { \
 	  rm -f $(CARGO_TOOLS)/bin/libnfs-peer; echo 'libnfs is left out; for it: apt-get install gcc libnfs-dev'; }
-	CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p nfs41 --no-default-features --bench nfs -- $(if $(QUICK),--quick) $(ONLY)
 
 ## Tools
 

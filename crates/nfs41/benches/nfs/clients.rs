@@ -4,6 +4,12 @@ use std::{net::SocketAddr, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::kernel;
+
+/// The first argument of this program where it is one of the clients, and their names.
+pub const OURS: &str = "ours";
+pub const KERNEL: &str = "kernel";
+
 pub struct Client {
     pub name: &'static str,
     program: PathBuf,
@@ -41,7 +47,8 @@ pub struct Turn {
 
 /// Our own first.
 pub fn all() -> Result<Vec<Client>> {
-    let mut clients = vec![Client { name: "ours", program: std::env::current_exe()?, first: Some(crate::CLIENT) }];
+    let own = std::env::current_exe()?;
+    let mut clients = vec![Client { name: OURS, program: own.clone(), first: Some(OURS) }];
     for (name, program) in [("nfs-rs", "nfs-rs-peer"), ("libnfs", "libnfs-peer")] {
         // Without arguments all of them say what is missing.
         match Command::new(program).output() {
@@ -49,12 +56,16 @@ pub fn all() -> Result<Vec<Client>> {
             Err(why) => println!("{program} ({why}): {name} is left out; see `make bench-nfs`"),
         }
     }
+    match kernel::available() {
+        Ok(()) => clients.push(Client { name: KERNEL, program: own, first: Some(KERNEL) }),
+        Err(why) => println!("{why}: it is left out; see `make bench-nfs-guest`"),
+    }
     Ok(clients)
 }
 
 impl Client {
     pub fn is_ours(&self) -> bool {
-        self.first.is_some()
+        self.name == OURS
     }
 
     pub fn turn(&self, task: Task<'_>) -> Result<Turn> {

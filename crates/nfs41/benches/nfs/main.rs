@@ -16,6 +16,7 @@ mod allocations;
 mod client;
 mod clients;
 mod drive;
+mod kernel;
 mod lab;
 mod machine;
 mod memory;
@@ -31,9 +32,6 @@ use anyhow::{Context, Result, bail, ensure};
 use clients::Client;
 use lab::Lab;
 use report::{Report, paragraph};
-
-/// The first argument of this program where it is one of the clients.
-pub const CLIENT: &str = "client";
 
 struct Settings {
     cases: Vec<&'static Case>,
@@ -57,8 +55,11 @@ const CASES: [Case; 4] = [
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench").peekable();
-    if arguments.next_if(|first| first == CLIENT).is_some() {
+    if arguments.next_if(|first| first == clients::OURS).is_some() {
         return client::run(arguments);
+    }
+    if arguments.next_if(|first| first == clients::KERNEL).is_some() {
+        return kernel::run(arguments);
     }
     let settings = Settings::new(arguments)?;
     let load = machine::load()?;
@@ -74,11 +75,19 @@ fn main() -> Result<()> {
              client itself takes for an operation stands beside it, and that of the server. With 0 ms nothing is between \
              client and server, with more a relay that delays what passes."
         ),
-        paragraph(
+        paragraph(&format!(
             "nfs-rs speaks NFS 4.1, its 4 connections are 4 mounts. libnfs speaks NFS 4.0, in one thread, its 4 \
-             connections are 4 contexts. The kernel's own client is not among them: that is another benchmark's, in a \
-             guest."
-        )
+             connections are 4 contexts. {}",
+            match clients.iter().any(|client| client.name == clients::KERNEL) {
+                false => "The kernel's own client is not among them: `make bench-nfs-guest` compares it, in a guest.",
+                true => {
+                    "The kernel's own client speaks NFS 4.1, its 4 connections are `nconnect=4`. It is mounted anew for each \
+                     turn, has a thread for each call in flight, and is asked for what it would else remember: attributes \
+                     with AT_STATX_FORCE_SYNC, contents with O_DIRECT. Its CPU is that of the system calls, without that of \
+                     the kernel's own threads."
+                }
+            }
+        ))
     ));
     for case in &settings.cases {
         (case.run)(&settings, &mut lab, &clients, &mut report).with_context(|| format!("case {}", case.name))?;
