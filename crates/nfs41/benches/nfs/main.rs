@@ -33,6 +33,20 @@ use clients::Client;
 use lab::Lab;
 use report::{Report, paragraph};
 
+/// Of the page: its title, what makes it, and what it says of the kernel's client.
+const WITHOUT: [&str; 3] = [
+    "The NFS client on one machine",
+    "bench-nfs",
+    "The kernel's own client is not among them: `make bench-nfs-guest` compares it, in a guest.",
+];
+const WITH_THE_KERNEL: [&str; 3] = [
+    "The NFS client beside the kernel's own",
+    "bench-nfs-guest",
+    "The kernel's own client speaks NFS 4.1, its 4 connections are `nconnect=4`. It is mounted anew for each turn, has a \
+     thread for each call in flight, and is asked for what it would else remember: attributes with AT_STATX_FORCE_SYNC, \
+     contents with O_DIRECT. Its CPU is that of the system calls, without that of the kernel's own threads.",
+];
+
 struct Settings {
     cases: Vec<&'static Case>,
     rounds: usize,
@@ -64,8 +78,10 @@ fn main() -> Result<()> {
     let settings = Settings::new(arguments)?;
     let load = machine::load()?;
     let (clients, mut lab, mut report) = (clients::all()?, Lab::start()?, Report::default());
+    let [title, target, kernel] =
+        if clients.iter().any(|client| client.name == clients::KERNEL) { WITH_THE_KERNEL } else { WITHOUT };
     report.say(&format!(
-        "# The NFS client on one machine\n\nMade by `make bench-nfs`, optimized for speed (`opt-level = 3`):\n{}\n\n{}\n\n{}",
+        "# {title}\n\nMade by `make {target}`, optimized for speed (`opt-level = 3`):\n{}\n\n{}\n\n{}",
         machine::facts()?,
         paragraph(
             "Each client is a process of its own, and all have their turns in front of the same server. Numbers are the \
@@ -77,16 +93,7 @@ fn main() -> Result<()> {
         ),
         paragraph(&format!(
             "nfs-rs speaks NFS 4.1, its 4 connections are 4 mounts. libnfs speaks NFS 4.0, in one thread, its 4 \
-             connections are 4 contexts. {}",
-            match clients.iter().any(|client| client.name == clients::KERNEL) {
-                false => "The kernel's own client is not among them: `make bench-nfs-guest` compares it, in a guest.",
-                true => {
-                    "The kernel's own client speaks NFS 4.1, its 4 connections are `nconnect=4`. It is mounted anew for each \
-                     turn, has a thread for each call in flight, and is asked for what it would else remember: attributes \
-                     with AT_STATX_FORCE_SYNC, contents with O_DIRECT. Its CPU is that of the system calls, without that of \
-                     the kernel's own threads."
-                }
-            }
+             connections are 4 contexts. {kernel}"
         ))
     ));
     for case in &settings.cases {
