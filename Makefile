@@ -138,7 +138,7 @@ size: build-lambda ## How large the shipped binaries are, against their limits
 	  [ $$bytes -le $$limit ] || { echo "$$function is too large"; exit 1; }; done
 
 .PHONY: bench
-bench: bench-start bench-count bench-router bench-nfs ## Every benchmark but that in a guest
+bench: bench-start bench-count bench-router bench-nfs ## Every benchmark but those in a guest
 
 .PHONY: bench-start
 bench-start: build-lambda build-tests ## From start to the first request, and what the first TLS call adds
