@@ -1,6 +1,6 @@
 //! Who is compared: each is a program that does what it is told and says what came of it.
 
-use std::{net::SocketAddr, path::PathBuf, process::Command};
+use std::{ffi::OsString, net::SocketAddr, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -12,9 +12,8 @@ pub const KERNEL: &str = "kernel";
 
 pub struct Client {
     pub name: &'static str,
-    program: PathBuf,
-    /// Before what it is told.
-    first: Option<&'static str>,
+    /// The program, and what it is given before what it is told.
+    program: Vec<OsString>,
 }
 
 /// What a client is told: see `drive::Job`.
@@ -47,17 +46,21 @@ pub struct Turn {
 
 /// Our own first.
 pub fn all() -> Result<Vec<Client>> {
-    let own = std::env::current_exe()?;
-    let mut clients = vec![Client { name: OURS, program: own.clone(), first: Some(OURS) }];
+    let own = std::env::current_exe()?.into_os_string();
+    let mut clients = vec![Client { name: OURS, program: vec![own.clone(), OURS.into()] }];
     for (name, program) in [("nfs-rs", "nfs-rs-peer"), ("libnfs", "libnfs-peer")] {
         // Without arguments all of them say what is missing.
         match Command::new(program).output() {
-            Ok(_) => clients.push(Client { name, program: program.into(), first: None }),
+            Ok(_) => clients.push(Client { name, program: vec![program.into()] }),
             Err(why) => println!("{program} ({why}): {name} is left out; see `make bench-nfs`"),
         }
     }
     match kernel::available() {
-        Ok(()) => clients.push(Client { name: KERNEL, program: own, first: Some(KERNEL) }),
+        // What it mounts nobody else sees, and it is gone with the process, however that ends.
+        Ok(()) => {
+            let program = vec!["unshare".into(), "--mount".into(), own, KERNEL.into()];
+            clients.push(Client { name: KERNEL, program });
+        }
         Err(why) => println!("{why}: it is left out; see `make bench-nfs-guest`"),
     }
     Ok(clients)
@@ -81,8 +84,8 @@ impl Client {
             Length::Milliseconds(length) => format!("{length}ms"),
             Length::Times(times) => times.to_string(),
         };
-        let mut command = Command::new(&self.program);
-        command.args(self.first).arg(task.address.to_string());
+        let mut command = Command::new(&self.program[0]);
+        command.args(&self.program[1..]).arg(task.address.to_string());
         command.args([task.connections.to_string(), task.in_flight.to_string(), length]);
         command.args([task.operation, &task.size.to_string(), task.directory, &task.files.to_string()]);
         // Of an error its words are enough.

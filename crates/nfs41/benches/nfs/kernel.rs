@@ -14,9 +14,11 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, statx};
-use tempfile::TempDir;
 
 use crate::drive::{self, Job, Operation};
+
+/// This process has its mounts to itself: see `clients`.
+const AT: &str = "/mnt";
 
 /// Whether there is one, and who runs this may mount it.
 pub fn available() -> Result<()> {
@@ -30,14 +32,15 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     if let Operation::Names | Operation::Entries = job.operation {
         bail!("it answers from memory; see `make bench-count-nfs`");
     }
-    let mount = Mount::new(&job)?;
-    let (its, root) = (Arc::new(job.clone()), mount.at.path().join(&job.directory));
+    mount(&job)?;
+    let (its, root) = (Arc::new(job.clone()), Path::new(AT).join(&job.directory));
     // Each operation holds its thread until it is done.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(job.in_flight + 2).enable_all().build()?;
     runtime.block_on(drive::drive(&job, move |_, index| {
         let (job, path) = (Arc::clone(&its), root.join(its.name(index).to_string()));
         async move { one(&job, &path) }
-    }))
+    }))?;
+    ran(Command::new("umount").arg(AT))
 }
 
 fn one(job: &Job, path: &Path) -> Result<()> {
@@ -61,30 +64,13 @@ fn one(job: &Job, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gone when it is dropped.
-struct Mount {
-    at: TempDir,
-}
-
-impl Mount {
-    fn new(job: &Job) -> Result<Self> {
-        let at = tempfile::tempdir()?;
-        let (address, port, connections) = (job.address.ip(), job.address.port(), job.connections);
-        let options = format!(
-            "vers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport,\
-             addr={address},clientaddr={address},port={port},nconnect={connections}"
-        );
-        ran(Command::new("mount").args(["-i", "-t", "nfs4", "-o", &options, &format!("{address}:/")]).arg(at.path()))?;
-        Ok(Self { at })
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        if let Err(why) = ran(Command::new("umount").arg(self.at.path())) {
-            eprintln!("{why:#}");
-        }
-    }
+fn mount(job: &Job) -> Result<()> {
+    let (address, port, connections) = (job.address.ip(), job.address.port(), job.connections);
+    let options = format!(
+        "vers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport,\
+         addr={address},clientaddr={address},port={port},nconnect={connections}"
+    );
+    ran(Command::new("mount").args(["-i", "-t", "nfs4", "-o", &options, &format!("{address}:/"), AT]))
 }
 
 fn ran(command: &mut Command) -> Result<()> {
