@@ -238,6 +238,38 @@ fn what_is_replaced_while_it_is_looked_at_is_looked_at_anew() {
     assert_eq!(server.get("/files/f").body, long);
 }
 
+#[test]
+fn what_is_replaced_while_it_is_removed_is_removed_all_the_same() {
+    let [lookup, noent, stale]: [u32; 3] = [15, 2, 70];
+    let world = World::new(1);
+    let server = world.serve(&[]);
+    assert_eq!(server.put("/files/short", "x").status, 201);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    // So that the server does nothing: it does not find the name, and that is told as a handle that is gone.
+    world.relay(0).on_record(move |way, record| {
+        let place = |record: &[u8], wanted: &[u8]| record.windows(wanted.len()).position(|found| found == wanted);
+        let missing = [lookup.to_be_bytes(), noent.to_be_bytes()].concat();
+        if way == Way::ToServer
+            && let Some(at) = place(record, b"short")
+            && count.fetch_add(1, Ordering::Relaxed) < 3
+        {
+            record[at] = b'S';
+        } else if way == Way::ToClient
+            && let Some(at) = place(record, &missing)
+        {
+            for place in [24, at + 4] {
+                record[place..place + 4].copy_from_slice(&stale.to_be_bytes());
+            }
+        }
+        Act::Pass
+    });
+    assert_eq!(server.send(&Request::new("DELETE", "/files/short")).status, 204);
+    assert!(asked.load(Ordering::Relaxed) > 3, "it was not asked again");
+    world.relay(0).pass_records();
+    assert_eq!(server.get("/files/short").status, 404);
+}
+
 /// As a Fargate task runs it: another user than root, no capability, a file system that nothing can be written to.
 #[test]
 fn it_needs_no_privilege_at_all() {
