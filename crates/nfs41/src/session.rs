@@ -183,14 +183,9 @@ impl Session {
         self.table().slots.iter().filter_map(|slot| slot.call.as_ref()).map(|call| call.since).min()
     }
 
-    /// All that are on their way have their answer.
-    pub fn is_idle(&self) -> bool {
-        self.table().busy.iter().all(|bits| *bits == 0)
-    }
-
-    /// More than one is on its way.
-    pub fn is_busy(&self) -> bool {
-        self.slots.available_permits() + 1 < self.agreed.slots as usize
+    /// Calls that have no answer yet.
+    pub fn in_flight(&self) -> u32 {
+        self.table().busy.iter().map(|bits| bits.count_ones()).sum()
     }
 
     pub fn is_lost(&self) -> bool {
