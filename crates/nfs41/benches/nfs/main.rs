@@ -3,7 +3,7 @@
 //! `make bench-nfs` builds and runs this; `cargo bench -p nfs41 --bench nfs -- WHAT` takes
 //!
 //! ```text
-//! [--quick] [--rounds N] [trips] [speed] [pipeline] [memory]
+//! [--quick] [--rounds N] [trips] [speed] [busy] [pipeline] [memory]
 //! ```
 //!
 //! Without a name all of them. Quick: fewer and shorter rounds. Only a full run of everything is written down.
@@ -60,9 +60,10 @@ struct Case {
     run: fn(&Settings, &mut Lab, &[Client], &mut Report) -> Result<()>,
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 5] = [
     Case { name: "trips", run: trips::run },
     Case { name: "speed", run: speed::run },
+    Case { name: "busy", run: speed::busy },
     Case { name: "pipeline", run: speed::pipeline },
     Case { name: "memory", run: memory::run },
 ];

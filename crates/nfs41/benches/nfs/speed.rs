@@ -1,6 +1,12 @@
 //! How many operations a second, and how long each takes.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    hint,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
@@ -164,9 +170,16 @@ impl Case {
         }
     }
 
-    fn run(&self, settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
+    fn run(
+        &self,
+        settings: &Settings,
+        lab: &mut Lab,
+        clients: &[Client],
+        delays: &[u64],
+        report: &mut Report,
+    ) -> Result<()> {
         let (mut lines, mut failures) = (vec![], BTreeMap::new());
-        for delay in DELAYS_MS {
+        for &delay in delays {
             let connections: &[usize] = if self.in_flight == 1 { &[1] } else { &[1, 4] };
             for connections in connections {
                 let task = self.task(settings, lab, *connections);
@@ -219,7 +232,30 @@ fn line(name: String, own: &Measured, other: Option<&Measured>, has_target: bool
 }
 
 pub fn run(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
-    CASES.iter().try_for_each(|case| case.run(settings, lab, clients, report))
+    CASES.iter().try_for_each(|case| case.run(settings, lab, clients, &DELAYS_MS, report))
+}
+
+/// While each processor has work besides.
+pub fn busy(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
+    let (processors, ended) = (thread::available_parallelism()?.get(), AtomicBool::new(false));
+    let case = Case {
+        title: "stat, 64 in flight, on busy processors",
+        about: "Beside as many threads as there are processors, which do nothing but use them.",
+        in_flight: MANY,
+        ..STAT
+    };
+    thread::scope(|scope| {
+        for _ in 0..processors {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    hint::spin_loop();
+                }
+            });
+        }
+        let ran = case.run(settings, lab, clients, &DELAYS_MS[..1], report);
+        ended.store(true, Ordering::Relaxed);
+        ran
+    })
 }
 
 /// What a window of calls could come to at most, and what it does.
