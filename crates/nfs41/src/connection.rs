@@ -40,8 +40,10 @@ const GRACE: Duration = Duration::from_secs(120);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Of calls that are sent together.
 const TOGETHER: usize = 64 << 10;
-/// In flight, so that it is worth waiting for more than one answer.
+/// In flight, so that it is worth waiting for more than one answer,
 const MANY: u32 = 8;
+/// from a server that answers faster than this: whatever is done there and here takes longer than the way.
+const NEAR: Duration = Duration::from_micros(300);
 /// A content longer than this is not copied to be sent with others.
 const COPIED: usize = 4 << 10;
 /// Beside the content of a READ or a WRITE: all that is around it.
@@ -222,7 +224,7 @@ impl Keeper {
         reading: &mut Reading,
     ) -> Result<(Arc<Session>, Arc<Server>), End> {
         self.epoch += 1;
-        let mut ask = Handshake { writing, reading, before: &self.before, calls: 0 };
+        let mut ask = Handshake { writing, reading, before: &self.before, calls: 0, round_trip: Duration::MAX };
         let (client, number, server) = ask.exchange_id(&self.owner, self.epoch).await?;
         let (id, mut agreed) = ask.create_session(client, number, &self.options).await?;
         ask.reading.longest = agreed.largest_answer + AROUND as usize;
@@ -264,6 +266,7 @@ impl Keeper {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ticks.tick().await;
         let mut heard = Instant::now();
+        let is_near = session.agreed.round_trip < NEAR;
         let mut others = Others { not_before: heard };
         // Until when what is on its way may have its answer.
         let mut closing = None;
@@ -271,7 +274,7 @@ impl Keeper {
             if closing.is_some() && session.in_flight() == 0 {
                 return End::Closed;
             }
-            if session.in_flight() >= MANY {
+            if is_near && session.in_flight() >= MANY {
                 others.first();
             }
             tokio::select! {
@@ -306,7 +309,8 @@ impl Keeper {
     }
 
     async fn goodbye(&self, session: &Session, mut writing: Writing, mut reading: Reading) -> Result<(), End> {
-        let mut ask = Handshake { writing: &mut writing, reading: &mut reading, before: &self.before, calls: 1 << 31 };
+        let (before, round_trip) = (&self.before, Duration::MAX);
+        let mut ask = Handshake { writing: &mut writing, reading: &mut reading, before, calls: 1 << 31, round_trip };
         let mut compound = Compound::new();
         compound.op(Op::DESTROY_SESSION).fixed(&session.id);
         ask.ask(&compound).await?.op(Op::DESTROY_SESSION)?;
@@ -318,7 +322,7 @@ impl Keeper {
     }
 }
 
-/// Whoever else has work for the processors: the server where it is on this machine, a relay, the rest of this process.
+/// Whoever else has work for the processors: a server that is on this machine, and the rest of this process.
 struct Others {
     not_before: Instant,
 }
@@ -462,15 +466,19 @@ struct Handshake<'a> {
     reading: &'a mut Reading,
     before: &'a [u8],
     calls: u32,
+    /// The shortest so far.
+    round_trip: Duration,
 }
 
 impl Handshake<'_> {
     async fn send(&mut self, message: Message) -> Result<Decoder, End> {
+        let began = Instant::now();
         for part in [message.head, message.payload, message.tail] {
             self.writing.write_all(&part).await?;
         }
         self.writing.flush().await?;
         let mut answer = Decoder(self.reading.next().await?);
+        self.round_trip = self.round_trip.min(began.elapsed());
         // What an earlier connection's calls are answered with does not come over this one.
         if answer.word()? != self.calls {
             return Err(Error::Protocol("an answer to what was not asked").into());
@@ -546,6 +554,7 @@ impl Handshake<'_> {
                 largest_read: io(largest_answer),
                 largest_write: io(largest_call),
                 lease: Duration::from_secs(90),
+                round_trip: self.round_trip,
             },
         ))
     }
@@ -602,6 +611,7 @@ impl Handshake<'_> {
         };
         agreed.largest_read = at_most(agreed.largest_read, limits.largest_read);
         agreed.largest_write = at_most(agreed.largest_write, limits.largest_write);
+        agreed.round_trip = self.round_trip;
         agreed.lease = Duration::from_secs(limits.lease.unwrap_or(90).clamp(1, 3600).into());
         Ok(used)
     }

@@ -61,6 +61,7 @@ pub fn session(bytes: &[u8]) {
         largest_read: 1024,
         largest_write: 1024,
         lease: Duration::from_secs(90),
+        round_trip: Duration::MAX,
     };
     let session = Session::new([7; 16], 1, 1, agreed, Bytes::from_static(&[0; 64]), 1);
     let answers: Vec<_> = (0..4)

@@ -4,7 +4,7 @@
 use std::{
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -48,7 +48,9 @@ pub(crate) struct Agreed {
     /// Bytes of content in one call.
     pub largest_read: u32,
     pub largest_write: u32,
-    pub lease: std::time::Duration,
+    pub lease: Duration,
+    /// The shortest that an answer took before anything else was asked.
+    pub round_trip: Duration,
 }
 
 /// A session.
