@@ -274,7 +274,9 @@ impl Keeper {
             if closing.is_some() && session.in_flight() == 0 {
                 return End::Closed;
             }
-            if is_near && session.in_flight() >= MANY {
+            let many = session.in_flight() >= MANY;
+            reading.expect(many);
+            if many && is_near {
                 others.first();
             }
             tokio::select! {

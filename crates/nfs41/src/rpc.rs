@@ -10,10 +10,11 @@ use crate::{
     xdr::{Decoder, Encode},
 };
 
-/// What is read at once when nothing is known yet of what comes.
-const CHUNK: usize = 16 << 10;
-/// Room for answers: with less of it, or more, the next one has new memory.
-const ROOM: std::ops::RangeInclusive<usize> = 4 << 10..=64 << 10;
+/// What is read at once when nothing is known yet of what comes: of few answers, and of many.
+const FEW: usize = 16 << 10;
+const MANY: usize = 64 << 10;
+/// With less room than this the next answers have new memory.
+const LEAST_ROOM: usize = 4 << 10;
 /// A record in more pieces than this is not an answer of anybody's.
 const MOST_FRAGMENTS: usize = 64;
 
@@ -24,12 +25,18 @@ pub(crate) struct Records<R> {
     /// The earlier fragments of the record that is coming.
     begun: BytesMut,
     fragments: usize,
+    chunk: usize,
     pub longest: usize,
 }
 
 impl<R: AsyncRead + Unpin> Records<R> {
     pub fn new(from: R, longest: usize) -> Self {
-        Self { from, buffer: BytesMut::new(), begun: BytesMut::new(), fragments: 0, longest }
+        Self { from, buffer: BytesMut::new(), begun: BytesMut::new(), fragments: 0, chunk: FEW, longest }
+    }
+
+    /// Whether many answers are to come: so many are read at once. Of few it keeps no more memory than they need.
+    pub fn expect(&mut self, many: bool) {
+        self.chunk = if many { MANY } else { FEW };
     }
 
     /// The next one, without its marks.
@@ -42,14 +49,14 @@ impl<R: AsyncRead + Unpin> Records<R> {
                 return Ok(record);
             }
             // To make room in what a large answer has left would be to keep all of that.
-            if self.buffer.is_empty() && !ROOM.contains(&self.buffer.capacity()) {
-                self.buffer = BytesMut::with_capacity(CHUNK);
+            if self.buffer.is_empty() && !(LEAST_ROOM..=self.chunk).contains(&self.buffer.capacity()) {
+                self.buffer = BytesMut::with_capacity(self.chunk);
             }
-            let wanted = match self.buffer.first_chunk() {
-                Some(mark) => 4 + length(*mark),
-                None => *ROOM.start(),
-            };
-            self.buffer.reserve(wanted.saturating_sub(self.buffer.len()).max(1));
+            let length = self.buffer.len();
+            let wanted = self.buffer.first_chunk().map_or(LEAST_ROOM, |mark| 4 + self::length(*mark));
+            if self.buffer.capacity() < wanted.max(length + 1) {
+                self.buffer.reserve(wanted.max(self.chunk).saturating_sub(length).max(1));
+            }
             if self.from.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
