@@ -52,10 +52,10 @@ impl<R: AsyncRead + Unpin> Records<R> {
             if self.buffer.is_empty() && !(LEAST_ROOM..=self.chunk).contains(&self.buffer.capacity()) {
                 self.buffer = BytesMut::with_capacity(self.chunk);
             }
-            let length = self.buffer.len();
-            let wanted = self.buffer.first_chunk().map_or(LEAST_ROOM, |mark| 4 + self::length(*mark));
-            if self.buffer.capacity() < wanted.max(length + 1) {
-                self.buffer.reserve(wanted.max(self.chunk).saturating_sub(length).max(1));
+            let there = self.buffer.len();
+            let wanted = self.buffer.first_chunk().map_or(LEAST_ROOM, |mark| 4 + length(*mark));
+            if self.buffer.capacity() < wanted.max(there + 1) {
+                self.buffer.reserve(wanted.max(self.chunk).saturating_sub(there).max(1));
             }
             if self.from.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -171,5 +171,27 @@ impl Credentials {
             bytes.word(*group);
         }
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_read_ahead_for_many_is_not_kept_for_few() {
+        let (from, mut server) = tokio::io::duplex(1 << 20);
+        let mut records = Records::new(from, 8 << 10);
+        records.expect(true);
+        let record = [&(1_u32 << 31 | 4096).to_be_bytes()[..], &[7; 4096]].concat();
+        tokio::io::AsyncWriteExt::write_all(&mut server, &record.repeat(10)).await.unwrap();
+        for _ in 0..10 {
+            assert_eq!(records.next().await.unwrap(), record[4..]);
+        }
+        assert!(records.buffer.capacity() > FEW, "nothing was read ahead");
+        records.expect(false);
+        let waiting = tokio::time::timeout(std::time::Duration::from_millis(1), records.next()).await;
+        assert!(waiting.is_err(), "there is nothing to read");
+        assert!((LEAST_ROOM..=FEW).contains(&records.buffer.capacity()), "{}", records.buffer.capacity());
     }
 }
