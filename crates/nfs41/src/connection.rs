@@ -40,9 +40,9 @@ const GRACE: Duration = Duration::from_secs(120);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Of calls that are sent together.
 const TOGETHER: usize = 64 << 10;
-/// In flight, so that it is worth waiting for more than one answer,
+/// Calls in flight, so that it is worth waiting for more than one answer.
 const MANY: u32 = 8;
-/// from a server that answers faster than this: whatever is done there and here takes longer than the way.
+/// A server that answers faster than this is near: what is done there and here takes longer than the way.
 const NEAR: Duration = Duration::from_micros(300);
 /// A content longer than this is not copied to be sent with others.
 const COPIED: usize = 4 << 10;

@@ -1,12 +1,6 @@
 //! How many operations a second, and how long each takes.
 
-use std::{
-    collections::BTreeMap,
-    hint,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, hint, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -237,25 +231,23 @@ pub fn run(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut 
 
 /// While each processor has work besides.
 pub fn busy(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
-    let (processors, ended) = (thread::available_parallelism()?.get(), AtomicBool::new(false));
     let case = Case {
         title: "stat, 64 in flight, on busy processors",
         about: "Beside as many threads as there are processors, which do nothing but use them.",
         in_flight: MANY,
         ..STAT
     };
-    thread::scope(|scope| {
-        for _ in 0..processors {
-            scope.spawn(|| {
-                while !ended.load(Ordering::Relaxed) {
-                    hint::spin_loop();
-                }
-            });
-        }
-        let ran = case.run(settings, lab, clients, &DELAYS_MS[..1], report);
-        ended.store(true, Ordering::Relaxed);
-        ran
-    })
+    // They end with this, however it ends.
+    let running = Arc::new(());
+    for _ in 0..thread::available_parallelism()?.get() {
+        let running = Arc::downgrade(&running);
+        thread::spawn(move || {
+            while running.strong_count() > 0 {
+                hint::spin_loop();
+            }
+        });
+    }
+    case.run(settings, lab, clients, &DELAYS_MS[..1], report)
 }
 
 /// What a window of calls could come to at most, and what it does.
