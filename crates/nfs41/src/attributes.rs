@@ -210,10 +210,13 @@ fn time(from: &mut Decoder) -> Result<Time> {
 }
 
 /// Properties to be set; the others stay.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Set {
     pub size: Option<u64>,
     pub mode: Option<u32>,
+    /// As the server writes it.
+    pub owner: Option<Box<[u8]>>,
+    pub group: Option<Box<[u8]>>,
     pub accessed: Option<Time>,
     pub modified: Option<Time>,
 }
@@ -239,11 +242,54 @@ impl Set {
             bitmap[1] |= 1 << 1;
             values.word(mode & 0o7777);
         }
+        for (bit, name) in [(4, &self.owner), (5, &self.group)] {
+            if let Some(name) = name {
+                bitmap[1] |= 1 << bit;
+                values.opaque(name);
+            }
+        }
         for (bit, time) in [(16, self.accessed), (22, self.modified)] {
             if let Some(time) = time {
                 bitmap[1] |= 1 << bit;
                 #[allow(clippy::cast_sign_loss, reason = "it is a signed number")]
                 values.word(CLIENT_TIME).long(time.seconds as u64).word(time.nanoseconds);
+            }
+        }
+        buffer.bitmap(bitmap).opaque(&values);
+    }
+}
+
+/// What a file must be, for VERIFY.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Expected<'a> {
+    pub is_file: bool,
+    pub size: Option<u64>,
+    pub mode: Option<u32>,
+    pub owner: Option<&'a [u8]>,
+    pub group: Option<&'a [u8]>,
+}
+
+impl Expected<'_> {
+    pub fn encode(&self, buffer: &mut BytesMut) {
+        const FILE: u32 = 1;
+        let mut bitmap = [0; 2];
+        let mut values = BytesMut::with_capacity(64);
+        if self.is_file {
+            bitmap[0] |= 1 << 1;
+            values.word(FILE);
+        }
+        if let Some(size) = self.size {
+            bitmap[0] |= 1 << 4;
+            values.long(size);
+        }
+        if let Some(mode) = self.mode {
+            bitmap[1] |= 1 << 1;
+            values.word(mode);
+        }
+        for (bit, name) in [(4, self.owner), (5, self.group)] {
+            if let Some(name) = name {
+                bitmap[1] |= 1 << bit;
+                values.opaque(name);
             }
         }
         buffer.bitmap(bitmap).opaque(&values);

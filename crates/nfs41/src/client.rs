@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -13,25 +13,30 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::SemaphorePermit,
+    sync::{SemaphorePermit, oneshot},
     time::{Instant, timeout_at},
 };
 
 use crate::{
-    attributes::{Attributes, Set, Wanted},
-    compound::{ANONYMOUS, CURRENT, Compound, Create, Op, Owner, Results, Share},
+    attributes::{Attributes, Wanted},
+    budget::{Backoff, Budget, Limit},
+    compound::{Compound, Op, Results},
     connection::{Connection, Server, State},
     error::{Error, Result},
+    fence::Alternatives,
     open::futures,
     path::Path,
+    put::Ownership,
     rpc::Credentials,
-    session::{Agreed, Fault, Session},
+    session::{Agreed, Answer, CallId, Fault, Session},
     status::Status,
 };
 
 /// Pauses where the server says later.
 const FIRST_PAUSE: Duration = Duration::from_millis(15);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// After the deadline of a change that has no answer, whoever waits for it waits this long to know whether it is fenced.
+const FENCING: Duration = Duration::from_secs(2);
 /// What a compound has besides the way to a directory, at most; and that way is in it twice, at most.
 const BESIDES: usize = 22;
 
@@ -53,9 +58,11 @@ pub struct Options {
     pub connect_deadline: Duration,
     /// How long a call waits where there is no connection.
     pub patience: Duration,
-    /// How long a call takes at most, all in all; `None` for as long as it takes. A change that is late goes on to its
-    /// end all the same: see [`Error::Uncertain`].
+    /// No call of an operation is sent after this; `None` for as long as it takes. A change that was sent by then is
+    /// fenced: see [`Error::Uncertain`] and [`Error::Pending`].
     pub deadline: Option<Duration>,
+    /// Other addresses of the same file system, to fence what hangs on its way to this one.
+    pub alternatives: Alternatives,
 }
 
 impl Options {
@@ -72,6 +79,7 @@ impl Options {
             connect_deadline: Duration::from_secs(5),
             patience: Duration::from_secs(10),
             deadline: Some(Duration::from_secs(30)),
+            alternatives: Alternatives::default(),
         }
     }
 }
@@ -92,63 +100,29 @@ impl Options {
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) inner: Arc<Inner>,
-    deadline: Option<Duration>,
+    limit: Limit,
+    /// Whoever asks for a change wants to know that it has ended, however long that takes.
+    awaits_end: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    options: Options,
+    pub options: Options,
     connections: Vec<Connection>,
     owners: AtomicU32,
+    /// Who new files belong to, as the server writes it.
+    pub created_as: OnceLock<Ownership>,
     /// The server takes no current stateid.
     pub plain: AtomicBool,
     /// Nor one that is none, from a reader.
     opens_to_read: AtomicBool,
 }
 
-/// What was read.
-#[derive(Clone, Debug)]
-pub struct Content {
-    pub data: Bytes,
-    /// It goes up to the end of the file.
-    pub end: bool,
-    pub attributes: Attributes,
-    /// For [`Client::read_on`].
-    pub handle: Handle,
-}
-
-/// The server's own name of a file: good for as long as the file is there, whatever its path names by then.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Handle(pub(crate) Bytes);
-
 /// May a call be sent again when nobody knows whether it was done?
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Again {
     Yes,
     No,
-}
-
-/// Who decides first whether a change is begun: whoever sends it, or whoever does not wait any longer.
-#[derive(Debug, Default)]
-pub(crate) struct Begin {
-    decided: AtomicBool,
-    sent: AtomicBool,
-}
-
-impl Begin {
-    /// True: it may be sent.
-    pub fn sending(&self) -> bool {
-        self.sent.load(Ordering::Acquire) || {
-            let first = !self.decided.swap(true, Ordering::AcqRel);
-            self.sent.store(first, Ordering::Release);
-            first
-        }
-    }
-
-    /// True: it was not sent, and never will be.
-    fn give_up(&self) -> bool {
-        !self.decided.swap(true, Ordering::AcqRel)
-    }
 }
 
 /// Where a path begins for a compound: at the root, or at a handle that is on its way.
@@ -160,6 +134,16 @@ pub(crate) struct Start<'a> {
 impl<'a> Start<'a> {
     pub fn new(handle: Option<Bytes>, names: Vec<&'a [u8]>) -> Self {
         Self { handle, names }
+    }
+
+    pub fn handle(&self) -> Option<&Bytes> {
+        self.handle.as_ref()
+    }
+
+    /// What its own names and handles are answered with, for whoever does not have it any more.
+    pub fn steps(&self) -> Vec<Op> {
+        let first = if self.handle.is_none() { Op::PUTROOTFH } else { Op::PUTFH };
+        std::iter::once(first).chain(self.names.iter().map(|_| Op::LOOKUP)).collect()
     }
 
     pub fn walk(&self, compound: &mut Compound) {
@@ -187,15 +171,27 @@ impl Client {
         let shared = Arc::new(options.clone());
         let connections =
             (0..options.connections).map(|_| Connection::new(Arc::clone(&shared))).collect::<Result<_>>()?;
-        let deadline = options.deadline;
-        let (owners, plain, opens_to_read) = Default::default();
-        Ok(Self { inner: Arc::new(Inner { options, connections, owners, plain, opens_to_read }), deadline })
+        let limit = options.deadline.map_or(Limit::None, Limit::Within);
+        let (owners, created_as, plain, opens_to_read) = Default::default();
+        let inner = Inner { options, connections, owners, created_as, plain, opens_to_read };
+        Ok(Self { inner: Arc::new(inner), limit, awaits_end: false })
     }
 
-    /// The same client, whose calls take this long at most.
+    /// The same client, whose operations have this long.
     #[must_use]
     pub fn with_deadline(&self, deadline: Option<Duration>) -> Self {
-        Self { inner: Arc::clone(&self.inner), deadline }
+        Self { limit: deadline.map_or(Limit::None, Limit::Within), ..self.clone() }
+    }
+
+    /// The same client, whose operations send nothing after this. A change answers when it is known that it was done, or
+    /// never will be, however long that takes: never with [`Error::Pending`], unless the client is closed.
+    #[must_use]
+    pub fn until(&self, deadline: Instant) -> Self {
+        Self { limit: Limit::At(deadline), awaits_end: true, ..self.clone() }
+    }
+
+    pub(crate) fn budget(&self, is_change: bool) -> Budget {
+        Budget::new(self.limit, is_change)
     }
 
     /// Ends the sessions and the connections. What is asked afterwards is [`Error::Closed`].
@@ -212,7 +208,7 @@ impl Client {
     pub async fn servers(&self) -> Result<Vec<Server>> {
         let mut servers = Vec::new();
         for connection in &self.inner.connections {
-            let (_, server) = self.up(connection).await?;
+            let (_, server) = self.up(connection, &self.budget(false)).await?;
             servers.push((*server).clone());
         }
         Ok(servers)
@@ -230,20 +226,28 @@ impl Client {
         self.inner.plain.store(true, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_plain(&self) -> bool {
+        self.inner.plain.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn opens_to_read(&self) -> bool {
+        self.inner.opens_to_read.load(Ordering::Relaxed)
+    }
+
     #[doc(hidden)]
     pub fn opening_to_read(&self) {
         self.inner.opens_to_read.store(true, Ordering::Relaxed);
     }
 
     /// Of the connection that has the most slots free; where there is none, of the first that is up again.
-    pub(crate) async fn session(&self) -> Result<Arc<Session>> {
+    pub(crate) async fn session(&self, budget: &Budget) -> Result<Arc<Session>> {
         let inner = &*self.inner;
         let sessions = inner.connections.iter().filter_map(Connection::session);
         if let Some(session) = sessions.max_by_key(|session| session.slots.available_permits()) {
             return Ok(session);
         }
         let mut waiting = futures(inner.connections.len());
-        inner.connections.iter().for_each(|connection| waiting.push(Box::pin(self.up(connection))));
+        inner.connections.iter().for_each(|connection| waiting.push(Box::pin(self.up(connection, budget))));
         loop {
             match waiting.next().await {
                 Err(_) if !waiting.is_empty() => {}
@@ -252,13 +256,14 @@ impl Client {
         }
     }
 
-    async fn up(&self, connection: &Connection) -> Result<(Arc<Session>, Arc<Server>)> {
+    async fn up(&self, connection: &Connection, budget: &Budget) -> Result<(Arc<Session>, Arc<Server>)> {
         let Options { address, patience, .. } = &self.inner.options;
-        up(connection, address, self.deadline.map_or(*patience, |deadline| deadline.min(*patience))).await
+        let left = budget.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        up(connection, address, left.map_or(*patience, |left| left.min(*patience))).await
     }
 
     pub(crate) async fn agreed(&self) -> Result<Agreed> {
-        Ok(self.session().await?.agreed)
+        Ok(self.session(&self.budget(false)).await?.agreed)
     }
 
     /// A number that no other open file of this client has.
@@ -267,16 +272,19 @@ impl Client {
     }
 
     /// Sends it once: over any connection, or in this session and no other.
+    ///
+    /// # Errors
+    /// The deadline passed before it was sent, or, of what changes nothing, before it was answered.
     pub(crate) async fn once(
         &self,
         compound: &Compound,
         only: Option<&Arc<Session>>,
-        begin: &Begin,
+        budget: &Budget,
     ) -> Result<Result<(Results, Arc<Session>), Fault>> {
         loop {
             let session = match only {
                 Some(session) => Arc::clone(session),
-                None => self.session().await?,
+                None => self.session(budget).await?,
             };
             let agreed = &session.agreed;
             if compound.operations() >= agreed.most_operations {
@@ -285,14 +293,14 @@ impl Client {
             if compound.len() + session.before.len() + 64 > agreed.largest_call {
                 return Err(Error::BadInput("that is more than the server takes in one call"));
             }
-            let slot = session.slots.acquire().await.map(SemaphorePermit::forget);
-            if slot.is_ok() {
-                if !begin.sending() {
+            let Some(slot) = budget.wait(session.slots.acquire()).await else { return Err(budget.error()) };
+            if slot.map(SemaphorePermit::forget).is_ok() {
+                if budget.is_over() {
                     session.slots.add_permits(1);
-                    return Err(Error::Busy(self.deadline.unwrap_or_default()));
+                    return Err(budget.error());
                 }
-                if let Some(answer) = session.submit(compound) {
-                    let answer = answer.await.unwrap_or(Err(Fault::Lost { sent: true }));
+                if let Some((id, answer)) = session.submit(compound) {
+                    let answer = answered(&session, id, answer, compound, budget).await?;
                     return Ok(answer.map(|results| (results, session)));
                 }
             }
@@ -302,47 +310,28 @@ impl Client {
         }
     }
 
-    /// Sends it, and again where that is right, until there is an answer.
+    /// Sends it, and again where that is right, until there is an answer or the time is over.
     pub(crate) async fn repeat<T>(
         &self,
         compound: &Compound,
         again: Again,
-        begin: &Begin,
+        budget: &Budget,
         read: impl Fn(Results, Arc<Session>) -> Result<T>,
     ) -> Result<T> {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         loop {
-            let why = match self.once(compound, None, begin).await? {
+            let later = match self.once(compound, None, budget).await? {
                 Ok((results, session)) => match read(results, session) {
                     Err(why) if why.status().is_some_and(Status::is_later) => why,
                     other => return other,
                 },
-                Err(Fault::Lost { sent: false }) => continue,
+                Err(Fault::NotSent) => continue,
                 Err(Fault::Refused(why)) if why.status().is_some_and(Status::is_later) => why,
-                Err(Fault::Refused(why)) => return Err(why),
-                Err(_) if again == Again::Yes => continue,
-                Err(Fault::Lost { .. }) => return Err(Error::Uncertain("the session was lost")),
-                Err(Fault::Forgotten) => return Err(Error::Uncertain("the server has not kept its answer")),
+                Err(Fault::Lost | Fault::Forgotten) if again == Again::Yes && !budget.is_over() => continue,
+                Err(fault) => return Err(fault.error(budget)),
             };
-            tracing::debug!(error = %why, "the server says later");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    /// What is done until the deadline, and what is said then.
-    pub(crate) async fn in_time<T>(
-        &self,
-        again: Again,
-        begin: &Begin,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        let Some(deadline) = self.deadline else { return work.await };
-        match timeout_at(Instant::now() + deadline, work).await {
-            Ok(answer) => answer,
-            Err(_) if begin.give_up() => Err(Error::Busy(deadline)),
-            Err(_) if again == Again::Yes => Err(Error::Deadline(deadline)),
-            Err(_) => Err(Error::Uncertain("no answer came in time")),
+            tracing::debug!(error = %later, "the server says later");
+            budget.pause(&mut backoff).await?;
         }
     }
 
@@ -353,19 +342,47 @@ impl Client {
         compound: &Compound,
         read: impl Fn(Results) -> Result<T>,
     ) -> Result<T> {
-        let begin = Begin::default();
-        self.in_time(again, &begin, self.repeat(compound, again, &begin, |results, _| read(results))).await
+        self.repeat(compound, again, &self.budget(false), |results, _| read(results)).await
     }
 
-    /// What must come to its end whoever waits for it, since it leaves something open until then.
-    pub(crate) async fn to_the_end<T: Send + 'static, F>(&self, work: impl FnOnce(Self, Arc<Begin>) -> F) -> Result<T>
+    /// One compound that changes something.
+    pub(crate) async fn change<T>(
+        &self,
+        again: Again,
+        compound: &Compound,
+        read: impl Fn(Results) -> Result<T>,
+    ) -> Result<T> {
+        let budget = self.budget(true);
+        self.in_time(&budget, self.repeat(compound, again, &budget, |results, _| read(results))).await
+    }
+
+    /// What must come to its end whoever waits for it: it leaves something open until then, or changes something.
+    pub(crate) async fn to_the_end<T: Send + 'static, F>(
+        &self,
+        is_change: bool,
+        work: impl FnOnce(Self, Budget) -> F,
+    ) -> Result<T>
     where
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let begin = Arc::new(Begin::default());
-        let task = tokio::spawn(work(self.clone(), Arc::clone(&begin)));
-        let ended = async { task.await.unwrap_or(Err(Error::Uncertain("its task has ended"))) };
-        self.in_time(Again::No, &begin, ended).await
+        let budget = self.budget(is_change);
+        // One deadline for all that it asks.
+        let limit = budget.deadline().map_or(Limit::None, Limit::At);
+        let task = tokio::spawn(work(Self { limit, ..self.clone() }, budget.clone()));
+        self.in_time(&budget, async { task.await.unwrap_or(Err(Error::Uncertain("its task has ended"))) }).await
+    }
+
+    /// What was sent has to end after the deadline; a change has some time to be fenced.
+    pub(crate) async fn in_time<T>(&self, budget: &Budget, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(deadline) = budget.deadline().filter(|_| !self.awaits_end || !budget.is_change) else {
+            return work.await;
+        };
+        let time = if budget.is_change { FENCING } else { Duration::ZERO };
+        match timeout_at(deadline + time, work).await {
+            Ok(answer) => answer,
+            Err(_) if budget.is_change && budget.was_sent() => Err(Error::Pending("no answer came in time")),
+            Err(_) => Err(budget.error()),
+        }
     }
 
     /// Where a path begins. A handle on its way is asked for only where the server does not take the whole way at once.
@@ -401,315 +418,6 @@ impl Client {
             results.attributes()
         };
         self.ask(Again::Yes, &compound, read).await
-    }
-
-    /// Up to so many bytes from there on, as many as one call carries, with [`Wanted::USUAL`] of the file.
-    ///
-    /// # Errors
-    /// As [`Client::attributes`]; `ISDIR`.
-    pub async fn read(&self, path: &[u8], offset: u64, length: u32) -> Result<Content> {
-        self.read_with(path, offset, length, Wanted::USUAL).await
-    }
-
-    /// Asked for these attributes; where the file must be opened, for the usual ones.
-    async fn read_with(&self, path: &[u8], offset: u64, length: u32, wanted: Wanted) -> Result<Content> {
-        let path = Path::new(path)?;
-        if !self.inner.opens_to_read.load(Ordering::Relaxed) {
-            match self.read_anonymously(&path, offset, length, wanted).await {
-                Err(Error::Status { op: Op::READ, status }) if refuses(status) => {
-                    self.inner.opens_to_read.store(true, Ordering::Relaxed);
-                }
-                other => return other,
-            }
-        }
-        self.read_opened(&path, offset, length).await
-    }
-
-    pub(crate) async fn read_anonymously(
-        &self,
-        path: &Path<'_>,
-        offset: u64,
-        length: u32,
-        wanted: Wanted,
-    ) -> Result<Content> {
-        let start = self.start(path).await?;
-        let length = length.min(self.agreed().await?.largest_read);
-        let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.plain(Op::GETFH);
-        if wanted != Wanted::NOTHING {
-            compound.attributes(wanted);
-        }
-        compound.read(&ANONYMOUS, offset, length);
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
-            let handle = Handle(results.handle()?);
-            let attributes = match wanted {
-                Wanted::NOTHING => Attributes::default(),
-                _ => results.attributes()?,
-            };
-            let (data, end) = content(&mut results, length)?;
-            Ok(Content { data, end, attributes, handle })
-        };
-        self.ask(Again::Yes, &compound, read).await
-    }
-
-    async fn read_opened(&self, path: &Path<'_>, offset: u64, length: u32) -> Result<Content> {
-        let (directory, name) = path.split()?;
-        let length = length.min(self.agreed().await?.largest_read);
-        if self.inner.plain.load(Ordering::Relaxed) {
-            let file = self.open(path, Share::Read, Create::No).await?;
-            let read = file.read_with_attributes(offset, length).await;
-            file.close().await?;
-            return read;
-        }
-        let start = self.start(&directory).await?;
-        let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.open(name, Share::Read, Create::No, Owner::Slot).plain(Op::GETFH).attributes(Wanted::USUAL);
-        compound.read(&CURRENT, offset, length).close(&CURRENT);
-        // Nothing is changed: asked again it is done again. A content is more than a server keeps of an answer.
-        compound.kept = false;
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
-            results.opened()?;
-            let handle = Handle(results.handle()?);
-            let attributes = results.attributes()?;
-            let (data, end) = content(&mut results, length)?;
-            results.stateid(Op::CLOSE)?;
-            Ok(Content { data, end, attributes, handle })
-        };
-        self.ask(Again::Yes, &compound, read).await
-    }
-
-    /// More of the same file, even if its path names another by now.
-    ///
-    /// # Errors
-    /// `STALE`: the file is gone.
-    pub async fn read_on(&self, handle: &Handle, offset: u64, length: u32) -> Result<(Bytes, bool)> {
-        let length = length.min(self.agreed().await?.largest_read);
-        let mut compound = Compound::new();
-        compound.at(&handle.0).read(&ANONYMOUS, offset, length);
-        let read = |mut results: Results| {
-            results.op(Op::PUTFH)?;
-            content(&mut results, length)
-        };
-        self.ask(Again::Yes, &compound, read).await
-    }
-
-    /// All of these bytes, in as many calls as they take, several on their way at once. Fewer at the end of the file.
-    ///
-    /// # Errors
-    /// As [`Client::read`]. `STALE`: it was replaced again and again while it was read.
-    pub async fn read_all(&self, path: &[u8], offset: u64, length: u64) -> Result<Vec<Bytes>> {
-        const TRIES: usize = 16;
-        for _ in 1..TRIES {
-            match self.read_all_once(path, offset, length).await {
-                // It was replaced between its name and its content: what has the name now is another one.
-                Err(why) if why.is_gone() => {}
-                read => return read,
-            }
-        }
-        self.read_all_once(path, offset, length).await
-    }
-
-    async fn read_all_once(&self, path: &[u8], offset: u64, length: u64) -> Result<Vec<Bytes>> {
-        /// So many calls on their way at once.
-        const WINDOW: usize = 8;
-        if let Some(pieces) = self.read_together(path, offset, length).await? {
-            return Ok(pieces);
-        }
-        let most = u32::try_from(length).unwrap_or(u32::MAX);
-        let first = self.read_with(path, offset, most, Wanted::NOTHING).await?;
-        let piece = self.agreed().await?.largest_read;
-        let mut asked = first.data.len() as u64;
-        let (mut pieces, handle, mut ended) = (vec![first.data], first.handle, first.end);
-        let mut waiting = std::collections::VecDeque::new();
-        while !ended {
-            while waiting.len() < WINDOW && asked < length {
-                let wanted = u32::try_from(length - asked).unwrap_or(u32::MAX).min(piece);
-                let (client, handle, from) = (self.clone(), handle.clone(), offset.saturating_add(asked));
-                waiting.push_back(tokio::spawn(async move { client.read_piece(&handle, from, wanted).await }));
-                asked += u64::from(wanted);
-            }
-            let Some(task) = waiting.pop_front() else { break };
-            let (data, end) = task.await.unwrap_or(Err(Error::Closed))?;
-            pieces.extend(data);
-            ended = end;
-        }
-        Ok(pieces)
-    }
-
-    /// What one call could carry, in two that go together: the server reads one half while it sends the other. `None`:
-    /// it is too little for that, or too much, or the halves are not of one file, or not whole.
-    async fn read_together(&self, path: &[u8], offset: u64, length: u64) -> Result<Option<Vec<Bytes>>> {
-        const LEAST: u32 = 512 << 10;
-        let most = self.agreed().await?.largest_read;
-        let length = match u32::try_from(length) {
-            Ok(length) if (LEAST..=most).contains(&length) => length,
-            _ => return Ok(None),
-        };
-        let half = (length / 2).next_multiple_of(4096);
-        let (from, rest) = (offset.saturating_add(half.into()), length - half);
-        let (first, second) = tokio::try_join!(
-            self.read_with(path, offset, half, Wanted::NOTHING),
-            self.read_with(path, from, rest, Wanted::NOTHING),
-        )?;
-        let is_whole = |read: &Content, length: u32| read.end || read.data.len() == length as usize;
-        let fit = first.handle == second.handle && is_whole(&first, half) && is_whole(&second, rest);
-        Ok(fit.then(|| vec![first.data, second.data]))
-    }
-
-    /// A server may give less than it is asked for.
-    async fn read_piece(&self, handle: &Handle, mut from: u64, mut length: u32) -> Result<(Vec<Bytes>, bool)> {
-        let mut pieces = Vec::new();
-        loop {
-            let (data, end) = self.read_on(handle, from, length).await?;
-            from = from.saturating_add(data.len() as u64);
-            length = length.saturating_sub(u32::try_from(data.len()).unwrap_or(length));
-            pieces.push(data);
-            if end || length == 0 {
-                return Ok((pieces, end));
-            }
-        }
-    }
-
-    /// # Errors
-    /// As [`Client::attributes`], and what the server says of the new values.
-    pub async fn set_attributes(&self, path: &[u8], set: Set) -> Result<()> {
-        let start = self.start(&Path::new(path)?).await?;
-        let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.set(&ANONYMOUS, &set);
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
-            results.set()
-        };
-        // The same values once more are the same values.
-        let begin = Begin::default();
-        self.in_time(Again::No, &begin, self.repeat(&compound, Again::Yes, &begin, |results, _| read(results))).await
-    }
-
-    /// A file, a link or an empty directory.
-    ///
-    /// # Errors
-    /// `NOENT`, `NOTEMPTY`; [`Error::Uncertain`].
-    pub async fn remove(&self, path: &[u8]) -> Result<()> {
-        let (directory, name) = Path::new(path)?.split()?;
-        let start = self.start(&directory).await?;
-        let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.name(Op::REMOVE, name);
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
-            results.changed(Op::REMOVE)
-        };
-        self.ask(Again::No, &compound, read).await
-    }
-
-    /// A plain file and nothing else.
-    ///
-    /// # Errors
-    /// As [`Client::remove`]; `NOT_SAME`: it is something else.
-    pub async fn remove_file(&self, path: &[u8]) -> Result<()> {
-        let (directory, name) = Path::new(path)?.split()?;
-        let start = self.start(&directory).await?;
-        let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.plain(Op::SAVEFH).lookup(name).only_a_file().plain(Op::RESTOREFH).name(Op::REMOVE, name);
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
-            results.plain(&[Op::SAVEFH, Op::LOOKUP, Op::VERIFY, Op::RESTOREFH])?;
-            results.changed(Op::REMOVE)
-        };
-        self.ask(Again::No, &compound, read).await
-    }
-
-    /// Over what is there, if anything is.
-    ///
-    /// # Errors
-    /// `NOENT`, `EXIST`, `NOTEMPTY`, `ISDIR`; [`Error::Uncertain`].
-    pub async fn rename(&self, from: &[u8], to: &[u8]) -> Result<()> {
-        let ((old, from), (new, to)) = (Path::new(from)?.split()?, Path::new(to)?.split()?);
-        let (old, new) = (self.start(&old).await?, self.start(&new).await?);
-        let mut compound = Compound::new();
-        old.walk(&mut compound);
-        compound.plain(Op::SAVEFH);
-        new.walk(&mut compound);
-        compound.rename(from, to);
-        let read = |mut results: Results| {
-            old.walked(&mut results)?;
-            results.op(Op::SAVEFH)?;
-            new.walked(&mut results)?;
-            results.renamed()
-        };
-        self.ask(Again::No, &compound, read).await
-    }
-
-    /// A second name for the same file.
-    ///
-    /// # Errors
-    /// `EXIST`, `NOENT`; [`Error::Uncertain`].
-    pub async fn link(&self, file: &[u8], name: &[u8]) -> Result<()> {
-        let (file, (directory, name)) = (Path::new(file)?, Path::new(name)?.split()?);
-        let (file, directory) = (self.start(&file).await?, self.start(&directory).await?);
-        let mut compound = Compound::new();
-        file.walk(&mut compound);
-        compound.plain(Op::SAVEFH);
-        directory.walk(&mut compound);
-        compound.name(Op::LINK, name);
-        let read = |mut results: Results| {
-            file.walked(&mut results)?;
-            results.op(Op::SAVEFH)?;
-            directory.walked(&mut results)?;
-            results.changed(Op::LINK)
-        };
-        self.ask(Again::No, &compound, read).await
-    }
-
-    /// # Errors
-    /// `EXIST`, `NOENT`; [`Error::Uncertain`].
-    pub async fn make_directory(&self, path: &[u8], mode: u32) -> Result<()> {
-        let (directory, name) = Path::new(path)?.split()?;
-        let start = self.start(&directory).await?;
-        let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.make_directory(name, mode);
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
-            results.changed(Op::CREATE)
-        };
-        self.ask(Again::No, &compound, read).await
-    }
-
-    /// A directory and those above it that are missing. So many were made.
-    ///
-    /// # Errors
-    /// `NOTDIR`, `EXIST`: a component is a file.
-    pub async fn make_directories(&self, path: &[u8], mode: u32) -> Result<usize> {
-        let all = Path::new(path)?;
-        let depth = all.depth();
-        let prefix = |count: usize| all.components().take(count).collect::<Vec<_>>().join(&b'/');
-        let mut missing = 0;
-        // From below: mostly it is the last ones that are missing.
-        loop {
-            match self.attributes(&prefix(depth - missing), Wanted::KIND).await {
-                Ok(found) if found.kind == Some(crate::Kind::Directory) => break,
-                Ok(_) => return Err(Error::Status { op: Op::LOOKUP, status: Status::NOTDIR }),
-                Err(why) if why.is(Status::NOENT) && missing < depth => missing += 1,
-                Err(why) => return Err(why),
-            }
-        }
-        let mut made = 0;
-        for count in depth - missing + 1..=depth {
-            match self.make_directory(&prefix(count), mode).await {
-                Ok(()) => made += 1,
-                // Somebody else made it: what is above it is not ours to take away.
-                Err(why) if why.is(Status::EXIST) => made = 0,
-                Err(why) => return Err(why),
-            }
-        }
-        Ok(made)
     }
 
     /// Which of these permissions the server would give: 1 read, 2 look up, 4 change, 8 add to, 16 delete, 32 execute.
@@ -832,23 +540,43 @@ pub struct FileSystem {
     pub space_total: Option<u64>,
 }
 
-/// Of the answers to a stateid, those that say that the server takes none of its kind.
-pub(crate) fn refuses(status: Status) -> bool {
-    matches!(
-        status,
-        Status::BAD_STATEID | Status::STALE_STATEID | Status::OLD_STATEID | Status::NOTSUPP | Status::OPENMODE
-    )
+/// Waits for the answer to a call. One that changes something, and has none by the deadline, is fenced: then the server
+/// has executed it, or never will.
+async fn answered(
+    session: &Session,
+    id: CallId,
+    mut answer: oneshot::Receiver<Answer>,
+    compound: &Compound,
+    budget: &Budget,
+) -> Result<Answer> {
+    let ended = |answer: Result<Answer, _>| answer.unwrap_or(Err(Fault::Abandoned));
+    if let Some(answer) = budget.wait(&mut answer).await {
+        budget.set_sent();
+        return Ok(ended(answer));
+    }
+    if session.withdraw(id) {
+        return Err(budget.error());
+    }
+    budget.set_sent();
+    if compound.kept && budget.is_change {
+        session.fenced.notify_one();
+    } else if !compound.opens {
+        return Err(budget.error());
+    }
+    // Of what changes nothing: what it opens has to be closed.
+    Ok(ended(answer.await))
 }
 
-/// What a READ gives.
-pub(crate) fn content(results: &mut Results, length: u32) -> Result<(Bytes, bool)> {
-    let answer = results.op(Op::READ)?;
-    let end = answer.boolean()?;
-    let data = answer.opaque(length as usize)?;
-    match data.is_empty() && length > 0 && !end {
-        // Whoever asked on would do so for ever.
-        true => Err(Error::Protocol("nothing is read, and it is not the end")),
-        false => Ok((data, end)),
+impl Fault {
+    /// What is known of a call that had no answer.
+    pub fn error(self, budget: &Budget) -> Error {
+        match self {
+            Self::Refused(error) => error,
+            Self::NotSent | Self::Withdrawn => budget.error(),
+            Self::Lost => Error::Uncertain("the session was lost"),
+            Self::Forgotten => Error::Uncertain("the server has not kept its answer"),
+            Self::Abandoned => Error::Pending("this client was closed"),
+        }
     }
 }
 

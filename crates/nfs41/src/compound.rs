@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    attributes::{self, Set, Wanted},
+    attributes::{self, Expected, Set, Wanted},
     error::{Error, Result},
     status::Status,
     xdr::{Decoder, Encode, padding},
@@ -120,6 +120,8 @@ pub(crate) struct Compound {
     owners: Vec<Place>,
     /// The server shall keep its answer, to give it again: something is changed.
     pub kept: bool,
+    /// Something may be open or locked when it ends, whoever waits for that.
+    pub opens: bool,
 }
 
 impl Compound {
@@ -131,6 +133,7 @@ impl Compound {
             tail: BytesMut::new(),
             owners: Vec::new(),
             kept: false,
+            opens: false,
         }
     }
 
@@ -203,7 +206,7 @@ impl Compound {
             Set::mode(mode).encode(buffer);
         }
         buffer.word(0).opaque(name);
-        self.kept = true;
+        (self.kept, self.opens) = (true, true);
         self
     }
 
@@ -213,7 +216,7 @@ impl Compound {
         self.op(Op::OPEN).word(0).word(Share::Read as u32 | NONE_DELEGATED).word(0);
         self.owner(owner);
         self.head.word(0).word(THIS);
-        self.kept = true;
+        (self.kept, self.opens) = (true, true);
         self
     }
 
@@ -228,7 +231,7 @@ impl Compound {
         const WRITE_LOCK: u32 = 2;
         self.op(Op::LOCK).word(WRITE_LOCK).word(0).long(0).long(u64::MAX).word(1).word(0).fixed(open).word(0);
         self.owner(Owner::Own(owner));
-        self.kept = true;
+        (self.kept, self.opens) = (true, true);
         self
     }
 
@@ -274,11 +277,16 @@ impl Compound {
         self
     }
 
+    /// Goes on only if the current file is so.
+    pub fn verify(&mut self, expected: &Expected<'_>) -> &mut Self {
+        let buffer = self.op(Op::VERIFY);
+        expected.encode(buffer);
+        self
+    }
+
     /// Goes on if it is a plain file only.
     pub fn only_a_file(&mut self) -> &mut Self {
-        const FILE: u32 = 1;
-        self.op(Op::VERIFY).bitmap(Wanted::KIND.0).opaque(&FILE.to_be_bytes());
-        self
+        self.verify(&Expected { is_file: true, ..Expected::default() })
     }
 
     pub fn rename(&mut self, from: &[u8], to: &[u8]) -> &mut Self {
@@ -374,6 +382,17 @@ pub(crate) fn before(credentials: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
+/// What a WRITE has done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Written {
+    /// Maybe fewer than it was given.
+    pub bytes: u32,
+    /// On stable storage, with the properties; else after a COMMIT only.
+    pub is_stable: bool,
+    /// Another one when the server has begun anew.
+    pub verifier: [u8; 8],
+}
+
 /// The answers to a compound's operations, one after the other.
 #[derive(Debug)]
 pub(crate) struct Results(pub Decoder);
@@ -434,10 +453,10 @@ impl Results {
         self.op(Op::SETATTR)?.bitmap().map(drop)
     }
 
-    /// How much was written, and the number that is another when the server has begun anew.
-    pub fn written(&mut self) -> Result<(u32, bool, [u8; 8])> {
+    pub fn written(&mut self) -> Result<Written> {
+        const FILE_SYNC: u32 = 2;
         let answer = self.op(Op::WRITE)?;
-        Ok((answer.word()?, answer.word()? != 0, answer.fixed()?))
+        Ok(Written { bytes: answer.word()?, is_stable: answer.word()? == FILE_SYNC, verifier: answer.fixed()? })
     }
 
     pub fn committed(&mut self) -> Result<[u8; 8]> {

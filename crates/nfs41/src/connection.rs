@@ -10,23 +10,20 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     sync::{mpsc, watch},
     time::{Instant, timeout},
 };
 
 use crate::{
     Options,
-    attributes::Wanted,
-    compound::{self, Compound, Message, Op, Results},
+    compound::{self, Compound, Message},
     error::{Error, Result},
-    rpc::{self, Records},
-    session::{Agreed, MOST_SLOTS, Session},
-    status::Status,
-    xdr::{Decoder, Encode},
+    fence::Origin,
+    handshake::{AROUND, Handshake},
+    session::Session,
+    transport::{self, Reading, Writing, dial},
 };
 
 /// Pauses between tries to connect.
@@ -38,20 +35,12 @@ const SILENCE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(120);
 /// What was sent is waited for so long at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Of calls that are sent together.
-const TOGETHER: usize = 64 << 10;
 /// Calls in flight, so that it is worth waiting for more than one answer.
 const MANY: u32 = 8;
 /// A server that answers faster than this is near: what is done there and here takes longer than the way.
 const NEAR: Duration = Duration::from_micros(300);
-/// A content longer than this is not copied to be sent with others.
-const COPIED: usize = 4 << 10;
-/// Beside the content of a READ or a WRITE: all that is around it.
-const AROUND: u32 = 8 << 10;
-const LEAST_IO: u32 = 4 << 10;
-
-type Reading = Records<Box<dyn AsyncRead + Send + Unpin>>;
-type Writing = Box<dyn AsyncWrite + Send + Unpin>;
+/// A server that has heard nothing of a client for its lease and this long gives the client up (RFC 8881, section 8.3).
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
 /// Who the server says it is: several addresses with one owner and scope are one server.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,6 +50,13 @@ pub struct Server {
     pub scope: Bytes,
     /// Its program, where it says so.
     pub program: Option<String>,
+}
+
+impl Server {
+    /// One server, maybe at another of its addresses (RFC 8881, section 2.10.5).
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.owner, &self.scope) == (&other.owner, &other.scope)
+    }
 }
 
 /// What the connection is like.
@@ -85,7 +81,8 @@ impl Connection {
         let before = compound::before(&options.credentials.encode()?);
         let (told, state) = watch::channel(State::Down(None));
         let (closing, closed) = watch::channel(false);
-        let keeper = Keeper { options, before, owner: owner(), told, closed, session: None, epoch: 0 };
+        let origin = Arc::new(Origin::new(Arc::clone(&options), before, owner()));
+        let keeper = Keeper { options, origin, told, closed, session: None, epoch: 0, heard: Instant::now() };
         tokio::spawn(keeper.keep());
         Ok(Self { state, closing })
     }
@@ -117,12 +114,13 @@ fn owner() -> Bytes {
 
 struct Keeper {
     options: Arc<Options>,
-    before: Bytes,
-    owner: Bytes,
+    origin: Arc<Origin>,
     told: watch::Sender<State>,
     closed: watch::Receiver<bool>,
     session: Option<(Arc<Session>, Arc<Server>)>,
     epoch: u64,
+    /// When the server last answered.
+    heard: Instant,
 }
 
 /// Why a connection is not used any more.
@@ -167,6 +165,9 @@ impl Keeper {
             }
             if let Some((session, _)) = &self.session {
                 session.unlink();
+                if self.heard.elapsed() > session.agreed.lease + LEASE_MARGIN {
+                    session.lose();
+                }
                 if session.is_lost() {
                     self.session = None;
                 }
@@ -180,7 +181,7 @@ impl Keeper {
             }
         }
         if let Some((session, _)) = &self.session {
-            session.lose();
+            session.abandon();
         }
         self.told.send_replace(State::Closed);
     }
@@ -191,47 +192,32 @@ impl Keeper {
     async fn connect(&mut self) -> Result<(Writing, Reading), End> {
         let deadline = self.options.connect_deadline;
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {deadline:?}"));
-        let (mut writing, mut reading) = timeout(deadline, self.dial()).await.map_err(late)??;
-        if self.session.is_none() {
+        let (mut writing, mut reading) =
+            timeout(deadline, dial(&self.options, self.options.address)).await.map_err(late)??;
+        if self.session.as_ref().is_none_or(|(session, _)| session.is_retired()) {
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the server gives no session");
             let made =
                 timeout(deadline.max(GRACE), self.establish(&mut writing, &mut reading)).await.map_err(late)??;
-            self.session = Some(made);
+            // The server gives up an earlier client of the same owner with that: nothing is done in it any more.
+            if let Some((retired, _)) = self.session.replace(made) {
+                retired.lose();
+            }
         }
         Ok((writing, reading))
     }
 
-    async fn dial(&self) -> Result<(Writing, Reading), End> {
-        let stream = TcpStream::connect(self.options.address).await?;
-        stream.set_nodelay(true)?;
-        keep_alive(&stream)?;
-        /// Before anything is agreed on.
-        const LONGEST: usize = 64 << 10;
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.options.tls {
-            let (reading, writing) = tokio::io::split(tls.connect(stream).await.map_err(io::Error::other)?);
-            return Ok((Box::new(writing), Records::new(Box::new(reading), LONGEST)));
-        }
-        let (reading, writing) = stream.into_split();
-        Ok((Box::new(writing), Records::new(Box::new(reading), LONGEST)))
-    }
-
-    /// A client of its own for each session: the same owner, who has begun anew, so that the server forgets what an
-    /// earlier one had open or locked, and does nothing any more that it was asked.
     async fn establish(
         &mut self,
         writing: &mut Writing,
         reading: &mut Reading,
-    ) -> Result<(Arc<Session>, Arc<Server>), End> {
+    ) -> io::Result<(Arc<Session>, Arc<Server>)> {
         self.epoch += 1;
-        let mut ask = Handshake { writing, reading, before: &self.before, calls: 0, round_trip: Duration::MAX };
-        let (client, number, server) = ask.exchange_id(&self.owner, self.epoch).await?;
-        let (id, mut agreed) = ask.create_session(client, number, &self.options).await?;
-        ask.reading.longest = agreed.largest_answer + AROUND as usize;
-        let session = |agreed| Session::new(id, client, self.epoch, agreed, self.before.clone(), 1);
-        let used = ask.complete(&session(agreed), &mut agreed).await?;
-        let session = Session::new(id, client, self.epoch, agreed, self.before.clone(), used + 1);
-        Ok((Arc::new(session), Arc::new(server)))
+        let made = Handshake::new(writing, reading, &self.origin.before).establish(&self.origin, self.epoch).await?;
+        self.heard = Instant::now();
+        let (session, server) = (Arc::new(made.0), Arc::new(made.1));
+        let (origin, guarded, its) = (Arc::clone(&self.origin), Arc::clone(&session), Arc::clone(&server));
+        tokio::spawn(async move { origin.fence(&guarded, &its).await });
+        Ok((session, server))
     }
 
     /// Until it fails, or this client is closed.
@@ -241,7 +227,7 @@ impl Keeper {
         let (sender, receiver) = mpsc::unbounded_channel();
         session.link(sender.clone());
         self.told.send_replace(State::Up(Arc::clone(&session), server));
-        let mut writer = tokio::spawn(write(writing, receiver, Arc::clone(&session)));
+        let mut writer = tokio::spawn(transport::write(writing, receiver, Arc::clone(&session)));
         let end = self.listen(&session, &mut reading, &sender).await;
         session.unlink();
         if let End::Closed = end {
@@ -256,7 +242,7 @@ impl Keeper {
     }
 
     async fn listen(
-        &self,
+        &mut self,
         session: &Arc<Session>,
         reading: &mut Reading,
         link: &mpsc::UnboundedSender<Message>,
@@ -265,9 +251,9 @@ impl Keeper {
         let mut ticks = tokio::time::interval((session.agreed.lease / 3).min(SILENCE / 4));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ticks.tick().await;
-        let mut heard = Instant::now();
+        self.heard = Instant::now();
         let is_near = session.agreed.round_trip < NEAR;
-        let mut others = Others { not_before: heard };
+        let mut others = Others { not_before: self.heard };
         // Until when what is on its way may have its answer.
         let mut closing = None;
         loop {
@@ -281,16 +267,18 @@ impl Keeper {
             }
             tokio::select! {
                 record = reading.next() => {
-                    heard = Instant::now();
+                    self.heard = Instant::now();
                     if let Err(why) = answered(session, record, reading) {
-                        if let End::Failed(why) = &why && why.get_ref().is_some_and(is_lost) {
-                            session.lose();
+                        match &why {
+                            End::Failed(why) if why.get_ref().is_some_and(is_lost) => session.lose(),
+                            End::Failed(why) if why.get_ref().is_some_and(is_of_no_use) => session.retire(),
+                            _ => {}
                         }
                         return why;
                     }
                 }
                 _ = ticks.tick() => {
-                    let silent = heard.elapsed();
+                    let silent = self.heard.elapsed();
                     let waiting = session.oldest().map(|since| since.elapsed()).unwrap_or_default();
                     if silent > SILENCE && waiting > SILENCE {
                         return io::Error::new(io::ErrorKind::TimedOut, "the server does not answer any more").into();
@@ -304,23 +292,17 @@ impl Keeper {
                     closing = Some(Instant::now() + LAST_WORDS);
                     session.slots.close();
                 }
+                () = session.lost.notified() => return Error::SessionLost.into(),
                 // Whoever is left then has no answer.
-                () = tokio::time::sleep_until(closing.unwrap_or_else(Instant::now)), if closing.is_some() => session.lose(),
+                () = tokio::time::sleep_until(closing.unwrap_or_else(Instant::now)), if closing.is_some() => {
+                    session.abandon();
+                }
             }
         }
     }
 
-    async fn goodbye(&self, session: &Session, mut writing: Writing, mut reading: Reading) -> Result<(), End> {
-        let (before, round_trip) = (&self.before, Duration::MAX);
-        let mut ask = Handshake { writing: &mut writing, reading: &mut reading, before, calls: 1 << 31, round_trip };
-        let mut compound = Compound::new();
-        compound.op(Op::DESTROY_SESSION).fixed(&session.id);
-        ask.ask(&compound).await?.op(Op::DESTROY_SESSION)?;
-        let mut compound = Compound::new();
-        compound.op(Op::DESTROY_CLIENTID).long(session.client);
-        ask.ask(&compound).await?.op(Op::DESTROY_CLIENTID)?;
-        writing.shutdown().await?;
-        Ok(())
+    async fn goodbye(&self, session: &Session, mut writing: Writing, mut reading: Reading) -> io::Result<()> {
+        Handshake::new(&mut writing, &mut reading, &self.origin.before).end(session.id, session.client).await
     }
 }
 
@@ -353,8 +335,8 @@ fn answered(session: &Arc<Session>, first: io::Result<Bytes>, reading: &mut Read
         if let Some(later) = session.heard(record)? {
             let session = Arc::clone(session);
             tokio::spawn(async move {
-                tokio::time::sleep(FIRST_PAUSE).await;
-                session.again(&later);
+                tokio::time::sleep(later.pause).await;
+                session.again(later.id);
             });
         }
         next = reading.whole()?;
@@ -363,7 +345,11 @@ fn answered(session: &Arc<Session>, first: io::Result<Bytes>, reading: &mut Read
 }
 
 fn is_lost(why: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    matches!(why.downcast_ref(), Some(Error::SessionLost | Error::Protocol(_)))
+    matches!(why.downcast_ref(), Some(Error::SessionLost))
+}
+
+fn is_of_no_use(why: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    matches!(why.downcast_ref(), Some(Error::Protocol(_)))
 }
 
 /// Says that this client is still there, if nothing else is on its way to say so.
@@ -374,276 +360,5 @@ fn renew(session: &Session) {
         permit.forget();
         // Nobody waits for the answer.
         let _ = session.submit(&Compound::new());
-    }
-}
-
-/// So that a connection whose other side has vanished is found out about while nothing is sent.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    use rustix::net::sockopt;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, Duration::from_secs(30))?;
-    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
-    sockopt::set_tcp_keepcnt(stream, 3)?;
-    Ok(())
-}
-
-/// Sends what comes, as much of it together as there is. The stream, when nothing comes any more.
-async fn write(
-    mut stream: Writing,
-    mut calls: mpsc::UnboundedReceiver<Message>,
-    session: Arc<Session>,
-) -> io::Result<Writing> {
-    let mut small = BytesMut::new();
-    while let Some(first) = calls.recv().await {
-        if session.in_flight() > 1 {
-            // Answers come together: whoever goes on with one of them has a call to go with this one.
-            tokio::task::yield_now().await;
-        }
-        let mut queue = Queue::default();
-        let mut next = Some(first);
-        while let Some(Message { head, payload, tail }) = next {
-            for part in [head, payload, tail] {
-                if part.len() <= COPIED {
-                    small.extend_from_slice(&part);
-                } else {
-                    queue.add(small.split().freeze());
-                    queue.add(part);
-                }
-            }
-            next = if queue.remaining() + small.len() < TOGETHER { calls.try_recv().ok() } else { None };
-        }
-        queue.add(small.split().freeze());
-        stream.write_all_buf(&mut queue).await?;
-        stream.flush().await?;
-    }
-    Ok(stream)
-}
-
-/// Pieces that are sent as one.
-#[derive(Default)]
-struct Queue {
-    parts: std::collections::VecDeque<Bytes>,
-    length: usize,
-}
-
-impl Queue {
-    fn add(&mut self, part: Bytes) {
-        if !part.is_empty() {
-            self.length += part.len();
-            self.parts.push_back(part);
-        }
-    }
-}
-
-impl Buf for Queue {
-    fn remaining(&self) -> usize {
-        self.length
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.parts.front().map_or(&[], |part| part)
-    }
-
-    fn chunks_vectored<'a>(&'a self, into: &mut [io::IoSlice<'a>]) -> usize {
-        let filled = into.iter_mut().zip(&self.parts).map(|(place, part)| *place = io::IoSlice::new(part));
-        filled.count()
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        self.length -= count;
-        while let Some(first) = self.parts.front_mut() {
-            if count < first.len() {
-                first.advance(count);
-                return;
-            }
-            count -= first.len();
-            self.parts.pop_front();
-        }
-    }
-}
-
-/// Calls one after the other, before and after all others.
-struct Handshake<'a> {
-    writing: &'a mut Writing,
-    reading: &'a mut Reading,
-    before: &'a [u8],
-    calls: u32,
-    /// The shortest so far.
-    round_trip: Duration,
-}
-
-impl Handshake<'_> {
-    async fn send(&mut self, message: Message) -> Result<Decoder, End> {
-        let began = Instant::now();
-        for part in [message.head, message.payload, message.tail] {
-            self.writing.write_all(&part).await?;
-        }
-        self.writing.flush().await?;
-        let mut answer = Decoder(self.reading.next().await?);
-        self.round_trip = self.round_trip.min(began.elapsed());
-        // What an earlier connection's calls are answered with does not come over this one.
-        if answer.word()? != self.calls {
-            return Err(Error::Protocol("an answer to what was not asked").into());
-        }
-        rpc::accepted(&mut answer)?;
-        Ok(answer)
-    }
-
-    async fn ask(&mut self, compound: &Compound) -> Result<Results, End> {
-        self.calls += 1;
-        let answer = self.send(compound.alone(self.before, self.calls)).await?;
-        Ok(results(answer)?)
-    }
-
-    async fn exchange_id(&mut self, owner: &[u8], epoch: u64) -> Result<(u64, u32, Server), End> {
-        const NO_PNFS: u32 = 0x1_0000;
-        const LONGEST: usize = 1024;
-        let mut compound = Compound::new();
-        // Every session is another life of the same owner.
-        compound.op(Op::EXCHANGE_ID).long(epoch).opaque(owner).word(NO_PNFS).word(0).word(0);
-        let mut results = self.patiently(&compound, Op::EXCHANGE_ID).await?;
-        let answer = &mut results.0;
-        let (client, number, _flags) = (answer.long()?, answer.word()?, answer.word()?);
-        if answer.word()? != 0 {
-            return Err(Error::Protocol("a state protection that nobody asked for").into());
-        }
-        let owner_minor = answer.long()?;
-        let (owner, scope) = (answer.opaque(LONGEST)?, answer.opaque(LONGEST)?);
-        let program = match answer.word()? {
-            0 => None,
-            _ => {
-                let (domain, name) = (answer.opaque(LONGEST)?, answer.opaque(LONGEST)?);
-                Some(format!("{} {}", String::from_utf8_lossy(&domain), String::from_utf8_lossy(&name)))
-            }
-        };
-        let copied = |bytes: Bytes| Bytes::copy_from_slice(&bytes);
-        Ok((client, number, Server { owner: copied(owner), owner_minor, scope: copied(scope), program }))
-    }
-
-    async fn create_session(&mut self, client: u64, number: u32, options: &Options) -> Result<([u8; 16], Agreed), End> {
-        const KEPT_ANSWER: u32 = 4096;
-        const OPERATIONS: u32 = 128;
-        const BACK: u32 = 4096;
-        const BACK_PROGRAM: u32 = 0x4000_0000;
-        let largest = options.largest_io.max(LEAST_IO) + AROUND;
-        let mut compound = Compound::new();
-        let call = compound.op(Op::CREATE_SESSION);
-        call.long(client).word(number).word(0);
-        let slots = options.most_in_flight.clamp(1, MOST_SLOTS);
-        call.word(0).word(largest).word(largest).word(KEPT_ANSWER).word(OPERATIONS).word(slots).word(0);
-        call.word(0).word(BACK).word(BACK).word(0).word(2).word(1).word(0);
-        call.word(BACK_PROGRAM).word(1).word(0);
-        let mut results = self.patiently(&compound, Op::CREATE_SESSION).await?;
-        let answer = &mut results.0;
-        let id = answer.fixed()?;
-        // The number and the flags, and what goes before the content for RDMA.
-        answer.skip(12)?;
-        let (largest_call, largest_answer) = (answer.word()?.min(largest), answer.word()?.min(largest));
-        let (kept_answer, most_operations, granted) = (answer.word()?, answer.word()?, answer.word()?);
-        if largest_call < AROUND.min(4096) || largest_answer < AROUND.min(4096) || most_operations < 8 || granted == 0 {
-            return Err(Error::Protocol("the server gives a session too small to use").into());
-        }
-        // Until the file system has said more.
-        let io = |largest: u32| if largest > AROUND + LEAST_IO { largest - AROUND } else { largest / 2 };
-        Ok((
-            id,
-            Agreed {
-                largest_call: largest_call as usize,
-                largest_answer: largest_answer as usize,
-                most_operations,
-                kept_answer,
-                slots: granted.min(slots),
-                largest_read: io(largest_answer),
-                largest_write: io(largest_call),
-                lease: Duration::from_secs(90),
-                round_trip: self.round_trip,
-            },
-        ))
-    }
-
-    /// Nothing of an earlier session is claimed; and what the file system takes at once. So many calls were made in
-    /// the first slot.
-    async fn complete(&mut self, session: &Session, agreed: &mut Agreed) -> Result<u32, End> {
-        let mut used = 0;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            self.calls += 1;
-            used += 1;
-            let mut compound = Compound::new();
-            compound.op(Op::RECLAIM_COMPLETE).word(0);
-            let sequence = compound::Sequence {
-                call: self.calls,
-                session: session.id,
-                client: session.client,
-                slot: 0,
-                number: used,
-                highest: 0,
-            };
-            let answer = self.send(compound.message(self.before, &sequence)).await?;
-            let mut results = results(answer)?;
-            results.op(Op::SEQUENCE)?.skip(36)?;
-            match results.op(Op::RECLAIM_COMPLETE).map(drop) {
-                Ok(()) | Err(Error::Status { status: Status::COMPLETE_ALREADY, .. }) => break,
-                Err(Error::Status { status, .. }) if status.is_later() => {}
-                Err(why) => return Err(why.into()),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        self.calls += 1;
-        used += 1;
-        let mut compound = Compound::new();
-        compound.plain(Op::PUTROOTFH).attributes(Wanted::LIMITS);
-        let sequence = compound::Sequence {
-            call: self.calls,
-            session: session.id,
-            client: session.client,
-            slot: 0,
-            number: used,
-            highest: 0,
-        };
-        let answer = self.send(compound.message(self.before, &sequence)).await?;
-        let mut results = results(answer)?;
-        results.op(Op::SEQUENCE)?.skip(36)?;
-        results.op(Op::PUTROOTFH)?;
-        let limits = results.attributes()?.limits;
-        let at_most = |own: u32, theirs: Option<u64>| match theirs {
-            Some(theirs) if theirs > 0 => own.min(u32::try_from(theirs).unwrap_or(u32::MAX)),
-            _ => own,
-        };
-        agreed.largest_read = at_most(agreed.largest_read, limits.largest_read);
-        agreed.largest_write = at_most(agreed.largest_write, limits.largest_write);
-        agreed.round_trip = self.round_trip;
-        agreed.lease = Duration::from_secs(limits.lease.unwrap_or(90).clamp(1, 3600).into());
-        Ok(used)
-    }
-
-    /// Again where the server says later.
-    async fn patiently(&mut self, compound: &Compound, op: Op) -> Result<Results, End> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let mut results = self.ask(compound).await?;
-            match results.op(op).map(drop) {
-                Ok(()) => return Ok(results),
-                Err(Error::Status { status, .. }) if status.is_later() || status == Status::CLIENTID_BUSY => {}
-                Err(why) => return Err(why.into()),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-}
-
-/// What comes before the operations' answers: the status of the last of them, a tag, and how many there are.
-fn results(mut answer: Decoder) -> Result<Results> {
-    const TAG: usize = 1024;
-    let status = Status(answer.word()?);
-    answer.opaque(TAG)?;
-    match answer.word()? {
-        0 => Err(match status {
-            Status::MINOR_VERS_MISMATCH => Error::Refused("it does not speak NFS 4.1"),
-            _ => Error::Refused("it does not understand the call"),
-        }),
-        _ => Ok(Results(answer)),
     }
 }

@@ -18,12 +18,15 @@ pub enum Error {
     /// connection.
     #[error("nothing could be sent within {0:?}")]
     Busy(Duration),
-    /// It was sent and changes nothing; no answer came.
+    /// A part of it was sent, no answer came in time, and nothing was changed by it or will be.
     #[error("no answer came within {0:?}")]
     Deadline(Duration),
-    /// It was sent and may have been done, or may still be done. Look before doing it again.
+    /// It was sent, and the server has either done it by now or never will. Look before doing it again.
     #[error("it was sent, and whether it was done is not known ({0}); look before doing it again")]
     Uncertain(&'static str),
+    /// It was sent, and the server may still do it: nobody could keep it from that.
+    #[error("it was sent, and may still be done ({0}); look before doing it again")]
+    Pending(&'static str),
     /// What was open or locked is not any more: the server has begun anew, or the lease is over.
     #[error("the session has ended, and with it what was open or locked in it")]
     SessionLost,
@@ -41,6 +44,9 @@ pub enum Error {
     ConditionFailed,
     #[error("this client is closed")]
     Closed,
+    /// Before there was a session.
+    #[error("the connection ended: {0}")]
+    Connection(Arc<io::Error>),
 }
 
 impl Error {
@@ -49,6 +55,14 @@ impl Error {
         match self {
             Self::Status { status, .. } => Some(*status),
             _ => None,
+        }
+    }
+
+    /// What an exchange before a session ended with: the server's status, or that nothing is known.
+    pub(crate) fn lost(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(inner) => Self::clone(inner),
+            None => Self::Connection(Arc::new(error)),
         }
     }
 
@@ -81,12 +95,13 @@ impl From<Error> for io::Error {
             Error::Status { status, .. } => status.kind(),
             Error::Unreachable { why, .. } => why.kind(),
             Error::Busy(_) | Error::Deadline(_) => io::ErrorKind::TimedOut,
-            Error::Uncertain(_) | Error::SessionLost => io::ErrorKind::ConnectionReset,
+            Error::Uncertain(_) | Error::Pending(_) | Error::SessionLost => io::ErrorKind::ConnectionReset,
             Error::BadPath(_) | Error::BadInput(_) => io::ErrorKind::InvalidInput,
             Error::Protocol(_) => io::ErrorKind::InvalidData,
             Error::Refused(_) => io::ErrorKind::PermissionDenied,
             Error::ConditionFailed => io::ErrorKind::AlreadyExists,
             Error::Closed => io::ErrorKind::NotConnected,
+            Error::Connection(error) => error.kind(),
         };
         Self::new(kind, error)
     }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    client,
     compound::{Compound, Op, Results},
-    list, rpc,
+    list, read, rpc,
     session::{Agreed, Session},
     xdr::Decoder,
 };
@@ -41,9 +40,7 @@ pub fn answer(bytes: &[u8]) {
         3 => results.written().map(drop),
         4 => results.renamed(),
         5 => results.changed(Op::CREATE),
-        6 => {
-            client::content(&mut results, 4096).map(|(data, _)| assert!(data.len() <= 4096, "more than was asked for"))
-        }
+        6 => read::content(&mut results, 4096).map(|(data, _)| assert!(data.len() <= 4096, "more than was asked for")),
         7 => results.handle().map(drop),
         8 => results.committed().map(drop),
         _ => results.set(),

@@ -2,11 +2,12 @@
 
 use crate::{
     attributes::{self, Attributes, Kind, Wanted},
-    client::{Again, Client, Handle, Start},
+    client::{Again, Client, Start},
     compound::{Compound, Op, Results},
     error::{Error, Result},
     list::{Place, name},
     path::{self, Path},
+    read::Handle,
     xdr::Decoder,
 };
 

@@ -21,36 +21,48 @@
 //!   [`Error::Uncertain`] and not repeated.
 //! - No answer is believed: every length has a bound.
 
+mod append;
 mod attributes;
+mod budget;
 mod client;
 mod compound;
 mod connection;
 #[cfg(feature = "efs")]
 pub mod efs;
 mod error;
+mod fence;
 #[doc(hidden)]
 pub mod fuzzing;
+mod handshake;
 mod kinds;
 mod list;
+mod names;
 mod open;
 mod path;
 mod put;
+mod read;
+mod replace;
 mod rpc;
 mod session;
+mod stage;
 mod status;
 #[cfg(feature = "tls")]
 pub mod tls;
+mod transport;
 mod variants;
 mod xdr;
 
 pub use attributes::{Attributes, Kind, Set, Time, Wanted};
-pub use client::{Client, Content, FileSystem, Handle, Options};
+pub use client::{Client, FileSystem, Options};
 pub use compound::{Create, Op, Stable};
 pub use connection::Server;
 pub use error::{Error, Result};
+pub use fence::Alternatives;
 pub use kinds::{Kinds, Seen};
 pub use list::{Entry, Page, Place};
 pub use open::File;
-pub use put::{Conditions, Holds, Put, Staged};
+pub use put::{Conditions, Holds, Put};
+pub use read::{Content, Handle};
 pub use rpc::Credentials;
+pub use stage::Staged;
 pub use status::Status;

@@ -11,16 +11,21 @@ use tokio::time::Instant;
 
 use crate::{
     attributes::{Attributes, Set, Wanted},
-    client::{Again, Begin, Client, Content, Handle, Start, content},
-    compound::{ANONYMOUS, Compound, Create, Op, Owner, Results, Share, Stable, Stateid},
+    budget::{Backoff, Budget},
+    client::{Again, Client, Start},
+    compound::{ANONYMOUS, Compound, Create, Op, Owner, Results, Share, Stable, Stateid, Written},
     error::{Error, Result},
     path::Path,
+    read::{Content, Handle, content},
     session::{Fault, Session},
     status::Status,
 };
 
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// Pauses where the server says later, or somebody else has a lock.
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
+/// What is asked of a file that is written: what `stat` shows, and whose it is.
+pub(crate) const MADE: Wanted = Wanted::USUAL.and(Wanted::OWNER).and(Wanted::GROUP);
 /// So many writes of one content are on their way at once.
 const WINDOW: usize = 8;
 
@@ -46,11 +51,11 @@ impl Client {
     /// `NOENT`, `EXIST`, `ISDIR`, `SYMLINK`, `ACCESS`; `NOENT` also where a directory on the way is missing.
     pub async fn open_file(&self, path: &[u8], create: Create) -> Result<File> {
         let path = path.to_vec();
-        self.to_the_end(|client, begin| async move {
+        let opened = self.to_the_end(false, |client, budget| async move {
             let path = Path::new(&path)?;
-            Ok(client.open_with(&path, Share::Both, create, &begin).await?.0)
-        })
-        .await
+            Ok(client.open_with(&path, Share::Both, create, &budget).await?.0)
+        });
+        Ok(opened.await?.of(self))
     }
 
     /// The file that was read from, to read on: it stays for that, even if its path names another by then.
@@ -59,20 +64,20 @@ impl Client {
     /// `STALE`: it is gone.
     pub async fn hold_to_read(&self, handle: &Handle) -> Result<File> {
         let handle = handle.clone();
-        self.to_the_end(|client, begin| async move {
+        let opened = self.to_the_end(false, |client, budget| async move {
             let mut compound = Compound::new();
             compound.at(&handle.0).open_this(Owner::Own(client.owner()));
             let read = |mut results: Results, session: Arc<Session>| {
                 results.op(Op::PUTFH)?;
                 Ok(File::new(client.clone(), session, handle.0.clone(), results.opened()?))
             };
-            client.repeat(&compound, Again::Yes, &begin, read).await
-        })
-        .await
+            client.repeat(&compound, Again::Yes, &budget, read).await
+        });
+        Ok(opened.await?.of(self))
     }
 
     pub(crate) async fn open(&self, path: &Path<'_>, share: Share, create: Create) -> Result<File> {
-        Ok(self.open_with(path, share, create, &Begin::default()).await?.0)
+        Ok(self.open_with(path, share, create, &self.budget(false)).await?.0)
     }
 
     /// With the handle of its directory.
@@ -81,11 +86,11 @@ impl Client {
         path: &Path<'_>,
         share: Share,
         create: Create,
-        begin: &Begin,
+        budget: &Budget,
     ) -> Result<(File, Bytes)> {
         let (directory, name) = path.split()?;
         let start = self.start(&directory).await?;
-        self.open_at(&start, name, share, create, begin).await
+        self.open_at(&start, name, share, create, budget).await
     }
 
     pub(crate) async fn open_at(
@@ -94,7 +99,7 @@ impl Client {
         name: &[u8],
         share: Share,
         create: Create,
-        begin: &Begin,
+        budget: &Budget,
     ) -> Result<(File, Bytes)> {
         let mut compound = Compound::new();
         start.walk(&mut compound);
@@ -111,28 +116,48 @@ impl Client {
             Create::New(_) => Again::No,
             _ => Again::Yes,
         };
-        self.repeat(&compound, again, begin, read).await
+        self.repeat(&compound, again, budget, read).await
     }
 }
 
 impl File {
-    fn new(client: Client, session: Arc<Session>, handle: Bytes, stateid: Stateid) -> Self {
+    pub(crate) fn new(client: Client, session: Arc<Session>, handle: Bytes, stateid: Stateid) -> Self {
         let (lock, asking, written) = Default::default();
         Self { client, session, handle, stateid, lock, asking, written, is_open: true }
     }
 
-    /// In the session that it is open in.
-    async fn ask<T>(&self, begin: &Begin, compound: &Compound, read: impl Fn(Results) -> Result<T>) -> Result<T> {
-        in_session(&self.client, &self.session, begin, compound, read).await
+    /// What is asked of it has the time that this client gives, and not what was left when it was opened.
+    fn of(mut self, client: &Client) -> Self {
+        self.client = client.clone();
+        self
     }
 
-    fn locked(&self) -> Option<Stateid> {
+    /// In the session that it is open in.
+    pub(crate) async fn ask<T>(
+        &self,
+        budget: &Budget,
+        compound: &Compound,
+        read: impl Fn(Results) -> Result<T>,
+    ) -> Result<T> {
+        in_session(&self.client, &self.session, budget, compound, read).await
+    }
+
+    /// It was closed, or not, by a compound of somebody else's.
+    pub(crate) fn set_closed(&mut self, is_closed: bool) {
+        self.is_open = !is_closed;
+    }
+
+    pub(crate) fn locked(&self) -> Option<Stateid> {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stateid to read and write with: of a lock where there is one, so that nothing is written when it is gone.
-    fn current(&self) -> Stateid {
+    pub(crate) fn current(&self) -> Stateid {
         self.locked().unwrap_or(self.stateid)
+    }
+
+    pub(crate) fn stateid(&self) -> &Stateid {
+        &self.stateid
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -142,27 +167,29 @@ impl File {
     /// # Errors
     /// [`Error::SessionLost`].
     pub async fn attributes(&self, wanted: Wanted) -> Result<Attributes> {
+        self.attributes_in(wanted, &self.client.budget(false)).await
+    }
+
+    pub(crate) async fn attributes_in(&self, wanted: Wanted, budget: &Budget) -> Result<Attributes> {
         let mut compound = Compound::new();
         compound.at(&self.handle).attributes(wanted);
-        let begin = Begin::default();
-        let asked = self.ask(&begin, &compound, |mut results| {
+        self.ask(budget, &compound, |mut results| {
             results.op(Op::PUTFH)?;
             results.attributes()
-        });
-        self.client.in_time(Again::Yes, &begin, asked).await
+        })
+        .await
     }
 
     pub(crate) async fn read_with_attributes(&self, offset: u64, length: u32) -> Result<Content> {
         let mut compound = Compound::new();
         compound.at(&self.handle).attributes(Wanted::USUAL).read(&self.current(), offset, length);
-        let begin = Begin::default();
-        let asked = self.ask(&begin, &compound, |mut results| {
+        self.ask(&self.client.budget(false), &compound, |mut results| {
             results.op(Op::PUTFH)?;
             let attributes = results.attributes()?;
             let (data, end) = content(&mut results, length)?;
             Ok(Content { data, end, attributes, handle: Handle(self.handle.clone()) })
-        });
-        self.client.in_time(Again::Yes, &begin, asked).await
+        })
+        .await
     }
 
     /// As many bytes as one call carries, and whether they go up to the end.
@@ -180,15 +207,14 @@ impl File {
     /// # Errors
     /// `NOSPC`, `DQUOT`, `FBIG`; [`Error::SessionLost`]. Some of it may have been written.
     pub async fn write(&self, offset: u64, content: Bytes) -> Result<()> {
-        let begin = Begin::default();
-        self.client.in_time(Again::No, &begin, self.write_all(offset, content, &begin)).await
+        let budget = self.client.budget(true);
+        self.client.in_time(&budget, self.write_all(offset, content, &budget)).await
     }
 
-    /// However long it takes.
-    pub(crate) async fn write_all(&self, offset: u64, content: Bytes, begin: &Begin) -> Result<()> {
+    pub(crate) async fn write_all(&self, offset: u64, content: Bytes, budget: &Budget) -> Result<()> {
         let largest = self.session.agreed.largest_write as usize;
         if content.len() <= largest {
-            return self.write_once(offset, content, begin).await;
+            return self.write_once(offset, content, budget).await;
         }
         let mut at = 0;
         let mut waiting = futures(WINDOW);
@@ -197,28 +223,28 @@ impl File {
                 let piece = content.slice(at..content.len().min(at + largest));
                 let from = offset.saturating_add(at as u64);
                 at += piece.len();
-                waiting.push(Box::pin(self.write_once(from, piece, begin)));
+                waiting.push(Box::pin(self.write_once(from, piece, budget)));
             }
             waiting.next().await?;
         }
         Ok(())
     }
 
-    async fn write_once(&self, mut offset: u64, mut content: Bytes, begin: &Begin) -> Result<()> {
+    async fn write_once(&self, mut offset: u64, mut content: Bytes, budget: &Budget) -> Result<()> {
         loop {
             let mut compound = Compound::new();
             compound.at(&self.handle).write(&self.current(), offset, Stable::No, &content);
-            let (count, _, run) = self
-                .ask(begin, &compound, |mut results| {
+            let Written { bytes, verifier, .. } = self
+                .ask(budget, &compound, |mut results| {
                     results.op(Op::PUTFH)?;
                     results.written()
                 })
                 .await?;
-            let count = count as usize;
+            let count = bytes as usize;
             if count > content.len() || (count == 0 && !content.is_empty()) {
                 return Err(Error::Protocol("more or less is written than was sent"));
             }
-            self.is_of(run)?;
+            self.is_of(verifier)?;
             // A server may take less than it was given.
             if count == content.len() {
                 return Ok(());
@@ -241,25 +267,40 @@ impl File {
     /// # Errors
     /// [`Error::Uncertain`]: the server has begun anew meanwhile; `IO`, `NOSPC`, `DQUOT`.
     pub async fn commit(&self) -> Result<()> {
+        self.commit_in(&self.client.budget(false)).await
+    }
+
+    pub(crate) async fn commit_in(&self, budget: &Budget) -> Result<()> {
         let mut compound = Compound::new();
         compound.at(&self.handle).commit();
-        let begin = Begin::default();
-        let asked = self.ask(&begin, &compound, |mut results| {
+        let asked = self.ask(budget, &compound, |mut results| {
             results.op(Op::PUTFH)?;
             results.committed()
         });
-        self.is_of(self.client.in_time(Again::No, &begin, asked).await?)
+        self.is_of(asked.await?)
     }
 
-    /// Commits, sets, closes: one round trip for the end of a content.
-    pub(crate) async fn finish(mut self, set: &Set) -> Result<Attributes> {
+    /// As [`File::commit`], of what a call that does not go by [`File::write`] has written.
+    pub(crate) async fn commit_written(&self, verifier: [u8; 8], budget: &Budget) -> Result<()> {
+        self.is_of(verifier)?;
+        self.commit_in(budget).await
+    }
+
+    /// Commits, sets, closes: one round trip for the end of a content, which must have this size then.
+    pub(crate) async fn finish(mut self, size: u64, set: &Set, budget: &Budget) -> Result<Attributes> {
         let mut compound = Compound::new();
-        compound.at(&self.handle).commit().set(&ANONYMOUS, set).close(&self.stateid).attributes(Wanted::USUAL);
+        compound.at(&self.handle).commit();
+        if *set != Set::default() {
+            compound.set(&ANONYMOUS, set);
+        }
+        compound.close(&self.stateid).attributes(MADE);
         let ended = self
-            .ask(&Begin::default(), &compound, |mut results| {
+            .ask(budget, &compound, |mut results| {
                 results.op(Op::PUTFH)?;
                 let run = results.committed()?;
-                results.set()?;
+                if *set != Set::default() {
+                    results.set()?;
+                }
                 results.stateid(Op::CLOSE)?;
                 Ok((run, results.attributes()?))
             })
@@ -267,34 +308,9 @@ impl File {
         let (run, attributes) = ended?;
         self.is_open = false;
         self.is_of(run)?;
-        Ok(attributes)
-    }
-
-    /// Sets, closes, and tells what the file is now.
-    pub(crate) async fn write_and_close(mut self, offset: u64, content: &Bytes, set: &Set) -> Result<Attributes> {
-        let mut compound = Compound::new();
-        compound.at(&self.handle).write(&self.current(), offset, Stable::Yes, content).set(&ANONYMOUS, set);
-        compound.attributes(Wanted::USUAL);
-        let lock = self.locked();
-        if let Some(lock) = lock {
-            compound.unlock(&lock);
-        }
-        compound.close(&self.stateid);
-        let begin = Begin::default();
-        let ended = self.ask(&begin, &compound, |mut results| {
-            results.op(Op::PUTFH)?;
-            let (count, ..) = results.written()?;
-            // What follows has been done, too.
-            results.set()?;
-            let attributes = results.attributes()?;
-            let closed = lock.map_or(Ok(()), |_| results.stateid(Op::LOCKU).map(drop));
-            Ok((count, attributes, closed.and_then(|()| results.stateid(Op::CLOSE)).is_ok()))
-        });
-        let (count, attributes, closed) = ended.await?;
-        self.is_open = !closed;
-        match count as usize == content.len() {
-            true => Ok(attributes),
-            false => Err(Error::Uncertain("the server has written a part of it")),
+        match attributes.size {
+            Some(found) if found == size => Ok(attributes),
+            _ => Err(Error::Protocol("the server has another size for a file than was written to it")),
         }
     }
 
@@ -304,21 +320,21 @@ impl File {
     /// # Errors
     /// `DENIED`: somebody else still has it; `LOCK_NOTSUPP`.
     pub async fn lock(&self, until: Instant) -> Result<()> {
-        let begin = Arc::default();
-        self.client.in_time(Again::No, &begin, self.lock_in_the_end(until, &begin)).await
+        let budget = self.client.budget(false);
+        self.client.in_time(&budget, self.lock_in_the_end(until, &budget)).await
     }
 
-    async fn lock_in_the_end(&self, until: Instant, begin: &Arc<Begin>) -> Result<()> {
-        let mut pause = FIRST_PAUSE;
+    async fn lock_in_the_end(&self, until: Instant, budget: &Budget) -> Result<()> {
+        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         loop {
             // To its end, whoever waits for it: the server gives the lock in any case.
             let asking = Arc::clone(&self.asking).lock_owned().await;
             let (client, session, lock) = (self.client.clone(), Arc::clone(&self.session), Arc::clone(&self.lock));
-            let begin = Arc::clone(begin);
+            let its = budget.clone();
             let mut compound = Compound::new();
             compound.at(&self.handle).lock(&self.stateid, self.client.owner());
             let asked = tokio::spawn(async move {
-                let given = in_session(&client, &session, &begin, &compound, |mut results| {
+                let given = in_session(&client, &session, &its, &compound, |mut results| {
                     results.op(Op::PUTFH)?;
                     results.stateid(Op::LOCK)
                 });
@@ -328,9 +344,8 @@ impl File {
             });
             match asked.await.unwrap_or(Err(Error::Uncertain("its task has ended"))) {
                 Ok(()) => return Ok(()),
-                Err(why) if why.is(Status::DENIED) && Instant::now() + pause < until => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                Err(why) if why.is(Status::DENIED) && Instant::now() + MAX_PAUSE < until => {
+                    budget.pause(&mut backoff).await?;
                 }
                 Err(why) => return Err(why),
             }
@@ -343,17 +358,17 @@ impl File {
         directory: &Bytes,
         name: &[u8],
         until: Instant,
+        budget: &Budget,
     ) -> Result<(Attributes, Option<u64>)> {
-        let (mut pause, mut lockable) = (FIRST_PAUSE, true);
+        let (mut backoff, mut lockable) = (Backoff::new(FIRST_PAUSE, MAX_PAUSE), true);
         loop {
             let mut compound = Compound::new();
             compound.at(&self.handle);
             if lockable {
                 compound.lock(&self.stateid, self.client.owner());
             }
-            compound.attributes(Wanted::USUAL).at(directory).lookup(name).attributes(Wanted::FILE_ID);
-            let begin = Begin::default();
-            let looked = self.ask(&begin, &compound, |mut results| {
+            compound.attributes(MADE).at(directory).lookup(name).attributes(Wanted::FILE_ID);
+            let looked = self.ask(budget, &compound, |mut results| {
                 results.op(Op::PUTFH)?;
                 if lockable {
                     let lock = results.stateid(Op::LOCK)?;
@@ -368,9 +383,8 @@ impl File {
                 }
             });
             match looked.await {
-                Err(why) if why.is(Status::DENIED) && Instant::now() + pause < until => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                Err(why) if why.is(Status::DENIED) && Instant::now() + MAX_PAUSE < until => {
+                    budget.pause(&mut backoff).await?;
                 }
                 // There are no locks here: then it is as exact as it can be.
                 Err(Error::Status { op: Op::LOCK, status: Status::LOCK_NOTSUPP | Status::NOTSUPP }) => lockable = false,
@@ -401,15 +415,15 @@ impl File {
     /// # Errors
     /// [`Error::SessionLost`]: it was closed by that.
     pub async fn close(mut self) -> Result<()> {
-        let begin = Begin::default();
-        begin.sending();
+        let budget = self.client.budget(false);
+        budget.set_sent();
         let closing = async {
             let _asked = self.asking.lock().await;
             close(&self.client, &self.session, &self.handle, self.stateid, self.locked()).await
         };
-        let closed = self.client.in_time(Again::No, &begin, closing).await;
+        let closed = self.client.in_time(&budget, closing).await;
         // Whoever does not wait for this, and where it takes too long, closes it all the same.
-        self.is_open = matches!(closed, Err(Error::Uncertain(_)));
+        self.is_open = matches!(closed, Err(Error::Deadline(_)));
         closed
     }
 }
@@ -444,7 +458,7 @@ pub(crate) async fn close(
         compound.unlock(&lock);
     }
     compound.close(&open);
-    in_session(client, session, &Begin::default(), &compound, |mut results| {
+    in_session(client, session, &Budget::cleanup(), &compound, |mut results| {
         results.op(Op::PUTFH)?;
         if lock.is_some() {
             results.stateid(Op::LOCKU)?;
@@ -458,28 +472,26 @@ pub(crate) async fn close(
 pub(crate) async fn in_session<T>(
     client: &Client,
     session: &Arc<Session>,
-    begin: &Begin,
+    budget: &Budget,
     compound: &Compound,
     read: impl Fn(Results) -> Result<T>,
 ) -> Result<T> {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     loop {
-        let why = match client.once(compound, Some(session), begin).await? {
+        let later = match client.once(compound, Some(session), budget).await? {
             Ok((results, _)) => match read(results) {
                 Err(why) if why.status().is_some_and(Status::is_later) => why,
                 other => return other,
             },
             Err(Fault::Refused(why)) if why.status().is_some_and(Status::is_later) => why,
-            Err(Fault::Refused(why)) => return Err(why),
-            Err(Fault::Lost { sent: true }) if compound.kept => return Err(Error::Uncertain("the session was lost")),
-            Err(Fault::Lost { .. }) => return Err(Error::SessionLost),
             // It changes nothing.
             Err(Fault::Forgotten) if !compound.kept => continue,
-            Err(Fault::Forgotten) => return Err(Error::Uncertain("the server has not kept its answer")),
+            Err(Fault::NotSent) => return Err(Error::SessionLost),
+            Err(Fault::Lost | Fault::Abandoned) if !compound.kept => return Err(Error::SessionLost),
+            Err(fault) => return Err(fault.error(budget)),
         };
-        tracing::debug!(error = %why, "the server says later");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        tracing::debug!(error = %later, "the server says later");
+        budget.pause(&mut backoff).await?;
     }
 }
 

@@ -1,33 +1,35 @@
 //! New contents of files: written under a name of their own first, and then moved to where they shall be, so that
-//! whoever reads sees the old content or the new one, whole.
+//! whoever reads sees the old content or the new one, whole. Nothing is moved before the server has said that all of it
+//! is there.
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use crate::{
-    attributes::{Attributes, Set, Time, Wanted},
-    client::{Again, Begin, Client, Start, refuses},
-    compound::{ANONYMOUS, CURRENT, Compound, Create, Op, Owner, Results, Share, Stable, Stateid},
+    attributes::{Attributes, Expected, Kind, Set, Time, Wanted},
+    budget::Budget,
+    client::{Again, Client, Start},
+    compound::{ANONYMOUS, CURRENT, Compound, Create, Op, Owner, Results, Share, Stable},
     error::{Error, Result},
-    open::{File, close, in_session},
+    open::{File, MADE},
     path::{self, Path},
-    session::Session,
+    read::refuses,
+    replace::Step,
     status::Status,
 };
 
 /// How often it is begun anew when others change the path meanwhile.
-const TRIES: usize = 32;
-/// A pause where the server says later, and has done a part.
-const LATER: Duration = Duration::from_millis(50);
+pub(crate) const TRIES: usize = 32;
+/// Bits of a mode that another content does not inherit from the one before: to run as its owner or group.
+const RUNS_AS_OTHERS: u32 = 0o6000;
 /// Operations of a whole `put` besides the way to its directory.
 const ONE_CALL: u32 = 24;
 
@@ -62,7 +64,8 @@ impl fmt::Debug for Conditions {
 /// How a content is put into its place.
 #[derive(Clone, Debug)]
 pub struct Put {
-    /// The permissions of the new file.
+    /// The permissions of a file that was not there. One that replaces another has the other's, but for those to run as
+    /// its owner and group; and its owner and group, where the server lets this client give them away.
     pub mode: u32,
     /// When its content shall be said to have changed last; `None` for the server's own time, of which two changes
     /// may have the same.
@@ -83,7 +86,7 @@ impl Default for Put {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), (now, count));
         Self {
-            mode: 0o666,
+            mode: 0o644,
             modified: None,
             conditions: Conditions::None,
             temporary: format!(".nfs41-{random:016x}.{count}").into(),
@@ -93,34 +96,47 @@ impl Default for Put {
     }
 }
 
-/// What is done with a temporary file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Step {
-    /// Nothing yet.
-    Stay,
-    Replace,
-    ReplaceFile,
-    /// A second name, where there is none, and the first one goes: of several one gets in.
-    New,
+/// Who a file belongs to, as the server writes it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Ownership {
+    owner: Box<[u8]>,
+    group: Box<[u8]>,
 }
 
-/// What a compound has left open when it went no further.
-struct Left {
-    session: Arc<Session>,
-    handle: Bytes,
-    stateid: Stateid,
+impl Ownership {
+    fn of(found: &Attributes) -> Option<Self> {
+        Some(Self { owner: found.owner.clone()?, group: found.group.clone()? })
+    }
 }
 
-/// A content that comes in pieces. Given up when it is dropped; what it has written is removed then.
-#[derive(Debug)]
-pub struct Staged {
-    client: Client,
-    file: Option<File>,
-    directory: Bytes,
-    name: Vec<u8>,
-    put: Put,
-    at: u64,
-    is_moved: bool,
+/// What a new content has of the file that it replaces.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    mode: u32,
+    /// None where the server does not tell, or does not let it be given.
+    ownership: Option<Ownership>,
+}
+
+impl Kept {
+    fn of(found: &Attributes) -> Option<Self> {
+        Some(Self { mode: found.mode?, ownership: Ownership::of(found) })
+    }
+
+    /// What a file has to be given so that it is as the one that it replaces.
+    pub fn difference(old: &Attributes, made: &Attributes) -> Set {
+        let mode = old.mode.map(|mode| mode & !RUNS_AS_OTHERS).filter(|mode| made.mode != Some(*mode));
+        let differs = |old: &Option<Box<[u8]>>, made: &Option<Box<[u8]>>| old.clone().filter(|_| old != made);
+        let (owner, group) = (differs(&old.owner, &made.owner), differs(&old.group, &made.group));
+        Set { mode, owner, group, ..Set::default() }
+    }
+}
+
+/// What became of a content that was to be put into its place by one call.
+#[allow(clippy::large_enum_variant, reason = "it lives for one match")]
+pub(crate) enum Made {
+    Whole(Attributes),
+    /// The server has not taken all of it: nothing was moved.
+    Short,
 }
 
 impl Client {
@@ -128,65 +144,107 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::ConditionFailed`]; `NOENT`: the directory is missing; `ISDIR`, `NOSPC`, `DQUOT`; `DENIED`: somebody
-    /// else has a lock of the file; [`Error::Uncertain`].
+    /// else has a lock of the file; [`Error::Uncertain`], [`Error::Pending`].
     pub async fn put(&self, path: &[u8], content: Bytes, put: Put) -> Result<Attributes> {
         let path = path.to_vec();
-        self.to_the_end(|client, begin| async move { client.put_to_the_end(&path, content, put, &begin).await }).await
+        self.to_the_end(true, |client, budget| async move { client.put_to_the_end(&path, content, put, &budget).await })
+            .await
     }
 
-    async fn put_to_the_end(&self, path: &[u8], content: Bytes, put: Put, begin: &Begin) -> Result<Attributes> {
+    async fn put_to_the_end(&self, path: &[u8], content: Bytes, put: Put, budget: &Budget) -> Result<Attributes> {
         let whole = Path::new(path)?;
         let (directory, name) = whole.split()?;
-        path::check(&put.temporary).and_then(|()| path::check(&put.alias))?;
+        put.check()?;
         let agreed = self.agreed().await?;
         let fits = content.len() <= agreed.largest_write as usize && agreed.most_operations >= ONE_CALL;
-        let step = match put.conditions {
-            Conditions::None => Step::Replace,
-            Conditions::File => Step::ReplaceFile,
-            Conditions::New => Step::New,
-            Conditions::If(_) => Step::Stay,
-        };
-        if fits && !self.inner.plain.load(Ordering::Relaxed) {
+        if fits && !self.is_plain() {
             let start = self.start(&directory).await?;
-            match self.make(&start, &content, &put, name, step, begin).await {
+            match self.put_in_one(&start, name, &content, &put, budget).await {
                 Err(Error::Status { op: Op::WRITE | Op::CLOSE, status }) if refuses(status) => {
                     tracing::info!(%status, "the server takes no current stateid; more round trips from now on");
-                    self.inner.plain.store(true, Ordering::Relaxed);
+                    self.without_current_stateid();
                 }
-                Ok(made) if step == Step::Stay => {
-                    return self.settle(&start, name, &put, begin).await.map(|()| made);
+                Ok(Made::Short) => tracing::debug!("the server takes less of a content at once than it said"),
+                Ok(Made::Whole(attributes)) => return Ok(attributes),
+                Err(why) => return Err(why),
+            }
+        }
+        let length = content.len() as u64;
+        let staged = self.stage_to_the_end(path, put, budget).await?;
+        staged.file.as_ref().ok_or(Error::Closed)?.write_all(0, content, budget).await?;
+        staged.commit_to_the_end(length, budget).await
+    }
+
+    async fn put_in_one(
+        &self,
+        start: &Start<'_>,
+        name: &[u8],
+        content: &Bytes,
+        put: &Put,
+        budget: &Budget,
+    ) -> Result<Made> {
+        match put.conditions {
+            Conditions::None => match self.replace_in_one(start, name, content, put, budget).await {
+                // There is none yet, or something that the server will not let be replaced.
+                Err(Error::Status { op: Op::LOOKUP, status: Status::NOENT })
+                | Err(Error::Status { op: Op::VERIFY, status: Status::NOT_SAME }) => {
+                    self.make(start, content, put, name, Step::Replace, None, budget).await
                 }
+                other => other,
+            },
+            Conditions::New => self.make(start, content, put, name, Step::New, None, budget).await,
+            Conditions::File => self.replace_in_one(start, name, content, put, budget).await,
+            Conditions::If(_) => {
+                let made = self.make(start, content, put, name, Step::Stay, None, budget).await?;
+                if let Made::Whole(attributes) = &made {
+                    self.settle(start, name, put, attributes, budget).await?;
+                }
+                Ok(made)
+            }
+        }
+    }
+
+    /// What is there is taken for a file as this client makes them, and looked at only where it is none.
+    async fn replace_in_one(
+        &self,
+        start: &Start<'_>,
+        name: &[u8],
+        content: &Bytes,
+        put: &Put,
+        budget: &Budget,
+    ) -> Result<Made> {
+        let own = self.inner.created_as.get();
+        let mut kept = own.map(|own| Kept { mode: put.mode, ownership: Some(own.clone()) });
+        for _ in 0..TRIES {
+            if kept.is_none() {
+                let found = self.look(start, name, budget).await?;
+                if found.kind != Some(Kind::File) {
+                    break;
+                }
+                kept = Kept::of(&found);
+            }
+            match self.make(start, content, put, name, Step::ReplaceFile, kept.take(), budget).await {
+                Err(Error::Status { op: Op::VERIFY, status: Status::NOT_SAME }) => {}
                 other => return other,
             }
         }
-        let staged = self.stage_to_the_end(path, put, begin).await?;
-        staged.file.as_ref().ok_or(Error::Closed)?.write_all(0, content, begin).await?;
-        staged.commit_to_the_end().await
+        Err(Error::Status { op: Op::VERIFY, status: Status::NOT_SAME })
     }
 
-    /// Begins a content that comes in pieces.
-    ///
-    /// # Errors
-    /// As [`Client::put`].
-    pub async fn stage(&self, path: &[u8], put: Put) -> Result<Staged> {
-        let path = path.to_vec();
-        self.to_the_end(|client, begin| async move { client.stage_to_the_end(&path, put, &begin).await }).await
+    pub(crate) async fn look(&self, start: &Start<'_>, name: &[u8], budget: &Budget) -> Result<Attributes> {
+        let mut compound = Compound::new();
+        start.walk(&mut compound);
+        compound.lookup(name).attributes(MADE);
+        let read = |mut results: Results, _| {
+            start.walked(&mut results)?;
+            results.op(Op::LOOKUP)?;
+            results.attributes()
+        };
+        self.repeat(&compound, Again::Yes, budget, read).await
     }
 
-    async fn stage_to_the_end(&self, path: &[u8], put: Put, begin: &Begin) -> Result<Staged> {
-        let (directory, name) = Path::new(path)?.split()?;
-        path::check(&put.temporary).and_then(|()| path::check(&put.alias))?;
-        let mut beside: Vec<u8> = directory.components().collect::<Vec<_>>().join(&b'/');
-        beside.push(b'/');
-        beside.extend_from_slice(&put.temporary);
-        // Not "new": repeated where nobody knows whether it was done, it would find its own.
-        let create = Create::IfMissing(put.mode);
-        let (file, directory) = self.open_with(&Path::new(&beside)?, Share::Both, create, begin).await?;
-        let (client, name) = (self.with_deadline(None), name.to_vec());
-        Ok(Staged { client, file: Some(file), directory, name, put, at: 0, is_moved: false })
-    }
-
-    /// The temporary file, and what comes after it, in one compound. What was made.
+    /// The temporary file, and what comes after it, in one compound. With `kept`, what is there must be so.
+    #[allow(clippy::too_many_arguments, reason = "they are what one call is made of")]
     pub(crate) async fn make(
         &self,
         start: &Start<'_>,
@@ -194,28 +252,77 @@ impl Client {
         put: &Put,
         name: &[u8],
         step: Step,
-        begin: &Begin,
-    ) -> Result<Attributes> {
-        let set = put.modified.map(Set::modified);
+        mut kept: Option<Kept>,
+        budget: &Budget,
+    ) -> Result<Made> {
+        let made = loop {
+            match self.make_once(start, content, put, name, step, kept.as_ref(), budget).await {
+                // Only a superuser may give a file away.
+                Err(Error::Status { op: Op::SETATTR, .. })
+                    if kept.as_ref().is_some_and(|kept| self.gives_away(kept)) =>
+                {
+                    kept = kept.map(|kept| Kept { ownership: None, ..kept });
+                }
+                made => break made,
+            }
+        };
+        // What failed is of no use, and what was not moved neither. It is not this name any more that was.
+        let is_left = match &made {
+            Ok(Made::Whole(_)) => false,
+            Ok(Made::Short) => true,
+            Err(why) => !why.is_not_begun(),
+        };
+        if is_left {
+            self.tidy(start, &put.temporary, budget).await;
+        }
+        made.map_err(|why| step.error(why))
+    }
+
+    /// New files belong to somebody else.
+    fn gives_away(&self, kept: &Kept) -> bool {
+        kept.ownership.is_some() && self.inner.created_as.get() != kept.ownership.as_ref()
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "as above")]
+    async fn make_once(
+        &self,
+        start: &Start<'_>,
+        content: &Bytes,
+        put: &Put,
+        name: &[u8],
+        step: Step,
+        kept: Option<&Kept>,
+        budget: &Budget,
+    ) -> Result<Made> {
+        let given = kept.filter(|kept| self.gives_away(kept)).and_then(|kept| kept.ownership.clone());
+        let (owner, group) = given.map(|given| (given.owner, given.group)).unzip();
+        let set = Set { modified: put.modified, owner, group, ..Set::default() };
+        let mode = kept.map_or(put.mode, |kept| kept.mode & !RUNS_AS_OTHERS);
         let mut compound = Compound::new();
         start.walk(&mut compound);
         compound.plain(Op::SAVEFH);
         if step == Step::ReplaceFile {
-            compound.lookup(name).only_a_file().plain(Op::RESTOREFH);
+            let ownership = kept.and_then(|kept| kept.ownership.as_ref());
+            compound.lookup(name).verify(&Expected {
+                is_file: true,
+                size: None,
+                mode: kept.map(|kept| kept.mode),
+                owner: ownership.map(|ownership| &*ownership.owner),
+                group: ownership.map(|ownership| &*ownership.group),
+            });
+            compound.plain(Op::RESTOREFH);
         }
-        compound.open(&put.temporary, Share::Both, Create::IfMissing(put.mode), Owner::Slot).plain(Op::GETFH);
+        compound.open(&put.temporary, Share::Both, Create::IfMissing(mode), Owner::Slot).plain(Op::GETFH);
         compound.write(&CURRENT, 0, Stable::Yes, content).close(&CURRENT);
-        if let Some(set) = &set {
-            compound.set(&ANONYMOUS, set);
+        if set != Set::default() {
+            compound.set(&ANONYMOUS, &set);
         }
-        compound.attributes(Wanted::USUAL);
+        // A server may write a part, and say that all is well.
+        compound.attributes(MADE).verify(&Expected { size: Some(content.len() as u64), ..Expected::default() });
         if step.renames() {
             compound.plain(Op::RESTOREFH);
         }
         step.ask(&mut compound, start, &put.temporary, name);
-        // What stays open where the server goes no further.
-        let left: Mutex<Option<Left>> = Mutex::default();
-        let leave = |value| *left.lock().unwrap_or_else(PoisonError::into_inner) = value;
         let read = |mut results: Results, session| {
             start.walked(&mut results)?;
             results.op(Op::SAVEFH)?;
@@ -223,277 +330,39 @@ impl Client {
                 results.plain(&[Op::LOOKUP, Op::VERIFY, Op::RESTOREFH])?;
             }
             let stateid = results.opened()?;
-            let handle = results.handle()?;
-            leave(Some(Left { session, handle, stateid }));
-            let (written, ..) = results.written()?;
+            // Closed when it is dropped, where the server goes no further.
+            let mut file = File::new(self.clone(), session, results.handle()?, stateid);
+            let written = results.written()?;
             results.stateid(Op::CLOSE)?;
-            leave(None);
-            if set.is_some() {
+            file.set_closed(true);
+            if set != Set::default() {
                 results.set()?;
             }
             let attributes = results.attributes()?;
+            match results.op(Op::VERIFY).map(drop) {
+                Err(why) if why.is(Status::NOT_SAME) => return Ok((None, true)),
+                verified => verified?,
+            }
             if step.renames() {
                 results.op(Op::RESTOREFH)?;
             }
-            let tidy = step.done(&mut results, start)?;
-            Ok((attributes, written as usize == content.len(), tidy))
+            let is_tidy = step.done(&mut results, start)?;
+            Ok((Some((file, written, attributes)), is_tidy))
         };
-        let made = self.repeat(&compound, Again::No, begin, read).await;
-        if let Some(left) = left.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            let _ = close(self, &left.session, &left.handle, left.stateid, None).await;
+        let (made, is_tidy) = self.repeat(&compound, Again::No, budget, read).await?;
+        if !is_tidy {
+            self.tidy(start, &put.temporary, budget).await;
         }
-        if let Ok((.., false)) = made {
-            let _ = self.remove_at(start, &put.temporary).await;
+        let Some((file, written, attributes)) = made else { return Ok(Made::Short) };
+        if let Some(own) = Ownership::of(&attributes).filter(|_| kept.is_none()) {
+            let _ = self.inner.created_as.set(own);
         }
-        match made {
-            Ok((attributes, true, _)) => Ok(attributes),
-            // It is where it should not be: a server that takes less than a call's content is none that we know.
-            Ok((_, false, _)) => Err(Error::Uncertain("the server has written a part of it")),
-            Err(why) => {
-                // Refused, or of a session that is over: nothing of it goes on, and what is there is ours to remove.
-                if !why.is_not_begun() {
-                    let _ = self.remove_at(start, &put.temporary).await;
-                }
-                Err(step.error(why))
-            }
+        // A server that keeps less of its word than it was asked for.
+        if !written.is_stable {
+            let committed = file.commit_written(written.verifier, budget).await;
+            committed.map_err(|_| Error::Uncertain("the server may have lost what it has written"))?;
         }
-    }
-
-    /// Moves a temporary file to where it shall be, if the conditions hold; else it goes.
-    async fn settle(&self, start: &Start<'_>, name: &[u8], put: &Put, begin: &Begin) -> Result<()> {
-        let settled = match &put.conditions {
-            Conditions::None => self.step(start, &put.temporary, name, Step::Replace, begin).await,
-            Conditions::File => self.step(start, &put.temporary, name, Step::ReplaceFile, begin).await,
-            Conditions::New => self.step(start, &put.temporary, name, Step::New, begin).await,
-            Conditions::If(holds) => self.settle_if(start, name, put, &**holds, begin).await,
-        };
-        // If it is not known to be moved, too: then the one or the other comes first, and both are as they should be.
-        if settled.is_err() {
-            let _ = self.remove_at(start, &put.temporary).await;
-        }
-        settled
-    }
-
-    async fn step(&self, start: &Start<'_>, temporary: &[u8], name: &[u8], step: Step, begin: &Begin) -> Result<()> {
-        let mut compound = Compound::new();
-        start.walk(&mut compound);
-        let before: &[Op] = match step {
-            Step::New => {
-                compound.lookup(temporary);
-                &[Op::LOOKUP]
-            }
-            Step::ReplaceFile => {
-                compound.plain(Op::SAVEFH).lookup(name).only_a_file().plain(Op::RESTOREFH);
-                &[Op::SAVEFH, Op::LOOKUP, Op::VERIFY, Op::RESTOREFH]
-            }
-            _ => {
-                compound.plain(Op::SAVEFH);
-                &[Op::SAVEFH]
-            }
-        };
-        step.ask(&mut compound, start, temporary, name);
-        let read = |mut results: Results, _| {
-            start.walked(&mut results)?;
-            results.plain(before)?;
-            step.done(&mut results, start)
-        };
-        let tidy = self.repeat(&compound, Again::No, begin, read).await.map_err(|why| step.error(why))?;
-        if !tidy {
-            let _ = self.remove_at(start, temporary).await;
-        }
-        Ok(())
-    }
-
-    async fn settle_if(
-        &self,
-        start: &Start<'_>,
-        name: &[u8],
-        put: &Put,
-        holds: &(dyn Fn(Option<&Attributes>) -> bool + Send + Sync),
-        begin: &Begin,
-    ) -> Result<()> {
-        for _ in 0..TRIES {
-            let Some((held, attributes)) = self.hold(start, name, put.patience, begin).await? else {
-                if !holds(None) {
-                    return Err(Error::ConditionFailed);
-                }
-                match self.step(start, &put.temporary, name, Step::New, begin).await {
-                    // Somebody made it meanwhile: that one is to be judged.
-                    Err(Error::ConditionFailed) => continue,
-                    other => return other,
-                }
-            };
-            if !holds(Some(&attributes)) {
-                held.close().await?;
-                return Err(Error::ConditionFailed);
-            }
-            return self.replace_held(start, held, put, name).await;
-        }
-        Err(Error::Status { op: Op::LOCK, status: Status::DENIED })
-    }
-
-    /// The file of this name, locked, and what it is; `None` when there is none.
-    pub(crate) async fn hold(
-        &self,
-        start: &Start<'_>,
-        name: &[u8],
-        patience: Duration,
-        begin: &Begin,
-    ) -> Result<Option<(File, Attributes)>> {
-        let until = Instant::now() + patience;
-        for _ in 0..TRIES {
-            let opened = self.open_at(start, name, Share::Both, Create::No, begin).await;
-            let (file, directory) = match opened {
-                Ok(opened) => opened,
-                Err(Error::Status { op: Op::OPEN, status: Status::NOENT }) => return Ok(None),
-                Err(why) => return Err(why),
-            };
-            // Looked at when the lock is held, and by the name: whoever had the lock may have replaced the file.
-            let (attributes, named) = match file.lock_and_look(&directory, name, until).await {
-                Ok(found) => found,
-                Err(why) if why.is_gone() => continue,
-                Err(why) => return Err(why),
-            };
-            if named.is_some() && named == attributes.file_id {
-                return Ok(Some((file, attributes)));
-            }
-            file.close().await.or_else(|why| if why.is_gone() { Ok(()) } else { Err(why) })?;
-        }
-        Err(Error::Status { op: Op::LOCK, status: Status::DENIED })
-    }
-
-    /// The file that is held gets another name for as long as this takes: nothing can be asked of a file that has
-    /// none any more, not even to unlock it.
-    async fn replace_held(&self, start: &Start<'_>, mut held: File, put: &Put, name: &[u8]) -> Result<()> {
-        let Put { temporary, alias, .. } = put;
-        let session = Arc::clone(held.session());
-        let mut linked = false;
-        let mut rest = loop {
-            let mut compound = Compound::new();
-            compound.at(&held.handle).plain(Op::SAVEFH);
-            start.walk(&mut compound);
-            if !linked {
-                compound.name(Op::LINK, alias);
-            }
-            compound.plain(Op::SAVEFH).rename(temporary, name);
-            held.end_in(&mut compound);
-            start.walk(&mut compound);
-            compound.name(Op::REMOVE, alias);
-            let read = |mut results: Results| {
-                results.op(Op::PUTFH)?;
-                results.op(Op::SAVEFH)?;
-                start.walked(&mut results)?;
-                if !linked {
-                    results.changed(Op::LINK)?;
-                }
-                // It has that name now: what is done again is done without it.
-                let moved = results.op(Op::SAVEFH).map(drop).and_then(|()| results.renamed());
-                Ok((moved, results))
-            };
-            match in_session(self, &session, &Begin::default(), &compound, read).await {
-                Ok((Ok(()), rest)) => break rest,
-                Ok((Err(why), _)) if why.status().is_some_and(Status::is_later) => {
-                    linked = true;
-                    tokio::time::sleep(LATER).await;
-                }
-                Ok((Err(why), _)) | Err(why) => {
-                    let _ = held.close().await;
-                    let _ = self.remove_at(start, alias).await;
-                    return Err(why);
-                }
-            }
-        };
-        // It is in its place: what follows only tidies up.
-        if held.ended(&mut rest).is_err() || start.walked(&mut rest).is_err() || rest.changed(Op::REMOVE).is_err() {
-            let _ = held.close().await;
-            let _ = self.remove_at(start, alias).await;
-        }
-        Ok(())
-    }
-
-    /// A plain file, if it is as `put` has it; of which the alias and the patience matter besides.
-    ///
-    /// # Errors
-    /// [`Error::ConditionFailed`]; `NOENT`, `ISDIR`, `DENIED`; [`Error::Uncertain`].
-    pub async fn remove_if(&self, path: &[u8], put: Put) -> Result<()> {
-        let Conditions::If(holds) = put.conditions.clone() else { return self.remove_file(path).await };
-        let path = path.to_vec();
-        self.to_the_end(|client, begin| async move {
-            let (directory, name) = Path::new(&path)?.split()?;
-            path::check(&put.alias)?;
-            let start = client.start(&directory).await?;
-            match client.hold(&start, name, put.patience, &begin).await? {
-                None if holds(None) => Err(Error::Status { op: Op::REMOVE, status: Status::NOENT }),
-                None => Err(Error::ConditionFailed),
-                Some((held, attributes)) if holds(Some(&attributes)) => {
-                    client.remove_held(&start, held, name, &put.alias).await
-                }
-                Some((held, _)) => held.close().await.and(Err(Error::ConditionFailed)),
-            }
-        })
-        .await
-    }
-
-    /// By giving it another name first: see [`Client::replace_held`].
-    async fn remove_held(&self, start: &Start<'_>, mut held: File, name: &[u8], alias: &[u8]) -> Result<()> {
-        let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.plain(Op::SAVEFH).rename(name, alias);
-        held.end_in(&mut compound);
-        start.walk(&mut compound);
-        compound.name(Op::REMOVE, alias);
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
-            results.op(Op::SAVEFH)?;
-            results.renamed()?;
-            Ok(results)
-        };
-        let session = Arc::clone(held.session());
-        let mut rest = match in_session(self, &session, &Begin::default(), &compound, read).await {
-            Ok(rest) => rest,
-            Err(why) => {
-                let _ = self.remove_at(start, alias).await;
-                return Err(why);
-            }
-        };
-        if held.ended(&mut rest).is_err() || start.walked(&mut rest).is_err() || rest.changed(Op::REMOVE).is_err() {
-            let _ = held.close().await;
-            let _ = self.remove_at(start, alias).await;
-        }
-        Ok(())
-    }
-
-    /// Adds to the end of a file, under its lock. All of it or nothing, but for a crash of the server. `None`: there
-    /// is no such file.
-    ///
-    /// # Errors
-    /// [`Error::ConditionFailed`]; `DENIED`, `NOSPC`, `ISDIR`; [`Error::BadInput`]: more than one call carries;
-    /// [`Error::Uncertain`].
-    pub async fn append(&self, path: &[u8], content: Bytes, put: Put) -> Result<Option<Attributes>> {
-        let path = path.to_vec();
-        self.to_the_end(|client, begin| async move {
-            let (directory, name) = Path::new(&path)?.split()?;
-            if content.len() > client.agreed().await?.largest_write as usize {
-                return Err(Error::BadInput("an append is at most what one call carries"));
-            }
-            let start = client.start(&directory).await?;
-            let Some((held, attributes)) = client.hold(&start, name, put.patience, &begin).await? else {
-                return Ok(None);
-            };
-            let allowed = match &put.conditions {
-                Conditions::None | Conditions::File => true,
-                Conditions::New => false,
-                Conditions::If(holds) => holds(Some(&attributes)),
-            };
-            if !allowed {
-                held.close().await?;
-                return Err(Error::ConditionFailed);
-            }
-            let size = attributes.size.ok_or(Error::Protocol("a file without a size"))?;
-            let set = Set { modified: put.modified, ..Set::default() };
-            held.write_and_close(size, &content, &set).await.map(Some)
-        })
-        .await
+        Ok(Made::Whole(attributes))
     }
 
     /// Into a file that is open for nobody else's sake: opened, written and closed in one round trip where the content
@@ -503,9 +372,9 @@ impl Client {
     /// `NOENT`, `EXIST`, `ISDIR`, `NOSPC`; [`Error::Uncertain`].
     pub async fn write(&self, path: &[u8], offset: u64, content: Bytes, create: Create) -> Result<Attributes> {
         let path = path.to_vec();
-        self.to_the_end(
-            |client, begin| async move { client.write_to_the_end(&path, offset, content, create, &begin).await },
-        )
+        self.to_the_end(true, |client, budget| async move {
+            client.write_to_the_end(&path, offset, content, create, &budget).await
+        })
         .await
     }
 
@@ -515,33 +384,28 @@ impl Client {
         offset: u64,
         content: Bytes,
         create: Create,
-        begin: &Begin,
+        budget: &Budget,
     ) -> Result<Attributes> {
         let whole = Path::new(path)?;
         let (directory, name) = whole.split()?;
         let fits = content.len() <= self.agreed().await?.largest_write as usize;
-        if !fits || self.inner.plain.load(Ordering::Relaxed) {
-            let (file, _) = self.open_with(&whole, Share::Both, create, begin).await?;
-            file.write_all(offset, content, begin).await?;
-            return file.finish(&Set::default()).await;
+        if !fits || self.is_plain() {
+            return self.write_in_pieces(&whole, offset, content, create, budget).await;
         }
         let start = self.start(&directory).await?;
         let mut compound = Compound::new();
         start.walk(&mut compound);
         compound.open(name, Share::Both, create, Owner::Slot).plain(Op::GETFH);
         compound.write(&CURRENT, offset, Stable::Yes, &content).close(&CURRENT).attributes(Wanted::USUAL);
-        let left: Mutex<Option<Left>> = Mutex::default();
-        let leave = |value| *left.lock().unwrap_or_else(PoisonError::into_inner) = value;
         let read = |mut results: Results, session| {
             start.walked(&mut results)?;
             let stateid = results.opened()?;
             let rest = || -> Result<_> {
-                let handle = results.handle()?;
-                leave(Some(Left { session, handle, stateid }));
-                let (written, ..) = results.written()?;
+                let mut file = File::new(self.clone(), session, results.handle()?, stateid);
+                let written = results.written()?;
                 results.stateid(Op::CLOSE)?;
-                leave(None);
-                Ok((results.attributes()?, written as usize == content.len()))
+                file.set_closed(true);
+                Ok((file, written, results.attributes()?))
             };
             match (rest(), create) {
                 (Err(why), Create::New(_)) if why.status().is_some_and(Status::is_later) => Ok(None),
@@ -550,141 +414,44 @@ impl Client {
         };
         // The same bytes at the same place once more are the same file, unless it had to be new.
         let again = if let Create::New(_) = create { Again::No } else { Again::Yes };
-        let written = self.repeat(&compound, again, begin, read).await;
-        if let Some(left) = left.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            let _ = close(self, &left.session, &left.handle, left.stateid, None).await;
-        }
-        match written {
-            Ok(Some((attributes, true))) => return Ok(attributes),
-            Ok(Some((_, false))) => return Err(Error::Uncertain("the server has written a part of it")),
+        match self.repeat(&compound, again, budget, read).await {
+            Ok(Some((file, written, attributes))) if written.bytes as usize == content.len() => {
+                if !written.is_stable {
+                    file.commit_written(written.verifier, budget).await?;
+                }
+                return Ok(attributes);
+            }
+            // All of it or a part was refused; or there is more to be written.
+            Ok(_) => {}
             Err(Error::Status { op: Op::WRITE | Op::CLOSE, status }) if refuses(status) => {
-                self.inner.plain.store(true, Ordering::Relaxed);
+                self.without_current_stateid();
             }
             Err(why) => return Err(why),
-            Ok(None) => {}
         }
         // It is there now, if it was not.
         let create = if let Create::New(mode) = create { Create::IfMissing(mode) } else { create };
-        Box::pin(self.write_to_the_end(path, offset, content, create, begin)).await
+        self.write_in_pieces(&whole, offset, content, create, budget).await
     }
 
-    /// A name that is this client's own: to remove it once more is safe.
-    async fn remove_at(&self, start: &Start<'_>, name: &[u8]) -> Result<()> {
-        let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.name(Op::REMOVE, name);
-        let read = |mut results: Results, _| {
-            start.walked(&mut results)?;
-            results.changed(Op::REMOVE)
-        };
-        self.repeat(&compound, Again::Yes, &Begin::default(), read).await
-    }
-}
-
-impl Step {
-    fn renames(self) -> bool {
-        matches!(self, Self::Replace | Self::ReplaceFile)
-    }
-
-    /// With the directory saved, and current for `Replace`; with the file current for `New`.
-    fn ask(self, compound: &mut Compound, start: &Start<'_>, temporary: &[u8], name: &[u8]) {
-        match self {
-            Self::Stay => {}
-            Self::Replace | Self::ReplaceFile => drop(compound.rename(temporary, name)),
-            Self::New => {
-                compound.plain(Op::SAVEFH);
-                start.walk(compound);
-                compound.name(Op::LINK, name).name(Op::REMOVE, temporary);
-            }
-        }
-    }
-
-    /// Whether nothing is left to tidy up.
-    fn done(self, results: &mut Results, start: &Start<'_>) -> Result<bool> {
-        match self {
-            Self::Stay => Ok(true),
-            Self::Replace | Self::ReplaceFile => results.renamed().map(|()| true),
-            Self::New => {
-                results.op(Op::SAVEFH)?;
-                start.walked(results)?;
-                results.changed(Op::LINK)?;
-                // It is in its place, whatever becomes of its first name.
-                Ok(results.changed(Op::REMOVE).is_ok())
-            }
-        }
-    }
-
-    fn error(self, why: Error) -> Error {
-        match (self, &why) {
-            (Self::New, Error::Status { op: Op::LINK, status: Status::EXIST }) => Error::ConditionFailed,
-            _ => why,
-        }
-    }
-}
-
-impl Staged {
-    /// The bytes that follow.
-    ///
-    /// # Errors
-    /// `NOSPC`, `DQUOT`, `FBIG`; [`Error::SessionLost`]: it has to be begun anew.
-    pub async fn write(&mut self, content: Bytes) -> Result<()> {
-        let length = content.len() as u64;
-        self.file.as_ref().ok_or(Error::Closed)?.write(self.at, content).await?;
-        self.at += length;
-        Ok(())
-    }
-
-    /// Makes it durable and, if the conditions hold, puts it into its place at once.
-    ///
-    /// # Errors
-    /// As [`Client::put`].
-    pub async fn commit(self) -> Result<Attributes> {
-        let client = self.client.clone();
-        client.to_the_end(|_, _| self.commit_to_the_end()).await
-    }
-
-    /// As [`Staged::commit`], under conditions that were not known before.
-    ///
-    /// # Errors
-    /// As [`Client::put`].
-    pub async fn commit_if(mut self, conditions: Conditions, modified: Option<Time>) -> Result<Attributes> {
-        (self.put.conditions, self.put.modified) = (conditions, modified);
-        self.commit().await
-    }
-
-    /// Removes what was written. To drop it does the same, later.
-    pub async fn give_up(mut self) {
-        self.is_moved = true;
-        if let Some(file) = self.file.take() {
-            let _ = file.close().await;
-        }
-        let _ = self.client.remove_at(&Start::at(self.directory.clone()), &self.put.temporary).await;
-    }
-
-    async fn commit_to_the_end(mut self) -> Result<Attributes> {
-        let file = self.file.take().ok_or(Error::Closed)?;
-        let set = Set { modified: self.put.modified, ..Set::default() };
-        let attributes = file.finish(&set).await?;
-        let start = Start::at(self.directory.clone());
-        self.is_moved = true;
-        self.client.settle(&start, &self.name, &self.put, &Begin::default()).await?;
+    async fn write_in_pieces(
+        &self,
+        path: &Path<'_>,
+        offset: u64,
+        content: Bytes,
+        create: Create,
+        budget: &Budget,
+    ) -> Result<Attributes> {
+        let (file, _) = self.open_with(path, Share::Both, create, budget).await?;
+        file.write_all(offset, content, budget).await?;
+        file.commit_in(budget).await?;
+        let attributes = file.attributes_in(Wanted::USUAL, budget).await?;
+        file.close().await?;
         Ok(attributes)
     }
 }
 
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if self.is_moved {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (client, file, directory) = (self.client.clone(), self.file.take(), self.directory.clone());
-        let temporary = std::mem::take(&mut self.put.temporary);
-        runtime.spawn(async move {
-            if let Some(file) = file {
-                let _ = file.close().await;
-            }
-            let _ = client.remove_at(&Start::at(directory), &temporary).await;
-        });
+impl Put {
+    pub(crate) fn check(&self) -> Result<()> {
+        path::check(&self.temporary).and_then(|()| path::check(&self.alias))
     }
 }

@@ -15,6 +15,8 @@ const FEW: usize = 16 << 10;
 const MANY: usize = 64 << 10;
 /// With less room than this the next answers have new memory.
 const LEAST_ROOM: usize = 4 << 10;
+/// `SYSTEM_ERR` (RFC 5531, section 9), for [`Error::Refused`]: it does not say whether the call was executed.
+pub(crate) const SYSTEM_ERROR: &str = "it has failed";
 /// A record in more pieces than this is not an answer of anybody's.
 const MOST_FRAGMENTS: usize = 64;
 
@@ -137,7 +139,7 @@ pub(crate) fn accepted(record: &mut Decoder) -> Result<()> {
         2 => Err(Error::Refused("it does not speak NFS 4")),
         3 => Err(Error::Refused("it does not know the procedure")),
         4 => Err(Error::Refused("it does not understand the call")),
-        _ => Err(Error::Refused("it has failed")),
+        _ => Err(Error::Refused(SYSTEM_ERROR)),
     }
 }
 

@@ -8,9 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use crate::{
+    attributes::Limits,
+    budget::Backoff,
     compound::{Compound, Message, Op, Results, Sequence},
     error::{Error, Result},
     rpc,
@@ -18,6 +20,9 @@ use crate::{
     xdr::Decoder,
 };
 
+/// Pauses before a call is sent once more in its slot.
+const FIRST_PAUSE: Duration = Duration::from_millis(15);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// A call's number has the slot in its last bits.
 const SLOT_BITS: u32 = 8;
 /// More calls are not on their way at once.
@@ -26,12 +31,30 @@ pub(crate) const MOST_SLOTS: u32 = 1 << SLOT_BITS;
 /// Why a call has no answer.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The session is gone. Was the call sent?
-    Lost { sent: bool },
-    /// It was done, or is not to be done any more: the server knows it and has not kept its answer.
+    /// The session is gone, and the call was not sent.
+    NotSent,
+    /// The session is gone: the server has executed the call already, or never will.
+    Lost,
+    /// This client is closed, and the server may still execute the call.
+    Abandoned,
+    /// The server knows the call and has not kept its answer. It does not execute it again.
     Forgotten,
-    /// The server has not done it.
+    /// Another call has taken its sequence number before it reached the server: it is never executed.
+    Withdrawn,
+    /// The server has not executed it.
     Refused(Error),
+}
+
+impl Agreed {
+    /// What a file system takes at once, where it says so.
+    pub fn limit(&mut self, limits: &Limits) {
+        let at_most = |own: u32, theirs: Option<u64>| match theirs {
+            Some(theirs) if theirs > 0 => own.min(u32::try_from(theirs).unwrap_or(u32::MAX)),
+            _ => own,
+        };
+        self.largest_read = at_most(self.largest_read, limits.largest_read);
+        self.largest_write = at_most(self.largest_write, limits.largest_write);
+    }
 }
 
 pub(crate) type Answer = std::result::Result<Results, Fault>;
@@ -64,6 +87,10 @@ pub(crate) struct Session {
     pub before: Bytes,
     /// A permit for each slot that may be used.
     pub slots: Semaphore,
+    /// A change in it is late: it is to be fenced.
+    pub fenced: Notify,
+    /// Whoever keeps the connection is told that the session is lost.
+    pub lost: Notify,
     table: Mutex<Table>,
 }
 
@@ -76,6 +103,8 @@ struct Table {
     surplus: u32,
     calls: u32,
     link: Option<mpsc::UnboundedSender<Message>>,
+    /// No more calls are taken. Those that were sent wait until it is known that the session is gone.
+    retired: bool,
     lost: bool,
 }
 
@@ -88,15 +117,42 @@ struct Slot {
 struct Call {
     call: u32,
     message: Message,
-    answer: oneshot::Sender<Answer>,
-    sent: bool,
+    /// What is sent is an empty compound in the place of this.
+    withdrawn: Option<Message>,
+    /// The server says that it has executed the call: it is asked for its answer by the call itself.
+    asked_again: bool,
+    /// More than SEQUENCE.
+    operations: u32,
+    changes: bool,
+    /// None when whoever waited has an answer.
+    answer: Option<oneshot::Sender<Answer>>,
+    /// How often it was given to a connection.
+    transmissions: u32,
+    /// Nobody wants it to be executed any more.
+    late: bool,
+    backoff: Backoff,
     since: Instant,
+}
+
+impl Call {
+    fn tell(self, answer: Answer) {
+        if let Some(waiting) = self.answer {
+            let _ = waiting.send(answer);
+        }
+    }
 }
 
 /// Sends a call once more, after a while.
 pub(crate) struct Later {
-    pub slot: u32,
-    pub call: u32,
+    pub pause: Duration,
+    pub id: CallId,
+}
+
+/// A call on its way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct CallId {
+    slot: u32,
+    call: u32,
 }
 
 impl Session {
@@ -104,9 +160,11 @@ impl Session {
     pub fn new(id: [u8; 16], client: u64, epoch: u64, agreed: Agreed, before: Bytes, first_number: u32) -> Self {
         let number = |slot| if slot == 0 { first_number } else { 1 };
         let slots = (0..agreed.slots).map(|slot| Slot { number: number(slot), call: None }).collect();
-        let table = Table { slots, busy: [0; _], window: agreed.slots, surplus: 0, calls: 0, link: None, lost: false };
+        let (window, surplus, calls, link, retired, lost) = (agreed.slots, 0, 0, None, false, false);
+        let table = Table { slots, busy: [0; _], window, surplus, calls, link, retired, lost };
         let slots = Semaphore::new(agreed.slots as usize);
-        Self { id, client, epoch, agreed, before, slots, table: Mutex::new(table) }
+        let (fenced, lost) = Default::default();
+        Self { id, client, epoch, agreed, before, slots, fenced, lost, table: Mutex::new(table) }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -116,28 +174,100 @@ impl Session {
 
     /// Sends it, or keeps it until there is a connection. Whoever calls has taken a permit and forgotten it. `None`:
     /// the session is gone, and nothing was sent.
-    pub fn submit(&self, compound: &Compound) -> Option<oneshot::Receiver<Answer>> {
+    pub fn submit(&self, compound: &Compound) -> Option<(CallId, oneshot::Receiver<Answer>)> {
         let mut table = self.table();
-        if table.lost {
+        if table.lost || table.retired {
             return None;
         }
         let slot = table.lowest_free()?;
         table.set(slot, true);
         table.calls = table.calls.wrapping_add(1);
-        let sequence = Sequence {
-            call: table.calls << SLOT_BITS | slot,
-            session: self.id,
-            client: self.client,
-            slot,
-            number: table.slots[slot as usize].number,
-            highest: table.highest(),
-        };
+        let call = table.calls << SLOT_BITS | slot;
+        let sequence = self.sequence(&table, slot, call);
         let message = compound.message(&self.before, &sequence);
         let (answer, receiver) = oneshot::channel();
         let sent = table.link.as_ref().is_some_and(|link| link.send(message.clone()).is_ok());
-        table.slots[slot as usize].call =
-            Some(Call { call: sequence.call, message, answer, sent, since: Instant::now() });
-        Some(receiver)
+        table.slots[slot as usize].call = Some(Call {
+            call,
+            message,
+            withdrawn: None,
+            asked_again: false,
+            operations: compound.operations(),
+            changes: compound.kept,
+            answer: Some(answer),
+            transmissions: sent.into(),
+            late: false,
+            backoff: Backoff::new(FIRST_PAUSE, MAX_PAUSE),
+            since: Instant::now(),
+        });
+        Some((CallId { slot, call }, receiver))
+    }
+
+    fn sequence(&self, table: &Table, slot: u32, call: u32) -> Sequence {
+        let (number, highest) = (table.slots[slot as usize].number, table.highest());
+        Sequence { call, session: self.id, client: self.client, slot, number, highest }
+    }
+
+    /// Puts an empty compound with its sequence number in the place of a call: if that comes first, the original is a
+    /// false retry when it arrives, and the server does not execute it; if it comes second, the server gives the answer
+    /// to the original again, or says that it has executed it (RFC 8881, section 2.10.6.1.3.1).
+    fn replace(&self, table: &mut Table, slot: u32) {
+        let Some(number) = table.slots[slot as usize].call.as_ref().map(|call| call.call) else { return };
+        let empty = Compound::new().message(&self.before, &self.sequence(table, slot, number));
+        if let Some(call) = &mut table.slots[slot as usize].call
+            && call.withdrawn.is_none()
+            && !call.asked_again
+        {
+            call.withdrawn = Some(std::mem::replace(&mut call.message, empty));
+        }
+    }
+
+    /// The late calls that were sent and have no answer.
+    pub fn late(&self) -> Vec<CallId> {
+        let table = self.table();
+        let late = (0..).zip(&table.slots).filter_map(|(slot, place)| {
+            let call = place.call.as_ref().filter(|call| call.late)?;
+            Some(CallId { slot, call: call.call })
+        });
+        late.collect()
+    }
+
+    pub fn has_late(&self) -> bool {
+        self.table().slots.iter().any(|slot| slot.call.as_ref().is_some_and(|call| call.late))
+    }
+
+    pub fn is_late(&self, id: CallId) -> bool {
+        self.table().slots[id.slot as usize].call.as_ref().is_some_and(|call| call.late && call.call == id.call)
+    }
+
+    /// What has to be sent, over whichever connection, so that this late call ends.
+    pub fn withdrawing(&self, id: CallId) -> Option<Message> {
+        let mut table = self.table();
+        table.slots[id.slot as usize].call.as_ref().filter(|call| call.call == id.call)?;
+        self.replace(&mut table, id.slot);
+        let call = table.slots[id.slot as usize].call.as_mut()?;
+        call.transmissions = call.transmissions.saturating_add(1);
+        Some(call.message.clone())
+    }
+
+    /// The caller's time is over. True: it was not sent, and never will be. False: it was sent, and where it has to be
+    /// sent again, a withdrawal goes in its place.
+    pub fn withdraw(&self, id: CallId) -> bool {
+        let mut table = self.table();
+        let place = &mut table.slots[id.slot as usize];
+        match &mut place.call {
+            Some(call) if call.call == id.call && call.transmissions == 0 => {
+                place.call = None;
+                self.release(&mut table, id.slot);
+                true
+            }
+            Some(call) if call.call == id.call => {
+                call.late = true;
+                false
+            }
+            // It has its answer.
+            _ => false,
+        }
     }
 
     /// There is a connection again: what had no answer goes over it once more, and the server knows by its number
@@ -145,25 +275,26 @@ impl Session {
     pub fn link(&self, link: mpsc::UnboundedSender<Message>) {
         let mut table = self.table();
         for slot in 0..self.agreed.slots {
-            let highest = table.highest();
-            let place = &mut table.slots[slot as usize];
-            let Some(call) = &mut place.call else { continue };
-            if call.answer.is_closed() && !call.sent {
-                place.call = None;
-                self.release(&mut table, slot);
-                continue;
-            }
-            if call.answer.is_closed() {
-                // Nobody waits for it: with nothing in its place it is done either now or never.
-                let number = place.number;
-                let sequence =
-                    Sequence { call: call.call, session: self.id, client: self.client, slot, number, highest };
-                call.message = Compound::new().message(&self.before, &sequence);
-            }
-            call.sent = true;
-            let _ = link.send(call.message.clone());
+            self.transmit(&mut table, slot, &link);
         }
         table.link = Some(link);
+    }
+
+    fn transmit(&self, table: &mut Table, slot: u32, link: &mpsc::UnboundedSender<Message>) {
+        let Some(call) = &table.slots[slot as usize].call else { return };
+        let is_awaited = call.answer.as_ref().is_some_and(|answer| !answer.is_closed());
+        let (is_unwanted, was_sent) = (!is_awaited || call.late, call.transmissions > 0);
+        if !is_awaited && !was_sent {
+            table.slots[slot as usize].call = None;
+            self.release(table, slot);
+            return;
+        }
+        if is_unwanted {
+            self.replace(table, slot);
+        }
+        let Some(call) = &mut table.slots[slot as usize].call else { return };
+        call.transmissions = call.transmissions.saturating_add(1);
+        let _ = link.send(call.message.clone());
     }
 
     pub fn unlink(&self) {
@@ -171,12 +302,11 @@ impl Session {
     }
 
     /// Once more, if it still waits.
-    pub fn again(&self, later: &Later) {
-        let table = self.table();
-        if let Some(call) = table.slots[later.slot as usize].call.as_ref().filter(|call| call.call == later.call)
-            && let Some(link) = &table.link
-        {
-            let _ = link.send(call.message.clone());
+    pub fn again(&self, id: CallId) {
+        let mut table = self.table();
+        let Some(link) = table.link.clone() else { return };
+        if table.slots[id.slot as usize].call.as_ref().is_some_and(|call| call.call == id.call) {
+            self.transmit(&mut table, id.slot, &link);
         }
     }
 
@@ -194,18 +324,55 @@ impl Session {
         self.table().lost
     }
 
-    /// Nothing is sent in it any more, and who waits is told.
+    /// Nothing new is sent in it.
+    pub fn is_retired(&self) -> bool {
+        let table = self.table();
+        table.retired || table.lost
+    }
+
+    /// Takes no more calls, and gives up its connection. The server has it still: what was sent waits until that is
+    /// over, and [`Session::lose`] says so.
+    pub fn retire(&self) {
+        let mut table = self.table();
+        table.retired = true;
+        table.link = None;
+        self.slots.close();
+        self.end(&mut table, |call| (call.transmissions == 0).then_some(Fault::NotSent));
+    }
+
+    /// The server has this session no more: nothing that was sent in it is executed any more.
     pub fn lose(&self) {
+        self.close(|| Fault::Lost);
+    }
+
+    /// This client is closed: nobody finds out any more what becomes of what was sent.
+    pub fn abandon(&self) {
+        self.close(|| Fault::Abandoned);
+    }
+
+    fn close(&self, sent: impl Fn() -> Fault) {
         let mut table = self.table();
         table.lost = true;
         table.link = None;
         self.slots.close();
-        for slot in &mut table.slots {
-            if let Some(call) = slot.call.take() {
-                let _ = call.answer.send(Err(Fault::Lost { sent: call.sent }));
+        self.end(&mut table, |call| Some(if call.transmissions == 0 { Fault::NotSent } else { sent() }));
+        table.busy = [0; _];
+        drop(table);
+        self.lost.notify_one();
+        // Who waits to fence it goes home.
+        self.fenced.notify_one();
+    }
+
+    fn end(&self, table: &mut Table, fault: impl Fn(&Call) -> Option<Fault>) {
+        for slot in 0..self.agreed.slots {
+            let place = &mut table.slots[slot as usize].call;
+            if let Some(fault) = place.as_ref().and_then(&fault)
+                && let Some(call) = place.take()
+            {
+                call.tell(Err(fault));
+                table.set(slot, false);
             }
         }
-        table.busy = [0; _];
     }
 
     fn release(&self, table: &mut Table, slot: u32) {
@@ -235,8 +402,8 @@ impl Session {
     /// A record has come. What is to be sent once more later, if anything.
     ///
     /// # Errors
-    /// [`Error::SessionLost`]: the server does not know this session. Any other: what came is not an answer of ours,
-    /// and the connection cannot be relied on.
+    /// [`Error::SessionLost`]: the server does not have this session any more. Any other: what came is not an answer of
+    /// ours, or the session is of no more use; it has to be retired.
     pub fn heard(&self, record: Bytes) -> Result<Option<Later>> {
         let mut record = Decoder(record);
         let number = record.word()?;
@@ -246,20 +413,37 @@ impl Session {
             return Err(Error::Protocol("an answer to what was not asked"));
         };
         // Heard twice, or of a call that a later one has taken the place of.
-        if place.call.as_ref().is_none_or(|call| call.call != number) {
-            return Ok(None);
-        }
+        let Some(call) = place.call.as_mut().filter(|call| call.call == number) else { return Ok(None) };
+        let id = CallId { slot, call: number };
         let answer = match rpc::accepted(&mut record) {
-            Ok(()) => sequenced(self, slot, place.number, record)?,
+            Ok(()) => sequenced(self, slot, place.number, call, record)?,
+            // The server has failed at an unknown point: only the slot can tell whether it has executed the call.
+            Err(Error::Refused(rpc::SYSTEM_ERROR)) => {
+                let pause = call.backoff.next();
+                if !call.changes
+                    && let Some(waiting) = call.answer.take()
+                {
+                    let _ = waiting.send(Err(Fault::Refused(Error::Refused(rpc::SYSTEM_ERROR))));
+                }
+                self.replace(&mut table, slot);
+                return Ok(Some(Later { pause, id }));
+            }
             Err(Error::Refused(why)) => {
-                Sequenced { done: false, ..Sequenced::error(Fault::Refused(Error::Refused(why))) }
+                Sequenced { counts: false, ..Sequenced::fault(Fault::Refused(Error::Refused(why))) }
             }
             Err(why) => return Err(why),
         };
-        if answer.later {
-            return Ok(Some(Later { slot, call: number }));
+        if answer.again {
+            return Ok(Some(Later { pause: call.backoff.next(), id }));
         }
-        if answer.done {
+        // It has executed the call: its answer comes for the call itself.
+        if matches!(answer.answer, Err(Fault::Forgotten))
+            && let Some(original) = call.withdrawn.take()
+        {
+            (call.message, call.asked_again) = (original, true);
+            return Ok(Some(Later { pause: Duration::ZERO, id }));
+        }
+        if answer.counts {
             place.number = place.number.wrapping_add(1);
         }
         let call = place.call.take();
@@ -268,12 +452,16 @@ impl Session {
             self.want(&mut table, window);
         }
         drop(table);
-        if let Some(Call { answer: waiting, message, .. }) = call {
+        if let Some(mut call) = call {
             // Before anybody goes on: a content that is written shall not be kept while the next one is made.
-            drop(message);
-            let _ = waiting.send(answer.answer);
+            drop(std::mem::take(&mut call.message.payload));
+            call.tell(answer.answer);
         }
-        if answer.ended { Err(Error::SessionLost) } else { Ok(None) }
+        match answer.ends {
+            // The session itself goes on, and so does what was sent in it.
+            true => Err(Error::Protocol("what was open or locked is not any more")),
+            false => Ok(None),
+        }
     }
 }
 
@@ -305,44 +493,52 @@ impl Table {
 struct Sequenced {
     answer: Answer,
     /// The slot's number counts on.
-    done: bool,
-    /// Once more, in a while.
-    later: bool,
+    counts: bool,
+    /// The same once more, in a while.
+    again: bool,
     window: Option<u32>,
     /// What was open or locked is not any more.
-    ended: bool,
+    ends: bool,
 }
 
 impl Sequenced {
-    fn error(fault: Fault) -> Self {
-        Self { answer: Err(fault), done: true, later: false, window: None, ended: false }
+    fn fault(fault: Fault) -> Self {
+        Self { answer: Err(fault), counts: true, again: false, window: None, ends: false }
     }
 }
 
-fn sequenced(session: &Session, slot: u32, number: u32, mut answer: Decoder) -> Result<Sequenced> {
+fn sequenced(session: &Session, slot: u32, number: u32, call: &Call, mut answer: Decoder) -> Result<Sequenced> {
     /// Longer tags than ours, which is empty, are not ours.
     const TAG: usize = 1024;
     let status = Status(answer.word()?);
     answer.opaque(TAG)?;
-    if answer.word()? == 0 {
+    let operations = answer.word()?;
+    if operations == 0 {
         // Not even that was done: the compound is too large, or its version unknown.
         let op = Op::SEQUENCE;
-        return Ok(Sequenced { done: false, ..Sequenced::error(Fault::Refused(Error::Status { op, status })) });
+        return Ok(Sequenced { counts: false, ..Sequenced::fault(Fault::Refused(Error::Status { op, status })) });
     }
     let mut results = Results(answer);
     let said = match results.op(Op::SEQUENCE) {
         Ok(said) => said,
-        Err(Error::Status { status: Status::DELAY, .. }) => {
-            return Ok(Sequenced { later: true, ..Sequenced::error(Fault::Forgotten) });
+        Err(why @ Error::Status { status: Status::DELAY, .. }) => {
+            // The server has not begun the call, and its slot is as it was (RFC 8881, section 18.46.3). Of a call that was
+            // sent twice it may also say so while it executes the first.
+            return Ok(match call.transmissions {
+                0 | 1 => Sequenced { counts: false, ..Sequenced::fault(Fault::Refused(why)) },
+                _ => Sequenced { again: true, ..Sequenced::fault(Fault::Forgotten) },
+            });
         }
         Err(Error::Status { status: Status::RETRY_UNCACHED_REP | Status::SEQ_FALSE_RETRY, .. }) => {
-            return Ok(Sequenced::error(Fault::Forgotten));
+            return Ok(Sequenced::fault(Fault::Forgotten));
         }
-        Err(Error::Status { status, .. }) if status.ends_session() => {
-            return Err(Error::SessionLost);
+        Err(Error::Status { status, .. }) if status.ends_session() => return Err(Error::SessionLost),
+        // The session may be there still, and cannot be used by us.
+        Err(Error::Status { status, .. }) if status.retires_session() => {
+            return Err(Error::Protocol("the server does not take this call for the next one of its slot"));
         }
         Err(why @ Error::Status { .. }) => {
-            return Ok(Sequenced { done: false, ..Sequenced::error(Fault::Refused(why)) });
+            return Ok(Sequenced { counts: false, ..Sequenced::fault(Fault::Refused(why)) });
         }
         Err(why) => return Err(why),
     };
@@ -353,11 +549,15 @@ fn sequenced(session: &Session, slot: u32, number: u32, mut answer: Decoder) -> 
     let window = said.word()?.saturating_add(1);
     /// All or some state revoked, by the lease or by hand; or to be reclaimed.
     const STATE_IS_GONE: u32 = 0x8 | 0x10 | 0x20 | 0x100;
-    let ended = said.word()? & STATE_IS_GONE != 0;
+    let ends = said.word()? & STATE_IS_GONE != 0;
     // The server gives its whole answer again where it has kept it, and only the first operation's where it has not.
-    let forgotten = Status::RETRY_UNCACHED_REP;
-    let answer = if status == forgotten { Err(Fault::Forgotten) } else { Ok(results) };
-    Ok(Sequenced { answer, done: true, later: false, window: Some(window), ended })
+    let answer = match status {
+        Status::RETRY_UNCACHED_REP => Err(Fault::Forgotten),
+        // The answer to what has taken its place, whichever of the two it comes for.
+        Status::OK if operations == 1 && call.operations > 0 => Err(Fault::Withdrawn),
+        _ => Ok(results),
+    };
+    Ok(Sequenced { answer, counts: true, again: false, window: Some(window), ends })
 }
 
 impl fmt::Debug for Session {

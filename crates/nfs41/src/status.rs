@@ -148,14 +148,16 @@ impl Status {
         matches!(self, Self::DELAY | Self::GRACE)
     }
 
-    /// The session is gone, and with it all that was open or locked.
+    /// Of SEQUENCE: the server does not have this session, and executes nothing in it.
     pub(crate) fn ends_session(self) -> bool {
+        matches!(self, Self::BADSESSION | Self::DEADSESSION | Self::STALE_CLIENTID)
+    }
+
+    /// Of SEQUENCE: this client and the server disagree about the session, which the server may still have.
+    pub(crate) fn retires_session(self) -> bool {
         matches!(
             self,
-            Self::BADSESSION
-                | Self::DEADSESSION
-                | Self::STALE_CLIENTID
-                | Self::EXPIRED
+            Self::EXPIRED
                 | Self::CONN_NOT_BOUND_TO_SESSION
                 | Self::SEQ_MISORDERED
                 | Self::BADSLOT

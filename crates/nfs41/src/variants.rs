@@ -4,11 +4,13 @@ use bytes::Bytes;
 
 use crate::{
     attributes::{Attributes, Wanted},
-    client::{Client, Content},
+    client::Client,
     error::{Error, Result},
     list::{Page, Place},
     path::Path,
-    put::{Put, Step},
+    put::{Made, Put},
+    read::Content,
+    replace::Step,
 };
 
 impl Client {
@@ -19,13 +21,16 @@ impl Client {
     #[doc(hidden)]
     pub async fn put_in_one_call(&self, path: &[u8], content: Bytes, put: Put) -> Result<Attributes> {
         let path = path.to_vec();
-        self.to_the_end(|client, begin| async move {
+        self.to_the_end(true, |client, budget| async move {
             let (directory, name) = Path::new(&path)?.split()?;
             if content.len() > client.agreed().await?.largest_write as usize {
                 return Err(Error::BadInput("that is more than one call carries"));
             }
             let start = client.start(&directory).await?;
-            client.make(&start, &content, &put, name, Step::Replace, &begin).await
+            match client.make(&start, &content, &put, name, Step::Replace, None, &budget).await? {
+                Made::Whole(attributes) => Ok(attributes),
+                Made::Short => Err(Error::Protocol("the server has written a part of it")),
+            }
         })
         .await
     }

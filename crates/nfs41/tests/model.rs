@@ -227,7 +227,12 @@ impl Model {
             (_, Some(found)) if self.is_directory(found) => return Err(Said::IsDirectory),
             _ => {}
         }
-        self.add(directory, name, Node::File { content, mode: 0o666 })
+        // One that replaces another has its permissions.
+        let mode = match found.map(|found| &self.0[found]) {
+            Some(Node::File { mode, .. }) => *mode,
+            _ => 0o644,
+        };
+        self.add(directory, name, Node::File { content, mode })
     }
 
     fn remove(&mut self, path: &str) -> Answer {

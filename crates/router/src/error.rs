@@ -42,11 +42,15 @@ pub enum Error {
     Locked,
     #[error("no mount target works")]
     NoTarget,
-    #[error("the target of this path did not answer in time")]
+    /// Nothing has happened, and nothing will.
+    #[error("the target of this path did not answer in time; nothing was changed")]
     Deadline,
-    /// The write may still happen, or have happened; until it has ended, its path is fenced.
-    #[error("the write was begun and its outcome is not known; read the file before writing it again")]
+    /// The write has happened, or never will.
+    #[error("whether the write was done is not known, and it does not happen any more; read the file to see")]
     Uncertain,
+    /// The write may still happen, or have happened; until it has ended, its path is fenced in this process.
+    #[error("the write was begun and may still happen; read the file before writing it again")]
+    Pending,
     #[error("the place to go on from is not one that an earlier page gave")]
     BadPlace,
     #[error("the file became shorter while it was read")]
@@ -75,6 +79,7 @@ impl Error {
             Self::NoTarget => "NoTarget",
             Self::Deadline => "Deadline",
             Self::Uncertain => "Uncertain",
+            Self::Pending => "Pending",
             Self::BadPlace => "BadPlace",
             Self::Shortened => "Shortened",
             Self::Failed(_) => "TargetFailed",
@@ -83,7 +88,7 @@ impl Error {
 
     /// Does it say something about the target, and not about the request?
     pub fn is_the_targets(&self) -> bool {
-        matches!(self, Self::Busy | Self::NoTarget | Self::Deadline | Self::Uncertain | Self::Failed(_))
+        matches!(self, Self::Busy | Self::NoTarget | Self::Deadline | Self::Uncertain | Self::Pending | Self::Failed(_))
     }
 }
 

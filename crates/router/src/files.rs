@@ -38,6 +38,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// How long an operation may take.
     fn deadline(&self) -> Duration;
+
+    /// The whole list, before targets are made of what is new in it: each is another way to the same file system.
+    fn published(&self, targets: &[PublishedTarget]) {
+        let _ = targets;
+    }
 }
 
 /// Besides the backend's own.
@@ -80,6 +85,10 @@ impl Backend for Box<dyn Backend> {
 
     fn deadline(&self) -> Duration {
         (**self).deadline()
+    }
+
+    fn published(&self, targets: &[PublishedTarget]) {
+        (**self).published(targets);
     }
 }
 
@@ -129,6 +138,7 @@ impl Files {
         options: Options,
     ) -> std::result::Result<Arc<Self>, CannotStart> {
         let table = Table::new(list, options.routing.clone())?;
+        backend.published(table.targets());
         let targets = table.targets().iter().enumerate();
         let members: Vec<_> = targets.map(|(place, target)| member(&backend, target, place)).collect();
         first_probes(&members).await?;
@@ -152,6 +162,7 @@ impl Files {
             return Ok(false);
         }
         let table = Table::new(list, self.options.routing.clone())?;
+        self.backend.published(table.targets());
         let kept = |target: &PublishedTarget| before.members.iter().find(|member| member.published == *target).cloned();
         // One that is gone has its place until its last operation has ended.
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,7 +310,8 @@ impl Files {
     ///
     /// # Errors
     /// [`Error::PreconditionFailed`]; [`Error::Fenced`] and [`Error::Busy`], when nothing has happened;
-    /// [`Error::Uncertain`], when it may still happen.
+    /// [`Error::Deadline`], when nothing has happened either; [`Error::Uncertain`], when it has happened or never will;
+    /// [`Error::Pending`], when it may still happen.
     pub async fn write(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Result<Written> {
         let member = self.member(path.as_bytes())?;
         let (length, name) = (content.len(), path.clone());
@@ -433,8 +445,8 @@ impl Files {
                 watch.ended();
                 answer
             }
-            // It panicked, or this process ends.
-            Ok(Err(_)) | Err(_) => Err(Error::Uncertain),
+            // It panicked, or this process ends, or the target says nothing.
+            Ok(Err(_)) | Err(_) => Err(Error::Pending),
         };
         member.done(began, answer)
     }

@@ -40,10 +40,16 @@ pub struct Options {
     pub connections: usize,
     /// In the clear where there is none.
     pub tls: Option<nfs41::tls::Tls>,
-    /// An operation that has not ended by then is given up, as far as it can be.
+    /// An operation that has not ended by then is given up: what was not sent never is, and a change that was sent is
+    /// fenced by way of another target.
     pub deadline: Duration,
     /// A probe that has not answered by then has failed.
     pub probe_deadline: Duration,
+    /// The permissions of files and directories that are new.
+    pub file_mode: u32,
+    pub directory_mode: u32,
+    /// The addresses of all targets of the list.
+    pub alternatives: nfs41::Alternatives,
 }
 
 impl Default for Options {
@@ -55,6 +61,9 @@ impl Default for Options {
             tls: None,
             deadline: Duration::from_secs(10),
             probe_deadline: Duration::from_secs(2),
+            file_mode: 0o644,
+            directory_mode: 0o755,
+            alternatives: nfs41::Alternatives::default(),
         }
     }
 }
@@ -69,15 +78,26 @@ impl Options {
             // Whoever comes while there is no connection is told so soon: the path's next choice may work.
             patience: self.probe_deadline.min(self.deadline / 4),
             deadline: Some(self.deadline),
-            ..nfs41::Options::new(SocketAddr::new(IpAddr::V4(target.ip_address), self.port))
+            alternatives: self.alternatives.clone(),
+            ..nfs41::Options::new(self.address(target))
         }
+    }
+
+    fn address(&self, target: &PublishedTarget) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(target.ip_address), self.port)
     }
 }
 
 impl Backend for Options {
     fn target(&self, target: &PublishedTarget, _place: usize) -> Arc<dyn Target> {
         let client = Client::new(self.client(target));
-        Arc::new(Nfs { client, probe_deadline: self.probe_deadline, patience: self.deadline / 2 })
+        let Self { deadline, probe_deadline, file_mode, directory_mode, .. } = *self;
+        let rules = Rules { patience: deadline / 2, file_mode, directory_mode };
+        Arc::new(Nfs { client, deadline, probe_deadline, rules })
+    }
+
+    fn published(&self, targets: &[PublishedTarget]) {
+        self.alternatives.set(targets.iter().map(|target| self.address(target)));
     }
 
     fn deadline(&self) -> Duration {
@@ -89,9 +109,18 @@ impl Backend for Options {
 struct Nfs {
     /// None where the options cannot be.
     client: nfs41::Result<Client>,
+    deadline: Duration,
     probe_deadline: Duration,
+    rules: Rules,
+}
+
+/// How changes are made.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
     /// For a lock that another client holds.
     patience: Duration,
+    file_mode: u32,
+    directory_mode: u32,
 }
 
 impl From<nfs41::Error> for Error {
@@ -113,6 +142,7 @@ impl From<nfs41::Error> for Error {
             nfs41::Error::Unreachable { .. } | nfs41::Error::Busy(_) | nfs41::Error::Closed => Self::Busy,
             nfs41::Error::Deadline(_) => Self::Deadline,
             nfs41::Error::Uncertain(_) => Self::Uncertain,
+            nfs41::Error::Pending(_) => Self::Pending,
             nfs41::Error::ConditionFailed => Self::PreconditionFailed,
             _ => Self::Failed(why.into()),
         }
@@ -143,15 +173,15 @@ fn judged(conditions: &Conditions) -> nfs41::Conditions {
 }
 
 /// How a content is put there under these conditions.
-fn how(conditions: nfs41::Conditions, patience: Duration) -> Put {
+fn how(conditions: nfs41::Conditions, rules: Rules) -> Put {
     let (seconds, nanoseconds) = temporary::unique_time();
     Put {
         conditions,
-        mode: 0o666,
+        mode: rules.file_mode,
         modified: Some(Time { seconds, nanoseconds }),
         temporary: temporary::name(),
         alias: temporary::name(),
-        patience,
+        patience: rules.patience,
     }
 }
 
@@ -194,6 +224,7 @@ async fn judge(client: &Client, path: &FilePath, why: nfs41::Error) -> Error {
 async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
     client: &Client,
     path: &FilePath,
+    rules: Rules,
     mut act: impl FnMut() -> F,
 ) -> Result<(T, usize)> {
     let directory = path.split().0;
@@ -203,7 +234,7 @@ async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
         tries += 1;
         match act().await {
             Err(why) if why.status() == Some(Status::NOENT) && tries < TRIES => {
-                made = made.max(client.make_directories(directory, 0o777).await?);
+                made = made.max(client.make_directories(directory, rules.directory_mode).await?);
             }
             Err(why) => {
                 remove_made(client, directory, made).await;
@@ -230,10 +261,10 @@ async fn put(
     path: FilePath,
     content: Bytes,
     conditions: Conditions,
-    patience: Duration,
+    rules: Rules,
 ) -> Result<(Meta, bool)> {
-    let put = |conditions| client.put(path.as_bytes(), content.clone(), how(conditions, patience));
-    let new = || in_its_directory(&client, &path, || put(nfs41::Conditions::New));
+    let put = |conditions| client.put(path.as_bytes(), content.clone(), how(conditions, rules));
+    let new = || in_its_directory(&client, &path, rules, || put(nfs41::Conditions::New));
     if !conditions.is_none() {
         // What they will say, before anything is made.
         let before = existing(&client, path.as_bytes()).await?;
@@ -242,7 +273,7 @@ async fn put(
         }
         let made = match conditions.is_create_only() {
             true => new().await?.0,
-            false => in_its_directory(&client, &path, || put(judged(&conditions))).await?.0,
+            false => in_its_directory(&client, &path, rules, || put(judged(&conditions))).await?.0,
         };
         return Ok((meta(&made)?, before.is_none()));
     }
@@ -267,11 +298,11 @@ async fn append(
     path: FilePath,
     content: Bytes,
     conditions: Conditions,
-    patience: Duration,
+    rules: Rules,
 ) -> Result<(Meta, bool)> {
     for _ in 0..TRIES {
         let asked = if conditions.is_none() { nfs41::Conditions::None } else { judged(&conditions) };
-        let added = client.append(path.as_bytes(), content.clone(), how(asked, patience)).await;
+        let added = client.append(path.as_bytes(), content.clone(), how(asked, rules)).await;
         match added {
             Ok(Some(found)) => return Ok((meta(&found)?, false)),
             // There is no file, or not even its directory.
@@ -282,8 +313,8 @@ async fn append(
         if !conditions.allow(None) {
             return Err(Error::PreconditionFailed);
         }
-        let new = || client.put(path.as_bytes(), content.clone(), how(nfs41::Conditions::New, patience));
-        match in_its_directory(&client, &path, new).await {
+        let new = || client.put(path.as_bytes(), content.clone(), how(nfs41::Conditions::New, rules));
+        match in_its_directory(&client, &path, rules, new).await {
             // Somebody made it meanwhile: add to that.
             Err(Error::PreconditionFailed) => {}
             other => return other.and_then(|(made, _)| Ok((meta(&made)?, true))),
@@ -292,10 +323,10 @@ async fn append(
     Err(Error::Locked)
 }
 
-async fn delete(client: Client, path: FilePath, conditions: Conditions, patience: Duration) -> Result<()> {
+async fn delete(client: Client, path: FilePath, conditions: Conditions, rules: Rules) -> Result<()> {
     let removed = match conditions.is_none() {
         true => anew(|| client.remove_file(path.as_bytes())).await,
-        false => client.remove_if(path.as_bytes(), how(judged(&conditions), patience)).await,
+        false => client.remove_if(path.as_bytes(), how(judged(&conditions), rules)).await,
     };
     match removed {
         Ok(()) => Ok(()),
@@ -428,8 +459,8 @@ struct Stage {
     client: Client,
     path: FilePath,
     made: usize,
-    /// Half of the deadline of an operation.
-    patience: Duration,
+    deadline: Duration,
+    rules: Rules,
 }
 
 fn given_up() -> Error {
@@ -438,7 +469,7 @@ fn given_up() -> Error {
 
 impl Staged for Stage {
     fn write(&mut self, bytes: Bytes) -> Answer<'_, ()> {
-        let deadline = 2 * self.patience;
+        let deadline = self.deadline;
         Box::pin(async move {
             let written = in_time(deadline, self.staged.as_mut().ok_or_else(given_up)?.write(bytes)).await;
             if written.is_err() {
@@ -451,7 +482,8 @@ impl Staged for Stage {
 
     fn commit(mut self: Box<Self>, conditions: Conditions) -> Answer<'static, (Meta, bool)> {
         Box::pin(async move {
-            let before = existing(&self.client, self.path.as_bytes()).await?;
+            let client = in_time_to_answer(&self.client, self.deadline);
+            let before = existing(&client, self.path.as_bytes()).await?;
             if !conditions.allow(before.as_ref()) {
                 return Err(Error::PreconditionFailed);
             }
@@ -460,9 +492,9 @@ impl Staged for Stage {
                 (_, true) => nfs41::Conditions::New,
                 _ => judged(&conditions),
             };
-            let how = how(asked, self.patience);
+            let how = how(asked, self.rules);
             let staged = self.staged.take().ok_or_else(given_up)?;
-            match staged.commit_if(how.conditions, how.modified).await {
+            match staged.commit_if(&client, how.conditions, how.modified).await {
                 Ok(found) => {
                     self.made = 0;
                     Ok((meta(&found)?, before.is_none()))
@@ -574,10 +606,16 @@ impl Nfs {
         Ok(self.client.clone()?)
     }
 
-    /// A change goes on to its end: who else may change its path must know that it has ended.
     fn changes(&self) -> Result<Client> {
-        Ok(self.reads()?.with_deadline(None))
+        Ok(in_time_to_answer(&self.reads()?, self.deadline))
     }
+}
+
+/// A change goes on to its end: who else may change its path must know that it has ended. What it sends it has sent so
+/// long before the deadline that a late call can be fenced by then.
+fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
+    const FENCING: Duration = Duration::from_secs(2);
+    client.until(tokio::time::Instant::now() + deadline - FENCING.min(deadline / 4))
 }
 
 impl Target for Nfs {
@@ -603,34 +641,33 @@ impl Target for Nfs {
 
     fn read(&self, path: &FilePath, want: &Want) -> Answer<'_, Reading> {
         let (path, want) = (path.clone(), want.clone());
-        Box::pin(async { read(self.reads()?, path, want, 2 * self.patience).await })
+        Box::pin(async { read(self.reads()?, path, want, self.deadline).await })
     }
 
     fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
         let path = path.clone();
-        Box::pin(async { put(self.changes()?, path, content, conditions, self.patience).await })
+        Box::pin(async { put(self.changes()?, path, content, conditions, self.rules).await })
     }
 
     fn stage(&self, path: &FilePath) -> Answer<'_, Box<dyn Staged>> {
         let path = path.clone();
         Box::pin(async {
-            let (client, patience) = (self.reads()?, self.patience);
-            let begin = || client.stage(path.as_bytes(), how(nfs41::Conditions::None, patience));
-            let (staged, made) = in_its_directory(&client, &path, begin).await?;
-            let client = self.changes()?;
+            let (client, deadline, rules) = (self.reads()?, self.deadline, self.rules);
+            let begin = || client.stage(path.as_bytes(), how(nfs41::Conditions::None, rules));
+            let (staged, made) = in_its_directory(&client, &path, rules, begin).await?;
             let staged = Some(staged);
-            Ok(Box::new(Stage { staged, client, path, made, patience }) as Box<dyn Staged>)
+            Ok(Box::new(Stage { staged, client, path, made, deadline, rules }) as Box<dyn Staged>)
         })
     }
 
     fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
         let path = path.clone();
-        Box::pin(async { append(self.changes()?, path, content, conditions, self.patience).await })
+        Box::pin(async { append(self.changes()?, path, content, conditions, self.rules).await })
     }
 
     fn delete(&self, path: &FilePath, conditions: Conditions) -> Answer<'_, ()> {
         let path = path.clone();
-        Box::pin(async { delete(self.changes()?, path, conditions, self.patience).await })
+        Box::pin(async { delete(self.changes()?, path, conditions, self.rules).await })
     }
 
     fn list(&self, directory: &DirectoryPath, place: Option<u64>, limit: usize) -> Answer<'_, Page> {

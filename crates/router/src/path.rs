@@ -6,6 +6,8 @@ use crate::temporary;
 
 const MOST_BYTES: usize = 4096;
 const MOST_IN_COMPONENT: usize = 255;
+/// Each may cost a call to make and one to look at: deeper trees than this are nobody's.
+const MAX_COMPONENTS: usize = 255;
 
 /// A file's path below the root of the file system: relative, no empty component, no `.`, no `..`, no NUL.
 #[derive(Clone, Eq, Hash, PartialEq)]
@@ -32,6 +34,8 @@ pub enum BadPath {
     LongComponent,
     #[error("the path is longer than 4096 bytes")]
     Long,
+    #[error("the path has more than 255 components; use fewer directories")]
+    Deep,
     #[error("a component begins with `.efs-router.`, which is kept for temporary files; take another name")]
     Reserved,
 }
@@ -88,6 +92,9 @@ fn check(path: &[u8]) -> Result<(), BadPath> {
     if path.contains(&0) {
         return Err(BadPath::Nul);
     }
+    if path.iter().filter(|byte| **byte == b'/').count() >= MAX_COMPONENTS {
+        return Err(BadPath::Deep);
+    }
     path.split(|byte| *byte == b'/').try_for_each(|component| match component {
         [] => Err(BadPath::EmptyComponent),
         b"." | b".." => Err(BadPath::Dots),
@@ -129,7 +136,9 @@ mod tests {
             ("ünïcode/文件".as_bytes(), None),
             (b"not\xFFutf8/%2e%2e", None),
             (&[b'a'; 255], None),
-            (&long.as_bytes()[..4095], None),
+            (&long.as_bytes()[..509], None),
+            (&long.as_bytes()[..511], Some(BadPath::Deep)),
+            (&long.as_bytes()[..4095], Some(BadPath::Deep)),
             (b"", Some(BadPath::Empty)),
             (b"/", Some(BadPath::Absolute)),
             (b"/etc/passwd", Some(BadPath::Absolute)),
@@ -142,7 +151,7 @@ mod tests {
             (b"a/../b", Some(BadPath::Dots)),
             (b"a\0b", Some(BadPath::Nul)),
             (&[b'a'; 256], Some(BadPath::LongComponent)),
-            (long.as_bytes(), Some(BadPath::EmptyComponent)),
+            (long.as_bytes(), Some(BadPath::Deep)),
             (&[b'/'; 4097], Some(BadPath::Long)),
             (b"a/.efs-router.1.2", Some(BadPath::Reserved)),
             (b".efs-router./a", Some(BadPath::Reserved)),

@@ -245,7 +245,7 @@ fn nfs(v: &impl Variables, deadline: Duration) -> Result<Backend, ConfigError> {
         connections: within(v, "CONNECTIONS_PER_TARGET", "a number from 1 to 64", 1..=64, default.connections)?,
         tls: None,
         deadline,
-        probe_deadline: default.probe_deadline,
+        ..default
     };
     Ok(Backend::Nfs(options, Settings::read(v)?))
 }

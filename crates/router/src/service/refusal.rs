@@ -48,7 +48,7 @@ impl From<Error> for Refusal {
             Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
             Error::Busy | Error::Fenced | Error::Locked | Error::NoTarget => StatusCode::SERVICE_UNAVAILABLE,
-            Error::Deadline | Error::Uncertain => StatusCode::GATEWAY_TIMEOUT,
+            Error::Deadline | Error::Uncertain | Error::Pending => StatusCode::GATEWAY_TIMEOUT,
             Error::Shortened | Error::Failed(_) => StatusCode::BAD_GATEWAY,
         };
         if let Error::Failed(source) = &why {
