@@ -1053,7 +1053,6 @@ fn an_empty_file_is_a_file() {
         Request::put("/files/put", ""),
         Request::put("/files/chunks", "").chunked(1),
         Request::append("/files/append", ""),
-        Request::new("PUT", "/files/none"),
     ] {
         assert_eq!(client.send(&request).status, 201);
         let target = request.target.trim_end_matches("?append");

@@ -13,10 +13,7 @@ use std::{
 
 use axum::Router;
 use hyper::{rt::ReadBufCursor, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -25,7 +22,13 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{config::Http, routes::App};
+use super::{
+    config::Http,
+    exchange::Exchanges,
+    framing::{Followed, Framing},
+    linger,
+    routes::App,
+};
 
 const BACKLOG: u32 = 4096;
 /// So many are told at once that they are too many, each for so long; others are closed without a word.
@@ -188,11 +191,12 @@ async fn work(
     http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER);
     while let Some(Connection { stream, open }) = connections.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
-        let (service, mut ended) = (TowerToHyperService::new(router.clone()), ended.clone());
+        let (framing, mut ended) = (Arc::<Framing>::default(), ended.clone());
+        let service = Exchanges::new(router.clone(), Arc::clone(&framing));
         // Two tasks of different sizes: who speaks in plain text has no room for TLS.
         match &tls {
             None => {
-                let connection = http.serve_connection(Patient::new(stream, idle), service);
+                let connection = http.serve_connection(Patient::new(Followed::new(stream, framing), idle), service);
                 tokio::spawn(speak(connection, open, ended));
             }
             Some(tls) => {
@@ -205,7 +209,8 @@ async fn work(
                     };
                     match shaken {
                         Ok(Ok(stream)) => {
-                            let connection = http.serve_connection(Patient::new(stream, idle), service);
+                            let stream = Patient::new(Followed::new(stream, framing), idle);
+                            let connection = http.serve_connection(stream, service);
                             speak(connection, open, ended).await;
                         }
                         Ok(Err(why)) => tracing::debug!(error = %why, "a connection ended in its handshake"),
@@ -222,20 +227,26 @@ async fn work(
 
 /// Answers a connection until its client, or the service, ends it.
 async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
-    connection: http1::Connection<Patient<S>, TowerToHyperService<Router>>,
+    mut connection: http1::Connection<Patient<Followed<S>>, Exchanges>,
     open: Open,
     mut ended: watch::Receiver<()>,
 ) {
-    tokio::pin!(connection);
     let served = tokio::select! {
-        served = connection.as_mut() => served,
+        served = &mut connection => served,
         _ = ended.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
+    // A client that has been silent for too long, or that has gone, is told nothing.
+    let is_told = served.as_ref().err().is_none_or(hyper::Error::is_parse);
     if let Err(why) = served {
         tracing::debug!(error = %why, "a connection ended early");
+    }
+    let stream = connection.into_parts().io.into_inner();
+    if is_told && stream.is_mid_request() {
+        // In a box: every connection would have the room for it otherwise.
+        Box::pin(linger::close(stream)).await;
     }
     drop((open, ended));
 }
@@ -251,6 +262,10 @@ struct Patient<S> {
 impl<S> Patient<S> {
     fn new(stream: S, idle: Duration) -> Self {
         Self { io: TokioIo::new(stream), idle, stuck: None }
+    }
+
+    fn into_inner(self) -> S {
+        self.io.into_inner()
     }
 
     fn judge<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {

@@ -1,0 +1,34 @@
+//! The lingering close of a connection (RFC 9112, section 9.6).
+//!
+//! A client that is still sending when its connection is closed is told by a reset, and its system may throw away the
+//! response that is there already. So the service closes its own direction, and reads on for a moment.
+
+use std::{io, time::Duration};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Maximum time that a closed connection is read on.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of bytes that are read and thrown away. More than what a client and both systems hold in buffers.
+const MAX_LINGER_BYTES: usize = 32 << 20;
+const DISCARD_BUFFER_BYTES: usize = 16 << 10;
+
+/// Closes a connection whose client may still be sending. All of the response has been given to the stream.
+pub(super) async fn close(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    // Whatever fails here, the connection ends.
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, discard(stream)).await;
+}
+
+async fn discard(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    // hyper has done so already, unless the client wanted to upgrade.
+    let _ = stream.shutdown().await;
+    let mut unread = vec![0; DISCARD_BUFFER_BYTES];
+    let mut left = MAX_LINGER_BYTES;
+    while left > 0 {
+        match stream.read(&mut unread).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
+}
