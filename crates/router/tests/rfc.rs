@@ -299,7 +299,23 @@ fn a_head_is_read_by_its_grammar() {
     ] {
         assert_eq!(statuses(&server, bytes.as_bytes()), [status], "{bytes:?}");
     }
-    let long = format!("GET /files/{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(70_000));
+    assert!(is_unchanged(&world, &server, &before));
+}
+
+#[test]
+fn what_is_too_long_is_told_so() {
+    let (world, server, before) = one_file();
+    let get = "GET /files/f HTTP/1.1\r\nhost: a\r\n\r\n";
+    for length in [16_384, 20_000, 31_000, 33_000, 70_000, 1_000_000] {
+        let long = format!("{get}DELETE /files/{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(length));
+        assert_eq!(statuses(&server, long.as_bytes()), [200, 414], "{length}");
+    }
+    // The longest path that a file may have, written as long as it can be, is not too long.
+    let longest = vec!["%61".repeat(255); 16].join("/");
+    assert_eq!(server.put(&format!("/files/{longest}"), "x").status, 201);
+    assert_eq!(server.get(&format!("http://a/files/{longest}")).body, b"x");
+    fs::remove_dir_all(world.root().join("a".repeat(255))).unwrap();
+    let long = format!("GET /files/f HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "a".repeat(70_000));
     assert_eq!(statuses(&server, long.as_bytes()), [431]);
     assert!(is_unchanged(&world, &server, &before));
 }
@@ -378,7 +394,7 @@ fn who_still_sends_sees_an_early_refusal() {
         ("/files/..", authorization.clone(), "400 BadPath"),
         ("/files/f#x", authorization.clone(), "400 BadPath"),
         ("/files/f", format!("{authorization}if-match: x\r\n"), "400 BadHeader"),
-        ("/files/f", format!("{authorization}content-encoding: gzip\r\n"), "415 UnsupportedContent"),
+        ("/files/f", format!("{authorization}content-encoding: gzip\r\n"), "415 UnsupportedCoding"),
         ("/files/f", format!("{authorization}expect: x\r\n"), "417 UnsupportedExpectation"),
         // hyper does not shut down a connection that may be upgraded.
         ("/files/f", format!("{authorization}connection: upgrade\r\nupgrade: h2c\r\n"), "413 TooLarge"),
@@ -448,11 +464,11 @@ fn what_a_write_cannot_honour_is_refused() {
         ("x-update-range", "append", "400 BadHeader"),
         ("if", "(<a>)", "400 BadHeader"),
         ("x-amz-copy-source", "/a/b", "400 BadHeader"),
-        ("content-encoding", "gzip", "415 UnsupportedContent"),
-        ("content-encoding", "identity, br", "415 UnsupportedContent"),
-        ("content-encoding", "aws-chunked", "415 UnsupportedContent"),
-        ("content-type", "multipart/form-data; boundary=x", "415 UnsupportedContent"),
-        ("content-type", "Multipart/ByteRanges;boundary=x", "415 UnsupportedContent"),
+        ("content-encoding", "gzip", "415 UnsupportedCoding"),
+        ("content-encoding", "identity, br", "415 UnsupportedCoding"),
+        ("content-encoding", "aws-chunked", "415 UnsupportedCoding"),
+        ("content-type", "multipart/form-data; boundary=x", "415 UnsupportedType"),
+        ("content-type", "Multipart/ByteRanges;boundary=x", "415 UnsupportedType"),
     ];
     for (name, value, refusal) in refusals {
         for request in
@@ -460,7 +476,7 @@ fn what_a_write_cannot_honour_is_refused() {
         {
             let answer = server.send(&request.clone().header(name, value));
             assert_eq!(answer.refusal(), refusal, "{} {name}: {value}", request.method);
-            let told = (answer.status == 415).then_some("identity");
+            let told = (refusal == "415 UnsupportedCoding").then_some("identity");
             assert_eq!(answer.header("accept-encoding"), told, "{name}: {value}");
         }
         if refusal.ends_with("BadHeader") {
@@ -507,6 +523,11 @@ fn a_query_that_a_write_does_not_know_is_refused() {
     }
     assert!(is_unchanged(&world, &server, &before));
     assert_eq!(server.send(&Request::new("POST", "/files/f?append=").body("x")).status, 204);
+    // What it makes has another address than the request.
+    let made = server.send(&Request::append("/files/d/%5ea%20b", "x"));
+    assert_eq!((made.status, made.header("location")), (201, Some("/files/d/%5Ea%20b")));
+    assert_eq!(server.get("/files/d/%5Ea%20b").body, b"x");
+    assert_eq!(server.put("/files/new", "x").header("location"), None);
     // A read does not depend on it: caches and browsers add what they like.
     assert_eq!(server.get("/files/f?v=1").body, b"0123456789x");
 }

@@ -8,14 +8,14 @@ use std::{
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::Router;
 use hyper::{rt::ReadBufCursor, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, mpsc, watch},
     time::{Instant, Sleep},
@@ -90,7 +90,7 @@ pub(super) async fn serve(
                 && let Ok(turn) = Arc::clone(&refusing).try_acquire_owned()
             {
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(REFUSING, refuse(stream)).await;
+                    let _ = tokio::time::timeout(REFUSING, linger::close(stream, TOO_MANY)).await;
                     drop(turn);
                 });
             }
@@ -118,16 +118,6 @@ pub(super) async fn serve(
 fn most_by_descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1)
-}
-
-/// Says that there are too many connections. What the client sends meanwhile is read, or closing would take the
-/// answer back.
-async fn refuse(mut stream: TcpStream) -> io::Result<()> {
-    stream.write_all(TOO_MANY).await?;
-    stream.shutdown().await?;
-    let mut unread = [0; 1024];
-    while stream.read(&mut unread).await? > 0 {}
-    Ok(())
 }
 
 /// Threads that speak HTTP, each with connections of its own: what one does never waits for another's lock.
@@ -244,11 +234,21 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
         tracing::debug!(error = %why, "a connection ended early");
     }
     let stream = connection.into_parts().io.into_inner();
-    if is_told && stream.is_mid_request() {
+    let rest = if stream.is_line_too_long() { line_too_long() } else { String::new() };
+    if !rest.is_empty() || is_told && stream.is_mid_request() {
         // In a box: every connection would have the room for it otherwise.
-        Box::pin(linger::close(stream)).await;
+        Box::pin(linger::close(stream, rest.as_bytes())).await;
     }
     drop((open, ended));
+}
+
+/// The response to a request line that has no end. Like hyper's to what it cannot read, it has no content.
+fn line_too_long() -> String {
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    format!(
+        "HTTP/1.1 414 URI Too Long\r\ndate: {date}\r\nconnection: close\r\ncache-control: no-cache\r\n\
+        content-length: 0\r\n\r\n"
+    )
 }
 
 /// A connection whose client may not leave what is sent to it unread for ever.

@@ -18,15 +18,22 @@ use std::{
     task::{Context, Poll},
 };
 
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::refusal::Refusal;
+
+/// The longest path that a file may have, with every byte of it percent-encoded, and what goes around it. hyper has room
+/// for more, and answers a line that does not fit with 431, where RFC 9112, section 3, requires 414.
+const MAX_REQUEST_LINE_BYTES: usize = 16 << 10;
 
 /// What is wrong with the framing of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
     /// A request target holds no `#` (RFC 9112, section 3.2).
     Fragment,
+    /// A request line that is longer than any that means something (RFC 9112, section 3).
+    LongLine,
     /// Both a Content-Length and a Transfer-Encoding (RFC 9112, section 6.3): a sign of request smuggling.
     TwoLengths,
     /// The request before this one did not end as its framing says.
@@ -37,6 +44,11 @@ impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Fragment => Self::bad_request("BadPath", "the request target has a raw #; write it as %23"),
+            Fault::LongLine => Self::new(
+                StatusCode::URI_TOO_LONG,
+                "TooLongPath",
+                format!("the request line is longer than {MAX_REQUEST_LINE_BYTES} bytes"),
+            ),
             Fault::TwoLengths => {
                 Self::bad_request("BadFraming", "a request has a Content-Length or a Transfer-Encoding, not both")
             }
@@ -88,6 +100,11 @@ impl<S> Followed<S> {
         Self { stream, follower: Follower::new(framing) }
     }
 
+    /// Whether the service reads no more because of a request line that has no end. hyper has answered nothing then.
+    pub fn is_line_too_long(&self) -> bool {
+        self.follower.is_line_too_long()
+    }
+
     /// Whether the client may still be sending: a request has not ended, or one was refused for its framing.
     pub fn is_mid_request(&self) -> bool {
         self.follower.is_mid_request()
@@ -96,6 +113,10 @@ impl<S> Followed<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // hyper has all of the line that came, and reads on: so there is no request before it that is still served.
+        if self.follower.is_line_too_long() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the request line is too long")));
+        }
         let before = into.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, into);
         self.follower.follow(into.filled().get(before..).unwrap_or_default());
@@ -171,6 +192,10 @@ impl Follower {
         self.state != State::RequestLine || !self.line.is_empty() || self.framing.fault.get().is_some()
     }
 
+    fn is_line_too_long(&self) -> bool {
+        self.state == State::RequestLine && self.line.len() > MAX_REQUEST_LINE_BYTES
+    }
+
     fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.state {
@@ -219,7 +244,9 @@ impl Follower {
             State::RequestLine if line.is_empty() => State::RequestLine,
             State::RequestLine => {
                 self.request += 1;
-                if line.contains(&b'#') {
+                if line.len() > MAX_REQUEST_LINE_BYTES {
+                    self.fault(Fault::LongLine);
+                } else if line.contains(&b'#') {
                     self.fault(Fault::Fragment);
                 }
                 FIELDS

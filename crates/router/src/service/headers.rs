@@ -6,7 +6,7 @@ use axum::body::Body;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 use hyper::body::Body as _;
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, UNSUPPORTED_CODING};
 
 /// Header fields that change what a write means. The service can honour none of them, and a write without them is
 /// another write.
@@ -139,7 +139,7 @@ fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
         true => Ok(()),
         false => Err(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
-            "UnsupportedCoding",
+            UNSUPPORTED_CODING,
             "chunked is the only transfer coding that is understood",
         )),
     }
@@ -181,17 +181,19 @@ pub(super) fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
             "a write needs a Content-Length, also of 0, or Transfer-Encoding: chunked",
         ));
     }
-    let unsupported =
-        |message: &str| Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedContent", message));
+    let unsupported = |code, message: &str| Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message));
     if !elements(headers, &header::CONTENT_ENCODING).all(|coding| coding.eq_ignore_ascii_case(b"identity")) {
-        return unsupported("a file is stored without a Content-Encoding, and would be read as it is coded");
+        return unsupported(
+            UNSUPPORTED_CODING,
+            "a file is stored without its Content-Encoding, and would be read as it is coded",
+        );
     }
     let is_wrapping = |value: &HeaderValue| {
         let kind = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         WRAPPINGS.iter().any(|wrapping| kind.eq_ignore_ascii_case(wrapping.as_bytes()))
     };
     match headers.get_all(header::CONTENT_TYPE).iter().any(is_wrapping) {
-        true => unsupported("the content is to be that of the file, without a multipart wrapping"),
+        true => unsupported("UnsupportedType", "the content is to be that of the file, without a multipart wrapping"),
         false => Ok(()),
     }
 }

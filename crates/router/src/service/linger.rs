@@ -13,13 +13,17 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_LINGER_BYTES: usize = 32 << 20;
 const DISCARD_BUFFER_BYTES: usize = 16 << 10;
 
-/// Closes a connection whose client may still be sending. All of the response has been given to the stream.
-pub(super) async fn close(stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// Closes a connection whose client may still be sending. The response is what the stream has been given, and then
+/// `rest`.
+pub(super) async fn close(stream: impl AsyncRead + AsyncWrite + Unpin, rest: &[u8]) {
     // Whatever fails here, the connection ends.
-    let _ = tokio::time::timeout(LINGER_TIMEOUT, discard(stream)).await;
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, discard(stream, rest)).await;
 }
 
-async fn discard(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+async fn discard(mut stream: impl AsyncRead + AsyncWrite + Unpin, rest: &[u8]) -> io::Result<()> {
+    if !rest.is_empty() {
+        stream.write_all(rest).await?;
+    }
     // hyper has done so already, unless the client wanted to upgrade.
     let _ = stream.shutdown().await;
     let mut unread = vec![0; DISCARD_BUFFER_BYTES];

@@ -12,6 +12,9 @@ use serde_json::json;
 
 use crate::error::{Error, RETRY_AFTER};
 
+/// The code for a coding that the service cannot take off a content.
+pub(super) const UNSUPPORTED_CODING: &str = "UnsupportedCoding";
+
 /// A request that is not done.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -85,8 +88,8 @@ impl IntoResponse for Refusal {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-            // Which codings a content may have (RFC 9110, section 12.5.3).
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE && self.code == UNSUPPORTED_CODING {
+            // Which content codings there may be (RFC 9110, section 15.5.16).
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.status == StatusCode::REQUEST_TIMEOUT {

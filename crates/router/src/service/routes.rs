@@ -312,6 +312,10 @@ async fn change(
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     describe(response.headers_mut(), &written.meta, &written.member);
+    if written.new && *method == Method::POST {
+        // The file has another address than the request (RFC 9110, section 9.3.3).
+        response.headers_mut().insert(header::LOCATION, value(href(FILES, path.as_bytes())));
+    }
     response
 }
 
@@ -397,6 +401,11 @@ async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal
     Ok(response)
 }
 
+/// The URI reference of a path.
+fn href(prefix: &str, path: &[u8]) -> String {
+    format!("{prefix}{}", percent_encode(path, IN_PATH))
+}
+
 /// An entry, and where to ask for it.
 fn shown(directory: &DirectoryPath, entry: &Entry) -> Value {
     let (kind, prefix) = match entry.kind {
@@ -409,7 +418,7 @@ fn shown(directory: &DirectoryPath, entry: &Entry) -> Value {
     json!({
         "name": String::from_utf8_lossy(&entry.name),
         "kind": kind,
-        "href": prefix.map(|prefix| format!("{prefix}{}", percent_encode(path, IN_PATH))),
+        "href": prefix.map(|prefix| href(prefix, path)),
     })
 }
 
