@@ -335,7 +335,14 @@ fn number(digits: &[u8], radix: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, sync::Mutex};
+
+    use http::{HeaderValue, Request, Response, header::CONNECTION};
+    use http_body_util::BodyExt;
+    use hyper::{body::Incoming, service::service_fn};
+    use hyper_util::rt::TokioIo;
     use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -459,6 +466,75 @@ mod tests {
         fn whatever_comes_is_followed_or_given_up(bytes in prop::collection::vec(any::<u8>(), 0..200), head: bool) {
             let head = if head { &b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"[..] } else { b"" };
             followed(&[head, &bytes].concat(), &[20]);
+        }
+    }
+
+    /// What hyper serves of these bytes: the path and query of each request, unless it is refused for a fault.
+    async fn served(bytes: Vec<u8>) -> Vec<String> {
+        let framing = Arc::<Framing>::default();
+        let served = Arc::<Mutex<Vec<String>>>::default();
+        let (client, server) = tokio::io::duplex(37);
+        let (number, found) = (AtomicU64::new(0), Arc::clone(&served));
+        let (faults, stream) = (Arc::clone(&framing), Followed::new(server, framing));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let fault = faults.fault(number.fetch_add(1, Ordering::Relaxed) + 1);
+            let (target, found) = (request.uri().to_string(), Arc::clone(&found));
+            async move {
+                let mut response = Response::new(String::new());
+                if fault.is_some() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                } else if request.into_body().collect().await.is_ok() {
+                    found.lock().unwrap().push(target);
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let (mut responses, mut requests) = tokio::io::split(client);
+        let send = async {
+            let _ = requests.write_all(&bytes).await;
+            let _ = requests.shutdown().await;
+        };
+        let receive = async {
+            let _ = tokio::io::copy(&mut responses, &mut tokio::io::sink()).await;
+        };
+        tokio::join!(connection, send, receive).0.ok();
+        std::mem::take(&mut *served.lock().unwrap())
+    }
+
+    /// Requests of which those with `b` have a raw `#`, in their contents too; with some bytes changed.
+    fn damaged() -> impl Strategy<Value = Vec<u8>> {
+        const PIECES: [&str; 7] = [
+            "GET /g HTTP/1.1\r\n\r\n",
+            "GET /b#x HTTP/1.1\r\n\r\n",
+            "PUT /g HTTP/1.1\r\nContent-Length: 21\r\n\r\nGET /b#x HTTP/1.1\r\n\r\n",
+            "PUT /g HTTP/1.1\r\nContent-Length: 10\r\nx: y\r\n\r\n0123456789",
+            "PUT /g HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n15;x\r\nGET /b#x HTTP/1.1\r\n\r\n\r\n0\r\n\r\n",
+            "PUT /g HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\nF\r\n0123456789abcde\r\n0\r\nx: y\r\n\r\n",
+            "\r\n",
+        ];
+        let pieces = prop::collection::vec(prop::sample::select(&PIECES[..]), 1..6);
+        let changed = prop::sample::select(&b"\r\n #0123f:;,x"[..]);
+        let changes = prop::collection::vec((any::<prop::sample::Index>(), changed), 0..3);
+        (pieces, changes).prop_map(|(pieces, changes)| {
+            let mut bytes = pieces.concat().into_bytes();
+            for (place, byte) in changes {
+                if !bytes.is_empty() {
+                    let place = place.index(bytes.len());
+                    bytes[place] = byte;
+                }
+            }
+            bytes
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn whatever_hyper_makes_of_the_bytes_no_target_is_cut(bytes in damaged()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let served = runtime.block_on(served(bytes.clone()));
+            prop_assert!(!served.contains(&"/b".to_owned()), "{:?} of {}", served, bytes.escape_ascii());
         }
     }
 }
