@@ -12,7 +12,12 @@ mod responses;
 #[path = "rfc/writes.rs"]
 mod writes;
 
-use std::io::{Read, Write};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read, Write},
+    path::Path,
+};
 
 use common::{Answer, Request, Server, World, connect, eventually, temporaries, tree};
 
@@ -62,4 +67,23 @@ fn is_unchanged(world: &World, server: &Server, before: &Answer) -> bool {
     let now = server.get("/files/f");
     eventually("no temporary file stays", || temporaries(&world.root()).is_empty().then_some(()));
     (now.tag(), &now.body) == (before.tag(), &before.body) && tree(&world.root()).len() == 1
+}
+
+/// Every test here is in `docs/http.md`, and every test that is named there exists.
+#[test]
+fn the_table_is_of_these_tests() {
+    let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let sources = |names: &[&str]| names.iter().map(|name| read(&format!("tests/{name}.rs"))).collect::<String>();
+    let table = read("../../docs/http.md");
+    let is_name = |text: &&str| {
+        text.contains('_')
+            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())
+    };
+    let told: BTreeSet<_> = table.split('`').filter(is_name).collect();
+    let here = sources(&["rfc/messages", "rfc/writes", "rfc/fields", "rfc/responses"]);
+    let tests: BTreeSet<_> = here.split("#[test]\nfn ").skip(1).filter_map(|test| test.split('(').next()).collect();
+    let others = sources(&["http", "harm", "tls"]);
+    let unknown: Vec<_> = told.difference(&tests).filter(|name| !others.contains(&format!("fn {name}("))).collect();
+    assert!(unknown.is_empty(), "in the table, but no test: {unknown:?}");
+    assert!(tests.is_subset(&told), "not in the table: {:?}", tests.difference(&told).collect::<Vec<_>>());
 }
