@@ -10,7 +10,7 @@ use super::refusal::{Refusal, UNSUPPORTED_CODING};
 
 /// Header fields that change what a write means. The service can honour none of them, and a write without them is
 /// another write.
-const NOT_ON_A_WRITE: [(&str, &str); 14] = [
+const NOT_ON_A_WRITE: [(&str, &str); 16] = [
     // RFC 9110, section 14.5.
     ("content-range", "a write is of the whole content"),
     // RFC 9530, and what was before it: a digest that nobody compares promises what nobody keeps.
@@ -27,8 +27,11 @@ const NOT_ON_A_WRITE: [(&str, &str); 14] = [
     ("upload-complete", "a write is of the whole content"),
     ("upload-incomplete", "a write is of the whole content"),
     ("x-update-range", "a write is of the whole content"),
-    // A condition of WebDAV (RFC 4918, section 10.4).
+    // Conditions of WebDAV (RFC 4918, sections 10.4 and 10.6).
     ("if", "the conditions are those of RFC 9110"),
+    ("overwrite", "the conditions are those of RFC 9110"),
+    // An append that is sent again is done again.
+    ("idempotency-key", "no key is remembered"),
     // S3's copy: its request has no content of its own.
     ("x-amz-copy-source", "nothing is copied"),
 ];

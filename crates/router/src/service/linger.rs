@@ -8,7 +8,9 @@ use std::{io, time::Duration};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Maximum time that a closed connection is read on.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time without a byte. A client that has the response by then and sends nothing is not sending any more.
+const LINGER_READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of bytes that are read and thrown away. More than what a client and both systems hold in buffers.
 const MAX_LINGER_BYTES: usize = 32 << 20;
 const DISCARD_BUFFER_BYTES: usize = 16 << 10;
@@ -29,7 +31,7 @@ async fn discard(mut stream: impl AsyncRead + AsyncWrite + Unpin, rest: &[u8]) -
     let mut unread = vec![0; DISCARD_BUFFER_BYTES];
     let mut left = MAX_LINGER_BYTES;
     while left > 0 {
-        match stream.read(&mut unread).await? {
+        match tokio::time::timeout(LINGER_READ_TIMEOUT, stream.read(&mut unread)).await?? {
             0 => break,
             read => left = left.saturating_sub(read),
         }

@@ -35,6 +35,8 @@ fn what_a_write_cannot_honour_is_refused() {
         ("upload-incomplete", "?1", "400 BadHeader"),
         ("x-update-range", "append", "400 BadHeader"),
         ("if", "(<a>)", "400 BadHeader"),
+        ("overwrite", "F", "400 BadHeader"),
+        ("idempotency-key", "\"a\"", "400 BadHeader"),
         ("x-amz-copy-source", "/a/b", "400 BadHeader"),
         ("content-encoding", "gzip", "415 UnsupportedCoding"),
         ("content-encoding", "identity, br", "415 UnsupportedCoding"),
