@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time without a byte. A client that has the response by then and sends nothing is not sending any more.
 const LINGER_READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time that the connection is kept unread after that many bytes. A client that sends as fast as it can finds no more
+/// room, and looks at what it has received.
+const LINGER_PAUSE: Duration = Duration::from_secs(1);
 /// Maximum number of bytes that are read and thrown away. More than what a client and both systems hold in buffers.
 const MAX_LINGER_BYTES: usize = 32 << 20;
 const DISCARD_BUFFER_BYTES: usize = 16 << 10;
@@ -32,9 +35,10 @@ async fn discard(mut stream: impl AsyncRead + AsyncWrite + Unpin, rest: &[u8]) -
     let mut left = MAX_LINGER_BYTES;
     while left > 0 {
         match tokio::time::timeout(LINGER_READ_TIMEOUT, stream.read(&mut unread)).await?? {
-            0 => break,
+            0 => return Ok(()),
             read => left = left.saturating_sub(read),
         }
     }
+    tokio::time::sleep(LINGER_PAUSE).await;
     Ok(())
 }

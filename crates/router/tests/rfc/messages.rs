@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::Shutdown,
     thread,
     time::{Duration, Instant},
@@ -357,6 +357,21 @@ fn who_still_sends_sees_an_early_refusal() {
         }
     }
     assert!(tree(&world.root()).is_empty());
+}
+
+#[test]
+fn who_sends_more_than_is_read_on_is_held_up_and_sees_it_too() {
+    let world = World::new(1);
+    let server = world.serve(&[("MAX_BODY_BYTES", "1000")]);
+    let mut stream = connect(server.address);
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let head = "PUT /files/f HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let piece = vec![b'x'; MEBIBYTE];
+    let refused = (0..1000).find_map(|_| stream.write_all(&piece).err()).unwrap();
+    // No room, and no reset.
+    assert_eq!(refused.kind(), ErrorKind::WouldBlock, "{refused}");
+    assert_eq!(answer(&mut BufReader::new(stream), false).unwrap().refusal(), "413 TooLarge");
 }
 
 #[test]
