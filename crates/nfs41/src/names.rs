@@ -14,6 +14,8 @@ use crate::{
     status::Status,
 };
 
+/// What an answer has of a directory that is made: of CREATE, and its handle.
+const CREATED_BYTES: u32 = 200;
 /// A pause where the server says later, and has done a part.
 const LATER: Duration = Duration::from_millis(50);
 
@@ -139,7 +141,8 @@ impl Client {
         let root = Path::new(&self.inner.options.root)?;
         let path = Path::new(path)?;
         let mut left: Vec<_> = root.components().chain(path.components()).collect();
-        let most = ((self.agreed().await?.most_operations as usize).saturating_sub(4) / 2).max(1);
+        let agreed = self.agreed().await?;
+        let most = ((agreed.most_operations as usize).saturating_sub(4) / 2).max(1);
         let (mut handle, mut made) = (None, 0);
         while !left.is_empty() {
             // What is there. Of each name its handle, so that a call goes on where the one before has ended.
@@ -149,8 +152,8 @@ impl Client {
             if there > 0 || left.is_empty() {
                 continue;
             }
-            // The next one is missing, and what is below it.
-            let below = &left[..left.len().min(most)];
+            // The next one is missing, and what is below it. The server keeps the whole answer, to give it again.
+            let below = &left[..left.len().min(most).min((agreed.kept_answer / CREATED_BYTES).max(1) as usize)];
             let (count, error) = self.create_down(&mut handle, below, mode, budget).await?;
             made += count;
             left.drain(..count);

@@ -1097,9 +1097,10 @@ async fn who_is_closed_ends_what_is_on_its_way() {
         let puts: Vec<_> = (0..100)
             .map(|number| {
                 let client = client.clone();
-                tokio::spawn(
-                    async move { client.put(format!("{number}").as_bytes(), content(10), Put::default()).await },
-                )
+                tokio::spawn(async move {
+                    let put = Put { conditions: Conditions::New, ..Put::default() };
+                    client.put(format!("{number}").as_bytes(), content(10), put).await
+                })
             })
             .collect();
         until("all slots are used", || (relay.counts().calls - before >= 64).then_some(())).await;

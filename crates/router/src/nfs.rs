@@ -326,7 +326,13 @@ async fn append(
 async fn delete(client: Client, path: FilePath, conditions: Conditions, rules: Rules) -> Result<()> {
     let removed = match conditions.is_none() {
         true => anew(|| client.remove_file(path.as_bytes())).await,
-        false => client.remove_if(path.as_bytes(), how(judged(&conditions), rules)).await,
+        false => {
+            // Where there is nothing to delete, conditions do not count (RFC 9110, section 13.2.1).
+            let asked = nfs41::Conditions::If(Arc::new(move |found| {
+                found.map(meta).is_none_or(|found| found.is_ok_and(|found| conditions.allow(Some(&found))))
+            }));
+            client.remove_if(path.as_bytes(), how(asked, rules)).await
+        }
     };
     match removed {
         Ok(()) => Ok(()),

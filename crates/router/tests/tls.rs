@@ -414,6 +414,20 @@ fn a_body_that_stalls_over_tls_is_told_so() {
     assert_eq!(Client::new(server.address).get("/files/f").status, 404);
 }
 
+/// Over TLS a client that writes into a closed connection reads no more of what has come before.
+#[test]
+fn who_still_sends_over_tls_sees_an_early_refusal() {
+    let world = World::new(1);
+    let server = world.serve(&[MADE, ("MAX_BODY_BYTES", "1000")]);
+    for version in [&TLS12, &TLS13] {
+        for _ in 0..3 {
+            let mut client = Client::over(connect(server.address), tls(version, None)).unwrap();
+            let answer = client.send(&Request::put("/files/f", vec![0; 16 * MEBIBYTE]));
+            assert_eq!((&*answer.refusal(), answer.header("connection")), ("413 TooLarge", Some("close")));
+        }
+    }
+}
+
 #[test]
 fn one_connection_too_many_is_closed_without_a_word() {
     let world = World::new(1);

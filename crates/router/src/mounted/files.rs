@@ -500,7 +500,8 @@ pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditi
             None => (None, None),
         },
     };
-    if !conditions.allow(meta.as_ref()) {
+    // Where there is nothing to delete, conditions do not count (RFC 9110, section 13.2.1).
+    if !conditions.allow(Some(&meta.ok_or(Error::NotFound)?)) {
         return Err(Error::PreconditionFailed);
     }
     again(|| fs::unlinkat(&directory, name, AtFlags::empty()))?;

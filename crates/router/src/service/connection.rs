@@ -8,24 +8,27 @@ use std::{
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::Router;
 use hyper::{rt::ReadBufCursor, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, mpsc, watch},
     time::{Instant, Sleep},
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{config::Http, routes::App};
+use super::{
+    config::Http,
+    exchange::Exchanges,
+    framing::{Followed, Framing},
+    linger,
+    routes::App,
+};
 
 const BACKLOG: u32 = 4096;
 /// So many are told at once that they are too many, each for so long; others are closed without a word.
@@ -87,7 +90,7 @@ pub(super) async fn serve(
                 && let Ok(turn) = Arc::clone(&refusing).try_acquire_owned()
             {
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(REFUSING, refuse(stream)).await;
+                    let _ = tokio::time::timeout(REFUSING, linger::close(stream, TOO_MANY)).await;
                     drop(turn);
                 });
             }
@@ -115,16 +118,6 @@ pub(super) async fn serve(
 fn most_by_descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1)
-}
-
-/// Says that there are too many connections. What the client sends meanwhile is read, or closing would take the
-/// answer back.
-async fn refuse(mut stream: TcpStream) -> io::Result<()> {
-    stream.write_all(TOO_MANY).await?;
-    stream.shutdown().await?;
-    let mut unread = [0; 1024];
-    while stream.read(&mut unread).await? > 0 {}
-    Ok(())
 }
 
 /// Threads that speak HTTP, each with connections of its own: what one does never waits for another's lock.
@@ -188,11 +181,12 @@ async fn work(
     http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER);
     while let Some(Connection { stream, open }) = connections.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
-        let (service, mut ended) = (TowerToHyperService::new(router.clone()), ended.clone());
+        let (framing, mut ended) = (Arc::<Framing>::default(), ended.clone());
+        let service = Exchanges::new(router.clone(), Arc::clone(&framing));
         // Two tasks of different sizes: who speaks in plain text has no room for TLS.
         match &tls {
             None => {
-                let connection = http.serve_connection(Patient::new(stream, idle), service);
+                let connection = http.serve_connection(Patient::new(Followed::new(stream, framing), idle), service);
                 tokio::spawn(speak(connection, open, ended));
             }
             Some(tls) => {
@@ -205,7 +199,8 @@ async fn work(
                     };
                     match shaken {
                         Ok(Ok(stream)) => {
-                            let connection = http.serve_connection(Patient::new(stream, idle), service);
+                            let stream = Patient::new(Followed::new(stream, framing), idle);
+                            let connection = http.serve_connection(stream, service);
                             speak(connection, open, ended).await;
                         }
                         Ok(Err(why)) => tracing::debug!(error = %why, "a connection ended in its handshake"),
@@ -222,22 +217,38 @@ async fn work(
 
 /// Answers a connection until its client, or the service, ends it.
 async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
-    connection: http1::Connection<Patient<S>, TowerToHyperService<Router>>,
+    mut connection: http1::Connection<Patient<Followed<S>>, Exchanges>,
     open: Open,
     mut ended: watch::Receiver<()>,
 ) {
-    tokio::pin!(connection);
     let served = tokio::select! {
-        served = connection.as_mut() => served,
+        served = &mut connection => served,
         _ = ended.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
+    // A client that has been silent for too long, or that has gone, is told nothing.
+    let is_told = served.as_ref().err().is_none_or(hyper::Error::is_parse);
     if let Err(why) = served {
         tracing::debug!(error = %why, "a connection ended early");
     }
+    let stream = connection.into_parts().io.into_inner();
+    let rest = if stream.is_line_too_long() { line_too_long() } else { String::new() };
+    if !rest.is_empty() || is_told && stream.is_mid_request() {
+        // In a box: every connection would have the room for it otherwise.
+        Box::pin(linger::close(stream, rest.as_bytes())).await;
+    }
     drop((open, ended));
+}
+
+/// The response to a request line that has no end. Like hyper's to what it cannot read, it has no content.
+fn line_too_long() -> String {
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    format!(
+        "HTTP/1.1 414 URI Too Long\r\ndate: {date}\r\nconnection: close\r\ncache-control: no-cache\r\n\
+        content-length: 0\r\n\r\n"
+    )
 }
 
 /// A connection whose client may not leave what is sent to it unread for ever.
@@ -251,6 +262,10 @@ struct Patient<S> {
 impl<S> Patient<S> {
     fn new(stream: S, idle: Duration) -> Self {
         Self { io: TokioIo::new(stream), idle, stuck: None }
+    }
+
+    fn into_inner(self) -> S {
+        self.io.into_inner()
     }
 
     fn judge<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{access::Record, refusal::Refusal};
+use super::{access::Record, headers, refusal::Refusal};
 use crate::{
     error::{Error, Result},
     files::Member,
@@ -140,9 +140,15 @@ impl Incoming {
             let frame =
                 frame.map_err(|_| Refusal::incomplete(&format!("nothing for {} s", self.idle.as_secs_f64())))?;
             let Some(frame) = frame else { return Ok(None) };
-            let frame = frame.map_err(|why| Refusal::incomplete(&why.to_string()))?;
-            // Trailers say nothing here.
-            let Ok(bytes) = frame.into_data() else { continue };
+            let frame = frame.map_err(|why| Refusal::of_content(&why))?;
+            let bytes = match frame.into_data() {
+                Ok(bytes) => bytes,
+                // Other trailers say nothing here.
+                Err(frame) => {
+                    frame.trailers_ref().map_or(Ok(()), headers::check_write)?;
+                    continue;
+                }
+            };
             self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| Refusal::too_large(self.most))?;
             if !bytes.is_empty() {
                 return Ok(Some(bytes));

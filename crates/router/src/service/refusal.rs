@@ -1,5 +1,7 @@
 //! Answers that say no: a status, a stable code, a sentence.
 
+use std::io;
+
 use axum::{
     Json,
     body::Body,
@@ -9,6 +11,9 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use crate::error::{Error, RETRY_AFTER};
+
+/// The code for a coding that the service cannot take off a content.
+pub(super) const UNSUPPORTED_CODING: &str = "UnsupportedCoding";
 
 /// A request that is not done.
 #[derive(Debug)]
@@ -29,6 +34,20 @@ impl Refusal {
 
     pub fn too_large(most: u64) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooLarge", format!("the body is larger than {most} bytes"))
+    }
+
+    /// The content did not come whole. What breaks the framing is the client's mistake (400), and the same again would
+    /// be too; whoever has gone may try again (408).
+    pub fn of_content(why: &(dyn std::error::Error + 'static)) -> Self {
+        let is_malformed = |why: &(dyn std::error::Error + 'static)| {
+            // As hyper tells a chunk that is none.
+            why.downcast_ref::<io::Error>()
+                .is_some_and(|why| matches!(why.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+        };
+        match std::iter::successors(Some(why), |why| why.source()).any(is_malformed) {
+            true => Self::bad_request("BadFraming", &format!("the content is not framed as it says: {why}")),
+            false => Self::incomplete(&why.to_string()),
+        }
     }
 
     /// The client has sent nothing for too long, or has gone.
@@ -68,6 +87,10 @@ impl IntoResponse for Refusal {
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE && self.code == UNSUPPORTED_CODING {
+            // Which content codings there may be (RFC 9110, section 15.5.16).
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if self.status == StatusCode::REQUEST_TIMEOUT {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

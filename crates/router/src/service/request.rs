@@ -1,8 +1,8 @@
 //! What a request says, out of its path and headers.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{borrow::Cow, str::FromStr, time::SystemTime};
 
-use http::{HeaderMap, HeaderName, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
 
 use super::refusal::Refusal;
@@ -42,6 +42,45 @@ pub(super) fn query<'a>(uri: &'a Uri, key: &str) -> Option<&'a str> {
     pairs.find_map(|(name, value)| (name == key).then_some(value))
 }
 
+/// Checks that the query has no other keys than these, and each once. Where there are none, there is no query, not even
+/// an empty one: it would be the end of a name with a raw `?`.
+///
+/// # Errors
+/// It has another key, or one twice.
+pub(super) fn only_query(uri: &Uri, keys: &[&str]) -> Result<(), Refusal> {
+    let Some(query) = uri.query() else { return Ok(()) };
+    let mut left = keys.to_vec();
+    for pair in query.split('&').filter(|pair| !pair.is_empty() || keys.is_empty()) {
+        let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+        let Some(found) = left.iter().position(|key| *key == name) else {
+            return Err(Refusal::bad_request(
+                "BadQuery",
+                "the query has what means nothing here, or something twice; write a ? of a name as %3F",
+            ));
+        };
+        left.swap_remove(found);
+    }
+    Ok(())
+}
+
+/// A number of digits alone: Rust would take a `+` too.
+pub(super) fn digits<N: FromStr>(text: &str) -> Option<N> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// The value of a header field that has one; nothing when it has several lines.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).into_iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// The token of `Authorization: Bearer` (RFC 9110, section 11.4).
+pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
+    let credentials = single(headers, &header::AUTHORIZATION)?.as_bytes();
+    let (scheme, rest) = credentials.split_at_checked(credentials.iter().position(|byte| *byte == b' ')?)?;
+    scheme.eq_ignore_ascii_case(b"Bearer").then(|| rest.trim_ascii_start())
+}
+
 /// What If-Match and If-None-Match say (RFC 9110, section 13.1). A weak tag says that two contents are as good as
 /// equal, which If-Match does not take for equal.
 pub(super) fn conditions(headers: &HeaderMap) -> Result<Conditions, Refusal> {
@@ -53,44 +92,59 @@ pub(super) fn conditions(headers: &HeaderMap) -> Result<Conditions, Refusal> {
     })
 }
 
-/// A date that is none says nothing (RFC 9110, section 13.1.3).
+/// A date that is none, or several, says nothing (RFC 9110, sections 13.1.3 and 13.1.4).
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
-    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
+    httpdate::parse_http_date(single(headers, name)?.to_str().ok()?).ok()
 }
 
 fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tags>, Refusal> {
     if !headers.contains_key(name) {
         return Ok(None);
     }
+    if single(headers, name).is_some_and(|value| value.as_bytes() == b"*") {
+        return Ok(Some(Tags::Any));
+    }
     let bad = || Refusal::bad_request("BadHeader", &format!("{name} is neither * nor a list of tags in quotes"));
     let mut tags = Vec::new();
     for value in headers.get_all(name) {
-        let mut rest = value.to_str().map_err(|_| bad())?.trim();
-        if rest == "*" {
-            return Ok(Some(Tags::Any));
-        }
+        let mut rest = value.as_bytes().trim_ascii();
         while !rest.is_empty() {
+            if let Some(next) = rest.strip_prefix(b",") {
+                // A list may have empty elements (RFC 9110, section 5.6.1).
+                rest = next.trim_ascii_start();
+                continue;
+            }
             let (tag, after) = one_tag(rest).ok_or_else(bad)?;
-            if weak || !rest.starts_with("W/") {
-                tags.push(tag.to_owned());
+            rest = after.trim_ascii_start();
+            if !rest.is_empty() && !rest.starts_with(b",") {
+                return Err(bad());
+            }
+            if weak || !tag.is_weak {
+                tags.push(tag.opaque.to_owned());
             }
             if tags.len() > MOST_TAGS {
                 return Err(bad());
             }
-            let after = after.trim_start();
-            rest = match after.strip_prefix(',') {
-                Some(next) => next.trim_start(),
-                None if after.is_empty() => after,
-                None => return Err(bad()),
-            };
         }
     }
     Ok(Some(Tags::These(tags)))
 }
 
+/// An entity tag (RFC 9110, section 8.8.3).
+struct EntityTag<'a> {
+    is_weak: bool,
+    /// What is between the quotes; what is no text, and so no tag of this service, is empty.
+    opaque: &'a str,
+}
+
 /// `"tag"` or `W/"tag"`, and what follows.
-fn one_tag(text: &str) -> Option<(&str, &str)> {
-    text.strip_prefix("W/").unwrap_or(text).strip_prefix('"')?.split_once('"')
+fn one_tag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
+    let (is_weak, quoted) = text.strip_prefix(b"W/").map_or((false, text), |quoted| (true, quoted));
+    let opaque = quoted.strip_prefix(b"\"")?;
+    let (opaque, after) = opaque.split_at_checked(opaque.iter().position(|byte| *byte == b'"')?)?;
+    let is_tag = opaque.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..));
+    let opaque = std::str::from_utf8(opaque).unwrap_or_default();
+    is_tag.then(|| (EntityTag { is_weak, opaque }, after.get(1..).unwrap_or_default()))
 }
 
 /// What a GET or HEAD asks for.
@@ -98,18 +152,13 @@ pub(super) fn want(headers: &HeaderMap, only_meta: bool) -> Result<Want, Refusal
     if !headers.keys().any(is_about_content) {
         return Ok(Want { only_meta, ..Want::default() });
     }
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    // If-Range takes a strong tag; of a date, or a weak tag, nothing is known to be the same.
-    let part_if = text(header::IF_RANGE).map(|tag| match tag.starts_with("W/") {
-        true => String::new(),
-        false => one_tag(tag).map_or_else(String::new, |(tag, _)| tag.to_owned()),
+    // If-Range takes one strong tag; of a date, or a weak tag, nothing is known to be the same.
+    let part_if = headers.contains_key(header::IF_RANGE).then(|| {
+        let tag = single(headers, &header::IF_RANGE).and_then(|value| one_tag(value.as_bytes()));
+        tag.filter(|(tag, after)| !tag.is_weak && after.is_empty()).map_or("", |(tag, _)| tag.opaque).to_owned()
     });
-    Ok(Want {
-        only_meta,
-        part: text(header::RANGE).filter(|_| !only_meta).and_then(part),
-        part_if,
-        conditions: conditions(headers)?,
-    })
+    let range = single(headers, &header::RANGE).and_then(|value| value.to_str().ok());
+    Ok(Want { only_meta, part: range.filter(|_| !only_meta).and_then(part), part_if, conditions: conditions(headers)? })
 }
 
 fn is_about_content(name: &HeaderName) -> bool {
@@ -127,7 +176,12 @@ fn is_about_content(name: &HeaderName) -> bool {
 /// One range of bytes (RFC 9110, section 14). Of several, or of what is no range, nothing: the whole is a good
 /// answer to that.
 fn part(text: &str) -> Option<Part> {
-    let range = text.strip_prefix("bytes=")?.trim();
+    let (unit, ranges) = text.split_once('=')?;
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let mut ranges = ranges.split(',').map(str::trim).filter(|range| !range.is_empty());
+    let range = ranges.next().filter(|_| ranges.next().is_none())?;
     let number = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.is_empty() {
         // Larger than any file.
         true => Some(digits.parse().unwrap_or(u64::MAX)),
@@ -158,7 +212,12 @@ mod tests {
             ("bytes=-5", Some(Part::Last(5))),
             ("bytes=0-99999999999999999999999", Some(Part::From(0, Some(u64::MAX)))),
             ("bytes=5-4", None),
+            ("Bytes=5-", Some(Part::From(5, None))),
+            ("bytes=,0-0 ,", Some(Part::From(0, Some(0)))),
             ("bytes=0-1,3-4", None),
+            ("bytes=0-1 2", None),
+            ("bytes =0-1", None),
+            ("bytes=0-1=", None),
             ("bytes=-", None),
             ("bytes=+1-2", None),
             ("bytes=a-b", None),
@@ -183,11 +242,13 @@ mod tests {
             (&[r#""a", W/"b" ,"c,d""#], false, these(&["a", "c,d"])),
             (&[r#""a""#, r#""b""#], true, these(&["a", "b"])),
             (&[""], true, these(&[])),
+            (&[r#", "a" ,, "b","#], true, these(&["a", "b"])),
+            (&["\"\u{e9}\", \"a\""], true, these(&["\u{e9}", "a"])),
         ] {
             let found = tags(&headers(header::IF_MATCH, values), &header::IF_MATCH, weak);
             assert_eq!(found.ok().flatten(), expected, "{values:?}");
         }
-        for bad in ["a", "\"a", "\"a\" \"b\"", "\"a\";"] {
+        for bad in ["a", "\"a", "\"a\" \"b\"", "\"a\";", "*, \"a\"", "\"a\", *", "\"a b\"", "w/\"a\"", "W/ \"a\""] {
             assert!(tags(&headers(header::IF_MATCH, &[bad]), &header::IF_MATCH, true).is_err(), "{bad}");
         }
         let many = r#""a","#.repeat(65);

@@ -1,6 +1,9 @@
 //! What there is at which address.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Json, Router,
@@ -12,7 +15,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,9 +23,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     access::Record,
     content::{Content, Incoming},
+    headers,
     refusal::Refusal,
     report,
-    request::{conditions, directory_path, file_path, query, want},
+    request::{bearer_token, conditions, digits, directory_path, file_path, only_query, query, want},
 };
 use crate::{
     files::{Files, Member, Written},
@@ -44,11 +48,30 @@ const MOST_IN_MEMORY: usize = 32 << 20;
 const PAGE: usize = 1000;
 const LARGEST_PAGE: usize = 10_000;
 
-const SCHEME: &[u8] = b"Bearer ";
 const TARGET: &str = "x-mount-target";
-/// What a path may not hold as it is.
-const IN_PATH: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
+/// What is percent-encoded in a path: all but `/` and RFC 3986's pchar. Clients differ in what they make of the rest; a
+/// browser takes a `\` for a `/`.
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    // unreserved
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    // sub-delims
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@');
 
 /// What every request needs.
 pub struct App {
@@ -90,10 +113,8 @@ impl App {
 
     fn is_allowed(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
-        let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-        let Some((scheme, given)) = given.split_at_checked(SCHEME.len()) else { return false };
         // Takes as long for a token that is nearly right as for any other of its length.
-        scheme.eq_ignore_ascii_case(SCHEME) && bool::from(given.ct_eq(token))
+        bearer_token(headers).is_some_and(|given| given.ct_eq(token).into())
     }
 }
 
@@ -115,18 +136,21 @@ pub(super) fn router(app: Arc<App>) -> Router {
                 "there is /files/, /list/, /route/, /targets, /metrics, /healthz and /readyz",
             )
         })
-        .method_not_allowed_fallback(async || {
-            Refusal::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "NoSuchMethod",
-                "a file takes GET, HEAD, PUT, DELETE, and POST with ?append; all else GET",
-            )
-        })
+        .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate))
         // Asked by who has no token.
-        .route("/healthz", get(async || "alive\n"))
-        .route("/readyz", get(ready))
+        .route("/healthz", get(async || "alive\n").fallback(no_such_method))
+        .route("/readyz", get(ready).fallback(no_such_method))
         .with_state(app)
+}
+
+/// axum adds Allow, with the methods of the address.
+async fn no_such_method() -> Refusal {
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "NoSuchMethod",
+        "a file takes GET, HEAD, PUT, DELETE, and POST with ?append; all else GET",
+    )
 }
 
 async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -210,12 +234,8 @@ async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: He
 
 async fn put(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
     change(&app, &Method::PUT, &uri, &headers, async |path, conditions, record| {
-        if headers.contains_key(header::CONTENT_RANGE) {
-            return Err(Refusal::bad_request(
-                "BadHeader",
-                "a PUT replaces the whole file; Content-Range has no meaning here",
-            ));
-        }
+        only_query(&uri, &[])?;
+        headers::check_content(&headers)?;
         let mut body = Incoming::new(body, app.max_body, app.idle)?;
         let small = body.length().filter(|length| *length <= SMALL).and_then(|length| app.room(path, length));
         if let Some(room) = small {
@@ -236,9 +256,13 @@ async fn put(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Bo
 
 async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
     change(&app, &Method::POST, &uri, &headers, async |path, conditions, record| {
-        if query(&uri, "append").is_none() {
-            return Err(Refusal::bad_request("BadQuery", "POST adds to a file, with ?append; PUT replaces it"));
+        if !matches!(uri.query(), Some("append" | "append=")) {
+            return Err(Refusal::bad_request(
+                "BadQuery",
+                "POST adds to a file, with ?append and nothing else; PUT replaces it",
+            ));
         }
+        headers::check_content(&headers)?;
         let most = app.max_body.min(MOST_APPENDED);
         let body = Incoming::new(body, most, app.idle)?;
         let room = app.room(path, body.length().unwrap_or(most)).ok_or(crate::Error::Busy)?;
@@ -273,7 +297,7 @@ async fn change(
         Err(refusal) => return refusal.into_response(),
     };
     let mut record = app.record(method, &path);
-    let written = match conditions(headers) {
+    let written = match headers::check_write(headers).and_then(|()| conditions(headers)) {
         Ok(conditions) => change(&path, conditions, &mut record).await,
         Err(refusal) => Err(refusal),
     };
@@ -288,16 +312,24 @@ async fn change(
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     describe(response.headers_mut(), &written.meta, &written.member);
+    if written.new && *method == Method::POST {
+        // The file has another address than the request (RFC 9110, section 9.3.3).
+        response.headers_mut().insert(header::LOCATION, value(href(FILES, path.as_bytes())));
+    }
     response
 }
 
-async fn delete(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+async fn delete(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
     let path = match file_path(&uri, FILES) {
         Ok(path) => path,
         Err(refusal) => return refusal.into_response(),
     };
     let mut record = app.record(&Method::DELETE, &path);
-    let deleted = match conditions(&headers) {
+    let asked = only_query(&uri, &[])
+        .and_then(|()| headers::check_write(&headers))
+        .and_then(|()| headers::check_no_content(&body))
+        .and_then(|()| conditions(&headers));
+    let deleted = match asked {
         Ok(conditions) => app.files.delete(&path, conditions).await.map_err(Refusal::from),
         Err(refusal) => Err(refusal),
     };
@@ -323,8 +355,19 @@ fn refused(mut record: Record, refusal: Refusal) -> Response {
 /// What an answer says of a file.
 fn describe(headers: &mut HeaderMap, meta: &Meta, member: &Member) {
     headers.insert(header::ETAG, value(format!("\"{}\"", meta.tag)));
-    headers.insert(header::LAST_MODIFIED, value(httpdate::fmt_http_date(meta.modified_second())));
+    let modified = last_modified(headers, meta.modified_second(), SystemTime::now());
+    headers.insert(header::LAST_MODIFIED, modified);
     headers.insert(TARGET, value(member.published.mount_target_id.as_str()));
+}
+
+/// The value of Last-Modified, which is never later than that of Date (RFC 9110, section 8.8.2.1): both are now when the
+/// file's time is still to come. hyper adds Date otherwise.
+fn last_modified(headers: &mut HeaderMap, modified: SystemTime, now: SystemTime) -> HeaderValue {
+    let shown = value(httpdate::fmt_http_date(modified.min(now)));
+    if modified > now {
+        headers.insert(header::DATE, shown.clone());
+    }
+    shown
 }
 
 /// What this service makes is visible ASCII; a target's id that is not is not shown.
@@ -334,18 +377,17 @@ fn value(text: impl TryInto<HeaderValue>) -> HeaderValue {
 
 async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal> {
     let directory = directory_path(&uri, LIST)?;
+    only_query(&uri, &["limit", "from"])?;
     let bad = |key: &str, expected: &str| Refusal::bad_request("BadQuery", &format!("{key} is to be {expected}"));
     let limit = match query(&uri, "limit") {
         None => PAGE,
-        Some(limit) => limit
-            .parse()
-            .ok()
+        Some(limit) => digits(limit)
             .filter(|limit| (1..=LARGEST_PAGE).contains(limit))
             .ok_or_else(|| bad("limit", "a number from 1 to 10000"))?,
     };
     let place = match query(&uri, "from") {
         None => None,
-        Some(place) => Some(place.parse().map_err(|_| bad("from", "what `next` of an earlier page says"))?),
+        Some(place) => Some(digits(place).ok_or_else(|| bad("from", "what `next` of an earlier page says"))?),
     };
     let (page, member) = app.files.list(&directory, place, limit).await?;
     let mut response = Json(json!({
@@ -357,6 +399,11 @@ async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal
     .into_response();
     response.headers_mut().insert(TARGET, value(member.published.mount_target_id.as_str()));
     Ok(response)
+}
+
+/// The URI reference of a path.
+fn href(prefix: &str, path: &[u8]) -> String {
+    format!("{prefix}{}", percent_encode(path, IN_PATH))
 }
 
 /// An entry, and where to ask for it.
@@ -371,7 +418,7 @@ fn shown(directory: &DirectoryPath, entry: &Entry) -> Value {
     json!({
         "name": String::from_utf8_lossy(&entry.name),
         "kind": kind,
-        "href": prefix.map(|prefix| format!("{prefix}{}", percent_encode(path, IN_PATH))),
+        "href": prefix.map(|prefix| href(prefix, path)),
     })
 }
 

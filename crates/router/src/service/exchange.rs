@@ -1,0 +1,138 @@
+//! A request and its response on a connection: what is checked before a handler sees the request, and what every
+//! response says.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    Router,
+    response::{IntoResponse, Response},
+    routing::future::RouteFuture,
+};
+use bytes::Bytes;
+use http::{HeaderValue, Request, header};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tower::Service as _;
+
+use super::{framing::Framing, headers, refusal::Refusal};
+
+/// The requests of one connection, one after another.
+pub(super) struct Exchanges {
+    router: Router,
+    framing: Arc<Framing>,
+    /// Number of requests so far.
+    requests: AtomicU64,
+}
+
+impl Exchanges {
+    pub fn new(router: Router, framing: Arc<Framing>) -> Self {
+        Self { router, framing, requests: AtomicU64::new(0) }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Exchanges {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Exchange;
+
+    fn call(&self, request: Request<Incoming>) -> Exchange {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let fault = self.framing.fault(number).map(Refusal::from);
+        if let Some(refusal) = fault.or_else(|| headers::check_request(&request).err()) {
+            return Exchange::Refused(refusal.into_response());
+        }
+        if request.body().is_end_stream() {
+            return Exchange::Handled { response: self.router.clone().call(request), content: None };
+        }
+        let content = Content { number, framing: Arc::clone(&self.framing), is_chunked: is_chunked(&request) };
+        let request = request.map(|body| Watched { body, number, framing: Arc::clone(&self.framing) });
+        Exchange::Handled { response: self.router.clone().call(request), content: Some(content) }
+    }
+}
+
+/// After [`headers::check_request`] there is no other transfer coding.
+fn is_chunked<B>(request: &Request<B>) -> bool {
+    request.headers().contains_key(header::TRANSFER_ENCODING)
+}
+
+/// The content of a request, as far as the end of the connection hangs on it.
+pub(super) struct Content {
+    number: u64,
+    framing: Arc<Framing>,
+    is_chunked: bool,
+}
+
+impl Content {
+    /// Whether hyper will close the connection because nobody has read the content. hyper throws away what it has
+    /// already, when it knows its length.
+    fn is_left(&self) -> bool {
+        !self.framing.is_read(self.number) && (self.is_chunked || !self.framing.is_received(self.number))
+    }
+}
+
+/// A response on its way.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and a connection has one at a time")]
+pub(super) enum Exchange {
+    Refused(Response),
+    Handled { response: RouteFuture<Infallible>, content: Option<Content> },
+}
+
+impl Future for Exchange {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (mut response, is_last) = match &mut *self {
+            Self::Refused(response) => (std::mem::take(response), true),
+            Self::Handled { response, content } => {
+                let response = ready!(Pin::new(response).poll(context))?;
+                (response, content.as_ref().is_some_and(Content::is_left))
+            }
+        };
+        let headers = response.headers_mut();
+        if is_last {
+            // RFC 9112, section 9.6: who closes the connection says so.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        // Every response is fresh. Without this a cache may keep even a 404 for a while (RFC 9110, section 15.1).
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// A content that says when it has been read to its end.
+struct Watched {
+    body: Incoming,
+    number: u64,
+    framing: Arc<Framing>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.framing.set_read(self.number);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
