@@ -229,11 +229,12 @@ $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION):
 	  cargo install cargo-nextest --version $(NEXTEST_VERSION) --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; \
 	  touch $@'
 
-# For a target that hangs, for a kernel with NFS (in a guest), for an NFS server outside of it, and for an image.
+# For a target that hangs, for a kernel with NFS (in a guest), for an NFS server outside of it, for an image, and for
+# a file system in a file system.
 # Without them, and without root, those tests say so and are left out; in CI that is a failure.
 PACKAGES := bindfs qemu-system-x86 busybox-static cpio kmod nfs-kernel-server nfs-common iproute2 \
-  nfs-ganesha nfs-ganesha-vfs buildah
-PROGRAMS := bindfs qemu-system-x86_64 busybox cpio depmod rpc.nfsd mount.nfs4 ip ganesha.nfsd buildah
+  nfs-ganesha nfs-ganesha-vfs buildah btrfs-progs
+PROGRAMS := bindfs qemu-system-x86_64 busybox cpio depmod rpc.nfsd mount.nfs4 ip ganesha.nfsd buildah mkfs.btrfs
 
 # What is installed with it is for the tests to start: Debian asks this file before it starts a service.
 NO_SERVICES = policy=/usr/sbin/policy-rc.d; test -e $$policy || { \

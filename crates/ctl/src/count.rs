@@ -256,7 +256,7 @@ fn text(counted: &Counted, options: &Options) -> String {
     for (many, one, more, what) in [
         (counted.unchanged, "directory", "directories", "unchanged since the last count, and not read"),
         (counted.vanished, "directory", "directories", "gone when it was their turn"),
-        (counted.other_file_systems, "other file system", "other file systems", "mounted below, and not entered"),
+        (counted.other_file_systems, "directory", "directories", "on other file systems, and not entered"),
     ] {
         if many > 0 {
             let _ = writeln!(text, "{} {what}", number(many, one, more));

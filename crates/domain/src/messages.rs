@@ -118,7 +118,7 @@ pub struct CountOutput {
     pub missed: bool,
     /// Directories that were gone when it was their turn.
     pub vanished: u64,
-    /// Directories that were not entered: another file system is mounted there.
+    /// Directories that were not entered: they are on another file system than the root.
     pub other_file_systems: u64,
     /// Directories that a warm process knew unchanged.
     pub unchanged: u64,

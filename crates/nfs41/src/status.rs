@@ -11,6 +11,9 @@ macro_rules! statuses {
         impl Status {
             $(pub const $name: Self = Self($number);)*
 
+            /// All that are not [`OK`](Self::OK).
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
             /// `NFS4ERR_NOENT`; `None` where the RFC has no such number.
             pub fn name(self) -> Option<&'static str> {
                 match self.0 {

@@ -13,6 +13,8 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub enum Error {
     #[error("{0}")]
     BadPath(#[from] BadPath),
+    #[error("the file system does not take a name in the path: {0}")]
+    BadName(io::Error),
     #[error("the path leads through a symbolic link; links are not followed")]
     LinkInPath,
     #[error("there is no such file")]
@@ -27,10 +29,14 @@ pub enum Error {
     PreconditionFailed,
     #[error("the file is larger than {0} bytes; read it in pieces")]
     TooLarge(u64),
+    #[error("that is more than the file system takes: {0}")]
+    AboveLimit(io::Error),
     #[error("the file system or the quota is full")]
     NoSpace,
     #[error("the file system does not let this service do that: {0}")]
     Denied(io::Error),
+    #[error("the file system cannot do that: {0}")]
+    Unsupported(io::Error),
     /// Not begun: nothing has happened.
     #[error("the target of this path has all that it can do; come again")]
     Busy,
@@ -64,15 +70,17 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::BadPath(_) => "BadPath",
+            Self::BadName(_) => "BadName",
             Self::LinkInPath => "LinkInPath",
             Self::NotFound => "NotFound",
             Self::NotADirectory => "NotADirectory",
             Self::IsADirectory => "IsADirectory",
             Self::NotAFile => "NotAFile",
             Self::PreconditionFailed => "PreconditionFailed",
-            Self::TooLarge(_) => "TooLarge",
+            Self::TooLarge(_) | Self::AboveLimit(_) => "TooLarge",
             Self::NoSpace => "NoSpace",
             Self::Denied(_) => "Denied",
+            Self::Unsupported(_) => "Unsupported",
             Self::Busy => "Busy",
             Self::Fenced => "Fenced",
             Self::Locked => "Locked",
@@ -100,8 +108,10 @@ impl From<Errno> for Error {
             Errno::ISDIR => Self::IsADirectory,
             // openat2 says XDEV of what would lead out of the root, and LOOP of a link.
             Errno::LOOP | Errno::XDEV => Self::LinkInPath,
-            Errno::NAMETOOLONG => Self::BadPath(BadPath::Long),
-            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Self::NoSpace,
+            // A file system of names in UTF-8 says ILSEQ.
+            Errno::NAMETOOLONG | Errno::ILSEQ => Self::BadName(why.into()),
+            Errno::FBIG => Self::AboveLimit(why.into()),
+            Errno::NOSPC | Errno::DQUOT | Errno::MLINK => Self::NoSpace,
             Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Denied(why.into()),
             // Of a socket or a device without a driver.
             Errno::NXIO | Errno::NODEV => Self::NotAFile,
@@ -122,3 +132,27 @@ impl From<io::Error> for Error {
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_request_causes_is_not_the_targets() {
+        for (errno, code, is_the_targets) in [
+            (Errno::ILSEQ, "BadName", false),
+            (Errno::NAMETOOLONG, "BadName", false),
+            (Errno::FBIG, "TooLarge", false),
+            (Errno::MLINK, "NoSpace", false),
+            (Errno::DQUOT, "NoSpace", false),
+            (Errno::ROFS, "Denied", false),
+            (Errno::XDEV, "LinkInPath", false),
+            (Errno::MFILE, "Busy", true),
+            (Errno::IO, "TargetFailed", true),
+            (Errno::STALE, "TargetFailed", true),
+        ] {
+            let why = Error::from(errno);
+            assert_eq!((why.code(), why.is_the_targets()), (code, is_the_targets), "{errno}");
+        }
+    }
+}

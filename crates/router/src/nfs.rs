@@ -1,6 +1,8 @@
 //! Mount targets without a mount: an NFSv4.1 client in this process speaks to each of them. It needs no privilege, and
 //! no thread of it is held by a target that hangs.
 
+mod status;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -14,7 +16,7 @@ use nfs41::{Attributes, Client, Place, Put, Status, Time, Wanted};
 use crate::{
     error::{Error, Result},
     files::Backend,
-    path::{BadPath, DirectoryPath, FilePath},
+    path::{DirectoryPath, FilePath},
     target::{
         Answer, Conditions, Entry, Kind, MOST_OF_NAMES, Meta, Page, Reading, Rest, SWEPT_AT_ONCE, Staged, Swept, Tag,
         Target, Verdict, Want,
@@ -121,32 +123,6 @@ struct Rules {
     patience: Duration,
     file_mode: u32,
     directory_mode: u32,
-}
-
-impl From<nfs41::Error> for Error {
-    fn from(why: nfs41::Error) -> Self {
-        match &why {
-            nfs41::Error::Status { status, .. } => match *status {
-                Status::NOENT => Self::NotFound,
-                Status::NOTDIR => Self::NotADirectory,
-                Status::ISDIR => Self::IsADirectory,
-                Status::SYMLINK => Self::LinkInPath,
-                Status::NAMETOOLONG => Self::BadPath(BadPath::Long),
-                Status::NOSPC | Status::DQUOT | Status::FBIG => Self::NoSpace,
-                Status::ACCESS | Status::PERM | Status::ROFS => Self::Denied(why.into()),
-                Status::DENIED | Status::LOCKED | Status::FILE_OPEN => Self::Locked,
-                Status::BAD_COOKIE | Status::NOT_SAME => Self::BadPlace,
-                _ => Self::Failed(why.into()),
-            },
-            // Nothing was sent.
-            nfs41::Error::Unreachable { .. } | nfs41::Error::Busy(_) | nfs41::Error::Closed => Self::Busy,
-            nfs41::Error::Deadline(_) => Self::Deadline,
-            nfs41::Error::Uncertain(_) => Self::Uncertain,
-            nfs41::Error::Pending(_) => Self::Pending,
-            nfs41::Error::ConditionFailed => Self::PreconditionFailed,
-            _ => Self::Failed(why.into()),
-        }
-    }
 }
 
 /// The file's properties; an error when it is no regular file.

@@ -928,7 +928,7 @@ fn after(script: &str, command: &Command) -> Command {
 }
 
 /// What is refused for want of room changes nothing and leaves nothing.
-fn refuses_what_has_no_room(server: &Server, root: &Path) {
+fn refuses_what_has_no_room(server: &Server, root: &Path, expected: &str) {
     let old = content(1, 600_000);
     assert_eq!(server.put("/files/d/f", &*old).status, 201);
     let before = server.get("/files/d/f");
@@ -941,7 +941,7 @@ fn refuses_what_has_no_room(server: &Server, root: &Path) {
         Request::append("/files/d/f", &large[..MEBIBYTE - 1]),
     ] {
         let answer = server.send(&request);
-        assert_eq!(answer.refusal(), "507 NoSpace", "{} {:?}", request.method, request.headers);
+        assert_eq!(answer.refusal(), expected, "{} {:?}", request.method, request.headers);
         eventually("no temporary file stays", || temporaries(root).is_empty().then_some(()));
         assert!(server.get("/files/d/f").body == old, "the old content is changed");
         assert_eq!(tree(root).len(), 2, "{:?}", tree(root).iter().map(|(path, _)| path).collect::<Vec<_>>());
@@ -963,7 +963,7 @@ fn a_file_that_may_not_become_larger_stays_as_it_was() {
     // Blocks of 512 bytes; and the signal that comes with it is not to end the process.
     let command = after("trap '' XFSZ; ulimit -f 2048", &world.command(&[]));
     let server = Server::start(command);
-    refuses_what_has_no_room(&server, &world.root());
+    refuses_what_has_no_room(&server, &world.root(), "413 TooLarge");
 }
 
 #[test]
@@ -987,7 +987,7 @@ fn a_full_file_system_loses_nothing() {
     command.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let server = Server::start(command);
     let root = PathBuf::from(format!("/proc/{}/root{}", server.id(), world.root().display()));
-    refuses_what_has_no_room(&server, &root);
+    refuses_what_has_no_room(&server, &root, "507 NoSpace");
     // Small ones, until it is full to the last page.
     let mut stored = Vec::new();
     let refused = loop {

@@ -308,3 +308,41 @@ fn it_needs_no_privilege_at_all() {
     assert_eq!(server.send(&Request::append("/files/a/b", " and more")).status, 204);
     assert_eq!(server.get("/files/a/b").body, b"content and more");
 }
+
+/// A server that takes names in UTF-8 only: a request with another name is the request's mistake, however it is asked.
+#[test]
+fn a_name_that_the_server_does_not_take_is_a_bad_name_and_no_failure_of_the_target() {
+    let options =
+        nfs_lab::Options { nfs4: "Enforce_UTF8_Validation = true;".to_owned(), ..nfs_lab::Options::default() };
+    let world = World::with_server(1, options);
+    let server = serve(&world);
+    let large = vec![b'x'; 2 << 20];
+    let requests: [(&str, &str, &[u8]); 13] = [
+        ("GET", "/files/%ff", b""),
+        ("GET", "/files/%ff/below", b""),
+        ("HEAD", "/files/%ff", b""),
+        ("PUT", "/files/%ff", b"x"),
+        ("PUT", "/files/%ff/below", b"x"),
+        ("PUT", "/files/directory/%c3%28", b"x"),
+        ("PUT", "/files/%ff", &large),
+        ("PUT", "/files/directory/%ff", &large),
+        ("POST", "/files/%ff?append", b"x"),
+        ("POST", "/files/directory/%ff?append", b"x"),
+        ("DELETE", "/files/%ff", b""),
+        ("DELETE", "/files/%ff/below", b""),
+        ("GET", "/list/%ff", b""),
+    ];
+    for (method, target, content) in requests {
+        let answer = server.send(&Request::new(method, target).body(content));
+        let code = if method == "HEAD" { "BadName".to_owned() } else { answer.code() };
+        assert_eq!((answer.status, &*code), (400, "BadName"), "{method} {target}: {answer:?}");
+    }
+    for (name, value) in [("If-None-Match", "*"), ("If-Match", "\"x\"")] {
+        let answer = server.send(&Request::new("PUT", "/files/%ff").header(name, value).body(b"x"));
+        assert_eq!((answer.status, &*answer.code()), (400, "BadName"), "{name}: {answer:?}");
+    }
+    let told = server.get("/targets").json();
+    assert_eq!(told["targets"][0]["failures"], 0, "{told:#}");
+    assert_eq!(fs::read_dir(world.root()).unwrap().count(), 0, "directories are left");
+    assert_eq!(server.put("/files/gr%c3%bcn", "x").status, 201, "UTF-8 is taken");
+}

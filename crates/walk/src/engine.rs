@@ -301,6 +301,11 @@ impl<S: Source> Walking<'_, S> {
             }
             Ok(_) => {}
             Err(why) if gone(&why) => {}
+            Err(why) if self.is_elsewhere(&why) => {
+                self.add(of, Tally { other_file_systems: 1, ..Tally::default() });
+                // The next walk asks again.
+                of.found(0, [&name]);
+            }
             Err(why) => {
                 self.error(of, Some(&name), &why);
                 of.distrust();
@@ -560,10 +565,15 @@ impl<S: Source> Walking<'_, S> {
         self.source.seek(&directory.directory, cookie)
     }
 
+    /// Is it on a file system that was not asked for?
+    fn is_elsewhere(&self, why: &io::Error) -> bool {
+        self.options.one_file_system && why.kind() == io::ErrorKind::CrossesDevices
+    }
+
     fn not_opened(&self, node: &Node, why: &io::Error) {
         if gone(why) {
             self.add(node, Tally { vanished: 1, ..Tally::default() });
-        } else if why.kind() == io::ErrorKind::CrossesDevices {
+        } else if self.is_elsewhere(why) {
             self.add(node, Tally { other_file_systems: 1, ..Tally::default() });
         } else {
             self.error(node, None, why);

@@ -26,9 +26,13 @@ use crate::{
 const EXT4: u64 = 0xEF53;
 const NFS: u64 = 0x6969;
 const TMPFS: u64 = 0x0102_1994;
+const XFS: u64 = 0x5846_5342;
 /// File systems whose cookies belong to the directory and not to whoever reads it: ext2 to ext4, XFS, btrfs,
 /// NFS. tmpfs has had such since Linux 6.6.
-const RESUMABLE: [u64; 4] = [EXT4, 0x5846_5342, 0x9123_683E, NFS];
+const RESUMABLE: [u64; 4] = [EXT4, XFS, 0x9123_683E, NFS];
+/// File systems with one device number for all that is in a mount. On others a directory may have another one without
+/// being a mount, as a subvolume of btrfs does.
+const ONE_DEVICE: [u64; 4] = [EXT4, XFS, NFS, TMPFS];
 /// What else the process may have open.
 const SPARE_DESCRIPTORS: usize = 64;
 
@@ -36,9 +40,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 
 pub(crate) struct Kernel {
     one_file_system: bool,
-    /// Linux 5.6 refuses to cross a mount while it opens. Before, and where a sandbox forbids that call, each
-    /// directory's device is asked for.
-    refuses_mounts: AtomicBool,
+    /// Linux 5.6 says while it opens a directory whether that is a mount, so that the device of the others need not be
+    /// asked for. Before, and where a sandbox forbids that call, each directory's is.
+    has_openat2: AtomicBool,
     root: OwnedFd,
     // Asked for when it is needed: each is a round trip on a distant server.
     device: OnceLock<u64>,
@@ -53,24 +57,44 @@ impl Kernel {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20).min(1 << 20);
         let most_open = usize::try_from(limit).unwrap_or(0).saturating_sub(SPARE_DESCRIPTORS);
         let (device, magic) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { one_file_system, refuses_mounts: AtomicBool::new(true), root, device, magic, most_open })
+        Ok(Self { one_file_system, has_openat2: AtomicBool::new(true), root, device, magic, most_open })
+    }
+
+    /// As where a sandbox forbids it.
+    #[cfg(test)]
+    pub fn forbid_openat2(&self) {
+        self.has_openat2.store(false, Ordering::Relaxed);
     }
 
     fn magic(&self) -> u64 {
         *self.magic.get_or_init(|| magic(&self.root).unwrap_or_default())
     }
 
-    fn is_elsewhere(&self, directory: &OwnedFd) -> io::Result<bool> {
-        let of = |directory| {
-            let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-            retry(|| fs::statx(directory, c"", flags, StatxFlags::INO)).map(|found| device(&found))
-        };
+    /// Is the directory itself, or the one of this name in it, on another file system than the root? Its device decides,
+    /// and not whether something is mounted: that may be a part of the root's file system.
+    fn is_elsewhere(&self, directory: &OwnedFd, name: Option<&CStr>) -> io::Result<bool> {
         let root = match self.device.get() {
             Some(known) => *known,
-            None => *self.device.get_or_init(|| of(&self.root).unwrap_or_default()),
+            None => {
+                let asked = device_of(&self.root, None)?;
+                *self.device.get_or_init(|| asked)
+            }
         };
-        Ok(of(directory)? != root)
+        Ok(device_of(directory, name)? != root)
     }
+
+    fn unless_elsewhere(&self, opened: OwnedFd) -> io::Result<OwnedFd> {
+        if self.is_elsewhere(&opened, None)? { Err(io::ErrorKind::CrossesDevices.into()) } else { Ok(opened) }
+    }
+}
+
+fn device_of(directory: &OwnedFd, name: Option<&CStr>) -> io::Result<u64> {
+    let flags = match name {
+        Some(_) => AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT,
+        None => AtFlags::EMPTY_PATH,
+    };
+    let name = name.unwrap_or(c"");
+    retry(|| fs::statx(directory, name, flags | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)).map(|found| device(&found))
 }
 
 fn magic(directory: &OwnedFd) -> io::Result<u64> {
@@ -108,20 +132,20 @@ impl Source for Kernel {
 
     fn open(&self, parent: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
         let flags = DIRECTORY.union(OFlags::NOFOLLOW);
-        if self.one_file_system && self.refuses_mounts.load(Ordering::Relaxed) {
+        if self.one_file_system && self.has_openat2.load(Ordering::Relaxed) {
             let opened = retry(|| fs::openat2(parent, name, flags, Mode::empty(), ResolveFlags::NO_XDEV));
-            match opened {
-                Err(why) if [libc::ENOSYS, libc::EPERM].map(Some).contains(&why.raw_os_error()) => {
-                    self.refuses_mounts.store(false, Ordering::Relaxed);
-                }
-                other => return other,
+            match opened.map_err(|why| (why.raw_os_error(), why)) {
+                Ok(opened) if ONE_DEVICE.contains(&self.magic()) => return Ok(opened),
+                Ok(opened) => return self.unless_elsewhere(opened),
+                // By its name: what is mounted there may hang when it is opened.
+                Err((Some(libc::EXDEV), why)) if self.is_elsewhere(parent, Some(name))? => return Err(why),
+                Err((Some(libc::EXDEV), _)) => {}
+                Err((Some(libc::ENOSYS | libc::EPERM), _)) => self.has_openat2.store(false, Ordering::Relaxed),
+                Err((_, why)) => return Err(why),
             }
         }
         let opened = retry(|| fs::openat(parent, name, flags, Mode::empty()))?;
-        if self.one_file_system && self.is_elsewhere(&opened)? {
-            return Err(io::ErrorKind::CrossesDevices.into());
-        }
-        Ok(opened)
+        if self.one_file_system { self.unless_elsewhere(opened) } else { Ok(opened) }
     }
 
     #[expect(unsafe_code, reason = "no library gives the records of getdents64 as the kernel writes them")]

@@ -5,9 +5,11 @@
 //! - Regular files, by name: one with two names counts twice. Hidden ones too. Names are bytes.
 //! - Not symbolic links, fifos, sockets, devices. No link to a directory is ever followed; a link to a
 //!   regular file counts when asked for ([`Walk::follow_file_symlinks`]).
-//! - One file system, unless asked otherwise ([`Walk::one_file_system`]): what is mounted below is not
-//!   entered, and is counted in [`Counted::other_file_systems`]. Linux 5.6 and later refuse to cross a
-//!   mount, whatever is mounted; where that call is missing or forbidden, the device decides.
+//! - One file system, unless asked otherwise ([`Walk::one_file_system`]): a directory belongs to it when its
+//!   device number (`st_dev`), or over NFS its file system's number (`fsid`), is the root's, as `find -xdev` has
+//!   it. A directory of another number, be it a mount, a subvolume of btrfs or another export, is not entered, and
+//!   is counted in [`Counted::other_file_systems`]. A bind mount of the same file system is entered: its files
+//!   have another name there, and count once more. A file counts by its name, whatever is mounted over it.
 //! - A directory that vanishes meanwhile had no files, and is counted in [`Counted::vanished`].
 //! - A directory whose handle turned stale is opened once more, by its path.
 //! - What cannot be read (`EACCES`, `EIO`, `ELOOP`, …) is an error: the count goes on, and is incomplete.
@@ -99,7 +101,7 @@ pub struct Counted {
     pub directories: u64,
     /// Directories that were there when their parent was read, and were gone when it was their turn.
     pub vanished: u64,
-    /// Directories not entered, since another file system is mounted there.
+    /// Directories not entered, since they are on another file system than the root.
     pub other_file_systems: u64,
     /// Directories that were not read, since a cache knew them unchanged.
     pub unchanged: u64,
@@ -197,7 +199,8 @@ impl Walk {
         self
     }
 
-    /// Stays on the root's file system; the default.
+    /// Stays on the root's file system; the default. Otherwise a file system that cannot be entered, as one that the
+    /// server does not go to, is an error.
     #[must_use]
     pub fn one_file_system(mut self, stay: bool) -> Self {
         self.options.one_file_system = stay;
@@ -320,6 +323,8 @@ pub fn count(root: &Path) -> Result<Counted, Unreadable> {
     Walk::new(root).count()
 }
 
+#[cfg(all(test, feature = "nfs"))]
+mod mounts;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

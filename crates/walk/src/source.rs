@@ -14,8 +14,8 @@ pub(crate) trait Source: Sync {
     /// The root, open. Once for each walk.
     fn root(&self) -> io::Result<Self::Directory>;
 
-    /// The directory of this name; never through a link. `CrossesDevices`: another file system is mounted
-    /// there, and is not to be entered.
+    /// The directory of this name; never through a link. `CrossesDevices`: it is on another file system, and is
+    /// not to be entered.
     fn open(&self, parent: &Self::Directory, name: &CStr) -> io::Result<Self::Directory>;
 
     /// The next entries, as `linux_dirent64` records; 0 bytes at the end. What a signal interrupts is

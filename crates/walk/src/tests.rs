@@ -141,6 +141,22 @@ fn what_cannot_be_read_makes_the_count_incomplete() {
     assert!(counted.first_errors[0].contains("file 0003: "), "{:?}", counted.first_errors);
 }
 
+/// As a server says of a file system that it does not go to.
+#[test]
+fn a_file_system_that_cannot_be_entered_is_another_or_if_asked_for_an_error() {
+    let root = tree(3, 10);
+    for (call, tells_nothing) in [("open", false), ("open", true), ("kind", true)] {
+        for (one_file_system, others, errors) in [(true, 1, 0), (false, 0, 1)] {
+            let mut source = Watched::new(root.path()).fails(call, c"d1", libc::EXDEV, 0, 9);
+            source.tells_nothing = tells_nothing;
+            let counted = source.count(&Options { one_file_system, ..options() });
+            let found = (counted.files, counted.directories, counted.other_file_systems, counted.errors);
+            assert_eq!(found, (30, 3, others, errors), "{call}, {one_file_system}");
+            assert_eq!(counted.complete(), errors == 0);
+        }
+    }
+}
+
 #[test]
 fn a_root_that_cannot_be_read_is_no_count() {
     let root = tree(1, 10);

@@ -20,8 +20,18 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLI
 const LONGEST: usize = 4096;
 const NEW: Mode = Mode::from_raw_mode(0o666);
 
+/// Why a call failed whose arguments are all right, but perhaps for a name: `INVAL` says that the file system does not
+/// take it, as an NFS server does that takes UTF-8 only. That is `ILSEQ`, which says nothing else.
+pub(crate) fn of_a_name(why: Errno) -> Errno {
+    if why == Errno::INVAL { Errno::ILSEQ } else { why }
+}
+
 /// Opens `path`, which has no component `..` or `.`; empty is the root itself.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    open_as_told(root, path, flags).map_err(of_a_name)
+}
+
+fn open_as_told(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let flags = flags | OFlags::CLOEXEC;
     if path.len() >= LONGEST {
@@ -100,7 +110,7 @@ pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &[u8]) -> Result<(OwnedFd
                 Ok(()) => made += 1,
                 // Somebody else made it: what is above it is not ours to take away.
                 Err(Errno::EXIST) => made = 0,
-                Err(why) => return Err(why),
+                Err(why) => return Err(of_a_name(why)),
             }
             next = open(at.as_fd(), name, DIRECTORY);
         }

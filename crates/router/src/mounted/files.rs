@@ -85,7 +85,7 @@ fn existing(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Meta>> {
     match again(|| fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
         Ok(found) => meta(&found).map(Some),
         Err(Errno::NOENT) => Ok(None),
-        Err(why) => Err(why.into()),
+        Err(why) => Err(beneath::of_a_name(why).into()),
     }
 }
 
@@ -271,7 +271,7 @@ fn gone(why: Errno) -> Error {
         Errno::NOENT | Errno::STALE => {
             Error::Failed(std::io::Error::other("the temporary file or its directory was removed meanwhile"))
         }
-        other => other.into(),
+        other => beneath::of_a_name(other).into(),
     }
 }
 
@@ -504,7 +504,7 @@ pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditi
     if !conditions.allow(Some(&meta.ok_or(Error::NotFound)?)) {
         return Err(Error::PreconditionFailed);
     }
-    again(|| fs::unlinkat(&directory, name, AtFlags::empty()))?;
+    again(|| fs::unlinkat(&directory, name, AtFlags::empty())).map_err(beneath::of_a_name)?;
     if way.flush == Flush::Everything && again(|| fs::fsync(&directory)).is_err() {
         return Err(Error::Uncertain);
     }

@@ -35,6 +35,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
+#[cfg(all(test, feature = "nfs"))]
+pub(crate) use self::refusal::status_of;
 use self::{backend::Backend, config::Config, report::Emf, routes::App};
 pub use self::{
     config::VARIABLES,

@@ -56,24 +56,29 @@ impl Refusal {
     }
 }
 
+/// What an error is in HTTP.
+pub(crate) fn status_of(why: &Error) -> StatusCode {
+    match why {
+        Error::BadPath(_) | Error::BadName(_) | Error::BadPlace => StatusCode::BAD_REQUEST,
+        Error::LinkInPath | Error::Denied(_) => StatusCode::FORBIDDEN,
+        Error::NotFound => StatusCode::NOT_FOUND,
+        Error::NotADirectory | Error::IsADirectory | Error::NotAFile => StatusCode::CONFLICT,
+        Error::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        Error::TooLarge(_) | Error::AboveLimit(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+        Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        Error::Busy | Error::Fenced | Error::Locked | Error::NoTarget => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Deadline | Error::Uncertain | Error::Pending => StatusCode::GATEWAY_TIMEOUT,
+        Error::Shortened | Error::Failed(_) => StatusCode::BAD_GATEWAY,
+    }
+}
+
 impl From<Error> for Refusal {
     fn from(why: Error) -> Self {
-        let status = match &why {
-            Error::BadPath(_) | Error::BadPlace => StatusCode::BAD_REQUEST,
-            Error::LinkInPath | Error::Denied(_) => StatusCode::FORBIDDEN,
-            Error::NotFound => StatusCode::NOT_FOUND,
-            Error::NotADirectory | Error::IsADirectory | Error::NotAFile => StatusCode::CONFLICT,
-            Error::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-            Error::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
-            Error::Busy | Error::Fenced | Error::Locked | Error::NoTarget => StatusCode::SERVICE_UNAVAILABLE,
-            Error::Deadline | Error::Uncertain | Error::Pending => StatusCode::GATEWAY_TIMEOUT,
-            Error::Shortened | Error::Failed(_) => StatusCode::BAD_GATEWAY,
-        };
         if let Error::Failed(source) = &why {
             tracing::warn!(error = %source, "a target failed");
         }
-        Self::new(status, why.code(), why.to_string())
+        Self::new(status_of(&why), why.code(), why.to_string())
     }
 }
 

@@ -88,9 +88,9 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(directory: PathBuf) -> Self {
+    fn new(directory: PathBuf, options: nfs_lab::Options) -> Self {
         // What a test does to the directory behind the server's back is seen.
-        let options = nfs_lab::Options { directory: Some(directory), cached: false, ..nfs_lab::Options::default() };
+        let options = nfs_lab::Options { directory: Some(directory), cached: false, ..options };
         let Some(server) = nfs_lab::lab_or_skip(options) else { std::process::exit(0) };
         let first = nfs_lab::Relay::target(2, server.address());
         let others = (3..).map(|last| SocketAddr::from(([127, 0, 0, last], first.port()))).take(DIRECTORIES - 1);
@@ -104,9 +104,14 @@ pub struct World(TempDir, Option<Lab>);
 
 impl World {
     pub fn new(targets: usize) -> Self {
+        Self::with_server(targets, nfs_lab::Options::default())
+    }
+
+    /// Where the targets are a server's, with such a server.
+    pub fn with_server(targets: usize, options: nfs_lab::Options) -> Self {
         let mut world = Self(tempfile::tempdir().unwrap(), None);
         fs::create_dir(world.root()).unwrap();
-        world.1 = without_a_mount().then(|| Lab::new(world.root()));
+        world.1 = without_a_mount().then(|| Lab::new(world.root(), options));
         fs::create_dir(world.at("mnt")).unwrap();
         for index in 0..DIRECTORIES {
             symlink("../root", world.at(&format!("mnt/efs-{index}"))).unwrap();

@@ -319,13 +319,15 @@ fn kind(kind: Option<nfs41::Kind>) -> Kind {
 
 /// What the kernel would say, where it has a word for it.
 fn error(why: Error) -> io::Error {
-    let Some(status) = why.status() else { return why.into() };
+    let Error::Status { op, status } = why else { return why.into() };
     match status {
         Status::NOTDIR | Status::SYMLINK => io::Error::from_raw_os_error(libc::ENOTDIR),
         Status::STALE | Status::FHEXPIRED | Status::BADHANDLE => io::Error::from_raw_os_error(libc::ESTALE),
         Status::NAMETOOLONG => io::Error::from_raw_os_error(libc::ENAMETOOLONG),
-        // A file system that is elsewhere, or that the server does not go to.
-        Status::MOVED | Status::XDEV => io::ErrorKind::CrossesDevices.into(),
+        // A file system that is elsewhere, or that the server does not go to. Of a listing it says nothing about the
+        // directory: something in there is on another one, and the server lists none of it.
+        Status::MOVED | Status::XDEV if op != nfs41::Op::READDIR => io::ErrorKind::CrossesDevices.into(),
+        Status::MOVED | Status::XDEV => io::Error::other(why),
         // Up to here the numbers are those of Linux.
         Status(number @ 1..=31) => io::Error::from_raw_os_error(number.cast_signed()),
         _ => why.into(),
