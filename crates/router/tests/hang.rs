@@ -239,7 +239,7 @@ fn its_own_paths_are_told_in_time_and_what_is_too_much_at_once() {
         assert!(refused[refused.len() / 2] < Duration::from_millis(50), "it was not at once: {refused:?}");
         let (get, put) = (get.join().unwrap(), put.join().unwrap());
         assert_eq!(told(&get), (504, "Deadline".to_owned()));
-        assert_eq!(told(&put), (504, "Uncertain".to_owned()));
+        assert_eq!(told(&put), (504, "Pending".to_owned()));
         for waited in [waiting_get.join().unwrap(), waiting_put.join().unwrap()] {
             assert_eq!(told(&waited), (503, "Busy".to_owned()));
             assert!(is_about(waited.took, 0.5), "{:?}", waited.took);
@@ -358,7 +358,7 @@ fn a_change_that_hangs_fences_its_path_until_it_has_ended() {
             scope.spawn(move || service.send("DELETE", &file(delete), b"")),
         ];
         for hung in hung {
-            assert_eq!(told(&hung.join().unwrap()), (504, "Uncertain".to_owned()));
+            assert_eq!(told(&hung.join().unwrap()), (504, "Pending".to_owned()));
         }
     });
     let fenced = |when: &str| {
@@ -488,8 +488,8 @@ fn no_acknowledged_write_is_covered_by_an_older_one() {
         writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
     });
     let count = |code: &str| codes.iter().filter(|known| *known == code).count();
-    println!("{} tried, {} fenced, {} uncertain", tried.into_inner(), count("Fenced"), count("Uncertain"));
-    assert!(count("Fenced") > 0 && count("Uncertain") > 0, "nothing hung");
+    println!("{} tried, {} fenced, {} pending", tried.into_inner(), count("Fenced"), count("Pending"));
+    assert!(count("Fenced") > 0 && count("Pending") > 0, "nothing hung");
 }
 
 #[test]

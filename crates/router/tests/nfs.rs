@@ -104,21 +104,39 @@ fn a_target_that_hangs_costs_its_own_paths_a_deadline_and_the_others_nothing() {
 }
 
 #[test]
-fn a_write_that_hangs_is_uncertain_and_keeps_its_path_until_it_has_ended() {
+fn a_write_that_hangs_is_kept_from_happening_by_way_of_another_target() {
     let world = World::new(TARGETS);
     let server = serve(&world);
     let path = paths(&server, 1)[0][0].clone();
     assert_eq!(server.put(&path, "old").status, 201);
     world.relay(0).hang(true);
     let answer = server.put(&path, "late");
-    assert_eq!((answer.status, answer.code().as_str()), (504, "Uncertain"), "{answer:?}");
+    assert_eq!((answer.status, answer.code().as_str()), (504, "Deadline"), "{answer:?}");
+    let file = world.root().join(path.strip_prefix("/files/").unwrap());
+    assert_eq!(fs::read(&file).unwrap(), b"old");
     eventually("it is left out", || (!is_up(&server, 0)).then_some(()));
-    // By way of another target it could come before the one that is late.
-    assert_eq!(server.put(&path, "newer").code(), "Fenced");
+    // It is over: nothing keeps the path.
+    assert_eq!(server.put(&path, "newer").status, 204);
+    world.relay(0).hang(false);
+    eventually("it comes back", || is_up(&server, 0).then_some(()));
+    assert_eq!(server.get(&path).body, b"newer");
+    assert_eq!(fs::read(&file).unwrap(), b"newer");
+}
+
+#[test]
+fn a_write_that_hangs_where_there_is_no_other_target_is_pending_and_keeps_its_path_until_it_has_ended() {
+    let world = World::new(1);
+    let server = serve(&world);
+    let path = "/files/f".to_owned();
+    assert_eq!(server.put(&path, "old").status, 201);
+    world.relay(0).hang(true);
+    let answer = server.put(&path, "late");
+    assert_eq!((answer.status, answer.code().as_str()), (504, "Pending"), "{answer:?}");
+    assert!(matches!(server.put(&path, "newer").code().as_str(), "Fenced" | "NoTarget"));
     world.relay(0).hang(false);
     eventually("it has ended", || (server.put(&path, "newest").status == 204).then_some(()));
     thread::sleep(Duration::from_millis(200));
-    assert_eq!(fs::read(world.root().join(path.strip_prefix("/files/").unwrap())).unwrap(), b"newest");
+    assert_eq!(fs::read(world.root().join("f")).unwrap(), b"newest");
 }
 
 #[test]
