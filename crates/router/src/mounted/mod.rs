@@ -37,6 +37,7 @@ use crate::{
     buffers::{self, Buffer},
     error::{Error, Result},
     files::Backend,
+    health::PROBE_TIMEOUT,
     path::{DirectoryPath, FilePath},
     target::{Answer, Conditions, Meta, Page, Reading, Rest, Staged, Swept, Target, Verdict, Want},
 };
@@ -59,8 +60,6 @@ pub struct Options {
     pub waiting: usize,
     /// An operation that has not ended by then is given up, as far as it can be.
     pub deadline: Duration,
-    /// A probe that has not answered by then has failed.
-    pub probe_deadline: Duration,
     /// Reads what is in memory without going by way of a thread, where the file system lets that be told.
     pub read_at_once: bool,
 }
@@ -74,7 +73,6 @@ impl Default for Options {
             threads: 32,
             waiting: 1024,
             deadline: Duration::from_secs(10),
-            probe_deadline: Duration::from_secs(2),
             read_at_once: true,
         }
     }
@@ -139,7 +137,7 @@ impl Mounted {
         Self {
             mounter: Mounter::new(&options.mount, target, &directory).map(Arc::new),
             pool: Pool::new(name("files"), options.threads, options.waiting, options.deadline),
-            prober: Pool::new(name("probe"), 1, 0, options.probe_deadline),
+            prober: Pool::new(name("probe"), 1, 0, PROBE_TIMEOUT),
             root: Arc::default(),
             read_at_once: AtomicBool::new(options.read_at_once),
             sync: options.sync,

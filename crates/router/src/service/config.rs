@@ -227,7 +227,6 @@ fn mounted(v: &impl Variables, deadline: Duration) -> Result<mounted::Options, C
         threads: within(v, "THREADS_PER_TARGET", "a number from 1 to 1024", 1..=1024, default.threads)?,
         waiting: within(v, "QUEUE_PER_TARGET", "a number from 0 to 100000", 0..=100_000, default.waiting)?,
         deadline,
-        probe_deadline: default.probe_deadline,
         read_at_once: word(v, "READ_AT_ONCE", "auto or never", &[("auto", true), ("never", false)])?,
     })
 }
@@ -245,7 +244,7 @@ fn nfs(v: &impl Variables, deadline: Duration) -> Result<Backend, ConfigError> {
         connections: within(v, "CONNECTIONS_PER_TARGET", "a number from 1 to 64", 1..=64, default.connections)?,
         tls: None,
         deadline,
-        probe_deadline: default.probe_deadline,
+        connect_deadline: default.connect_deadline,
     };
     Ok(Backend::Nfs(options, Settings::read(v)?))
 }
