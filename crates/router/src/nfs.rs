@@ -47,6 +47,9 @@ pub struct Options {
     pub deadline: Duration,
     /// For a connection, with its TLS handshake. A probe that finds no connection for so long says why there is none.
     pub connect_deadline: Duration,
+    /// The permissions of files and directories that are new.
+    pub file_mode: u32,
+    pub directory_mode: u32,
 }
 
 impl Default for Options {
@@ -58,6 +61,8 @@ impl Default for Options {
             tls: None,
             deadline: Duration::from_secs(10),
             connect_deadline: Duration::from_secs(2),
+            file_mode: 0o644,
+            directory_mode: 0o755,
         }
     }
 }
