@@ -120,8 +120,9 @@ rpc.nfsd 0
 request one PUT /files/hung content
 check 'a write that hangs is told to be uncertain' [ "$status" = 504 ]
 record 'its answer' <<< "$status $answer"
-for _ in {1..100}; do [ "$(up one)" = 0 ] && break; sleep 0.1; done
-check 'all targets are left out' [ "$(up one)" = 0 ]
+check 'none is left out while all of them are silent' [ "$(up one)" = 3 ]
+for _ in {1..450}; do [ "$(up one)" = 0 ] && break; sleep 0.1; done
+check 'all targets are left out after half a minute' [ "$(up one)" = 0 ]
 request one GET /files/hung
 check 'and requests are told that no target works' [ "$status" = 503 ]
 (sleep 20; kill -KILL "${pid[one]}") 2> /dev/null &

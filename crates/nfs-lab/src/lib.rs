@@ -15,7 +15,7 @@ use std::{
 
 pub use ganesha::{Ganesha, Options};
 pub use record::{Marking, framed, is_answering, null_call, read_record};
-pub use relay::{Act, Counts, End, Handle, Relay, Then, Way};
+pub use relay::{Act, Counts, End, Handle, Relay, Then, Throttle, Way};
 
 /// What is sure to come has come by then, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(60);

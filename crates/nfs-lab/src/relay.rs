@@ -1,5 +1,5 @@
-//! A relay of TCP connections that stands for one mount target: it counts what goes through it, and delays, cuts,
-//! hangs, refuses, reorders and alters it when it is told to.
+//! A relay of TCP connections that stands for one mount target: it counts what goes through it, and delays, throttles,
+//! cuts, hangs, refuses, reorders and alters it when it is told to.
 
 use std::{
     io,
@@ -89,9 +89,34 @@ pub struct Counts {
 
 type Hook = Arc<Mutex<dyn FnMut(Way, &mut Vec<u8>) -> Act + Send>>;
 
+/// So many calls each second pass, in the order in which they come. Clones share it: one for several relays stands for a
+/// file system that is throttled, whichever mount target a call takes.
+#[derive(Clone, Debug)]
+pub struct Throttle {
+    interval: Duration,
+    /// When the next call may pass.
+    next: Arc<Mutex<Instant>>,
+}
+
+impl Throttle {
+    pub fn new(calls_per_second: f64) -> Self {
+        let interval = Duration::from_secs_f64(1.0 / calls_per_second);
+        Self { interval, next: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// When a call passes that has just come.
+    fn pass(&self) -> Instant {
+        let mut next = locked(&self.next);
+        let pass = Instant::now().max(*next);
+        *next = pass + self.interval;
+        pass
+    }
+}
+
 #[derive(Default)]
 struct Settings {
     delays: [Duration; 2],
+    throttle: Option<Throttle>,
     hangs: bool,
     hook: Option<Hook>,
 }
@@ -202,6 +227,11 @@ impl Handle {
     /// A round trip takes so much longer: half of it each way.
     pub fn delay_round_trip(&self, delay: Duration) {
         self.0.settings.send_modify(|settings| settings.delays = [delay / 2; 2]);
+    }
+
+    /// Calls that come from now on wait for their turn; `None`: they pass at once.
+    pub fn throttle(&self, throttle: Option<&Throttle>) {
+        self.0.settings.send_modify(|settings| settings.throttle = throttle.cloned());
     }
 
     /// Connections are accepted and kept, and nothing is passed on. When that ends, all that came meanwhile is.
@@ -373,10 +403,13 @@ async fn take(
         }
         let due_now = due(way);
         shared.bytes[way as usize].fetch_add(read as u64, Ordering::AcqRel);
-        let hook = shared.settings.borrow().hook.clone();
+        let (hook, throttle) = {
+            let settings = shared.settings.borrow();
+            (settings.hook.clone(), settings.throttle.clone().filter(|_| way == Way::ToServer))
+        };
         let (mut start, mut at) = (0, 0);
         while at < read {
-            let shown = !record.is_empty() || hook.is_some() && marking.is_between();
+            let shown = !record.is_empty() || (hook.is_some() || throttle.is_some()) && marking.is_between();
             if shown && start < at {
                 let _ = on.send((due_now, Some(buffer[start..at].to_vec()))).await;
             }
@@ -410,7 +443,8 @@ async fn take(
                 passed.extend(waiting.extract_if(.., |(others, _)| *others == 0).map(|(_, record)| record));
             }
             for record in passed {
-                let _ = on.send((due_now, Some(record))).await;
+                let turn = throttle.as_ref().map_or(due_now, Throttle::pass);
+                let _ = on.send((due_now.max(turn), Some(record))).await;
             }
         }
         if start < read && record.is_empty() {

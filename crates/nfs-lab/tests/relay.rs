@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nfs_lab::{Act, End, Marking, Relay, Then, Way, eventually, framed, read_record};
+use nfs_lab::{Act, End, Marking, Relay, Then, Throttle, Way, eventually, framed, read_record};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -150,6 +150,42 @@ fn a_delay_is_kept_and_costs_no_throughput() {
     let took = began.elapsed();
     println!("100 MB there and back with a delay of 200 ms take {took:?}");
     assert!((0.2..5.0).contains(&took.as_secs_f64()), "{took:?}");
+}
+
+#[test]
+fn relays_that_share_a_throttle_pass_so_many_calls_together_in_their_order_and_none_is_lost() {
+    const CALLS: usize = 20;
+    let (one, other) = (Relay::target(15, echo()), Relay::target(16, echo()));
+    let throttle = Throttle::new(100.0);
+    one.throttle(Some(&throttle));
+    other.throttle(Some(&throttle));
+    let mut streams = [connect(&one), connect(&other)];
+    let began = Instant::now();
+    for stream in &mut streams {
+        let calls: Vec<_> = (0..CALLS).map(|call| call.to_string().into_bytes()).collect();
+        send(stream, &calls.iter().map(|call| &call[..]).collect::<Vec<_>>());
+    }
+    let mut halfway = None;
+    for call in 0..CALLS {
+        for stream in &mut streams {
+            assert_eq!(read_record(stream).unwrap(), call.to_string().as_bytes());
+        }
+        halfway = halfway.or((call == CALLS / 2).then(|| began.elapsed()));
+    }
+    // The first passes at once, each of the others 10 ms after the one before.
+    let (took, halfway) = (began.elapsed(), halfway.unwrap());
+    let least = Duration::from_millis(10) * (2 * CALLS as u32 - 1);
+    assert!(took >= least && took < least + Duration::from_secs(5), "{took:?}");
+    assert!(halfway >= Duration::from_millis(100), "they come all at once at the end: {halfway:?}");
+    assert!(halfway < took, "{halfway:?} {took:?}");
+
+    one.throttle(None);
+    let began = Instant::now();
+    for _ in 0..100 {
+        send(&mut streams[0], &[b"at once"]);
+        assert_eq!(read_record(&mut streams[0]).unwrap(), b"at once");
+    }
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
 }
 
 #[test]

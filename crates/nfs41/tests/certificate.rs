@@ -18,6 +18,7 @@ use nfs41::{
     tls::Fault,
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use rustls::sign::CertifiedKey;
 use x509_parser::{
     asn1_rs::{Any, Class, FromDer, Tag},
     certificate::X509Certificate,
@@ -337,7 +338,7 @@ impl Case {
     fn made(&self) -> Vec<u8> {
         let credentials =
             Credentials::new(self.access_key_id.as_str(), self.secret.as_str(), self.token.clone(), None).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(made(self.subject(), Some(credentials), self.now))
     }
 }
@@ -585,14 +586,96 @@ async fn whoever_comes_at_once_waits_for_one_certificate() {
     }
 }
 
+/// Asks and gives up, until the certificate is there. So many times.
+async fn impatiently(certificates: &Certificates, patience: Duration) -> (usize, Arc<CertifiedKey>) {
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    for tries in 0.. {
+        assert!(std::time::Instant::now() < until, "{tries} tries, and no certificate");
+        if let Ok(made) = tokio::time::timeout(patience, certificates.certificate()).await {
+            return (tries, made.unwrap());
+        }
+    }
+    unreachable!()
+}
+
 #[tokio::test]
-async fn one_who_gives_up_leaves_the_others_their_certificate() {
+async fn one_who_gives_up_cancels_nothing() {
     let source = Source::new(|_| Ok(credentials(None, None)));
     let (certificates, _clock) = kept(source.clone());
-    let given_up = tokio::time::timeout(Duration::ZERO, certificates.certificate()).await;
-    assert!(given_up.is_err());
-    certificates.certificate().await.unwrap();
+    let (given_up, made) = impatiently(&certificates, Duration::from_millis(5)).await;
+    assert!(given_up > 0, "nobody has given up");
+    assert!(Arc::ptr_eq(&made, &certificates.certificate().await.unwrap()));
+    assert_eq!(source.asked(), 1);
+}
+
+#[tokio::test]
+async fn one_who_gives_up_a_renewal_cancels_nothing_and_the_others_get_the_old_certificate() {
+    let source = Source::new(|_| Ok(credentials(None, None)));
+    let (certificates, clock) = kept(source.clone());
+    let old = certificates.certificate().await.unwrap();
+    clock.store(NOW + 60 * MINUTE, Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_millis(5), certificates.certificate()).await.unwrap_err();
+    assert!(Arc::ptr_eq(&old, &certificates.certificate().await.unwrap()));
+    // The renewal takes 30 ms.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!Arc::ptr_eq(&old, &certificates.certificate().await.unwrap()));
     assert_eq!(source.asked(), 2);
+}
+
+#[tokio::test]
+async fn a_source_that_never_answers_does_not_keep_a_later_attempt_from_asking_it_again() {
+    struct Silent(AtomicUsize);
+    impl CredentialSource for Silent {
+        fn credentials(&self) -> Lends<'_> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Box::pin(std::future::pending())
+        }
+    }
+    let source = Arc::new(Silent(AtomicUsize::new(0)));
+    let certificates = Certificates::new(subject()).with_key(key()).with_credentials(source.clone());
+    let certificates = certificates.with_credentials_timeout(Duration::from_millis(50));
+    for asked in 1..=2 {
+        let why = certificates.certificate().await.unwrap_err();
+        assert_eq!(why.code(), "NoCredentials");
+        assert!(why.to_string().ends_with("their source has not answered within 50ms"), "{why}");
+        assert_eq!(source.0.load(Ordering::SeqCst), asked);
+    }
+}
+
+/// As on a small share of a processor: every connection attempt ends long before the key is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_generated_once_however_many_give_up_while_they_wait_for_it() {
+    let (begun, running, most) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let certificates = Certificates::new(subject()).with_key_generator({
+        let (begun, running, most) = (begun.clone(), running.clone(), most.clone());
+        move || {
+            begun.fetch_add(1, Ordering::SeqCst);
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(500));
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok(key())
+        }
+    });
+    // Made before, so that the generator takes its 500 ms and no more.
+    key();
+    let waiting: Vec<_> = (0..8)
+        .map(|_| {
+            let certificates = certificates.clone();
+            tokio::spawn(async move { impatiently(&certificates, Duration::from_millis(20)).await })
+        })
+        .collect();
+    let mut made = Vec::new();
+    for one in waiting {
+        let (given_up, one) = one.await.unwrap();
+        assert!(given_up > 0, "nobody has given up");
+        made.push(one);
+    }
+    assert!(made.iter().all(|one| Arc::ptr_eq(one, &made[0])));
+    assert_eq!((begun.load(Ordering::SeqCst), most.load(Ordering::SeqCst)), (1, 1));
+    // No attempt that was given up has left one behind that begins later.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(Arc::ptr_eq(&made[0], &certificates.certificate().await.unwrap()));
+    assert_eq!((begun.load(Ordering::SeqCst), running.load(Ordering::SeqCst)), (1, 0));
 }
 
 #[tokio::test]

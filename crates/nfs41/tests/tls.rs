@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use nfs41::tls::{Fault, Gives, Identities, Roots, Tls, TlsError, refusal};
@@ -394,7 +395,10 @@ mod efs {
         process::{Child, Command, Stdio},
     };
 
-    use nfs41::efs::{Certificates, Credentials, Subject};
+    use nfs41::{
+        Client, Options,
+        efs::{Certificates, Credentials, Key, Subject},
+    };
     use x509_parser::parse_x509_certificate;
 
     use super::*;
@@ -423,6 +427,55 @@ mod efs {
             let own = ["1.3.6.1.4.1.4843.7.1", "1.3.6.1.4.1.4843.7.2", "1.3.6.1.4.1.4843.7.3"];
             assert_eq!(oids[1..], own);
         }
+    }
+
+    /// Generating a key takes longer than every connection attempt may. All clients share the key, as those of a
+    /// service's mount targets do.
+    #[tokio::test]
+    async fn a_connect_deadline_shorter_than_the_key_generation_only_delays_the_first_client_hello() {
+        const CLIENTS: usize = 3;
+        let authority = Authority::new("the one");
+        let generated = Arc::new(AtomicUsize::new(0));
+        let subject = Subject::new("fs-0123456789abcdef0", "eu-west-1").unwrap();
+        let certificates = Arc::new(Certificates::new(subject).with_key_generator({
+            let generated = generated.clone();
+            move || {
+                generated.fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_secs(1));
+                Key::generate()
+            }
+        }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, acceptor) =
+            (listener.local_addr().unwrap(), TlsAcceptor::from(server(&authority.issue(NAME, 2040), &TLS13, true)));
+        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identities(certificates.clone());
+        let options = || Options {
+            tls: Some(tls.clone()),
+            connect_deadline: Duration::from_millis(100),
+            ..Options::new(address)
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(|_| Client::new(options()).unwrap()).collect();
+        // The certificates of whoever gets as far as to show one. The connections stay, without an answer to NFS.
+        let (shown, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let accepts = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, shown) = (acceptor.clone(), shown.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+                    let _ = shown.send(certificates);
+                    std::future::pending::<()>().await;
+                    drop(stream);
+                });
+            }
+        });
+        for _ in 0..CLIENTS {
+            let seen = tokio::time::timeout(Duration::from_secs(30), seen.recv()).await.unwrap().unwrap();
+            assert_eq!(seen, certificates.certificate().await.unwrap().cert);
+        }
+        assert_eq!(generated.load(Ordering::SeqCst), 1);
+        drop(clients);
+        accepts.abort();
     }
 
     /// Ends with the test.

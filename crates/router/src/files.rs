@@ -16,8 +16,9 @@ use tokio::task::AbortHandle;
 use crate::{
     error::{Error, Result},
     fence::Fences,
-    health::{Change, Health},
+    health::Health,
     path::{DirectoryPath, FilePath},
+    prober::keep_probing,
     stats::Stats,
     table::{Routing, Table, TooManyTargets},
     target::{Conditions, Meta, Page, Part, Reading, Staged, Target, Verdict, Want},
@@ -26,10 +27,10 @@ use crate::{
 /// Who waits for a change waits a little longer than it may take to begin: then it is known whether it did.
 const SLACK: Duration = Duration::from_millis(100);
 
-/// A start waits so long for a target that answers neither yes nor no.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+/// The longest time that a start waits for a target that says neither yes nor no.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const START_CHECK_EVERY: Duration = Duration::from_millis(20);
 const SETTLED_EVERY: Duration = Duration::from_millis(10);
-const START_PAUSE: Duration = Duration::from_millis(200);
 
 /// Makes targets that can be used, of those that are published.
 pub trait Backend: Send + Sync + 'static {
@@ -66,8 +67,8 @@ pub struct Member {
     pub place: usize,
     pub health: Health,
     pub stats: Stats,
-    target: Arc<dyn Target>,
-    prober: std::sync::OnceLock<AbortHandle>,
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) prober: std::sync::OnceLock<AbortHandle>,
 }
 
 impl Drop for Member {
@@ -93,9 +94,9 @@ impl Backend for Box<dyn Backend> {
 }
 
 /// A table with its members, in the same order.
-struct Fleet {
+pub(crate) struct Fleet {
     table: Table,
-    members: Vec<Arc<Member>>,
+    pub(crate) members: Vec<Arc<Member>>,
 }
 
 /// Why the service cannot start.
@@ -118,7 +119,7 @@ pub struct Route {
 
 /// The files of one file system, by way of several mount targets.
 pub struct Files {
-    fleet: ArcSwap<Fleet>,
+    fleet: Arc<ArcSwap<Fleet>>,
     backend: Box<dyn Backend>,
     options: Options,
     fences: Fences,
@@ -141,11 +142,9 @@ impl Files {
         backend.published(table.targets());
         let targets = table.targets().iter().enumerate();
         let members: Vec<_> = targets.map(|(place, target)| member(&backend, target, place)).collect();
-        first_probes(&members).await?;
-        for member in &members {
-            keep_probing(member, options.probe_every);
-        }
-        let fleet = ArcSwap::from_pointee(Fleet { table, members });
+        let fleet = Arc::new(ArcSwap::from_pointee(Fleet { table, members: members.clone() }));
+        members.iter().for_each(|member| keep_probing(member, &fleet, options.probe_every));
+        first_answer(&members).await?;
         let (fences, gone) = (Fences::default(), Mutex::default());
         Ok(Arc::new(Self { fleet, backend: Box::new(backend), options, fences, gone }))
     }
@@ -176,7 +175,7 @@ impl Files {
         };
         let made = |target: &PublishedTarget| {
             let member = member(&*self.backend, target, free());
-            keep_probing(&member, self.options.probe_every);
+            keep_probing(&member, &self.fleet, self.options.probe_every);
             member
         };
         let mut made = made;
@@ -511,7 +510,11 @@ impl Member {
         match &answer {
             Err(Error::Busy) => self.stats.refused(),
             Err(why) => self.stats.done(began.elapsed(), why.is_the_targets()),
-            Ok(_) => self.stats.done(began.elapsed(), false),
+            Ok(_) => {
+                let took = began.elapsed();
+                self.health.succeeded(began + took);
+                self.stats.done(took, false);
+            }
         }
         answer
     }
@@ -528,57 +531,20 @@ fn member(backend: &(impl Backend + ?Sized), target: &PublishedTarget, place: us
     })
 }
 
-/// Probes all until one works. One that has not answered yet may still: mounting takes a while.
-async fn first_probes(members: &[Arc<Member>]) -> std::result::Result<(), CannotStart> {
-    let until = Instant::now() + START_PATIENCE;
-    loop {
-        let probes: Vec<_> = members.iter().map(|member| tokio::spawn(probe(Arc::clone(member)))).collect();
-        let mut answered = true;
-        for probed in probes {
-            // A probe that panicked has left its target as it was: not up.
-            answered &= probed.await.unwrap_or(true);
-        }
-        if members.iter().any(|member| member.health.is_up()) {
-            return Ok(());
-        }
-        // One that has just begun to answer is up at its next probe.
-        let all_said_no = answered && members.iter().all(|member| member.health.why().is_some());
-        if all_said_no || Instant::now() > until {
+/// Waits until one target works, or all say that they do not. One that has not answered yet may still: mounting takes a
+/// while, and so does TLS on a small share of a processor.
+async fn first_answer(members: &[Arc<Member>]) -> std::result::Result<(), CannotStart> {
+    let until = Instant::now() + START_TIMEOUT;
+    while !members.iter().any(|member| member.health.is_up()) {
+        let all_say_no = members.iter().all(|member| member.health.says_no());
+        if all_say_no || Instant::now() > until {
             let why = |member: &Arc<Member>| {
-                let why = member.health.why().unwrap_or_else(|| "it was not probed".to_owned());
+                let why = member.health.why().unwrap_or_else(|| "it has not answered yet".to_owned());
                 format!("{} ({}): {why}", member.published.mount_target_id, member.published.ip_address)
             };
             return Err(CannotStart::NoTarget(members.iter().map(why).collect()));
         }
-        tokio::time::sleep(START_PAUSE).await;
+        tokio::time::sleep(START_CHECK_EVERY).await;
     }
-}
-
-/// Whether the target said anything, yes or no.
-async fn probe(member: Arc<Member>) -> bool {
-    let answer = member.target.probe().await;
-    let answered = !matches!(answer, Err(Error::Deadline | Error::Busy));
-    let answer = answer.map_err(|why| why.to_string());
-    let id = &member.published.mount_target_id;
-    match member.health.probed(answer) {
-        Some(Change::Up) => tracing::info!(target_id = %id, address = %member.published.ip_address, "a target works"),
-        Some(Change::Down) => {
-            let why = member.health.why().unwrap_or_default();
-            tracing::warn!(target_id = %id, address = %member.published.ip_address, error = why, "a target is left out");
-        }
-        None => {}
-    }
-    answered
-}
-
-/// Probes it until it is dropped.
-fn keep_probing(member: &Arc<Member>, every: Duration) {
-    let weak = Arc::downgrade(member);
-    let task = tokio::spawn(async move {
-        while let Some(member) = weak.upgrade() {
-            probe(member).await;
-            tokio::time::sleep(every).await;
-        }
-    });
-    let _ = member.prober.set(task.abort_handle());
+    Ok(())
 }

@@ -29,6 +29,7 @@ pub mod mounted;
 #[cfg(feature = "nfs")]
 pub mod nfs;
 mod path;
+mod prober;
 pub mod select;
 #[cfg(feature = "service")]
 pub mod service;

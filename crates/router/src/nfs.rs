@@ -16,6 +16,7 @@ use nfs41::{Attributes, Client, Place, Put, Status, Time, Wanted};
 use crate::{
     error::{Error, Result},
     files::Backend,
+    health::PROBE_TIMEOUT,
     path::{DirectoryPath, FilePath},
     target::{
         Answer, Conditions, Entry, Kind, MOST_OF_NAMES, Meta, Page, Reading, Rest, SWEPT_AT_ONCE, Staged, Swept, Tag,
@@ -28,6 +29,8 @@ use crate::{
 const TRIES: usize = 32;
 /// So much of a content is asked for at once.
 const PIECE: u32 = 128 << 10;
+/// How often a probe that waits for an answer looks whether there still is a connection.
+const LOOK_FOR_CONNECTION_EVERY: Duration = Duration::from_millis(500);
 /// Bytes of an answer that lists a directory.
 const LISTED: u32 = 64 << 10;
 
@@ -45,8 +48,8 @@ pub struct Options {
     /// An operation that has not ended by then is given up: what was not sent never is, and a change that was sent is
     /// fenced by way of another target.
     pub deadline: Duration,
-    /// A probe that has not answered by then has failed.
-    pub probe_deadline: Duration,
+    /// For a connection, with its TLS handshake. A probe that finds no connection for so long says why there is none.
+    pub connect_deadline: Duration,
     /// The permissions of files and directories that are new.
     pub file_mode: u32,
     pub directory_mode: u32,
@@ -62,7 +65,7 @@ impl Default for Options {
             connections: 1,
             tls: None,
             deadline: Duration::from_secs(10),
-            probe_deadline: Duration::from_secs(2),
+            connect_deadline: Duration::from_secs(2),
             file_mode: 0o644,
             directory_mode: 0o755,
             alternatives: nfs41::Alternatives::default(),
@@ -76,9 +79,9 @@ impl Options {
             tls: self.tls.clone(),
             root: self.root.clone(),
             connections: self.connections,
-            connect_deadline: self.probe_deadline,
+            connect_deadline: self.connect_deadline,
             // Whoever comes while there is no connection is told so soon: the path's next choice may work.
-            patience: self.probe_deadline.min(self.deadline / 4),
+            patience: self.connect_deadline.min(self.deadline / 4),
             deadline: Some(self.deadline),
             alternatives: self.alternatives.clone(),
             ..nfs41::Options::new(self.address(target))
@@ -88,14 +91,26 @@ impl Options {
     fn address(&self, target: &PublishedTarget) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(target.ip_address), self.port)
     }
+
+    /// A client that only probes, with a connection and a session of its own: a probe never waits behind requests.
+    fn prober(&self, target: &PublishedTarget) -> nfs41::Options {
+        nfs41::Options {
+            connections: 1,
+            most_in_flight: 1,
+            patience: self.connect_deadline,
+            deadline: Some(PROBE_TIMEOUT),
+            ..self.client(target)
+        }
+    }
 }
 
 impl Backend for Options {
     fn target(&self, target: &PublishedTarget, _place: usize) -> Arc<dyn Target> {
         let client = Client::new(self.client(target));
-        let Self { deadline, probe_deadline, file_mode, directory_mode, .. } = *self;
+        let prober = Client::new(self.prober(target));
+        let Self { deadline, file_mode, directory_mode, .. } = *self;
         let rules = Rules { patience: deadline / 2, file_mode, directory_mode };
-        Arc::new(Nfs { client, deadline, probe_deadline, rules })
+        Arc::new(Nfs { client, prober, deadline, rules })
     }
 
     fn published(&self, targets: &[PublishedTarget]) {
@@ -111,8 +126,9 @@ impl Backend for Options {
 struct Nfs {
     /// None where the options cannot be.
     client: nfs41::Result<Client>,
+    /// For probes alone: they wait behind no request.
+    prober: nfs41::Result<Client>,
     deadline: Duration,
-    probe_deadline: Duration,
     rules: Rules,
 }
 
@@ -583,6 +599,16 @@ async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>,
     Ok(swept)
 }
 
+/// Waits until there has been no connection for as long as the client waits for one. Why there is none.
+async fn no_connection(client: &Client) -> nfs41::Error {
+    loop {
+        if let Err(why) = client.servers().await {
+            return why;
+        }
+        tokio::time::sleep(LOOK_FOR_CONNECTION_EVERY).await;
+    }
+}
+
 impl Nfs {
     fn reads(&self) -> Result<Client> {
         Ok(self.client.clone()?)
@@ -603,8 +629,19 @@ fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
 impl Target for Nfs {
     fn probe(&self) -> Answer<'_, ()> {
         Box::pin(async {
-            let client = self.reads()?.with_deadline(Some(self.probe_deadline));
-            let found = client.attributes(b"", Wanted::KIND).await;
+            let (prober, client) = (self.prober.clone()?, self.client.clone()?);
+            let asked = async {
+                let found = prober.attributes(b"", Wanted::KIND).await?;
+                // Requests have connections of their own.
+                if !client.is_up() {
+                    client.servers().await?;
+                }
+                Ok(found)
+            };
+            let found = tokio::select! {
+                found = asked => found,
+                why = no_connection(&prober) => Err(why),
+            };
             match found.map_err(std::io::Error::from) {
                 Ok(found) if found.kind == Some(nfs41::Kind::Directory) => Ok(()),
                 Ok(_) => Err(Error::NotADirectory),
@@ -616,7 +653,8 @@ impl Target for Nfs {
 
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async {
-            self.reads()?.close().await;
+            let (client, prober) = (self.client.clone()?, self.prober.clone()?);
+            tokio::join!(client.close(), prober.close());
             Ok(())
         })
     }

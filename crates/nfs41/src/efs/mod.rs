@@ -30,6 +30,7 @@
 //! there five minutes before the old ones end is in the EC2 User Guide ("Retrieve security credentials from instance
 //! metadata"). What EFS makes of a certificate, only an account can show.
 
+mod certificates;
 mod der;
 #[cfg(feature = "settings")]
 mod settings;
@@ -38,7 +39,7 @@ mod sigv4;
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -47,27 +48,19 @@ use rcgen::{CertificateParams, CustomExtension, DistinguishedName, DnType, Publi
 use rustls::{
     crypto::aws_lc_rs::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer},
-    sign::{CertifiedKey, SigningKey},
+    sign::SigningKey,
 };
-use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
 
+pub use self::certificates::Certificates;
 #[cfg(feature = "settings")]
 pub use self::settings::Settings;
 use self::sigv4::Moment;
-use crate::tls::{Fault, Gives, Identities};
+use crate::tls::Fault;
 
 /// A certificate is good from so long ago, for servers whose clock is behind.
 const BEFORE: Duration = Duration::from_secs(15 * 60);
 /// And for so long from now.
 const AFTER: Duration = Duration::from_secs(3 * 60 * 60);
-/// A newer one is made after so long, as efs-utils does: two thirds of the time are left for whatever keeps it from
-/// being made.
-const RENEWED_AFTER: Duration = Duration::from_secs(60 * 60);
-/// And so long before the credentials end. Not earlier: the metadata service has new ones only from five minutes
-/// before the old ones end, and a source asked sooner would give the same again.
-const BEFORE_CREDENTIALS_END: Duration = Duration::from_secs(5 * 60);
-/// The least time between two attempts while the certificate that there is still works.
-const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// A handshake message of rustls holds 64 KiB. AWS names no limit; tokens are of about 1 KiB.
 const LONGEST_TOKEN: usize = 16 * 1024;
 /// X.520's upper bound of a common name.
@@ -115,6 +108,8 @@ pub enum CertificateError {
     NoKey(Fault),
     #[error("the certificate cannot be made: {0}")]
     NotMade(rcgen::Error),
+    #[error("the task that makes the certificate has ended early: {0}")]
+    Interrupted(Fault),
 }
 
 impl CertificateError {
@@ -126,6 +121,7 @@ impl CertificateError {
             Self::BadClock => "BadClock",
             Self::NoKey(_) => "NoKey",
             Self::NotMade(_) => "CertificateNotMade",
+            Self::Interrupted(_) => "CertificateInterrupted",
         }
     }
 }
@@ -172,7 +168,8 @@ pub type Lends<'a> = Pin<Box<dyn Future<Output = Result<Credentials, Fault>> + S
 
 /// Where credentials come from, again and again: those of a role end after hours.
 pub trait CredentialSource: Send + Sync {
-    /// Those that are good for longest, from a cache or not. It should end by itself: connections wait for it.
+    /// Those that are good for longest, from a cache or not. Connections wait for it. It runs in a task of its own, so
+    /// that a connection that gives up does not cancel it.
     fn credentials(&self) -> Lends<'_>;
 }
 
@@ -346,159 +343,6 @@ impl Key {
         let signed = credentials.map(|credentials| (credentials, moment));
         parameters.custom_extensions = subject.extensions(key_hash.as_ref(), signed);
         parameters.self_signed(key).map(CertificateDer::from).map_err(CertificateError::NotMade)
-    }
-}
-
-/// A certificate, and how long to use it.
-struct Current {
-    identity: Arc<CertifiedKey>,
-    begins: SystemTime,
-    renew: SystemTime,
-    ends: SystemTime,
-}
-
-impl Current {
-    /// A clock that is set back may put the beginning into the future.
-    fn works(&self, now: SystemTime) -> bool {
-        self.begins <= now && now < self.ends
-    }
-}
-
-/// A certificate that works.
-enum Use {
-    New,
-    /// To be replaced by a new one.
-    Old,
-}
-
-/// Tells the time.
-type Clock = Box<dyn Fn() -> SystemTime + Send + Sync>;
-
-/// Keeps one certificate, and makes another in time. To be shared by all connections with the file system, whatever
-/// their mount target.
-pub struct Certificates {
-    subject: Subject,
-    credentials: Option<Arc<dyn CredentialSource>>,
-    clock: Clock,
-    current: Mutex<Option<Current>>,
-    /// Held by whoever makes a certificate.
-    key: AsyncMutex<Option<Key>>,
-}
-
-impl Certificates {
-    /// Without IAM: to the file system's policy the client is anonymous. The key is made when it is first needed.
-    pub fn new(subject: Subject) -> Self {
-        let clock = Box::new(SystemTime::now);
-        Self { subject, credentials: None, clock, current: Mutex::default(), key: AsyncMutex::default() }
-    }
-
-    /// With IAM, as efs-utils with `-o iam`.
-    #[must_use]
-    pub fn with_credentials(self, source: Arc<dyn CredentialSource>) -> Self {
-        Self { credentials: Some(source), ..self }
-    }
-
-    /// With a key that there is already.
-    #[must_use]
-    pub fn with_key(self, key: Key) -> Self {
-        Self { key: AsyncMutex::new(Some(key)), ..self }
-    }
-
-    #[must_use]
-    pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        Self { clock: Box::new(clock), ..self }
-    }
-
-    /// The certificate for a connection that is made now. It is the same for everyone until it is renewed: an hour
-    /// after it was made, or five minutes before the credentials end. One renews it; the others get the old one as
-    /// long as it works, and wait when it does not. Where a renewal fails, the old one serves as long as it works, and
-    /// another attempt is made after half a minute.
-    ///
-    /// # Errors
-    /// There is no certificate that works, and none can be made.
-    pub async fn certificate(&self) -> Result<Arc<CertifiedKey>, CertificateError> {
-        let mut key = match self.kept((self.clock)()) {
-            Some((identity, Use::New)) => return Ok(identity),
-            Some((identity, Use::Old)) => match self.key.try_lock() {
-                Ok(key) => key,
-                Err(_) => return Ok(identity),
-            },
-            None => self.key.lock().await,
-        };
-        // Another may have made one while this one waited.
-        let now = (self.clock)();
-        let old = match self.kept(now) {
-            Some((identity, Use::New)) => return Ok(identity),
-            Some((identity, Use::Old)) => Some(identity),
-            None => None,
-        };
-        match (self.make(&mut key).await, old) {
-            (Ok(made), _) => {
-                tracing::debug!(file_system = self.subject.file_system, "made a client certificate");
-                let identity = made.identity.clone();
-                *self.lock() = Some(made);
-                Ok(identity)
-            }
-            (Err(why), Some(old)) => {
-                let (file_system, code) = (&self.subject.file_system, why.code());
-                tracing::warn!(file_system, code, %why, "the client certificate is not renewed; the old one still works");
-                if let Some(current) = self.lock().as_mut() {
-                    current.renew = now + AGAIN_AFTER;
-                }
-                Ok(old)
-            }
-            (Err(why), None) => Err(why),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Current>> {
-        // Nothing that holds it can panic half way.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The certificate that there is, if it works.
-    fn kept(&self, now: SystemTime) -> Option<(Arc<CertifiedKey>, Use)> {
-        let current = self.lock();
-        let current = current.as_ref().filter(|current| current.works(now))?;
-        Some((current.identity.clone(), if now < current.renew { Use::New } else { Use::Old }))
-    }
-
-    async fn make(&self, kept: &mut Option<Key>) -> Result<Current, CertificateError> {
-        let key = match kept {
-            Some(key) => key,
-            None => {
-                let made = spawn_blocking(Key::generate).await.map_err(|why| CertificateError::NoKey(why.into()))?;
-                kept.insert(made?)
-            }
-        };
-        let credentials = match &self.credentials {
-            Some(source) => Some(source.credentials().await.map_err(CertificateError::NoCredentials)?),
-            None => None,
-        };
-        // Only now: fetching may have taken its time.
-        let moment = Moment::new((self.clock)()).ok_or(CertificateError::BadClock)?;
-        let made = moment.system_time();
-        let begins = made.checked_sub(BEFORE).ok_or(CertificateError::BadClock)?;
-        let expires = credentials.as_ref().and_then(|credentials| credentials.expires);
-        if expires.is_some_and(|expires| expires <= made) {
-            return Err(CertificateError::CredentialsEnded);
-        }
-        let certificate = key.certificate(&self.subject, moment, credentials.as_ref())?;
-        let identity = Arc::new(CertifiedKey::new(vec![certificate], key.0.signs_handshakes.clone()));
-        let (mut renew, mut ends) = (made + RENEWED_AFTER, made + AFTER);
-        if let Some(expires) = expires {
-            ends = ends.min(expires);
-            let margin = expires.checked_sub(BEFORE_CREDENTIALS_END).unwrap_or(made);
-            // A source with nothing better to give must not be asked for every connection.
-            renew = renew.min(margin).max(made + AGAIN_AFTER);
-        }
-        Ok(Current { identity, begins, renew, ends })
-    }
-}
-
-impl Identities for Certificates {
-    fn identity(&self) -> Gives<'_> {
-        Box::pin(async { self.certificate().await.map_err(Fault::from) })
     }
 }
 

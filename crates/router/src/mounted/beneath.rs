@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{self, Mode, OFlags, ResolveFlags},
+    fs::{self, Gid, Mode, OFlags, ResolveFlags, Uid},
     io::Errno,
 };
 
@@ -18,7 +18,8 @@ pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).uni
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 /// PATH_MAX, which counts the byte that ends it.
 const LONGEST: usize = 4096;
-const NEW: Mode = Mode::from_raw_mode(0o666);
+/// To run as the owner or the group of the file: nothing that a new content takes over from the one before.
+const RUNS_AS_OTHERS: Mode = Mode::SUID.union(Mode::SGID);
 
 /// Why a call failed whose arguments are all right, but perhaps for a name: `INVAL` says that the file system does not
 /// take it, as an NFS server does that takes UTF-8 only. That is `ILSEQ`, which says nothing else.
@@ -94,9 +95,9 @@ fn link_or(parent: BorrowedFd<'_>, name: &[u8], why: Errno) -> Errno {
     if why == Errno::NOTDIR && is_link() { Errno::LOOP } else { why }
 }
 
-/// Opens a directory and makes it and those above it where they are missing.
-/// The number of those that were made.
-pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &[u8]) -> Result<(OwnedFd, usize), Errno> {
+/// Opens a directory and makes it and those above it where they are missing, with this mode. The number of those that
+/// were made.
+pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &[u8], mode: Mode) -> Result<(OwnedFd, usize), Errno> {
     match open(root, path, DIRECTORY) {
         Err(Errno::NOENT) => {}
         other => return other.map(|directory| (directory, 0)),
@@ -106,13 +107,19 @@ pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &[u8]) -> Result<(OwnedFd
     for name in path.split(|byte| *byte == b'/') {
         let mut next = open(at.as_fd(), name, DIRECTORY);
         if next.as_ref().is_err_and(|why| *why == Errno::NOENT) {
-            match again(|| fs::mkdirat(&at, name, Mode::from_raw_mode(0o777))) {
-                Ok(()) => made += 1,
-                // Somebody else made it: what is above it is not ours to take away.
-                Err(Errno::EXIST) => made = 0,
+            let is_ours = match again(|| fs::mkdirat(&at, name, mode)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
                 Err(why) => return Err(of_a_name(why)),
-            }
+            };
+            // What somebody else made, and what is above it, is not ours to take away.
+            made = if is_ours { made + 1 } else { 0 };
             next = open(at.as_fd(), name, DIRECTORY);
+            if let (true, Ok(directory)) = (is_ours, &next) {
+                // A directory below one with the setgid bit has that bit, too.
+                let found = self::mode(&fs::fstat(directory)?);
+                set_mode(directory.as_fd(), found, mode | found & Mode::SGID)?;
+            }
         }
         at = next?;
     }
@@ -136,10 +143,47 @@ pub(crate) fn remove_empty(root: BorrowedFd<'_>, path: &[u8], count: usize) {
     }
 }
 
-/// Makes a file that is not there yet, in this directory.
-pub(crate) fn create(directory: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+/// Makes a file that is not there yet, in this directory. The umask may take bits from its mode.
+pub(crate) fn create(directory: BorrowedFd<'_>, name: &[u8], mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    again(|| fs::openat(directory, name, flags, NEW))
+    again(|| fs::openat(directory, name, flags, mode))
+}
+
+/// What a new content keeps of this mode: permissions, but not to run as the owner of the content before.
+pub(crate) fn kept_mode(found: &fs::Stat) -> Mode {
+    mode(found).difference(RUNS_AS_OTHERS)
+}
+
+/// Its permissions, and to run as others; without its kind.
+pub(crate) fn mode(found: &fs::Stat) -> Mode {
+    Mode::from_raw_mode(found.st_mode)
+}
+
+/// Changes a mode, if it is another one: on NFS that is a round trip. Whether it was changed.
+pub(crate) fn set_mode(file: BorrowedFd<'_>, found: Mode, mode: Mode) -> Result<bool, Errno> {
+    if found == mode {
+        return Ok(false);
+    }
+    again(|| fs::fchmod(file, mode))?;
+    Ok(true)
+}
+
+/// Gives a file the owner and the group of another, as far as this process may. Whether anything was changed.
+pub(crate) fn set_owner(file: BorrowedFd<'_>, found: &fs::Stat, like: &fs::Stat) -> Result<bool, Errno> {
+    let owner = (found.st_uid != like.st_uid).then(|| Uid::from_raw(like.st_uid));
+    let group = (found.st_gid != like.st_gid).then(|| Gid::from_raw(like.st_gid));
+    // Without a privilege a process may give a file to its own groups, and to nobody.
+    for (owner, group) in [(owner, group), (None, group)] {
+        if owner.is_none() && group.is_none() {
+            return Ok(false);
+        }
+        match again(|| fs::fchown(file, owner, group)) {
+            Ok(()) => return Ok(true),
+            Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP) => {}
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(false)
 }
 
 /// Asks again what a signal, or a rename at the wrong moment, has interrupted.
@@ -203,14 +247,14 @@ mod tests {
         create_dir_all(place.path().join("elsewhere")).unwrap();
         symlink("../elsewhere", place.path().join("root/link")).unwrap();
         let root = fs::open(place.path().join("root"), DIRECTORY, Mode::empty()).unwrap();
-        assert_eq!(open_or_make(root.as_fd(), b"x/y/z").unwrap().1, 3);
-        assert_eq!(open_or_make(root.as_fd(), b"x/y/z").unwrap().1, 0);
+        assert_eq!(open_or_make(root.as_fd(), b"x/y/z", Mode::RWXU).unwrap().1, 3);
+        assert_eq!(open_or_make(root.as_fd(), b"x/y/z", Mode::RWXU).unwrap().1, 0);
         assert!(place.path().join("root/x/y/z").is_dir());
-        let (_, made) = open_or_make(root.as_fd(), b"x/y/a/b").unwrap();
+        let (_, made) = open_or_make(root.as_fd(), b"x/y/a/b", Mode::RWXU).unwrap();
         assert_eq!(made, 2);
         remove_empty(root.as_fd(), b"x/y/a/b", made);
         assert!(place.path().join("root/x/y/z").is_dir() && !place.path().join("root/x/y/a").exists());
-        assert_eq!(open_or_make(root.as_fd(), b"link/x").err(), Some(Errno::LOOP));
+        assert_eq!(open_or_make(root.as_fd(), b"link/x", Mode::RWXU).err(), Some(Errno::LOOP));
         assert!(!place.path().join("elsewhere/x").exists());
     }
 }

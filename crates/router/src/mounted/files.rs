@@ -3,12 +3,12 @@
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use rustix::{
-    fs::{self, AtFlags, FileType, FlockOperation, OFlags, RawDir, SeekFrom, Stat, Timespec, Timestamps, UTIME_OMIT},
+    fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT},
     io::{self, Errno, ReadWriteFlags},
 };
 
@@ -16,8 +16,8 @@ use super::beneath::{self, again};
 use crate::{
     buffers::{self, Buffer},
     error::{Error, Result},
-    path::{DirectoryPath, FilePath},
-    target::{Conditions, Entry, Kind, MOST_OF_NAMES, Meta, Page, SWEPT_AT_ONCE, Swept, Tag, Verdict, Want},
+    path::FilePath,
+    target::{Conditions, Meta, Tag, Verdict, Want},
     temporary,
 };
 
@@ -56,6 +56,13 @@ pub(super) struct Way {
     pub until: Instant,
 }
 
+/// The modes of what is new, whatever the umask is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Modes {
+    pub file: Mode,
+    pub directory: Mode,
+}
+
 /// The file's properties; an error when it is no regular file.
 fn meta(found: &Stat) -> Result<Meta> {
     match FileType::from_raw_mode(found.st_mode) {
@@ -81,9 +88,14 @@ fn meta_of(file: impl AsFd) -> Result<Meta> {
 }
 
 /// What is under this name, if anything is.
-fn existing(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Meta>> {
+pub(super) fn existing(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Meta>> {
+    Ok(existing_file(directory, name)?.map(|(meta, _)| meta))
+}
+
+/// The same with its mode and its owner.
+fn existing_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<(Meta, Stat)>> {
     match again(|| fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
-        Ok(found) => meta(&found).map(Some),
+        Ok(found) => Ok(Some((meta(&found)?, found))),
         Err(Errno::NOENT) => Ok(None),
         Err(why) => Err(beneath::of_a_name(why).into()),
     }
@@ -145,21 +157,29 @@ pub(super) struct Temporary {
     path: FilePath,
     /// So many directories above it were made for it, below this root.
     made: Option<(OwnedFd, usize)>,
+    modes: Modes,
     written: u64,
     flushed: u64,
     moved: bool,
 }
 
 impl Temporary {
-    /// In the directory of this path, which is made if it is missing.
-    pub fn beside(root: BorrowedFd<'_>, path: &FilePath) -> Result<Self> {
+    /// In the directory of this path, which is made if it is missing. Nobody may read it who may not read the file
+    /// that it is to replace.
+    pub fn beside(root: BorrowedFd<'_>, path: &FilePath, modes: Modes) -> Result<Self> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let (directory, made) = beneath::open_or_make(root, path.split().0)?;
+            let (directory, made) = beneath::open_or_make(root, path.split().0, modes.directory)?;
             let name = temporary::name();
+            let replaced = match made {
+                0 => again(|| fs::statat(&directory, path.split().1, AtFlags::SYMLINK_NOFOLLOW)).ok(),
+                _ => None,
+            };
+            let replaced = replaced.filter(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile);
+            let mode = replaced.as_ref().map_or(modes.file, beneath::kept_mode) | Mode::RUSR | Mode::WUSR;
             let made = if made > 0 { Some((root.try_clone_to_owned()?, made)) } else { None };
-            match beneath::create(directory.as_fd(), &name) {
+            match beneath::create(directory.as_fd(), &name, mode) {
                 Ok(file) => {
                     return Ok(Self {
                         directory,
@@ -167,6 +187,7 @@ impl Temporary {
                         name,
                         path: path.clone(),
                         made,
+                        modes,
                         written: 0,
                         flushed: 0,
                         moved: false,
@@ -195,16 +216,16 @@ impl Temporary {
         let path = self.path.clone();
         let name = path.split().1;
         touch(self.file.as_fd())?;
-        match way.flush {
-            Flush::Everything => again(|| fs::fsync(&self.file))?,
-            Flush::Content => again(|| fs::fdatasync(&self.file))?,
-            Flush::Nothing => {}
-        }
+        let before = match conditions.is_create_only() {
+            true => None,
+            false => existing_file(self.directory.as_fd(), name)?.map(|(_, found)| found),
+        };
+        self.become_like(before.as_ref())?;
+        self.flush(way.flush)?;
         let meta = meta_of(&self.file)?;
         let new = if conditions.is_none() {
-            let new = existing(self.directory.as_fd(), name)?.is_none();
             self.replace(name)?;
-            new
+            before.is_none()
         } else if conditions.is_create_only() {
             match self.link(name)? {
                 true => true,
@@ -215,7 +236,7 @@ impl Temporary {
                 }
             }
         } else {
-            self.commit_if(name, conditions, way.until)?
+            self.commit_if(name, conditions, way)?
         };
         if way.flush == Flush::Everything && again(|| fs::fsync(&self.directory)).is_err() {
             // It is in its place, and may not stay there.
@@ -224,23 +245,49 @@ impl Temporary {
         Ok((meta, new))
     }
 
-    fn commit_if(&mut self, name: &[u8], conditions: &Conditions, until: Instant) -> Result<bool> {
+    fn commit_if(&mut self, name: &[u8], conditions: &Conditions, way: Way) -> Result<bool> {
         let directory = self.directory.try_clone()?;
         for _ in 0..TRIES {
-            match locked(directory.as_fd(), name, Change::Replace, until)? {
-                Some(found) => {
-                    if !conditions.allow(Some(&found.meta)) {
-                        return Err(Error::PreconditionFailed);
-                    }
+            let locked = locked(directory.as_fd(), name, Change::Replace, way.until)?;
+            if !conditions.allow(locked.as_ref().map(|found| &found.meta)) {
+                return Err(Error::PreconditionFailed);
+            }
+            // Another file than before, or another mode.
+            let found = locked.as_ref().map(|found| fs::fstat(&found.file)).transpose()?;
+            if self.become_like(found.as_ref())? {
+                self.flush(way.flush)?;
+            }
+            match locked {
+                Some(_) => {
                     self.replace(name)?;
                     return Ok(false);
                 }
-                None if !conditions.allow(None) => return Err(Error::PreconditionFailed),
                 None if self.link(name)? => return Ok(true),
                 None => {}
             }
         }
         Err(Error::Locked)
+    }
+
+    /// Has the mode of a new file, or the mode and the owner of the file that it replaces. Whether anything was changed.
+    fn become_like(&self, replaced: Option<&Stat>) -> Result<bool> {
+        let (file, found) = (self.file.as_fd(), fs::fstat(&self.file)?);
+        let mode = replaced.map_or(self.modes.file, beneath::kept_mode);
+        // The mode first: whoever gives a file away may not change it any more.
+        let changed = beneath::set_mode(file, beneath::mode(&found), mode)?;
+        Ok(match replaced {
+            Some(replaced) => beneath::set_owner(file, &found, replaced)? || changed,
+            None => changed,
+        })
+    }
+
+    fn flush(&self, flush: Flush) -> Result<()> {
+        match flush {
+            Flush::Everything => again(|| fs::fsync(&self.file))?,
+            Flush::Content => again(|| fs::fdatasync(&self.file))?,
+            Flush::Nothing => {}
+        }
+        Ok(())
     }
 
     /// Gives the content its name if there is nothing under it yet. Not by a look and a rename: of two who find
@@ -437,6 +484,7 @@ pub(super) fn append(
     content: &[u8],
     conditions: &Conditions,
     way: Way,
+    modes: Modes,
 ) -> Result<(Meta, bool)> {
     let (directory, name) = path.split();
     for _ in 0..TRIES {
@@ -453,7 +501,7 @@ pub(super) fn append(
             if !conditions.allow(None) {
                 return Err(Error::PreconditionFailed);
             }
-            let mut temporary = Temporary::beside(root, path)?;
+            let mut temporary = Temporary::beside(root, path, modes)?;
             temporary.write(content, Flush::Nothing)?;
             match temporary.commit(&Conditions::create_only(), way) {
                 // Somebody made it meanwhile: add to that.
@@ -509,86 +557,4 @@ pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditi
         return Err(Error::Uncertain);
     }
     Ok(())
-}
-
-/// Opens a directory to read on from `place`, an earlier page's `next`.
-fn open_at(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>) -> Result<OwnedFd> {
-    let directory = beneath::open(root, path.as_bytes(), beneath::DIRECTORY)?;
-    match place.map_or(Ok(0), |place| fs::seek(&directory, SeekFrom::Start(place))) {
-        Ok(_) => Ok(directory),
-        Err(Errno::INVAL) => Err(Error::BadPlace),
-        Err(why) => Err(why.into()),
-    }
-}
-
-/// At most `limit` entries from `place` on.
-pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>, limit: usize) -> Result<Page> {
-    let directory = open_at(root, path, place)?;
-    let (mut entries, mut names) = (Vec::new(), 0);
-    let next = look_through(directory.as_fd(), |name, kind| {
-        if !name.starts_with(temporary::PREFIX) {
-            entries.push(Entry { name: name.to_vec(), kind });
-            // Each is shown with its whole path.
-            names += path.as_bytes().len() + name.len();
-        }
-        entries.len() < limit && names < MOST_OF_NAMES
-    })?;
-    Ok(Page { entries, next })
-}
-
-/// Removes the temporary files that nobody has written to for `age`, and names the directories.
-pub(super) fn sweep(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>, age: Duration) -> Result<Swept> {
-    let directory = open_at(root, path, place)?;
-    let (mut orphans, mut swept, mut seen) = (Vec::new(), Swept::default(), 0);
-    swept.next = look_through(directory.as_fd(), |name, kind| {
-        match kind {
-            Kind::File if temporary::is(name) => orphans.push(name.to_vec()),
-            Kind::Directory => {
-                let below = [path.as_bytes(), name].join(&b'/');
-                // One whose path is too long to be asked for holds nothing that came through here.
-                swept.directories.extend(DirectoryPath::new(below.strip_prefix(b"/").unwrap_or(&below)).ok());
-            }
-            _ => {}
-        }
-        seen += 1;
-        seen < SWEPT_AT_ONCE
-    })?;
-    let oldest = SystemTime::now().checked_sub(age).unwrap_or(UNIX_EPOCH);
-    for name in orphans {
-        let stale = existing(directory.as_fd(), &name)?.is_some_and(|meta| meta.modified < oldest);
-        if stale && fs::unlinkat(&directory, &name, AtFlags::empty()).is_ok() {
-            swept.removed += 1;
-        }
-    }
-    Ok(swept)
-}
-
-/// Tells each entry but `.` and `..` until no more are wanted. Where the next would be; `None` at the end.
-fn look_through(directory: BorrowedFd<'_>, mut more: impl FnMut(&[u8], Kind) -> bool) -> Result<Option<u64>> {
-    let mut buffer = Vec::with_capacity(32 << 10);
-    let mut reader = RawDir::new(directory, buffer.spare_capacity_mut());
-    while let Some(entry) = reader.next() {
-        let entry = match entry {
-            Err(Errno::INTR) => continue,
-            other => other?,
-        };
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
-        }
-        let kind = match entry.file_type() {
-            FileType::Unknown => fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
-                .map_or(FileType::Unknown, |found| FileType::from_raw_mode(found.st_mode)),
-            known => known,
-        };
-        let kind = match kind {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Directory,
-            _ => Kind::Other,
-        };
-        if !more(name, kind) {
-            return Ok(Some(entry.next_entry_cookie()));
-        }
-    }
-    Ok(None)
 }

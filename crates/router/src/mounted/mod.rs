@@ -2,6 +2,7 @@
 
 mod beneath;
 mod files;
+mod listing;
 mod mount;
 mod pool;
 mod separate;
@@ -30,13 +31,14 @@ pub use self::{
     separate::{Folded, folded},
 };
 use self::{
-    files::{Flush, Opened, Temporary, Way},
+    files::{Flush, Modes, Opened, Temporary, Way},
     pool::Pool,
 };
 use crate::{
     buffers::{self, Buffer},
     error::{Error, Result},
     files::Backend,
+    health::PROBE_TIMEOUT,
     path::{DirectoryPath, FilePath},
     target::{Answer, Conditions, Meta, Page, Reading, Rest, Staged, Swept, Target, Verdict, Want},
 };
@@ -59,8 +61,9 @@ pub struct Options {
     pub waiting: usize,
     /// An operation that has not ended by then is given up, as far as it can be.
     pub deadline: Duration,
-    /// A probe that has not answered by then has failed.
-    pub probe_deadline: Duration,
+    /// The permissions of files and directories that are new.
+    pub file_mode: u32,
+    pub directory_mode: u32,
     /// Reads what is in memory without going by way of a thread, where the file system lets that be told.
     pub read_at_once: bool,
 }
@@ -74,7 +77,8 @@ impl Default for Options {
             threads: 32,
             waiting: 1024,
             deadline: Duration::from_secs(10),
-            probe_deadline: Duration::from_secs(2),
+            file_mode: 0o644,
+            directory_mode: 0o755,
             read_at_once: true,
         }
     }
@@ -106,6 +110,7 @@ struct Mounted {
     root: Arc<ArcSwapOption<Root>>,
     read_at_once: AtomicBool,
     sync: Sync,
+    modes: Modes,
     patience: Duration,
 }
 
@@ -139,10 +144,14 @@ impl Mounted {
         Self {
             mounter: Mounter::new(&options.mount, target, &directory).map(Arc::new),
             pool: Pool::new(name("files"), options.threads, options.waiting, options.deadline),
-            prober: Pool::new(name("probe"), 1, 0, options.probe_deadline),
+            prober: Pool::new(name("probe"), 1, 0, PROBE_TIMEOUT),
             root: Arc::default(),
             read_at_once: AtomicBool::new(options.read_at_once),
             sync: options.sync,
+            modes: Modes {
+                file: Mode::from_raw_mode(options.file_mode),
+                directory: Mode::from_raw_mode(options.directory_mode),
+            },
             // A lock that another client does not give back must not cost the whole deadline.
             patience: options.deadline / 2,
             directory,
@@ -271,10 +280,10 @@ impl Target for Mounted {
     }
 
     fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
-        let path = path.clone();
+        let (path, modes) = (path.clone(), self.modes);
         self.change(move |root, way| {
             files::judge(root.directory.as_fd(), &path, &conditions)?;
-            let mut temporary = Temporary::beside(root.directory.as_fd(), &path)?;
+            let mut temporary = Temporary::beside(root.directory.as_fd(), &path, modes)?;
             temporary.write(&content, Flush::Nothing)?;
             temporary.commit(&conditions, way)
         })
@@ -282,17 +291,17 @@ impl Target for Mounted {
 
     fn stage(&self, path: &FilePath) -> Answer<'_, Box<dyn Staged>> {
         let (path, pool) = (path.clone(), Arc::clone(&self.pool));
-        let (sync, patience) = (self.sync, self.patience);
+        let (sync, modes, patience) = (self.sync, self.modes, self.patience);
         let root = self.root();
         self.run(move |opened| {
-            let temporary = OnPool::new(Temporary::beside(opened.directory.as_fd(), &path)?, &pool);
+            let temporary = OnPool::new(Temporary::beside(opened.directory.as_fd(), &path, modes)?, &pool);
             Ok(Box::new(Stage { temporary: Some(temporary), root: root?, pool, sync, patience }) as Box<dyn Staged>)
         })
     }
 
     fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
-        let path = path.clone();
-        self.change(move |root, way| files::append(root.directory.as_fd(), &path, &content, &conditions, way))
+        let (path, modes) = (path.clone(), self.modes);
+        self.change(move |root, way| files::append(root.directory.as_fd(), &path, &content, &conditions, way, modes))
     }
 
     fn delete(&self, path: &FilePath, conditions: Conditions) -> Answer<'_, ()> {
@@ -302,12 +311,12 @@ impl Target for Mounted {
 
     fn list(&self, directory: &DirectoryPath, place: Option<u64>, limit: usize) -> Answer<'_, Page> {
         let directory = directory.clone();
-        self.run(move |root| files::list(root.directory.as_fd(), &directory, place, limit))
+        self.run(move |root| listing::list(root.directory.as_fd(), &directory, place, limit))
     }
 
     fn sweep(&self, directory: &DirectoryPath, place: Option<u64>, age: Duration) -> Answer<'_, Swept> {
         let directory = directory.clone();
-        self.run(move |root| files::sweep(root.directory.as_fd(), &directory, place, age))
+        self.run(move |root| listing::sweep(root.directory.as_fd(), &directory, place, age))
     }
 }
 

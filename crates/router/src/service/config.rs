@@ -49,6 +49,8 @@ Variables, with their defaults:
     EFS_ACCESS_POINT_ID      the access point that is asked for; with NFS_TLS=efs [none]
     CONNECTIONS_PER_TARGET   each is a client of its own for the server, 1 to 64 [1]
     DEADLINE_SECONDS         for one operation, 0.1 to 300 [10]
+    FILE_MODE                of files that are new, octal, 0600 to 0777; the umask does not count [0644]
+    DIRECTORY_MODE           of directories that are made for them, octal, 0700 to 0777 [0755]
     PROBE_SECONDS            from one probe of a target to the next, 0.1 to 300 [2]
     SWEEP_SECONDS            from one search for orphaned temporary files to the next, 0 for never [86400]
     ORPHAN_SECONDS           nobody has written to one for so long; more than IDLE_SECONDS [3600]
@@ -175,9 +177,10 @@ impl Config {
         let is_named = v.get("EFS_FILE_SYSTEM_ID").is_some_and(|value| !value.is_empty());
         let http = Http::read(v)?;
         let deadline = seconds(v, "DEADLINE_SECONDS", "seconds, from 0.1 to 300", 0.1..=300.0, 10.0)?;
+        let modes = Modes::read(v)?;
         let backend = match word(v, "BACKEND", "mounted or nfs", &[("mounted", false), ("nfs", true)])? {
-            false => Backend::Mounted(mounted(v, deadline)?),
-            true => nfs(v, deadline)?,
+            false => Backend::Mounted(mounted(v, deadline, modes)?),
+            true => nfs(v, deadline, modes)?,
         };
         let orphan_age = seconds(v, "ORPHAN_SECONDS", "seconds, from 1 to 31536000", 1.0..=365.0 * day, 3600.0)?;
         Ok(Self {
@@ -217,7 +220,38 @@ impl Config {
     }
 }
 
-fn mounted(v: &impl Variables, deadline: Duration) -> Result<mounted::Options, ConfigError> {
+/// The permissions of files and directories that are new.
+#[derive(Clone, Copy)]
+struct Modes {
+    file: u32,
+    directory: u32,
+}
+
+impl Modes {
+    fn read(v: &impl Variables) -> Result<Self, ConfigError> {
+        /// What its owner must be allowed to do with a file, and with a directory.
+        const READ_WRITE: u32 = 0o600;
+        const READ_WRITE_SEARCH: u32 = 0o700;
+        let file = "an octal mode from 0600 to 0777 that lets the owner read and write, such as 0644";
+        let directory = "an octal mode from 0700 to 0777, such as 0755";
+        let default = nfs::Options::default();
+        Ok(Self {
+            file: optional(v, "FILE_MODE", file, |text| octal(text, READ_WRITE))?.unwrap_or(default.file_mode),
+            directory: optional(v, "DIRECTORY_MODE", directory, |text| octal(text, READ_WRITE_SEARCH))?
+                .unwrap_or(default.directory_mode),
+        })
+    }
+}
+
+/// Three octal digits, with or without a 0 before them, that have all the bits of `least`.
+fn octal(text: &str, least: u32) -> Option<u32> {
+    let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
+    let is_octal = digits.len() == 3 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal)?;
+    (mode & least == least).then_some(mode)
+}
+
+fn mounted(v: &impl Variables, deadline: Duration, modes: Modes) -> Result<mounted::Options, ConfigError> {
     let absolute = |value: &str| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
     let default = mounted::Options::default();
     Ok(mounted::Options {
@@ -227,12 +261,13 @@ fn mounted(v: &impl Variables, deadline: Duration) -> Result<mounted::Options, C
         threads: within(v, "THREADS_PER_TARGET", "a number from 1 to 1024", 1..=1024, default.threads)?,
         waiting: within(v, "QUEUE_PER_TARGET", "a number from 0 to 100000", 0..=100_000, default.waiting)?,
         deadline,
-        probe_deadline: default.probe_deadline,
+        file_mode: modes.file,
+        directory_mode: modes.directory,
         read_at_once: word(v, "READ_AT_ONCE", "auto or never", &[("auto", true), ("never", false)])?,
     })
 }
 
-fn nfs(v: &impl Variables, deadline: Duration) -> Result<Backend, ConfigError> {
+fn nfs(v: &impl Variables, deadline: Duration, modes: Modes) -> Result<Backend, ConfigError> {
     let default = nfs::Options::default();
     // As the client itself will take it: absolute here, below what the server exports.
     let root = |value: &str| {
@@ -245,6 +280,8 @@ fn nfs(v: &impl Variables, deadline: Duration) -> Result<Backend, ConfigError> {
         connections: within(v, "CONNECTIONS_PER_TARGET", "a number from 1 to 64", 1..=64, default.connections)?,
         tls: None,
         deadline,
+        file_mode: modes.file,
+        directory_mode: modes.directory,
         ..default
     };
     Ok(Backend::Nfs(options, Settings::read(v)?))
