@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::{
@@ -632,6 +632,24 @@ impl Staged {
         self.file.as_ref().ok_or(Error::Closed)?.write(self.at, content).await?;
         self.at += length;
         Ok(())
+    }
+
+    /// All that was written so far.
+    ///
+    /// # Errors
+    /// [`Error::SessionLost`]; [`Error::Protocol`]: the server has less of it.
+    pub async fn content(&self) -> Result<Bytes> {
+        let file = self.file.as_ref().ok_or(Error::Closed)?;
+        let mut content = BytesMut::new();
+        while (content.len() as u64) < self.at {
+            let (from, left) = (content.len() as u64, self.at - content.len() as u64);
+            let (piece, _) = file.read(from, u32::try_from(left).unwrap_or(u32::MAX)).await?;
+            if piece.is_empty() {
+                return Err(Error::Protocol("the server has less of a content than was written"));
+            }
+            content.extend_from_slice(&piece);
+        }
+        Ok(content.freeze())
     }
 
     /// Makes it durable and, if the conditions hold, puts it into its place at once.

@@ -190,6 +190,19 @@ impl Temporary {
         Ok(())
     }
 
+    /// All that was written.
+    pub fn content(&self) -> Result<Bytes> {
+        let mut content = vec![0; usize::try_from(self.written).map_err(|_| Errno::FBIG)?];
+        let mut read = 0;
+        while read < content.len() {
+            match again(|| io::pread(&self.file, &mut content[read..], read as u64))? {
+                0 => return Err(Error::Shortened),
+                more => read += more,
+            }
+        }
+        Ok(content.into())
+    }
+
     /// Puts the content into its place, if the conditions hold. Whether the file is new.
     pub fn commit(mut self, conditions: &Conditions, way: Way) -> Result<(Meta, bool)> {
         let path = self.path.clone();
@@ -527,8 +540,7 @@ pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64
     let next = look_through(directory.as_fd(), |name, kind| {
         if !name.starts_with(temporary::PREFIX) {
             entries.push(Entry { name: name.to_vec(), kind });
-            // Each is shown with its whole path.
-            names += path.as_bytes().len() + name.len();
+            names += name.len();
         }
         entries.len() < limit && names < MOST_OF_NAMES
     })?;

@@ -6,6 +6,8 @@ mod config;
 mod connection;
 mod content;
 mod healthy;
+mod listing;
+mod memory;
 mod refusal;
 mod report;
 mod request;
