@@ -1,6 +1,6 @@
 //! A content that comes in pieces, and has its place when all of them are there.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::{
     attributes::{Attributes, Set, Time},
@@ -74,6 +74,24 @@ impl Staged {
             self.committed = self.at;
         }
         Ok(())
+    }
+
+    /// All that was written so far.
+    ///
+    /// # Errors
+    /// [`Error::SessionLost`]; [`Error::Protocol`]: the server has less of it.
+    pub async fn content(&self) -> Result<Bytes> {
+        let file = self.file.as_ref().ok_or(Error::Closed)?;
+        let mut content = BytesMut::new();
+        while (content.len() as u64) < self.at {
+            let (from, left) = (content.len() as u64, self.at - content.len() as u64);
+            let (piece, _) = file.read(from, u32::try_from(left).unwrap_or(u32::MAX)).await?;
+            if piece.is_empty() {
+                return Err(Error::Protocol("the server has less of a content than was written"));
+            }
+            content.extend_from_slice(&piece);
+        }
+        Ok(content.freeze())
     }
 
     /// Makes it durable and, if the conditions hold, puts it into its place at once.

@@ -26,11 +26,15 @@ static KEPT: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 /// A piece of memory, all of it readable.
 pub(crate) struct Buffer(Box<[u8]>);
 
+/// The largest piece that there is room for.
+fn most() -> usize {
+    let room = ENOUGH.saturating_sub(ON_THE_WAY.load(Ordering::Relaxed)) / 8;
+    if room >= LARGEST { LARGEST } else { room.clamp(SMALLEST, LARGEST) & !(4096 - 1) }
+}
+
 /// A buffer for the next of so many bytes: as large as they need, and as there is room for.
 pub(crate) fn take(wanted: usize) -> Buffer {
-    let room = ENOUGH.saturating_sub(ON_THE_WAY.load(Ordering::Relaxed)) / 8;
-    let most = if room >= LARGEST { LARGEST } else { room.clamp(SMALLEST, LARGEST) & !(4096 - 1) };
-    let size = wanted.min(most);
+    let size = wanted.min(most());
     let kept = (size == LARGEST).then(|| KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
     let memory = kept.unwrap_or_else(|| vec![0; size].into_boxed_slice());
     ON_THE_WAY.fetch_add(memory.len(), Ordering::Relaxed);
@@ -75,5 +79,69 @@ impl Drop for Buffer {
                 kept.push(memory);
             }
         }
+    }
+}
+
+/// Room for a piece whose memory somebody else makes: an answer that is asked for.
+#[cfg(feature = "nfs")]
+pub(crate) struct Room(usize);
+
+/// Room for the next of so many bytes, as [`take`] gives it.
+#[cfg(feature = "nfs")]
+pub(crate) fn room(wanted: usize) -> Room {
+    let size = wanted.min(most());
+    ON_THE_WAY.fetch_add(size, Ordering::Relaxed);
+    Room(size)
+}
+
+#[cfg(feature = "nfs")]
+impl Room {
+    /// So much may be asked for.
+    pub fn bytes(&self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+
+    /// What has come, on the way until it is gone.
+    pub fn hold(mut self, content: Bytes) -> Bytes {
+        struct Held(Bytes, #[expect(dead_code, reason = "it is for being dropped")] Room);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let unused = self.0.saturating_sub(content.len());
+        self.0 -= unused;
+        ON_THE_WAY.fetch_sub(unused, Ordering::Relaxed);
+        // Small answers share their memory, and one that is not taken keeps that of all.
+        let content = match content.len() <= SMALLEST && most() < LARGEST {
+            true => Bytes::copy_from_slice(&content),
+            false => content,
+        };
+        Bytes::from_owner(Held(content, self))
+    }
+}
+
+#[cfg(feature = "nfs")]
+impl Drop for Room {
+    fn drop(&mut self) {
+        ON_THE_WAY.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, feature = "nfs"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_counts_until_it_is_gone() {
+        let on_the_way = || ON_THE_WAY.load(Ordering::Relaxed);
+        let before = on_the_way();
+        let asked: Vec<_> = (0..1000).map(|_| room(LARGEST)).collect();
+        assert_eq!((asked[0].0, asked[999].0), (LARGEST, SMALLEST));
+        assert!(on_the_way() <= before + ENOUGH + 1000 * SMALLEST);
+        let held: Vec<_> = asked.into_iter().map(|room| room.hold(Bytes::from_static(&[7; 10]))).collect();
+        assert_eq!((on_the_way() - before, held[0].len()), (10_000, 10));
+        drop(held);
+        assert_eq!(on_the_way(), before);
     }
 }

@@ -208,6 +208,11 @@ impl Files {
         Route { strategy: fleet.table.strategy().name(), order, chosen }
     }
 
+    /// How long an operation may take.
+    pub fn deadline(&self) -> Duration {
+        self.backend.deadline()
+    }
+
     /// The target that a path goes to now; `None` when none works.
     pub fn target_of(&self, path: &FilePath) -> Option<Arc<Member>> {
         self.member(path.as_bytes()).ok()
@@ -483,6 +488,15 @@ impl Upload {
         self.staged.write(bytes).await.inspect_err(|why| self.member.broke_off(why))?;
         self.member.stats.written(length);
         Ok(())
+    }
+
+    /// All that was written, in memory; with that the content is given up.
+    ///
+    /// # Errors
+    /// As [`Files::open`].
+    pub async fn take_back(self) -> Result<Bytes> {
+        let Self { member, staged, .. } = self;
+        staged.take_back().await.inspect_err(|why| member.broke_off(why))
     }
 
     /// Puts the content into its place.

@@ -14,13 +14,14 @@ use domain::published::PublishedTarget;
 use nfs41::{Attributes, Client, Place, Put, Status, Time, Wanted};
 
 use crate::{
+    buffers,
     error::{Error, Result},
     files::Backend,
     health::PROBE_TIMEOUT,
     path::{DirectoryPath, FilePath},
     target::{
-        Answer, Conditions, Entry, Kind, MOST_OF_NAMES, Meta, Page, Reading, Rest, SWEPT_AT_ONCE, Staged, Swept, Tag,
-        Target, Verdict, Want,
+        Answer, Conditions, Entry, Kind, Meta, Page, Reading, Rest, SWEPT_AT_ONCE, Staged, Swept, Tag, Target, Verdict,
+        Want,
     },
     temporary,
 };
@@ -348,6 +349,20 @@ fn first_piece(want: &Want) -> Option<(u64, u32)> {
     }
 }
 
+/// Up to so many bytes, as many as there is room for.
+async fn read_piece(client: &Client, path: &FilePath, from: u64, length: u32) -> nfs41::Result<nfs41::Content> {
+    let room = buffers::room(length as usize);
+    let found = client.read(path.as_bytes(), from, room.bytes()).await?;
+    Ok(nfs41::Content { data: room.hold(found.data), ..found })
+}
+
+/// The next bytes of a file that is held, as many as there is room for.
+async fn read_on(file: &nfs41::File, at: u64, to: u64) -> nfs41::Result<Bytes> {
+    let room = buffers::room(piece(at, to) as usize);
+    let (data, _) = file.read(at, room.bytes()).await?;
+    Ok(room.hold(data))
+}
+
 async fn read(client: Client, path: FilePath, want: Want, deadline: Duration) -> Result<Reading> {
     anew(|| read_once(&client, &path, &want, deadline)).await?
 }
@@ -360,7 +375,7 @@ async fn read_once(
 ) -> nfs41::Result<Result<Reading>> {
     let found = match first_piece(want) {
         None => None,
-        Some((from, length)) => match client.read(path.as_bytes(), from, length).await {
+        Some((from, length)) => match read_piece(client, path, from, length).await {
             Ok(found) => Some((from, found)),
             // A directory or a link cannot be read, nor what is behind the end of everything.
             Err(nfs41::Error::Status { op: nfs41::Op::READ, status }) if status != Status::STALE => None,
@@ -383,7 +398,7 @@ async fn read_once(
     };
     let found = match found {
         Some((place, found)) if place == from => found,
-        _ => client.read(path.as_bytes(), from, piece(from, to)).await?,
+        _ => read_piece(client, path, from, piece(from, to)).await?,
     };
     // Another file by now, or another content.
     if self::meta(&found.attributes).is_ok_and(|found| found.tag != meta.tag) {
@@ -402,7 +417,7 @@ async fn read_once(
         // while all of it can still be read anew.
         true => {
             let file = client.hold_to_read(&found.handle).await?;
-            let (ahead, _) = file.read(at, piece(at, to)).await?;
+            let ahead = read_on(&file, at, to).await?;
             if ahead.is_empty() {
                 return Ok(Err(Error::Shortened));
             }
@@ -440,7 +455,7 @@ impl Rest for Remaining {
             if !self.ahead.is_empty() || self.at == self.to {
                 return Ok((std::mem::take(&mut self.ahead), self as Box<dyn Rest>));
             }
-            let (piece, _) = in_time(self.deadline, self.file.read(self.at, piece(self.at, self.to))).await?;
+            let piece = in_time(self.deadline, read_on(&self.file, self.at, self.to)).await?;
             if piece.is_empty() {
                 return Err(Error::Shortened);
             }
@@ -505,6 +520,13 @@ impl Staged for Stage {
             }
         })
     }
+
+    fn take_back(self: Box<Self>) -> Answer<'static, Bytes> {
+        Box::pin(async move {
+            let staged = self.staged.as_ref().ok_or_else(given_up)?;
+            in_time(self.deadline, staged.content()).await
+        })
+    }
 }
 
 impl Drop for Stage {
@@ -542,7 +564,7 @@ async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: Wan
 }
 
 async fn list(client: Client, directory: DirectoryPath, mut place: Option<u64>, limit: usize) -> Result<Page> {
-    let (mut entries, mut names) = (Vec::new(), 0);
+    let mut entries = Vec::new();
     loop {
         let page = page(&client, directory.as_bytes(), place, Wanted::KIND).await?;
         let count = page.entries.len();
@@ -553,19 +575,22 @@ async fn list(client: Client, directory: DirectoryPath, mut place: Option<u64>, 
                     Some(nfs41::Kind::Directory) => Kind::Directory,
                     _ => Kind::Other,
                 };
-                // Each is shown with its whole path.
-                names += directory.as_bytes().len() + entry.name.len();
                 entries.push(Entry { name: entry.name.to_vec(), kind });
             }
             let is_last = page.end && number + 1 == count;
-            if !is_last && (entries.len() >= limit || names >= MOST_OF_NAMES) {
+            if !is_last && entries.len() >= limit {
                 return Ok(Page { entries, next: Some(entry.cookie) });
             }
         }
         if page.end {
             return Ok(Page { entries, next: None });
         }
-        place = Some(page.at.number());
+        // What one answer of the server holds is a page, so that none is asked for twice.
+        let next = Some(page.at.number());
+        if !entries.is_empty() {
+            return Ok(Page { entries, next });
+        }
+        place = next;
     }
 }
 

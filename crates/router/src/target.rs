@@ -14,8 +14,8 @@ use crate::{
     path::{DirectoryPath, FilePath},
 };
 
-/// An answer holds about so many bytes of names at most.
-pub(crate) const MOST_OF_NAMES: usize = 4 << 20;
+/// A page holds about so many bytes of names at most: whoever reads it slowly has it for long.
+pub(crate) const MOST_OF_NAMES: usize = 64 << 10;
 /// Entries that one step of a sweep looks at, about.
 pub(crate) const SWEPT_AT_ONCE: usize = 1000;
 
@@ -244,6 +244,9 @@ pub trait Staged: Send + Sync {
     /// Makes them durable and, if the conditions hold, puts them into their place at once. The second value:
     /// the file is new.
     fn commit(self: Box<Self>, conditions: Conditions) -> Answer<'static, (Meta, bool)>;
+
+    /// All that was written, in memory; with that the content is given up.
+    fn take_back(self: Box<Self>) -> Answer<'static, Bytes>;
 }
 
 /// One entry of a directory.

@@ -751,13 +751,12 @@ fn bodies_that_stall_are_not_waited_for() {
             1 => format!(
                 "PUT /files/stalled/{number} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n"
             ),
-            // A body that is taken whole, and has its room.
+            // A body that is taken whole if it comes soon.
             2 => format!("PUT /files/stalled/{number} HTTP/1.1\r\nhost: a\r\ncontent-length: 250000\r\n\r\n"),
             _ => format!("POST /files/stalled/{number}?append HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n"),
         };
         let body = if number % 8 < 4 { &b""[..] } else { &[1; 60_000] };
-        // One that is refused at once may be closed already.
-        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).unwrap();
     }
     eventually("all are closed", || {
         goes_on(&server, &mut server.client());
@@ -766,12 +765,8 @@ fn bodies_that_stall_are_not_waited_for() {
     });
     for (_, said) in &open {
         let said = String::from_utf8_lossy(said);
-        // Of what is added there is room for so much, and who finds none is told so.
-        let expected = ["HTTP/1.1 408 ", "HTTP/1.1 503 "];
-        assert!(expected.iter().any(|expected| said.starts_with(expected)), "{said:?}");
+        assert!(said.starts_with("HTTP/1.1 408 "), "{said:?}");
     }
-    let stalled = open.iter().filter(|(_, said)| said.starts_with(b"HTTP/1.1 408 ")).count();
-    assert!(stalled >= MANY / 2, "{stalled}");
     // The one that asks is one.
     eventually("none is counted", || (server.metric("router_connections") == 1.0).then_some(()));
     eventually("no temporary file stays", || temporaries(&world.root()).is_empty().then_some(()));

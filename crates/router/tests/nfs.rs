@@ -1,14 +1,16 @@
-//! All that `http.rs` and `harm.rs` ask of the service, with targets that it reaches by an NFS client of its own: a real
+//! All that `http.rs`, `harm.rs` and `slow.rs` ask of the service, with targets that it reaches by an NFS client of its own: a real
 //! server behind relays that stand for the mount targets. And what happens when one of them hangs or goes away.
 #![cfg(feature = "service")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
-#![allow(clippy::duplicate_mod, reason = "each of the three is a program of its own elsewhere")]
+#![allow(clippy::duplicate_mod, reason = "each of these is a program of its own elsewhere")]
 
 mod common;
 #[path = "harm.rs"]
 mod harm;
 #[path = "http.rs"]
 mod http;
+#[path = "slow.rs"]
+mod slow;
 
 use std::{
     collections::BTreeMap,

@@ -145,7 +145,7 @@ pub(crate) fn remove_empty(root: BorrowedFd<'_>, path: &[u8], count: usize) {
 
 /// Makes a file that is not there yet, in this directory. The umask may take bits from its mode.
 pub(crate) fn create(directory: BorrowedFd<'_>, name: &[u8], mode: Mode) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     again(|| fs::openat(directory, name, flags, mode))
 }
 

@@ -211,6 +211,19 @@ impl Temporary {
         Ok(())
     }
 
+    /// All that was written.
+    pub fn content(&self) -> Result<Bytes> {
+        let mut content = vec![0; usize::try_from(self.written).map_err(|_| Errno::FBIG)?];
+        let mut read = 0;
+        while read < content.len() {
+            match again(|| io::pread(&self.file, &mut content[read..], read as u64))? {
+                0 => return Err(Error::Shortened),
+                more => read += more,
+            }
+        }
+        Ok(content.into())
+    }
+
     /// Puts the content into its place, if the conditions hold. Whether the file is new.
     pub fn commit(mut self, conditions: &Conditions, way: Way) -> Result<(Meta, bool)> {
         let path = self.path.clone();

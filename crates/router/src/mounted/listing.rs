@@ -35,8 +35,7 @@ pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64
     let next = look_through(directory.as_fd(), |name, kind| {
         if !name.starts_with(temporary::PREFIX) {
             entries.push(Entry { name: name.to_vec(), kind });
-            // Each is shown with its whole path.
-            names += path.as_bytes().len() + name.len();
+            names += name.len();
         }
         entries.len() < limit && names < MOST_OF_NAMES
     })?;

@@ -438,4 +438,12 @@ impl Staged for Stage {
             temporary.commit(&conditions, root.way(sync, patience))
         }))
     }
+
+    fn take_back(self: Box<Self>) -> Answer<'static, Bytes> {
+        let Self { temporary, pool, .. } = *self;
+        Box::pin(pool.go_on(move || {
+            let temporary = temporary.and_then(|mut temporary| temporary.value.take()).ok_or_else(given_up)?;
+            temporary.content()
+        }))
+    }
 }

@@ -66,6 +66,7 @@ Variables, with their defaults:
     MAX_BODY_BYTES           of a request [1073741824]
     MAX_CONNECTIONS          at once; one more is told 503 [4096]
     IDLE_SECONDS             a client may be silent for so long, 0.1 to 3600 [30]
+    MIN_BODY_BYTES_PER_SECOND  of a request's body, in each IDLE_SECONDS; fewer is told 408; 0 for any [1024]
     SHUTDOWN_SECONDS         what runs may go on for so long after SIGTERM; ECS waits 30 [25]
     ACCESS_LOG               1: a line for each operation on a file [0]
     METRICS                  emf: by target, on stdout each minute, for CloudWatch [none]
@@ -100,6 +101,8 @@ pub struct Http {
     pub max_body: u64,
     pub max_connections: usize,
     pub idle: Duration,
+    /// Bytes a second.
+    pub min_body_rate: u64,
     pub shutdown: Duration,
     pub access_log: bool,
 }
@@ -332,6 +335,13 @@ impl Http {
             max_body: within(v, "MAX_BODY_BYTES", "a number of bytes, 1 or more", 1..=u64::MAX, 1 << 30)?,
             max_connections: within(v, "MAX_CONNECTIONS", "a number from 1 to 1000000", 1..=1_000_000, 4096)?,
             idle: seconds(v, "IDLE_SECONDS", "seconds, from 0.1 to 3600", 0.1..=3600.0, 30.0)?,
+            min_body_rate: within(
+                v,
+                "MIN_BODY_BYTES_PER_SECOND",
+                "a number of bytes, 0 to 1073741824",
+                0..=1 << 30,
+                1 << 10,
+            )?,
             shutdown: seconds(v, "SHUTDOWN_SECONDS", "seconds, from 0 to 3600", 0.0..=3600.0, 25.0)?,
             access_log: flag(v, "ACCESS_LOG")?,
         })
@@ -381,6 +391,7 @@ mod tests {
             ("AUTH_TOKEN", "short"),
             ("AUTH", "yes"),
             ("MAX_BODY_BYTES", "1e9"),
+            ("MIN_BODY_BYTES_PER_SECOND", "-1"),
             ("DEFAULT_MOUNT_TARGETS", "{}"),
             ("EFS_FILE_SYSTEM_ID", "fs"),
             ("METRICS", "statsd"),

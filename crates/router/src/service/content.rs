@@ -1,18 +1,19 @@
 //! Contents on their way: a file to a client, piece by piece, and a client's body to a file.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, timeout_at};
 
-use super::{access::Record, headers, refusal::Refusal};
+use super::{access::Record, headers, memory::SOON, refusal::Refusal};
 use crate::{
     error::{Error, Result},
     files::Member,
@@ -112,17 +113,20 @@ pub(super) struct Incoming {
     body: Body,
     left: u64,
     most: u64,
-    idle: Duration,
+    pace: Pace,
 }
+
+/// Pieces of a body that are shorter are put together, where that does not take long.
+const PIECE_BYTES: usize = 16 << 10;
 
 impl Incoming {
     /// # Errors
     /// The body says beforehand that it is larger than `most`.
-    pub fn new(body: Body, most: u64, idle: Duration) -> std::result::Result<Self, Refusal> {
+    pub fn new(body: Body, most: u64, pace: Pace) -> std::result::Result<Self, Refusal> {
         if body.size_hint().lower() > most {
             return Err(Refusal::too_large(most));
         }
-        Ok(Self { body, left: most, most, idle })
+        Ok(Self { body, left: most, most, pace })
     }
 
     /// Its length, if it is known beforehand.
@@ -130,16 +134,13 @@ impl Incoming {
         self.body.size_hint().exact()
     }
 
-    /// The bytes that came next; `None` at the end.
+    /// The bytes that came next; `None` at the end. Nothing is lost when it is dropped.
     ///
     /// # Errors
-    /// The client is silent for too long, has gone, or sends more than it may.
+    /// The client is silent for too long, or too slow, has gone, or sends more than it may.
     pub async fn next(&mut self) -> std::result::Result<Option<Bytes>, Refusal> {
         loop {
-            let frame = tokio::time::timeout(self.idle, self.body.frame()).await;
-            let frame =
-                frame.map_err(|_| Refusal::incomplete(&format!("nothing for {} s", self.idle.as_secs_f64())))?;
-            let Some(frame) = frame else { return Ok(None) };
+            let Some(frame) = self.pace.wait(self.body.frame()).await? else { return Ok(None) };
             let frame = frame.map_err(|why| Refusal::of_content(&why))?;
             let bytes = match frame.into_data() {
                 Ok(bytes) => bytes,
@@ -150,25 +151,102 @@ impl Incoming {
                 }
             };
             self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| Refusal::too_large(self.most))?;
+            self.pace.came(bytes.len());
             if !bytes.is_empty() {
                 return Ok(Some(bytes));
             }
         }
     }
 
-    /// All that is still to come. The caller knows that there is room for it.
+    /// The same, with what comes soon after: whoever sends byte by byte does not have each written by itself.
     ///
     /// # Errors
     /// As [`Incoming::next`].
-    pub async fn whole(mut self) -> std::result::Result<Bytes, Refusal> {
-        let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
-        // Most bodies that are small come in one piece.
-        let Some(second) = self.next().await? else { return Ok(first) };
-        let mut all = BytesMut::from(first);
-        all.extend_from_slice(&second);
-        while let Some(more) = self.next().await? {
-            all.extend_from_slice(&more);
+    pub async fn piece(&mut self) -> std::result::Result<Option<Bytes>, Refusal> {
+        let Some(first) = self.next().await? else { return Ok(None) };
+        if first.len() >= PIECE_BYTES {
+            return Ok(Some(first));
         }
-        Ok(all.freeze())
+        let soon = Instant::now() + SOON;
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        piece.extend_from_slice(&first);
+        while piece.len() < PIECE_BYTES
+            && let Ok(next) = timeout_at(soon, self.next()).await
+            && let Some(more) = next?
+        {
+            piece.extend_from_slice(&more);
+        }
+        Ok(Some(piece.into()))
+    }
+}
+
+/// How slow a client may be. Only the time that it is waited for counts: what the target takes is not the client's.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    idle: Duration,
+    /// Bytes for each second; 0 for any.
+    rate: u64,
+    /// Of the time in which so much has to come.
+    left: Duration,
+    /// In that time.
+    came: u64,
+}
+
+impl Pace {
+    /// A client may be silent for `idle`, and brings so many bytes a second in each such time.
+    pub fn new(idle: Duration, rate: u64) -> Self {
+        Self { idle, rate, left: idle, came: 0 }
+    }
+
+    fn came(&mut self, bytes: usize) {
+        self.came = self.came.saturating_add(bytes as u64);
+    }
+
+    /// Waits for what the client sends next.
+    async fn wait<T>(&mut self, next: impl Future<Output = T>) -> std::result::Result<T, Refusal> {
+        let began = Instant::now();
+        let silent_until = began + self.idle;
+        let mut next = pin!(next);
+        let mut waiting = Waiting { pace: self, since: began };
+        loop {
+            if let Ok(next) = timeout_at(silent_until.min(waiting.end()), &mut next).await {
+                return Ok(next);
+            }
+            let silent = Instant::now() >= silent_until;
+            waiting.judge(silent)?;
+        }
+    }
+}
+
+/// Counts the time that a client is waited for, also where that is given up.
+struct Waiting<'a> {
+    pace: &'a mut Pace,
+    since: Instant,
+}
+
+impl Waiting<'_> {
+    /// When so much must have come.
+    fn end(&self) -> Instant {
+        self.since + self.pace.left
+    }
+
+    /// The time is over in which something had to come.
+    fn judge(&mut self, silent: bool) -> std::result::Result<(), Refusal> {
+        let Pace { idle, rate, came, .. } = *self.pace;
+        if silent || came == 0 {
+            return Err(Refusal::incomplete(&format!("nothing for {} s", idle.as_secs_f64())));
+        }
+        if (came as f64) < rate as f64 * idle.as_secs_f64() {
+            return Err(Refusal::too_slow(rate));
+        }
+        *self.pace = Pace::new(idle, rate);
+        self.since = Instant::now();
+        Ok(())
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.pace.left = self.pace.left.saturating_sub(self.since.elapsed());
     }
 }

@@ -10,6 +10,8 @@ mod framing;
 mod headers;
 mod healthy;
 mod linger;
+mod listing;
+mod memory;
 mod refusal;
 mod report;
 mod request;

@@ -50,6 +50,11 @@ impl Refusal {
         }
     }
 
+    /// The client sends fewer bytes a second than this.
+    pub fn too_slow(rate: u64) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "SlowBody", format!("the body came slower than {rate} bytes a second"))
+    }
+
     /// The client has sent nothing for too long, or has gone.
     pub fn incomplete(why: &str) -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "IncompleteBody", format!("the body did not come whole: {why}"))

@@ -1,9 +1,6 @@
 //! What there is at which address.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     Json, Router,
@@ -18,18 +15,19 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     access::Record,
-    content::{Content, Incoming},
+    content::{Content, Incoming, Pace},
     headers,
+    listing::Listing,
+    memory::{Memory, Taken},
     refusal::Refusal,
     report,
     request::{bearer_token, conditions, digits, directory_path, file_path, only_query, query, want},
 };
 use crate::{
-    files::{Files, Member, Written},
+    files::{Files, Member, Upload, Written},
     path::{DirectoryPath, FilePath},
     select::MOST_TARGETS,
     target::{Conditions, Entry, Kind, Meta, Verdict},
@@ -43,8 +41,6 @@ const ROUTE: &str = "/route/";
 const SMALL: u64 = 256 << 10;
 /// What is added to a file goes there in one write: NFS's largest.
 const MOST_APPENDED: u64 = 1 << 20;
-/// Contents of one target that wait to be put into their place in one step, together.
-const MOST_IN_MEMORY: usize = 32 << 20;
 const PAGE: usize = 1000;
 const LARGEST_PAGE: usize = 10_000;
 
@@ -79,10 +75,10 @@ pub struct App {
     pub(super) counters: report::Counters,
     token: Option<Vec<u8>>,
     max_body: u64,
-    idle: Duration,
+    pace: Pace,
     access_log: bool,
     /// By the place of a target, so that one that hangs takes no other's.
-    memory: Vec<Arc<Semaphore>>,
+    memory: Vec<Memory>,
 }
 
 impl App {
@@ -92,16 +88,15 @@ impl App {
             counters: report::Counters::default(),
             token: http.token.clone().map(String::into_bytes),
             max_body: http.max_body,
-            idle: http.idle,
+            pace: Pace::new(http.idle, http.min_body_rate),
             access_log: http.access_log,
-            memory: (0..MOST_TARGETS).map(|_| Arc::new(Semaphore::new(MOST_IN_MEMORY))).collect(),
+            memory: (0..MOST_TARGETS).map(|_| Memory::new()).collect(),
         }
     }
 
-    /// Room for a content of this path that is taken whole.
-    fn room(&self, path: &FilePath, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let memory = &self.memory[self.files.target_of(path).map_or(0, |target| target.place) % MOST_TARGETS];
-        Arc::clone(memory).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    /// For the bodies of this path's target.
+    fn memory(&self, path: &FilePath) -> Memory {
+        self.memory[self.files.target_of(path).map_or(0, |target| target.place) % MOST_TARGETS].clone()
     }
 
     fn record(&self, method: &Method, path: &FilePath) -> Record {
@@ -236,19 +231,18 @@ async fn put(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Bo
     change(&app, &Method::PUT, &uri, &headers, async |path, conditions, record| {
         only_query(&uri, &[])?;
         headers::check_content(&headers)?;
-        let mut body = Incoming::new(body, app.max_body, app.idle)?;
-        let small = body.length().filter(|length| *length <= SMALL).and_then(|length| app.room(path, length));
-        if let Some(room) = small {
-            let content = held(body.whole().await?, room);
-            record.moved(content.len() as u64);
-            return Ok(app.files.write(path, content, conditions).await?);
-        }
-        let mut upload = app.files.begin(path).await?;
-        while let Some(bytes) = body.next().await? {
-            let length = bytes.len() as u64;
-            upload.write(bytes).await?;
-            record.moved(length);
-        }
+        let mut body = Incoming::new(body, app.max_body, app.pace)?;
+        let begun = match body.length().filter(|length| *length <= SMALL) {
+            None => vec![],
+            Some(length) => match app.memory(path).take(&mut body, length as usize).await? {
+                Taken::Begun(begun) => begun,
+                Taken::Whole(content) => {
+                    record.moved(content.len() as u64);
+                    return Ok(app.files.write(path, content, conditions).await?);
+                }
+            },
+        };
+        let (upload, _) = stage(&app, path, begun, body, record).await?;
         Ok(upload.commit(conditions).await?)
     })
     .await
@@ -264,24 +258,44 @@ async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: B
         }
         headers::check_content(&headers)?;
         let most = app.max_body.min(MOST_APPENDED);
-        let body = Incoming::new(body, most, app.idle)?;
-        let room = app.room(path, body.length().unwrap_or(most)).ok_or(crate::Error::Busy)?;
-        let content = held(body.whole().await?, room);
-        record.moved(content.len() as u64);
+        let mut body = Incoming::new(body, most, app.pace)?;
+        let (memory, expected) = (app.memory(path), body.length().unwrap_or(most));
+        let content = match memory.take(&mut body, expected as usize).await? {
+            Taken::Whole(content) => {
+                record.moved(content.len() as u64);
+                content
+            }
+            Taken::Begun(begun) => {
+                let (upload, length) = stage(&app, path, begun, body, record).await?;
+                memory.again(length, app.files.deadline(), upload.take_back()).await?
+            }
+        };
         Ok(app.files.append(path, content, conditions).await?)
     })
     .await
 }
 
-/// A content that keeps its room as long as anything has it: a queue, or a thread that hangs.
-fn held(content: Bytes, room: OwnedSemaphorePermit) -> Bytes {
-    struct Held(Bytes, #[expect(dead_code, reason = "it is for being dropped")] OwnedSemaphorePermit);
-    impl AsRef<[u8]> for Held {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
+/// Writes a body as it comes to a temporary file: what has begun to come, and all that follows. With its length.
+async fn stage(
+    app: &App,
+    path: &FilePath,
+    begun: Vec<Bytes>,
+    mut body: Incoming,
+    record: &mut Record,
+) -> Result<(Upload, u64), Refusal> {
+    let mut upload = app.files.begin(path).await?;
+    let mut length = 0;
+    let mut begun = begun.into_iter().filter(|bytes| !bytes.is_empty());
+    while let Some(bytes) = match begun.next() {
+        None => body.piece().await?,
+        some => some,
+    } {
+        let written = bytes.len() as u64;
+        upload.write(bytes).await?;
+        record.moved(written);
+        length += written;
     }
-    Bytes::from_owner(Held(content, room))
+    Ok((upload, length))
 }
 
 /// Answers a request that gives a file a new content.
@@ -389,14 +403,9 @@ async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal
         None => None,
         Some(place) => Some(digits(place).ok_or_else(|| bad("from", "what `next` of an earlier page says"))?),
     };
-    let (page, member) = app.files.list(&directory, place, limit).await?;
-    let mut response = Json(json!({
-        "directory": String::from_utf8_lossy(directory.as_bytes()),
-        "entries": page.entries.iter().map(|entry| shown(&directory, entry)).collect::<Vec<_>>(),
-        // As a text: it is larger than the numbers that JavaScript can hold.
-        "next": page.next.map(|place| place.to_string()),
-    }))
-    .into_response();
+    let (listing, member) = Listing::new(Arc::clone(&app.files), directory, place, limit).await?;
+    let mut response = Response::new(listing.body());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(TARGET, value(member.published.mount_target_id.as_str()));
     Ok(response)
 }
@@ -407,7 +416,7 @@ fn href(prefix: &str, path: &[u8]) -> String {
 }
 
 /// An entry, and where to ask for it.
-fn shown(directory: &DirectoryPath, entry: &Entry) -> Value {
+pub(super) fn shown(directory: &DirectoryPath, entry: &Entry) -> Value {
     let (kind, prefix) = match entry.kind {
         Kind::File => ("file", Some(FILES)),
         Kind::Directory => ("directory", Some(LIST)),
