@@ -1,0 +1,295 @@
+//! Clients of several tasks: each asks one task after another, as a load balancer would, and records what it is told.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufReader, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    CODES,
+    cluster::Cluster,
+    common::{Answer, Request, answer},
+    content::{Chunk, chunk, chunks},
+    operation::{Action, Condition, Operation, Outcome},
+    random::Random,
+};
+
+/// No answer takes so long: an upload has several deadlines one after the other.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A request that fails is sent to another task so often.
+const MAX_RETRIES: usize = 2;
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Between two requests of a client, at most.
+const MAX_PAUSE_SECONDS: f64 = 0.3;
+/// The paths change after so many operations, so that no file and no history of one becomes too long.
+const OPERATIONS_OF_A_PATH: u32 = 1000;
+
+/// Which operations there are on a path. The service does not promise that all of them go together: a plain PUT or
+/// DELETE takes no lock and may come between the check and the change of If-Match, or of an append.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// PUT, create-only PUT, DELETE.
+    Plain,
+    /// Create-only PUT, If-Match, append.
+    Guarded,
+    /// Append alone.
+    Log,
+}
+
+const PATHS: [(&str, Kind); 6] = [
+    ("plain/a", Kind::Plain),
+    ("plain/b", Kind::Plain),
+    ("plain/c", Kind::Plain),
+    ("guarded/a", Kind::Guarded),
+    ("guarded/b", Kind::Guarded),
+    ("log/a", Kind::Log),
+];
+
+/// What has been recorded.
+pub struct History {
+    start: Instant,
+    next: AtomicU32,
+    most: u32,
+    operations: Mutex<Vec<Operation>>,
+}
+
+/// What came of a request.
+pub enum Reply {
+    /// There was no connection: nothing was asked.
+    NotSent,
+    /// The connection ended, or nothing came for too long.
+    Lost(io::Error),
+    Answer(Answer),
+}
+
+/// One request on a connection of its own.
+pub fn exchange(address: SocketAddr, request: &Request) -> Reply {
+    let connected = TcpStream::connect_timeout(&address, PATIENCE).and_then(|stream| {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    });
+    let Ok(mut stream) = connected else { return Reply::NotSent };
+    // Who refuses a body may close before it has come; what it says is there all the same.
+    let sent = stream.write_all(&request.bytes());
+    match (answer(&mut BufReader::new(stream), request.method == "HEAD"), sent) {
+        (Ok(answer), _) => Reply::Answer(answer),
+        (Err(_), Err(why)) | (Err(why), Ok(())) => Reply::Lost(why),
+    }
+}
+
+/// What an answer says of the file, by the table of codes.
+fn outcome(action: &Action, reply: &Reply) -> (Outcome, String) {
+    let is_change = !matches!(action, Action::Get | Action::Head);
+    let of_change = |outcome: Outcome| if is_change { outcome } else { Outcome::Nothing };
+    let answer = match reply {
+        Reply::NotSent => return (Outcome::Nothing, "not sent".to_owned()),
+        Reply::Lost(why) => return (of_change(Outcome::Later), format!("lost: {:?}", why.kind())),
+        Reply::Answer(answer) => answer,
+    };
+    let status = answer.status;
+    let outcome = match (status, action) {
+        (200, Action::Get) => match chunks(&answer.body) {
+            Ok(content) => Outcome::Found(Some(content)),
+            Err(why) => Outcome::Torn(why),
+        },
+        (200, Action::Head) => Outcome::Tagged(answer.tag().to_owned()),
+        (404, Action::Get | Action::Head | Action::Delete(_)) => Outcome::Found(None),
+        (201 | 204, _) if is_change => Outcome::Done,
+        (412, Action::Put(Condition::Missing)) => Outcome::Exists,
+        // While an append sets the time of its file, one content has two tags: this says nothing of the content.
+        (412, _) => Outcome::Nothing,
+        // It has no body.
+        (_, Action::Head) => Outcome::Nothing,
+        _ => {
+            let code = answer.code();
+            let known = CODES.iter().find(|(known, _)| *known == code);
+            let (_, outcome) = known.unwrap_or_else(|| panic!("the table of codes has no {code}: {answer:?}"));
+            return (of_change(outcome.clone()), format!("{status} {code}"));
+        }
+    };
+    (outcome, status.to_string())
+}
+
+impl History {
+    /// Of so many operations, and a few more to end with.
+    pub fn new(most: u32) -> Self {
+        Self { start: Instant::now(), next: AtomicU32::new(0), most, operations: Mutex::default() }
+    }
+
+    pub fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= self.most
+    }
+
+    pub fn into_operations(self) -> Vec<Operation> {
+        self.operations.into_inner().unwrap()
+    }
+
+    fn paths(&self) -> Vec<(String, Kind)> {
+        let part = self.next.load(Ordering::Relaxed).min(self.most.saturating_sub(1)) / OPERATIONS_OF_A_PATH;
+        PATHS.map(|(path, kind)| (format!("{path}{part}"), kind)).to_vec()
+    }
+
+    /// Asks a task and records it.
+    fn ask(&self, cluster: &Cluster, asked: Asked<'_>) -> Operation {
+        let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let Asked { client, task, path, action, tag, bytes, pieces } = asked;
+        let target = format!("/files/{path}");
+        let request = match &action {
+            Action::Get => Request::get(&target),
+            Action::Head => Request::new("HEAD", &target),
+            Action::Put(_) => Request::put(&target, chunk(number, bytes)),
+            Action::Append(_) => Request::append(&target, chunk(number, bytes)),
+            Action::Delete(_) => Request::new("DELETE", &target),
+        };
+        let mut request = match action.condition() {
+            Some(Condition::Missing) => request.header("if-none-match", "*"),
+            Some(Condition::Is(_)) => request.header("if-match", tag.unwrap_or_default()),
+            _ => request,
+        };
+        request.chunk = pieces.filter(|_| request.body.is_some());
+        let began = self.now();
+        let reply = match cluster.tasks[task].address() {
+            Some(address) => exchange(address, &request),
+            None => Reply::NotSent,
+        };
+        let ended = self.now();
+        let (outcome, answer) = outcome(&action, &reply);
+        let tag = match &reply {
+            Reply::Answer(answer) => answer.header("etag").map(ToOwned::to_owned),
+            _ => None,
+        };
+        let path = path.to_owned();
+        let operation = Operation { number, client, task, path, action, began, ended, outcome, tag, answer };
+        self.operations.lock().unwrap().push(operation.clone());
+        operation
+    }
+}
+
+struct Asked<'a> {
+    client: usize,
+    task: usize,
+    path: &'a str,
+    action: Action,
+    /// Of the content of [`Condition::Is`].
+    tag: Option<&'a str>,
+    /// Of padding.
+    bytes: usize,
+    /// Sent in chunks of so many bytes, without a length beforehand.
+    pieces: Option<usize>,
+}
+
+/// Another task might do it.
+fn is_to_be_retried(operation: &Operation) -> bool {
+    let answer = &operation.answer;
+    answer.starts_with("503") || answer.starts_with("504") || answer.starts_with("lost") || answer == "not sent"
+}
+
+fn action(kind: Kind, random: &mut Random, known: Option<&Vec<Chunk>>) -> Action {
+    #[derive(Clone, Copy)]
+    enum Word {
+        Get,
+        Head,
+        Put,
+        Create,
+        Update,
+        Append,
+        AppendIf,
+        Delete,
+        DeleteIf,
+    }
+    use Word::{Append, AppendIf, Create, Delete, DeleteIf, Get, Head, Put, Update};
+    let word = match kind {
+        Kind::Plain => random.choose(&[(35, Get), (10, Head), (40, Put), (8, Create), (7, Delete)]),
+        Kind::Guarded => random.choose(&[
+            (30, Get),
+            (5, Head),
+            (15, Create),
+            (20, Update),
+            (15, Append),
+            (10, AppendIf),
+            (5, DeleteIf),
+        ]),
+        Kind::Log => random.choose(&[(35, Get), (5, Head), (60, Append)]),
+    };
+    let is = |action: fn(Condition) -> Action| known.map_or(Action::Get, |known| action(Condition::Is(known.clone())));
+    match word {
+        Get => Action::Get,
+        Head => Action::Head,
+        Put => Action::Put(Condition::None),
+        Create => Action::Put(Condition::Missing),
+        Update => is(Action::Put),
+        Append => Action::Append(Condition::None),
+        AppendIf => is(Action::Append),
+        Delete => Action::Delete(Condition::None),
+        DeleteIf => is(Action::Delete),
+    }
+}
+
+/// Bytes of padding: mostly few; of a PUT sometimes more than is put into its place in one step, with or without a length.
+fn size(action: &Action, random: &mut Random) -> (usize, Option<usize>) {
+    let is_put = matches!(action, Action::Put(_));
+    let most = random.choose(&[(70, 500), (20, 20_000), (10, if is_put { 700_000 } else { 2000 })]);
+    (random.below(most), Some(30_000).filter(|_| is_put && random.below(5) == 0))
+}
+
+/// Sends requests until the history is over.
+pub fn work(history: &History, cluster: &Cluster, client: usize, seed: u64) {
+    let mut random = Random::new(seed, client as u64);
+    // By path, the last content that this client knows the tag of.
+    let mut known = HashMap::<String, (String, Vec<Chunk>)>::new();
+    while !history.is_over() {
+        let paths = history.paths();
+        let (path, kind) = &paths[random.below(paths.len())];
+        let known_here = known.get(path).cloned();
+        let action = action(*kind, &mut random, known_here.as_ref().map(|(_, content)| content));
+        let tag = known_here.as_ref().map(|(tag, _)| tag.as_str());
+        let (bytes, pieces) = size(&action, &mut random);
+        let first = random.below(cluster.tasks.len());
+        for attempt in 0..=MAX_RETRIES {
+            let task = (first + attempt) % cluster.tasks.len();
+            let done = history.ask(cluster, Asked { client, task, path, action: action.clone(), tag, bytes, pieces });
+            let content = match (&done.outcome, &done.action) {
+                (Outcome::Found(Some(content)), _) => Some(content.clone()),
+                (Outcome::Done, Action::Put(_)) => Some(vec![done.number]),
+                _ => None,
+            };
+            if let (Some(tag), Some(content)) = (&done.tag, content) {
+                known.insert(path.clone(), (tag.clone(), content));
+            }
+            if !is_to_be_retried(&done) {
+                break;
+            }
+            thread::sleep(RETRY_PAUSE);
+        }
+        thread::sleep(Duration::from_secs_f64(random.between(0.0, MAX_PAUSE_SECONDS)));
+    }
+}
+
+/// Reads every path by way of every task, each until it is read.
+pub fn read_all(history: &History, cluster: &Cluster) {
+    let mut paths: Vec<String> =
+        history.operations.lock().unwrap().iter().map(|operation| operation.path.clone()).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    for path in &paths {
+        for task in 0..cluster.tasks.len() {
+            super::common::eventually("a path can be read", || {
+                let asked = Asked { client: 0, task, path, action: Action::Get, tag: None, bytes: 0, pieces: None };
+                matches!(history.ask(cluster, asked).outcome, Outcome::Found(_) | Outcome::Torn(_)).then_some(())
+            });
+        }
+    }
+}
