@@ -26,8 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A request that fails is sent to another task so often.
 const MAX_RETRIES: usize = 2;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Between two requests of a client, at most.
-const MAX_PAUSE_SECONDS: f64 = 0.3;
+/// Between two requests of a client, at most: sometimes they come quickly, sometimes not.
+const MAX_PAUSE_SECONDS: [f64; 2] = [0.005, 0.6];
+/// For so long, half of the requests are for one path.
+const SECONDS_OF_A_CROWD: u64 = 1;
 /// The paths change after so many operations, so that no file and no history of one becomes too long.
 const OPERATIONS_OF_A_PATH: u32 = 1000;
 
@@ -113,6 +115,9 @@ fn outcome(action: &Action, reply: &Reply) -> (Outcome, String) {
             let code = answer.code();
             let known = CODES.iter().find(|(known, _)| *known == code);
             let (_, outcome) = known.unwrap_or_else(|| panic!("the table of codes has no {code}: {answer:?}"));
+            if code == "TargetFailed" {
+                println!("{} -> {status}: {}", action.name(), String::from_utf8_lossy(&answer.body));
+            }
             return (of_change(outcome.clone()), format!("{status} {code}"));
         }
     };
@@ -214,13 +219,13 @@ fn action(kind: Kind, random: &mut Random, known: Option<&Vec<Chunk>>) -> Action
     let word = match kind {
         Kind::Plain => random.choose(&[(35, Get), (10, Head), (40, Put), (8, Create), (7, Delete)]),
         Kind::Guarded => random.choose(&[
-            (30, Get),
+            (25, Get),
             (5, Head),
-            (15, Create),
-            (20, Update),
+            (10, Create),
+            (25, Update),
             (15, Append),
             (10, AppendIf),
-            (5, DeleteIf),
+            (10, DeleteIf),
         ]),
         Kind::Log => random.choose(&[(35, Get), (5, Head), (60, Append)]),
     };
@@ -245,36 +250,53 @@ fn size(action: &Action, random: &mut Random) -> (usize, Option<usize>) {
     (random.below(most), Some(30_000).filter(|_| is_put && random.below(5) == 0))
 }
 
+/// By path, a content that a client has seen, and its tag.
+type Known = HashMap<String, (String, Vec<Chunk>)>;
+
+fn remember(known: &mut Known, done: &Operation) {
+    let content = match (&done.outcome, &done.action) {
+        (Outcome::Found(Some(content)), _) => content.clone(),
+        (Outcome::Done, Action::Put(_)) => vec![done.number],
+        _ => return,
+    };
+    if let Some(tag) = &done.tag {
+        known.insert(done.path.clone(), (tag.clone(), content));
+    }
+}
+
 /// Sends requests until the history is over.
 pub fn work(history: &History, cluster: &Cluster, client: usize, seed: u64) {
     let mut random = Random::new(seed, client as u64);
-    // By path, the last content that this client knows the tag of.
-    let mut known = HashMap::<String, (String, Vec<Chunk>)>::new();
+    let mut known = Known::new();
     while !history.is_over() {
         let paths = history.paths();
-        let (path, kind) = &paths[random.below(paths.len())];
+        let crowded = (history.now().as_secs() / SECONDS_OF_A_CROWD) as usize;
+        let any = random.below(paths.len());
+        let chosen = random.choose(&[(1, any), (1, crowded % paths.len())]);
+        let (path, kind) = &paths[chosen];
+        let first = random.below(cluster.tasks.len());
+        let of_task = |attempt| (first + attempt) % cluster.tasks.len();
+        // What a client knows is old mostly; what it has just read is not.
+        if matches!(kind, Kind::Guarded) && random.below(2) == 0 {
+            let task = of_task(0);
+            let asked = Asked { client, task, path, action: Action::Get, tag: None, bytes: 0, pieces: None };
+            remember(&mut known, &history.ask(cluster, asked));
+        }
         let known_here = known.get(path).cloned();
         let action = action(*kind, &mut random, known_here.as_ref().map(|(_, content)| content));
         let tag = known_here.as_ref().map(|(tag, _)| tag.as_str());
         let (bytes, pieces) = size(&action, &mut random);
-        let first = random.below(cluster.tasks.len());
         for attempt in 0..=MAX_RETRIES {
-            let task = (first + attempt) % cluster.tasks.len();
-            let done = history.ask(cluster, Asked { client, task, path, action: action.clone(), tag, bytes, pieces });
-            let content = match (&done.outcome, &done.action) {
-                (Outcome::Found(Some(content)), _) => Some(content.clone()),
-                (Outcome::Done, Action::Put(_)) => Some(vec![done.number]),
-                _ => None,
-            };
-            if let (Some(tag), Some(content)) = (&done.tag, content) {
-                known.insert(path.clone(), (tag.clone(), content));
-            }
+            let (task, action) = (of_task(attempt), action.clone());
+            let done = history.ask(cluster, Asked { client, task, path, action, tag, bytes, pieces });
+            remember(&mut known, &done);
             if !is_to_be_retried(&done) {
                 break;
             }
             thread::sleep(RETRY_PAUSE);
         }
-        thread::sleep(Duration::from_secs_f64(random.between(0.0, MAX_PAUSE_SECONDS)));
+        let most = MAX_PAUSE_SECONDS[random.below(MAX_PAUSE_SECONDS.len())];
+        thread::sleep(Duration::from_secs_f64(random.between(0.0, most)));
     }
 }
 

@@ -87,7 +87,7 @@ fn a_write_that_was_given_up_while_its_target_hung_does_not_cover_a_newer_one() 
 
 #[test]
 fn a_write_that_was_given_up_while_the_server_said_delay_does_not_cover_a_newer_one() {
-    nothing_is_late(|relay| delay_sequence(relay), |relay| relay.pass_records());
+    nothing_is_late(delay_sequence, |relay| relay.pass_records());
 }
 
 /// One of two appends is not acknowledged, and it is repeated on the condition that it was not done.
