@@ -73,7 +73,7 @@ test-nfs-guest: tools build-tests ## Of `make test`, what needs a kernel's NFS: 
 	$(CHECKED) cargo nextest run --locked --workspace -E 'binary(separate)'
 
 .PHONY: history
-history: packages ## A long history of several tasks with faults, checked for one order: [SEED=1] [OPERATIONS=10000] [TASKS=3] [LAX=1]
+history: nfs-server ## A long history of several tasks with faults, checked for one order: [SEED=1] [OPERATIONS=10000] [TASKS=3] [LAX=1]
 	OPERATIONS=$(or $(OPERATIONS),10000) cargo test --locked -p router --no-default-features --features service \
 	  --test history what_several_tasks -- --nocapture
 

@@ -169,7 +169,10 @@ fn what_several_tasks_do_to_a_file_has_one_order_whatever_fails() {
     let mut violations = Vec::new();
     for (path, operations) in by_path(&operations) {
         if let Err(violation) = check(&operations, run.mode) {
-            violations.push(shown(path, &violation, &operations, &faults));
+            let is_late = check(&operations, Mode::Lax).is_ok();
+            let note =
+                if is_late { "  (there is an order if what is uncertain may be done after its answer)\n" } else { "" };
+            violations.push(shown(path, &violation, &operations, &faults) + note);
         }
     }
     println!("violations: {}", violations.len());

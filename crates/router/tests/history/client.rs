@@ -28,7 +28,7 @@ const MAX_RETRIES: usize = 2;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Between two requests of a client, at most: sometimes they come quickly, sometimes not.
 const MAX_PAUSE_SECONDS: [f64; 2] = [0.005, 0.6];
-/// For so long, half of the requests are for one path.
+/// For so long, most requests are for one path.
 const SECONDS_OF_A_CROWD: u64 = 1;
 /// The paths change after so many operations, so that no file and no history of one becomes too long.
 const OPERATIONS_OF_A_PATH: u32 = 1000;
@@ -272,7 +272,7 @@ pub fn work(history: &History, cluster: &Cluster, client: usize, seed: u64) {
         let paths = history.paths();
         let crowded = (history.now().as_secs() / SECONDS_OF_A_CROWD) as usize;
         let any = random.below(paths.len());
-        let chosen = random.choose(&[(1, any), (1, crowded % paths.len())]);
+        let chosen = random.choose(&[(1, any), (2, crowded % paths.len())]);
         let (path, kind) = &paths[chosen];
         let first = random.below(cluster.tasks.len());
         let of_task = |attempt| (first + attempt) % cluster.tasks.len();

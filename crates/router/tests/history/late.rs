@@ -10,8 +10,9 @@ use super::{
     client::{Reply, exchange},
     cluster::{Cluster, DEADLINE, Task},
     common::{Answer, Request, eventually},
-    nemesis::delay_sequence,
+    nemesis::{Calls, intercept},
     operation::Outcome,
+    random::Random,
 };
 
 /// More than a session has slots, so that some calls are sent and some wait.
@@ -87,7 +88,10 @@ fn a_write_that_was_given_up_while_its_target_hung_does_not_cover_a_newer_one() 
 
 #[test]
 fn a_write_that_was_given_up_while_the_server_said_delay_does_not_cover_a_newer_one() {
-    nothing_is_late(delay_sequence, |relay| relay.pass_records());
+    nothing_is_late(
+        |relay| *intercept(relay, Random::new(0, 0)).lock().unwrap() = Calls::DelaySequence,
+        |relay| relay.pass_records(),
+    );
 }
 
 /// One of two appends is not acknowledged, and it is repeated on the condition that it was not done.

@@ -1,17 +1,24 @@
 //! Does harm between the tasks and their targets, and to the tasks.
 
-use std::{thread, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
 use nfs_lab::{Act, End, Relay, Way};
 
 use super::{
-    calls::{Failing, SEQUENCE, number, operations},
+    calls::{Failing, SEQUENCE, operations},
     client::History,
     cluster::{Cluster, Task},
     random::Random,
 };
 
 const NFS4ERR_DELAY: u32 = 10_008;
+/// As far as zones are from each other at most, so that operations of several tasks overlap.
+const MAX_ROUND_TRIP_SECONDS: f64 = 0.008;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -44,31 +51,45 @@ pub struct Done {
     pub ended: Duration,
 }
 
-/// Answers every call's SEQUENCE with NFS4ERR_DELAY.
-pub fn delay_sequence(relay: &Relay) {
-    relay.on_record(|way, record| match operations(record).first() {
-        Some((SEQUENCE, _)) if way == Way::ToServer => Act::Answer(super::calls::refusal(record, NFS4ERR_DELAY)),
-        _ => Act::Pass,
-    });
+/// What a relay does to the calls in a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Calls {
+    #[default]
+    Pass,
+    /// Each is answered with NFS4ERR_DELAY, and does not reach the server.
+    DelaySequence,
+    /// Of some the server does the first operations, and the next one is answered with NFS4ERR_DELAY.
+    DelayOperation,
 }
 
-/// Some calls are done up to an operation, which is answered with NFS4ERR_DELAY. A call that comes again, since its
-/// connection was lost, ends at the same one.
-fn delay_operations(relay: &Relay, seed: u64) {
+/// Makes a relay do to calls what is set from now on.
+pub fn intercept(relay: &Relay, mut random: Random) -> Arc<Mutex<Calls>> {
+    let calls = Arc::new(Mutex::new(Calls::Pass));
+    let set = Arc::clone(&calls);
     let mut failing = Failing::default();
+    // By session, slot and number: a call that comes again since its connection was lost is answered as before.
+    let mut stopped = HashMap::<Vec<u8>, usize>::new();
     relay.on_record(move |way, record| {
         if way == Way::ToClient {
             return failing.answered(record);
         }
         let found = operations(record);
-        let mut random = Random::new(seed, u64::from(number(record)));
-        match found.first() {
-            Some((SEQUENCE, _)) if found.len() > 1 && random.below(4) == 0 => {
-                failing.stop(record, 1 + random.below(found.len() - 1), NFS4ERR_DELAY)
+        let Some((SEQUENCE, at)) = found.first().copied() else { return Act::Pass };
+        let call = record[at + 4..at + 28].to_vec();
+        let operation = match (stopped.get(&call), *set.lock().unwrap()) {
+            (Some(operation), _) => *operation,
+            (None, Calls::DelaySequence) => 0,
+            (None, Calls::DelayOperation) if found.len() > 1 && random.below(4) == 0 => {
+                1 + random.below(found.len() - 1)
             }
-            _ => Act::Pass,
+            _ => return Act::Pass,
+        };
+        if operation > 0 {
+            stopped.insert(call, operation);
         }
+        failing.stop(record, operation, NFS4ERR_DELAY)
     });
+    calls
 }
 
 fn is_over(history: &History, seconds: f64) -> bool {
@@ -79,13 +100,30 @@ fn is_over(history: &History, seconds: f64) -> bool {
     history.is_over()
 }
 
+/// A relay, and what it does to calls.
+struct Victim<'a> {
+    relay: &'a Relay,
+    calls: Arc<Mutex<Calls>>,
+}
+
+impl<'a> Victim<'a> {
+    fn new(relay: &'a Relay, random: &mut Random) -> Self {
+        relay.delay_round_trip(usual_round_trip(random));
+        Self { relay, calls: intercept(relay, Random::new(random.next(), 0)) }
+    }
+}
+
+fn usual_round_trip(random: &mut Random) -> Duration {
+    Duration::from_secs_f64(random.between(0.0, MAX_ROUND_TRIP_SECONDS))
+}
+
 /// Does one fault, waits, and undoes it.
-fn inflict(history: &History, task: &Task, relays: &[&Relay], fault: Fault, random: &mut Random) {
+fn inflict(history: &History, task: &Task, victims: &[&Victim<'_>], fault: Fault, random: &mut Random) {
+    let relays: Vec<_> = victims.iter().map(|victim| victim.relay).collect();
     let end = if random.below(2) == 0 { End::Fin } else { End::Reset };
     let long = random.choose(&[(3, (0.2, 1.0)), (3, (1.0, 3.0)), (2, (3.0, 8.0))]);
     let (long, short) = (random.between(long.0, long.1), random.between(0.2, 3.0));
-    let seed = random.next();
-    let delay = Duration::from_secs_f64(random.between(0.1, 1.0));
+    let delay = Duration::from_secs_f64(random.choose(&[(1, 0.02), (1, 0.1), (1, 0.4), (1, 1.0)]));
     match fault {
         Fault::Hang => {
             relays.iter().for_each(|relay| relay.hang(true));
@@ -102,17 +140,18 @@ fn inflict(history: &History, task: &Task, relays: &[&Relay], fault: Fault, rand
         Fault::Delay => {
             relays.iter().for_each(|relay| relay.delay_round_trip(delay));
             is_over(history, short);
-            relays.iter().for_each(|relay| relay.delay_round_trip(Duration::ZERO));
+            for relay in &relays {
+                relay.delay_round_trip(usual_round_trip(random));
+            }
         }
         Fault::DelayedSequence | Fault::DelayedOperation => {
-            for relay in relays {
-                match fault {
-                    Fault::DelayedSequence => delay_sequence(relay),
-                    _ => delay_operations(relay, seed),
-                }
-            }
+            let set = match fault {
+                Fault::DelayedSequence => Calls::DelaySequence,
+                _ => Calls::DelayOperation,
+            };
+            victims.iter().for_each(|victim| *victim.calls.lock().unwrap() = set);
             is_over(history, long);
-            relays.iter().for_each(|relay| relay.pass_records());
+            victims.iter().for_each(|victim| *victim.calls.lock().unwrap() = Calls::Pass);
         }
         Fault::Kill => {
             task.kill();
@@ -132,6 +171,7 @@ fn inflict(history: &History, task: &Task, relays: &[&Relay], fault: Fault, rand
 pub fn torment(history: &History, cluster: &Cluster, number: usize, seed: u64) -> Vec<Done> {
     let task = &cluster.tasks[number];
     let mut random = Random::new(seed, 1000 + number as u64);
+    let victims: Vec<_> = task.relays.iter().map(|relay| Victim::new(relay, &mut random)).collect();
     let mut all = Vec::new();
     loop {
         if is_over(history, random.between(0.2, 1.5)) {
@@ -141,7 +181,7 @@ pub fn torment(history: &History, cluster: &Cluster, number: usize, seed: u64) -
             (30, Fault::Hang),
             (12, Fault::Cut),
             (10, Fault::Refuse),
-            (10, Fault::Delay),
+            (15, Fault::Delay),
             (10, Fault::DelayedSequence),
             (10, Fault::DelayedOperation),
             (10, Fault::Kill),
@@ -149,10 +189,10 @@ pub fn torment(history: &History, cluster: &Cluster, number: usize, seed: u64) -
         ]);
         let target = Some(random.below(task.relays.len())).filter(|_| random.below(4) > 0);
         let target = target.filter(|_| !matches!(fault, Fault::Kill | Fault::List));
-        let relays = task.relays.iter().enumerate().filter(|(index, _)| target.is_none_or(|target| target == *index));
-        let relays: Vec<_> = relays.map(|(_, relay)| relay).collect();
+        let chosen = victims.iter().enumerate().filter(|(index, _)| target.is_none_or(|target| target == *index));
+        let chosen: Vec<_> = chosen.map(|(_, victim)| victim).collect();
         let began = history.now();
-        inflict(history, task, &relays, fault, &mut random);
+        inflict(history, task, &chosen, fault, &mut random);
         all.push(Done { fault, task: number, target, began, ended: history.now() });
     }
 }
