@@ -1,4 +1,5 @@
-//! A file that is held for a change that is not done is unlocked and closed, wherever the server says "later" meanwhile.
+//! A file that is held for a change that is not done is unlocked and closed, wherever the server says "later"
+//! meanwhile.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;

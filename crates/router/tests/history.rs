@@ -1,8 +1,9 @@
-//! What the file service promises between several tasks, by a history of what it has done: clients record what they ask
-//! and what they are told while tasks are killed and their paths to the targets fail, and a checker says whether that
-//! could have happened to files that each change at one moment.
+//! Checks a recorded history of the file service for linearizability. Clients of several tasks record each request and
+//! its answer while a nemesis kills tasks and breaks their paths to the mount targets. The checker then looks for one
+//! order in which every operation takes effect at one moment.
 //!
-//! `make history SEED=n OPERATIONS=10000 TASKS=3` runs a long one.
+//! `make history SEED=n OPERATIONS=10000 TASKS=3` runs a long history. A seed repeats the requests and the faults; it
+//! does not repeat how they interleave.
 #![cfg(feature = "service")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
@@ -44,7 +45,7 @@ use cluster::{Cluster, DEADLINE};
 use nemesis::{Done, torment};
 use operation::{Operation, Outcome, timeline};
 
-/// What each code of a refusal says of a change that was asked for. A connection that was lost says [`Outcome::Later`].
+/// The outcome of a change by the error code of its answer. A lost connection counts as [`Outcome::Later`].
 pub const CODES: &[(&str, Outcome)] = &[
     ("Busy", Outcome::Nothing),
     ("Fenced", Outcome::Nothing),
@@ -62,12 +63,12 @@ pub const CODES: &[(&str, Outcome)] = &[
 
 const CLIENTS: usize = 8;
 const TARGETS: usize = 3;
-/// As much as one terminal shows.
+/// Maximum number of operations in the timeline of a violation.
 const MAX_LINES: usize = 40;
-/// What is late has come by then.
+/// Wait this long after the last fault, so that late writes arrive before the final reads.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// A run, as the environment wants it.
+/// Parameters of a run, from the environment.
 struct Run {
     seed: u64,
     operations: u32,
@@ -91,7 +92,7 @@ impl Run {
     }
 }
 
-/// What was done and what was asked, with the answers.
+/// Runs the clients and the nemesis. Returns all operations and all faults.
 fn recorded(run: &Run) -> Option<(Vec<Operation>, Vec<Done>)> {
     let cluster = Cluster::new(run.tasks, TARGETS, &[])?;
     let history = History::new(run.operations);
@@ -117,7 +118,7 @@ fn by_path(operations: &[Operation]) -> BTreeMap<&str, Vec<&Operation>> {
     paths
 }
 
-/// How many operations and faults there were, by kind.
+/// Counts operations by kind and answer, and faults by kind.
 fn summary(operations: &[Operation], faults: &[Done]) -> String {
     let mut text = String::new();
     let mut counts = BTreeMap::<_, BTreeMap<_, usize>>::new();
@@ -135,7 +136,7 @@ fn summary(operations: &[Operation], faults: &[Done]) -> String {
     text
 }
 
-/// The operations that show a violation, those that belong to them, and what was done meanwhile.
+/// Describes a violation: the operations that show it, related operations, and the faults at that time.
 fn shown(path: &str, violation: &Violation, operations: &[&Operation], faults: &[Done]) -> String {
     let Violation { why, window, related } = violation;
     let wanted: HashSet<_> = window.iter().chain(related).collect();

@@ -1,11 +1,12 @@
-//! Whether the recorded operations of one path can be put into an order in which each takes effect at one moment
-//! between its begin and its end: linearizability (Herlihy and Wing, 1990).
+//! Checks the operations of one path for linearizability (Herlihy and Wing, 1990): is there an order in which each
+//! operation takes effect at one moment between its begin and its end?
 //!
-//! The algorithm is the just-in-time linearization of Lowe ("Testing for linearizability", 2017), a search of the graph
-//! of configurations in the manner of Wing and Gong: it goes through begins and ends in the order of time and keeps every
-//! configuration that is possible, the state of the file with the set of pending operations that have taken effect. An
-//! operation takes effect only when an end asks for it; a read as soon as it can. Between two quiescent moments nothing but
-//! states is left of the configurations.
+//! The algorithm is Lowe's just-in-time linearization ("Testing for linearizability", 2017), which extends Wing and
+//! Gong's search. It visits begins and ends in order of time and keeps the set of all possible configurations. A
+//! configuration is a state of the file and the set of pending operations that have taken effect. A write takes effect
+//! only when the end of some operation requires it; a read takes effect as soon as the state matches. At a quiescent
+//! moment a configuration is just a state, so the cost grows with the concurrency and not with the length of the
+//! history.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -17,7 +18,7 @@ use super::{
     operation::{Action, Condition, Operation, Outcome, shown},
 };
 
-/// When an operation of which the outcome is [`Outcome::Within`] may take effect.
+/// When an operation with [`Outcome::Within`] may take effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Before its answer, or never.
@@ -26,37 +27,37 @@ pub enum Mode {
     Lax,
 }
 
-/// More configurations than any history that is possible to check has at one moment.
+/// Maximum number of configurations at one moment.
 const MAX_CONFIGURATIONS: usize = 200_000;
 
-/// So many uncertain operations are shown with a violation.
+/// Maximum number of uncertain operations shown with a violation.
 const MAX_UNCERTAIN: usize = 3;
 
 /// A state of the file.
 type State = u32;
 /// There is no file.
 const MISSING: State = 0;
-/// There is a file of which some chunk was never read: nobody can tell it from another such one.
+/// The file has a chunk that no answer shows. All such contents are one state: no answer distinguishes them.
 const UNREAD: State = 1;
 const FIRST_READ: State = 2;
 
-/// Why the operations have no order.
+/// A proof that no order exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub why: String,
-    /// Operations that have no order, whatever the file was before: as few as were found.
+    /// A small set of operations that has no order, whatever the state was before.
     pub window: Vec<Chunk>,
-    /// Those that wrote what the window reads, that were the first to read what it writes, or may be late.
+    /// Writers of what the window reads, first readers of what it writes, and uncertain operations before it.
     pub related: Vec<Chunk>,
 }
 
-/// What an operation needs and does.
+/// Precondition and effect of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
     Reads(State),
     Exists,
     Puts(Needs, State),
-    /// Makes the second state of the first, and nothing of any other.
+    /// Changes the first state into the second; applies to no other state.
     Appends(Needs, State, State),
     Deletes(Needs),
 }
@@ -81,7 +82,7 @@ impl Effect {
         matches!(self, Self::Reads(_) | Self::Exists)
     }
 
-    /// The state afterwards, if it can take effect in this one.
+    /// The next state; `None` if the operation cannot take effect in this state.
     fn apply(self, state: State) -> Option<State> {
         match self {
             Self::Reads(found) => (found == state).then_some(state),
@@ -93,31 +94,31 @@ impl Effect {
     }
 }
 
-/// An operation as the search sees it.
+/// An operation in the search.
 #[derive(Clone, Debug)]
 struct Step {
     number: Chunk,
     began: Duration,
-    /// None: it may take effect at any time after its begin.
+    /// `None`: the operation may take effect at any time after its begin.
     ended: Option<Duration>,
-    /// It has taken effect by its end.
+    /// Whether the operation must take effect before its end.
     required: bool,
     effect: Effect,
 }
 
 impl Step {
-    /// Of two that may take effect at any time or never, and do the same, it does not matter which one does.
+    /// Two optional operations without an end and with the same effect are interchangeable.
     fn is_as_good_as(&self, other: &Self) -> bool {
         let is_free = |step: &Self| step.ended.is_none() && !step.required;
         is_free(self) && is_free(other) && self.effect == other.effect
     }
 }
 
-/// The states of one path: each content that was read, and each of which it was made.
+/// The states of one path: each content that an answer shows, and its prefixes.
 #[derive(Default)]
 struct States {
     made: HashMap<(State, Chunk), State>,
-    /// By its last chunk, the content that was there before it.
+    /// The state before a chunk was written, by chunk.
     before: HashMap<Chunk, State>,
     contents: Vec<Vec<Chunk>>,
 }
@@ -135,7 +136,7 @@ impl States {
         state
     }
 
-    /// Those of which every chunk may have been written.
+    /// States of which some operation may have written every chunk.
     fn possible(&self, operations: &[&Operation]) -> Vec<State> {
         let wrote = |operation: &&&Operation| operation.action.writes() && operation.outcome != Outcome::Nothing;
         let written: HashSet<_> = operations.iter().filter(wrote).map(|operation| operation.number).collect();
@@ -154,7 +155,7 @@ impl States {
     }
 }
 
-/// The file's state and the pending operations that have taken effect: those that have to, and the others.
+/// A state and the pending operations that have taken effect, required and optional ones.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Configuration {
     state: State,
@@ -187,7 +188,7 @@ impl Configuration {
     }
 }
 
-/// Configurations; one that has used more optional operations than another that is like it otherwise is left out.
+/// A set of configurations. It drops a configuration that uses a superset of the optional operations of an equal one.
 #[derive(Default)]
 struct Configurations {
     by_rest: HashMap<(State, Vec<usize>), Vec<Vec<usize>>>,
@@ -221,14 +222,14 @@ impl Configurations {
     }
 }
 
-/// Where the search has found no way on.
+/// The operation at whose end no configuration is left.
 struct Stuck {
     step: usize,
-    /// What the file may have been just before that operation's end.
+    /// The possible states just before that end.
     states: BTreeSet<State>,
 }
 
-/// Lets every pending read take effect that can: a configuration that has read is never worse than one that has not.
+/// Lets every pending read take effect that matches the state: this never excludes an order.
 fn read_now(mut configuration: Configuration, steps: &[Step], pending: &BTreeSet<usize>) -> Configuration {
     for step in pending {
         let effect = steps[*step].effect;
@@ -239,7 +240,7 @@ fn read_now(mut configuration: Configuration, steps: &[Step], pending: &BTreeSet
     configuration
 }
 
-/// The configurations after the end of a step, of those before it.
+/// The configurations after the end of a step, from those before it.
 fn after_end(before: Configurations, ending: usize, steps: &[Step], pending: &BTreeSet<usize>) -> Configurations {
     let (mut after, mut seen, mut work) = (Configurations::default(), Configurations::default(), Vec::new());
     for configuration in before.into_all() {
@@ -278,7 +279,7 @@ fn after_end(before: Configurations, ending: usize, steps: &[Step], pending: &BT
     after
 }
 
-/// Begins and ends in the order of time; at one moment begins come first.
+/// Begins and ends in order of time; begins come first at the same time.
 fn events(steps: &[Step]) -> Vec<(Duration, bool, usize)> {
     let begins = steps.iter().enumerate().map(|(index, step)| (step.began, false, index));
     let ends = steps.iter().enumerate().filter_map(|(index, step)| Some((step.ended?, true, index)));
@@ -315,9 +316,9 @@ fn search(steps: &[Step], from: impl IntoIterator<Item = State>) -> Result<(), S
     Ok(())
 }
 
-/// What was read of a path, by whom first.
+/// When each chunk was first read.
 struct Read {
-    /// By chunk: when the first answer was there that had it.
+    /// The end of the first operation that read the chunk.
     first: HashMap<Chunk, Duration>,
 }
 
@@ -336,7 +337,7 @@ impl Read {
     }
 }
 
-/// All that was read or asked for is known before anything is made of it.
+/// Registers every content that an answer or a condition shows.
 fn all_states(operations: &[&Operation]) -> States {
     let mut states = States::default();
     for operation in operations {
@@ -383,7 +384,7 @@ fn steps(operations: &[&Operation], states: &mut States, mode: Mode) -> Vec<Step
             },
             Action::Delete(_) => Effect::Deletes(needs),
         };
-        // Whoever has read it knows that it is done, and since when at the latest.
+        // A reader proves that the write took effect, and gives a bound for the time.
         let seen = action.writes().then(|| read.first.get(number)).flatten().copied();
         let ended = match outcome {
             Outcome::Done => Some(*ended),
@@ -395,12 +396,12 @@ fn steps(operations: &[&Operation], states: &mut States, mode: Mode) -> Vec<Step
     steps
 }
 
-/// As few steps as are found that have no order, whatever the file was before.
+/// A small set of steps that has no order, whatever the state was before.
 fn smallest(steps: &[Step], stuck: &Stuck, states: &[State]) -> Vec<Step> {
     let until = steps[stuck.step].ended.unwrap_or_default();
     let known: Vec<_> = steps.iter().filter(|step| step.began <= until).cloned().collect();
     let fails = |steps: &[Step]| search(steps, states.iter().copied()).is_err();
-    // Moments at which nothing was under way but what may be for ever.
+    // Moments at which no operation with an end is pending.
     let mut open = 0_usize;
     let mut quiescent = vec![Duration::ZERO];
     for (at, ends, step) in events(&known) {
@@ -415,10 +416,9 @@ fn smallest(steps: &[Step], stuck: &Stuck, states: &[State]) -> Vec<Step> {
         let later = known.iter().filter(|step| step.ended.is_none() || step.began > cut || cut.is_zero());
         later.cloned().collect()
     };
-    // Nothing before the first moment says that there was no file.
     let cut = quiescent.into_iter().rev().map(later).find(|window| fails(window));
     let mut window = cut.unwrap_or(known);
-    // Whoever knows less of what was read finds an order more easily: without one, there is none with them.
+    // Removing a read only removes a constraint: if there is still no order, the read is not needed for the proof.
     for at in (0..window.len()).rev() {
         if window[at].effect.is_read() {
             let left = window.remove(at);
@@ -461,7 +461,7 @@ pub fn check(operations: &[&Operation], mode: Mode) -> Result<(), Violation> {
     Err(Violation { why, window, related })
 }
 
-/// What an operation has read although nobody says that it may have been written.
+/// Chunks that an operation read although no operation may have written them.
 fn refused(operations: &[&Operation], number: Chunk) -> Vec<Chunk> {
     let mut found = operations.iter().filter(|operation| operation.number == number);
     let Some(Outcome::Found(Some(content))) = found.next().map(|operation| &operation.outcome) else { return vec![] };
@@ -472,8 +472,7 @@ fn refused(operations: &[&Operation], number: Chunk) -> Vec<Chunk> {
     content.iter().copied().filter(is_refused).collect()
 }
 
-/// Who wrote what the window reads, who was the first to read what it writes, and the last ones before it of which nobody
-/// knows whether they were done.
+/// Writers of what the window reads, first readers of what it writes, and the last uncertain operations before it.
 fn related(operations: &[&Operation], window: &[Chunk]) -> Vec<Chunk> {
     let mut by_end = operations.to_vec();
     by_end.sort_by_key(|operation| operation.ended);
@@ -497,7 +496,7 @@ fn related(operations: &[&Operation], window: &[Chunk]) -> Vec<Chunk> {
     related.into_iter().collect()
 }
 
-/// A tag that two contents have had is none.
+/// A strong tag must not name two contents.
 fn one_content_for_each_tag(operations: &[&Operation]) -> Result<(), Violation> {
     let mut known = HashMap::<&str, (&[Chunk], Chunk)>::new();
     for operation in operations {
@@ -512,7 +511,7 @@ fn one_content_for_each_tag(operations: &[&Operation]) -> Result<(), Violation> 
     Ok(())
 }
 
-/// What a HEAD has told: of a tag that another answer had with the content, the content.
+/// Replaces the tag of each HEAD by the content that another answer shows with that tag.
 pub fn resolve(operations: &mut [Operation]) {
     let mut contents = HashMap::new();
     for operation in operations.iter() {

@@ -1,4 +1,4 @@
-//! Clients of several tasks: each asks one task after another, as a load balancer would, and records what it is told.
+//! Clients that send requests to several tasks, retry on another task as a load balancer does, and record each attempt.
 
 use std::{
     collections::HashMap,
@@ -21,20 +21,20 @@ use super::{
     random::Random,
 };
 
-/// No answer takes so long: an upload has several deadlines one after the other.
+/// Timeout of a client. An upload may take several deadlines of the service.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A request that fails is sent to another task so often.
+/// Maximum number of retries on other tasks.
 const MAX_RETRIES: usize = 2;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Between two requests of a client, at most: sometimes they come quickly, sometimes not.
+/// Maximum pause between two requests of a client: short or long, with equal probability.
 const MAX_PAUSE_SECONDS: [f64; 2] = [0.005, 0.6];
-/// For so long, most requests are for one path.
+/// Most requests go to one path, which changes this often.
 const SECONDS_OF_A_CROWD: u64 = 1;
-/// The paths change after so many operations, so that no file and no history of one becomes too long.
+/// Number of operations after which the clients use new paths. It bounds the size of a file and of its history.
 const OPERATIONS_OF_A_PATH: u32 = 1000;
 
-/// Which operations there are on a path. The service does not promise that all of them go together: a plain PUT or
-/// DELETE takes no lock and may come between the check and the change of If-Match, or of an append.
+/// The operations that clients use on a path. The service does not promise all combinations: a plain PUT or DELETE
+/// takes no lock and may come between the check and the change of an If-Match request or of an append.
 #[derive(Clone, Copy)]
 enum Kind {
     /// PUT, create-only PUT, DELETE.
@@ -54,7 +54,7 @@ const PATHS: [(&str, Kind); 6] = [
     ("log/a", Kind::Log),
 ];
 
-/// What has been recorded.
+/// The recorded operations.
 pub struct History {
     start: Instant,
     next: AtomicU32,
@@ -62,11 +62,11 @@ pub struct History {
     operations: Mutex<Vec<Operation>>,
 }
 
-/// What came of a request.
+/// The result of a request.
 pub enum Reply {
-    /// There was no connection: nothing was asked.
+    /// The connection failed; the task did not see the request.
     NotSent,
-    /// The connection ended, or nothing came for too long.
+    /// The connection ended without an answer, or the client timed out.
     Lost(io::Error),
     Answer(Answer),
 }
@@ -80,7 +80,7 @@ pub fn exchange(address: SocketAddr, request: &Request) -> Reply {
         Ok(stream)
     });
     let Ok(mut stream) = connected else { return Reply::NotSent };
-    // Who refuses a body may close before it has come; what it says is there all the same.
+    // A task that refuses a body may close the connection before the body is sent. Its answer still arrives.
     let sent = stream.write_all(&request.bytes());
     match (answer(&mut BufReader::new(stream), request.method == "HEAD"), sent) {
         (Ok(answer), _) => Reply::Answer(answer),
@@ -88,7 +88,7 @@ pub fn exchange(address: SocketAddr, request: &Request) -> Reply {
     }
 }
 
-/// What an answer says of the file, by the table of codes.
+/// The outcome of an answer, and the answer in a word or two.
 fn outcome(action: &Action, reply: &Reply) -> (Outcome, String) {
     let is_change = !matches!(action, Action::Get | Action::Head);
     let of_change = |outcome: Outcome| if is_change { outcome } else { Outcome::Nothing };
@@ -107,7 +107,7 @@ fn outcome(action: &Action, reply: &Reply) -> (Outcome, String) {
         (404, Action::Get | Action::Head | Action::Delete(_)) => Outcome::Found(None),
         (201 | 204, _) if is_change => Outcome::Done,
         (412, Action::Put(Condition::Missing)) => Outcome::Exists,
-        // While an append sets the time of its file, one content has two tags: this says nothing of the content.
+        // One content may have two tags, because an append sets the time after the content. So 412 proves nothing.
         (412, _) => Outcome::Nothing,
         // It has no body.
         (_, Action::Head) => Outcome::Nothing,
@@ -125,7 +125,7 @@ fn outcome(action: &Action, reply: &Reply) -> (Outcome, String) {
 }
 
 impl History {
-    /// Of so many operations, and a few more to end with.
+    /// A history that ends after about `most` operations.
     pub fn new(most: u32) -> Self {
         Self { start: Instant::now(), next: AtomicU32::new(0), most, operations: Mutex::default() }
     }
@@ -147,7 +147,7 @@ impl History {
         PATHS.map(|(path, kind)| (format!("{path}{part}"), kind)).to_vec()
     }
 
-    /// Asks a task and records it.
+    /// Sends a request to a task and records the operation.
     fn ask(&self, cluster: &Cluster, asked: Asked<'_>) -> Operation {
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let Asked { client, task, path, action, tag, bytes, pieces } = asked;
@@ -188,15 +188,15 @@ struct Asked<'a> {
     task: usize,
     path: &'a str,
     action: Action,
-    /// Of the content of [`Condition::Is`].
+    /// The tag for [`Condition::Is`].
     tag: Option<&'a str>,
-    /// Of padding.
+    /// Padding of the chunk.
     bytes: usize,
-    /// Sent in chunks of so many bytes, without a length beforehand.
+    /// Size of the HTTP chunks; `None` sends Content-Length.
     pieces: Option<usize>,
 }
 
-/// Another task might do it.
+/// Whether a load balancer would retry the request on another task.
 fn is_to_be_retried(operation: &Operation) -> bool {
     let answer = &operation.answer;
     answer.starts_with("503") || answer.starts_with("504") || answer.starts_with("lost") || answer == "not sent"
@@ -243,14 +243,14 @@ fn action(kind: Kind, random: &mut Random, known: Option<&Vec<Chunk>>) -> Action
     }
 }
 
-/// Bytes of padding: mostly few; of a PUT sometimes more than is put into its place in one step, with or without a length.
+/// Padding and HTTP chunk size. Some PUTs exceed 256 KiB, which the service streams.
 fn size(action: &Action, random: &mut Random) -> (usize, Option<usize>) {
     let is_put = matches!(action, Action::Put(_));
     let most = random.choose(&[(70, 500), (20, 20_000), (10, if is_put { 700_000 } else { 2000 })]);
     (random.below(most), Some(30_000).filter(|_| is_put && random.below(5) == 0))
 }
 
-/// By path, a content that a client has seen, and its tag.
+/// The last tag and content that a client knows, by path.
 type Known = HashMap<String, (String, Vec<Chunk>)>;
 
 fn remember(known: &mut Known, done: &Operation) {
@@ -276,7 +276,7 @@ pub fn work(history: &History, cluster: &Cluster, client: usize, seed: u64) {
         let (path, kind) = &paths[chosen];
         let first = random.below(cluster.tasks.len());
         let of_task = |attempt| (first + attempt) % cluster.tasks.len();
-        // What a client knows is old mostly; what it has just read is not.
+        // The known tag is mostly outdated. A read just before makes success more likely.
         if matches!(kind, Kind::Guarded) && random.below(2) == 0 {
             let task = of_task(0);
             let asked = Asked { client, task, path, action: Action::Get, tag: None, bytes: 0, pieces: None };
@@ -300,7 +300,7 @@ pub fn work(history: &History, cluster: &Cluster, client: usize, seed: u64) {
     }
 }
 
-/// Reads every path by way of every task, each until it is read.
+/// Reads every path through every task. Repeats each read until it succeeds.
 pub fn read_all(history: &History, cluster: &Cluster) {
     let mut paths: Vec<String> =
         history.operations.lock().unwrap().iter().map(|operation| operation.path.clone()).collect();

@@ -1,5 +1,5 @@
-//! Several tasks of the service over one server. Each has its own relays for the mount targets, so that a fault can be
-//! between one task and one target.
+//! Several tasks of the service and one NFS server. Each task has its own relays as mount targets, so that a fault can
+//! affect the path from one task to one target.
 
 use std::{
     fs,
@@ -16,9 +16,9 @@ use tempfile::TempDir;
 
 use super::common::Server;
 
-/// How long an operation of the service may take.
+/// `DEADLINE_SECONDS` of every task.
 pub const DEADLINE: Duration = Duration::from_secs(2);
-/// What a task leaves locked when it is killed is locked for so long.
+/// A killed task keeps its locks for this long.
 const LEASE_SECONDS: u32 = 8;
 
 pub struct Cluster {
@@ -27,7 +27,7 @@ pub struct Cluster {
     _place: TempDir,
 }
 
-/// A process of the service, which may be killed and started again.
+/// A process of the service that can be killed and started again.
 pub struct Task {
     pub relays: Vec<Relay>,
     number: u8,
@@ -37,7 +37,7 @@ pub struct Task {
 }
 
 impl Cluster {
-    /// With these variables besides its own. `None` where no server can be run.
+    /// Starts the server and the tasks, with additional variables. `None` if no server can run here.
     pub fn new(tasks: usize, targets: usize, variables: &[(&str, &str)]) -> Option<Self> {
         let server = nfs_lab::lab_or_skip(Options { lease: LEASE_SECONDS, ..Options::default() })?;
         let place = tempfile::tempdir().unwrap();
@@ -76,7 +76,7 @@ impl Task {
         task
     }
 
-    /// The list of those of its targets that are to be in it.
+    /// Publishes a list of targets to this task.
     pub fn publish(&self, is_in: impl Fn(usize) -> bool) {
         let target = |target: usize| {
             json!({
@@ -96,12 +96,12 @@ impl Task {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where it answers, while it runs.
+    /// The address of the service; `None` while the task does not run.
     pub fn address(&self) -> Option<SocketAddr> {
         self.server().as_ref().map(|server| server.address)
     }
 
-    /// It is ready when this returns.
+    /// Starts the process and waits until it is ready.
     pub fn start(&self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_router"));
         command.arg("serve").env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -109,7 +109,7 @@ impl Task {
         *self.server() = Some(server);
     }
 
-    /// As the kernel ends it: nothing is finished.
+    /// Ends the process with SIGKILL.
     pub fn kill(&self) {
         let server = self.server().take();
         if let Some(server) = server {

@@ -1,7 +1,7 @@
-//! Contents that say by themselves whose they are, and whether they are whole. A file is a sequence of chunks; each
-//! operation that writes has one chunk of its own.
+//! Contents that identify their writer and reveal whether they are whole. A file is a sequence of chunks. Each writing
+//! operation writes one chunk of its own.
 
-/// The number of the operation that writes it.
+/// The number of the operation that writes the chunk.
 pub type Chunk = u32;
 
 const HEADER_BYTES: usize = "#00000000 00000000 00000000\n".len();
@@ -11,17 +11,17 @@ fn checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
-/// A chunk with its number, its length and its checksum in front.
+/// A chunk: a header with number, length and checksum, then the padding.
 pub fn chunk(number: Chunk, padding_bytes: usize) -> Vec<u8> {
     let padding: Vec<u8> = (0..padding_bytes).map(|at| (at ^ at >> 8 ^ number as usize) as u8).collect();
     let header = format!("#{number:08x} {padding_bytes:08x} {:08x}\n", checksum(&padding));
     [header.into_bytes(), padding].concat()
 }
 
-/// The chunks that a content consists of.
+/// Splits a content into its chunks.
 ///
 /// # Errors
-/// What is not whole.
+/// The content is torn; the text says where.
 pub fn chunks(mut content: &[u8]) -> Result<Vec<Chunk>, String> {
     let mut found = Vec::new();
     while !content.is_empty() {

@@ -1,4 +1,4 @@
-//! The checker on histories of which it is known whether they have an order.
+//! Tests of the checker with histories whose result is known.
 
 use std::time::Duration;
 
@@ -40,13 +40,13 @@ fn checked(mode: Mode, operations: &[Operation]) -> Result<(), Violation> {
     check(&operations.iter().collect::<Vec<_>>(), mode)
 }
 
-/// Has an order however the uncertain ones are taken.
+/// The history has an order in both modes.
 fn good(operations: &[Operation]) {
     assert_eq!(checked(Mode::Strict, operations), Ok(()));
     assert_eq!(checked(Mode::Lax, operations), Ok(()));
 }
 
-/// Has none, and these operations show it.
+/// The history has no order in either mode, and the window shows it.
 fn bad(operations: &[Operation], window: &[Chunk]) {
     for mode in [Mode::Strict, Mode::Lax] {
         let violation = checked(mode, operations).expect_err("a history without an order");
@@ -54,7 +54,7 @@ fn bad(operations: &[Operation], window: &[Chunk]) {
     }
 }
 
-/// Has one only if what is uncertain may be done after its answer.
+/// The history has an order only in the lax mode.
 fn late(operations: &[Operation], window: &[Chunk]) {
     assert_eq!(checked(Mode::Lax, operations), Ok(()));
     let violation = checked(Mode::Strict, operations).expect_err("a history without an order");
@@ -219,7 +219,7 @@ fn many_at_once_take_no_time() {
     good(&log);
 }
 
-/// What a file does when one after another is done: the operations with what they find.
+/// Executes operations one after another on a model of a file.
 fn simulated(choices: &[(u8, u8)]) -> Vec<(Action, Outcome)> {
     let mut state: Content = None;
     let mut done = Vec::new();
@@ -252,7 +252,7 @@ fn simulated(choices: &[(u8, u8)]) -> Vec<(Action, Outcome)> {
     done
 }
 
-/// Each takes effect at its own moment, ten milliseconds after the one before, and lasts as long as is said.
+/// Each operation takes effect at its own moment, ten milliseconds after the one before, within an interval around it.
 fn around(done: Vec<(Action, Outcome)>, lengths: &[(u64, u64)]) -> Vec<Operation> {
     let at = |(index, (action, outcome)): (usize, (Action, Outcome))| {
         let ((before, after), moment) = (lengths[index % lengths.len()], 1000 + 10 * index as u64);
@@ -261,7 +261,7 @@ fn around(done: Vec<(Action, Outcome)>, lengths: &[(u64, u64)]) -> Vec<Operation
     done.into_iter().enumerate().map(at).collect()
 }
 
-/// Makes some changes uncertain: of those, some that are done, and some that are left out of what happens.
+/// Makes the outcome of some changes uncertain.
 fn with_uncertain(mut history: Vec<Operation>, which: &[u8]) -> Vec<Operation> {
     for (operation, which) in history.iter_mut().zip(which) {
         if operation.outcome == Done {
@@ -320,11 +320,14 @@ proptest! {
         let read = |number: Chunk| history.iter().any(|operation| {
             matches!(&operation.outcome, Outcome::Found(Some(content)) if content.contains(&number))
         });
-        let written: Vec<_> = history.iter().filter(|operation| operation.action.writes() && read(operation.number)).collect();
+        let is_read_write = |operation: &&Operation| operation.action.writes() && read(operation.number);
+        let written: Vec<_> = history.iter().filter(is_read_write).collect();
         prop_assume!(!written.is_empty());
         let number = which.get(&written).number;
         let mut history = history.clone();
-        history.iter_mut().filter(|operation| operation.number == number).for_each(|operation| operation.outcome = Nothing);
+        for operation in history.iter_mut().filter(|operation| operation.number == number) {
+            operation.outcome = Nothing;
+        }
         prop_assert!(checked(Mode::Strict, &history).is_err());
         prop_assert!(checked(Mode::Lax, &history).is_err());
     }

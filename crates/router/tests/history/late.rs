@@ -1,5 +1,5 @@
-//! What is done late, one case at a time: a write that a task could not bring to an end must not come over a newer one
-//! that another task has acknowledged.
+//! Late writes, one case at a time: a write that a task gave up must not replace a newer content that another task has
+//! acknowledged.
 
 use std::{fs, thread, time::Duration};
 
@@ -15,14 +15,14 @@ use super::{
     random::Random,
 };
 
-/// More than a session has slots, so that some calls are sent and some wait.
+/// More than the slots of a session, so that some calls are sent and others wait.
 const WRITES: usize = 100;
-/// Slots of a session.
+/// Number of slots of a session.
 const MAX_CALLS: usize = 64;
-/// Nothing has gone to the server for so long: nothing is to come any more.
+/// A relay without traffic for this long has passed everything.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Two tasks with one target each. No probe and no other list disturbs them.
+/// Two tasks with one target each, without probes and without list refreshes.
 fn two_tasks() -> Option<Cluster> {
     Cluster::new(2, 1, &[("PROBE_SECONDS", "300"), ("REFRESH_SECONDS", "0")])
 }
@@ -34,7 +34,7 @@ fn ask(task: &Task, request: &Request) -> Answer {
     }
 }
 
-/// What the table says of a refusal.
+/// The outcome of a refusal, by the table of codes.
 fn outcome(answer: &Answer) -> Outcome {
     let code = answer.code();
     CODES.iter().find(|(known, _)| *known == code).unwrap_or_else(|| panic!("{answer:?}")).1.clone()
@@ -44,7 +44,7 @@ fn path(number: usize) -> String {
     format!("/files/{number}")
 }
 
-/// Waits until nothing has gone through a relay for a while.
+/// Waits until a relay has had no traffic for a while.
 fn settle(relay: &Relay) {
     let mut before = relay.counts();
     eventually("nothing goes to the server any more", || {
@@ -54,8 +54,9 @@ fn settle(relay: &Relay) {
     });
 }
 
-/// The first task cannot end its writes while this is so; the second one writes to the same paths. Afterwards, every file
-/// is as the second one has left it, but for those of which the first one has said that they may come later.
+/// The first task cannot complete its writes between `begin` and `end`. The second task writes to the same paths. At
+/// the end every file has the content of the second task, except where the first task answered that its write may come
+/// later.
 fn nothing_is_late(begin: impl Fn(&Relay), end: impl Fn(&Relay)) {
     let Some(cluster) = two_tasks() else { return };
     let [first, second] = &cluster.tasks[..] else { unreachable!() };
@@ -75,8 +76,8 @@ fn nothing_is_late(begin: impl Fn(&Relay), end: impl Fn(&Relay)) {
     settle(&first.relays[0]);
     let read = |number: usize| fs::read_to_string(cluster.server.directory().join(number.to_string())).unwrap();
     let is_late = |number: &usize| outcomes[*number] != Outcome::Later && read(*number) != "newer";
-    let late: Vec<_> = (0..WRITES).filter(is_late).map(|number| (number, read(number))).collect();
-    assert!(late.is_empty(), "{} of {WRITES} newer contents are covered by late ones: {late:?}", late.len());
+    let late = (0..WRITES).filter(is_late).count();
+    assert_eq!(late, 0, "newer contents of {WRITES} that late ones have replaced");
     let pending = outcomes.iter().filter(|outcome| **outcome == Outcome::Later).count();
     assert!(pending <= MAX_CALLS, "{pending} writes may come later, of which {MAX_CALLS} can have been sent");
 }
@@ -94,7 +95,7 @@ fn a_write_that_was_given_up_while_the_server_said_delay_does_not_cover_a_newer_
     );
 }
 
-/// One of two appends is not acknowledged, and it is repeated on the condition that it was not done.
+/// The client repeats an unacknowledged append with If-Match, which proves that the first one has not happened.
 #[test]
 fn an_append_that_was_given_up_is_not_done_after_it_was_repeated() {
     let Some(cluster) = two_tasks() else { return };

@@ -1,4 +1,4 @@
-//! Does harm between the tasks and their targets, and to the tasks.
+//! Injects faults between tasks and mount targets, and kills tasks.
 
 use std::{
     collections::HashMap,
@@ -17,57 +17,57 @@ use super::{
 };
 
 const NFS4ERR_DELAY: u32 = 10_008;
-/// As far as zones are from each other at most, so that operations of several tasks overlap.
+/// Maximum round trip without a fault, as between zones. It makes operations of several tasks overlap.
 const MAX_ROUND_TRIP_SECONDS: f64 = 0.008;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// Nothing passes; when that ends, all that came meanwhile does.
+    /// The relay passes nothing. When the hang ends, it passes everything that arrived meanwhile.
     Hang,
-    /// Connections end.
+    /// All connections end.
     Cut,
-    /// And no new ones are taken for a while.
+    /// All connections end, and the relay refuses new ones for a while.
     Refuse,
-    /// Everything comes later.
+    /// The round trip takes longer.
     Delay,
-    /// SEQUENCE is answered with NFS4ERR_DELAY.
+    /// [`Calls::DelaySequence`]
     DelayedSequence,
-    /// Some operation within a call is, after those before it were done.
+    /// [`Calls::DelayOperation`]
     DelayedOperation,
-    /// The task is killed, and started again.
+    /// SIGKILL ends the task, and it starts again.
     Kill,
-    /// A target is not in the list for a while.
+    /// The published list lacks one target for a while.
     List,
 }
 
-/// A fault that there was.
+/// A fault that was injected.
 #[derive(Debug)]
 pub struct Done {
     pub fault: Fault,
     pub task: usize,
-    /// Of the task; none: all of them, or the task itself.
+    /// Number of the target. `None` means all targets, or the task itself.
     pub target: Option<usize>,
     pub began: Duration,
     pub ended: Duration,
 }
 
-/// What a relay does to the calls in a session.
+/// How a relay treats calls that begin with SEQUENCE.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Calls {
     #[default]
     Pass,
-    /// Each is answered with NFS4ERR_DELAY, and does not reach the server.
+    /// The relay answers each call with NFS4ERR_DELAY. The server does not see the call.
     DelaySequence,
-    /// Of some the server does the first operations, and the next one is answered with NFS4ERR_DELAY.
+    /// The server executes the first operations of some calls; the next operation fails with NFS4ERR_DELAY.
     DelayOperation,
 }
 
-/// Makes a relay do to calls what is set from now on.
+/// Installs a hook at a relay. The returned value sets what the hook does.
 pub fn intercept(relay: &Relay, mut random: Random) -> Arc<Mutex<Calls>> {
     let calls = Arc::new(Mutex::new(Calls::Pass));
     let set = Arc::clone(&calls);
     let mut failing = Failing::default();
-    // By session, slot and number: a call that comes again since its connection was lost is answered as before.
+    // By session, slot and sequence number: a retransmitted call stops at the same operation.
     let mut stopped = HashMap::<Vec<u8>, usize>::new();
     relay.on_record(move |way, record| {
         if way == Way::ToClient {
@@ -100,7 +100,7 @@ fn is_over(history: &History, seconds: f64) -> bool {
     history.is_over()
 }
 
-/// A relay, and what it does to calls.
+/// A relay with its hook.
 struct Victim<'a> {
     relay: &'a Relay,
     calls: Arc<Mutex<Calls>>,
@@ -117,7 +117,7 @@ fn usual_round_trip(random: &mut Random) -> Duration {
     Duration::from_secs_f64(random.between(0.0, MAX_ROUND_TRIP_SECONDS))
 }
 
-/// Does one fault, waits, and undoes it.
+/// Injects a fault, waits, and ends it.
 fn inflict(history: &History, task: &Task, victims: &[&Victim<'_>], fault: Fault, random: &mut Random) {
     let relays: Vec<_> = victims.iter().map(|victim| victim.relay).collect();
     let end = if random.below(2) == 0 { End::Fin } else { End::Reset };
@@ -167,7 +167,7 @@ fn inflict(history: &History, task: &Task, victims: &[&Victim<'_>], fault: Fault
     }
 }
 
-/// One fault after another of one task, until the history is over.
+/// Injects one fault after another into one task until the history is over.
 pub fn torment(history: &History, cluster: &Cluster, number: usize, seed: u64) -> Vec<Done> {
     let task = &cluster.tasks[number];
     let mut random = Random::new(seed, 1000 + number as u64);

@@ -1,4 +1,4 @@
-//! What is recorded of an operation, and how a few of them are shown.
+//! Recorded operations, and their timeline as text.
 
 use std::{fmt::Write, time::Duration};
 
@@ -7,7 +7,7 @@ use super::content::Chunk;
 /// The chunks of a file; `None` when there is no file.
 pub type Content = Option<Vec<Chunk>>;
 
-/// What has to be so before a change is done.
+/// The precondition of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     None,
@@ -17,7 +17,7 @@ pub enum Condition {
     Is(Vec<Chunk>),
 }
 
-/// What is asked for. The chunk of a change is the number of its operation.
+/// The request. A writing operation writes the chunk with its own number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Get,
@@ -27,24 +27,24 @@ pub enum Action {
     Delete(Condition),
 }
 
-/// What the answer, or that there was none, says of the file.
+/// What the answer, or its absence, tells about the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was read.
+    /// The content at one moment.
     Found(Content),
-    /// Something was there; which content, the answer does not say.
+    /// The file exists; the content is unknown.
     Exists,
-    /// A HEAD has said that the file has this tag.
+    /// A HEAD returned this tag. [`super::checker::resolve`] replaces this outcome.
     Tagged(String),
-    /// The change was done.
+    /// The change took effect.
     Done,
-    /// The change is not done, and never will be; or a read that has failed.
+    /// The change does not take effect, now or later; or a read failed.
     Nothing,
-    /// The change is done before the answer or never.
+    /// The change takes effect before the answer or never.
     Within,
-    /// The change may be done at any time, also after the answer.
+    /// The change may take effect at any time, also after the answer.
     Later,
-    /// What was read is no content that anybody has written.
+    /// The content is not a sequence of whole chunks.
     Torn(String),
 }
 
@@ -56,13 +56,13 @@ pub struct Operation {
     pub task: usize,
     pub path: String,
     pub action: Action,
-    /// When it was sent and when its answer was there, since the history began.
+    /// Times of the request and of the answer, since the start of the history.
     pub began: Duration,
     pub ended: Duration,
     pub outcome: Outcome,
-    /// The tag that the answer had.
+    /// `ETag` of the answer.
     pub tag: Option<String>,
-    /// The answer, in a word or two.
+    /// The answer in a word or two.
     pub answer: String,
 }
 
@@ -88,13 +88,13 @@ impl Action {
         }
     }
 
-    /// Whether it gives the file a chunk.
+    /// Whether the action writes a chunk.
     pub fn writes(&self) -> bool {
         matches!(self, Self::Put(_) | Self::Append(_))
     }
 }
 
-/// A content in few characters.
+/// A content as short text.
 pub fn shown(content: &[Chunk]) -> String {
     match content {
         [first, .., before, last] if content.len() > 4 => {
@@ -121,7 +121,7 @@ impl Operation {
     }
 }
 
-/// A line for each operation, with a bar from its begin to its end.
+/// One line per operation, with a bar from its begin to its end.
 pub fn timeline<'a>(operations: impl IntoIterator<Item = &'a Operation>) -> String {
     const COLUMNS: usize = 32;
     let mut operations: Vec<_> = operations.into_iter().collect();

@@ -1,9 +1,9 @@
-//! Numbers that a seed gives again (SplitMix64).
+//! A repeatable random number generator (SplitMix64).
 
 pub struct Random(u64);
 
 impl Random {
-    /// Another one for each part of a run.
+    /// An independent sequence for each part of a run.
     pub fn new(seed: u64, part: u64) -> Self {
         let mut random = Self(seed ^ part.wrapping_mul(0xd6e8_feb8_6659_fd93));
         random.next();
@@ -17,17 +17,17 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// From 0 to `end`, without it.
+    /// A number from 0 to `end`, exclusive.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end.max(1) as u64) as usize
     }
 
-    /// From `from` to `to`.
+    /// A number between `from` and `to`.
     pub fn between(&mut self, from: f64, to: f64) -> f64 {
         from + (to - from) * (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// One of these, by their weights.
+    /// One of the choices, by weight.
     pub fn choose<T: Copy>(&mut self, choices: &[(usize, T)]) -> T {
         let mut left = self.below(choices.iter().map(|(weight, _)| weight).sum());
         for (weight, choice) in choices {
