@@ -72,6 +72,11 @@ test-rust: tools build-tests ## Units, laws, contracts, and whole cycles on the 
 test-nfs-guest: tools build-tests ## Of `make test`, what needs a kernel's NFS: the service on its mounts and beside them, in a guest
 	$(CHECKED) cargo nextest run --locked --workspace -E 'binary(separate)'
 
+.PHONY: history
+history: nfs-server ## A long history of several tasks with faults, checked for one order: [SEED=1] [OPERATIONS=10000] [TASKS=3] [LAX=1]
+	OPERATIONS=$(or $(OPERATIONS),10000) cargo test --locked -p router --no-default-features --features service \
+	  --test history what_several_tasks -- --nocapture
+
 .PHONY: test-asl
 test-asl: $(NODE)/.done ## The state machine, by AWS's rules
 	$(NODE)/node_modules/.bin/asl-validator --json-path statemachine/autoscale.asl.json

@@ -452,20 +452,27 @@ pub(crate) async fn close(
     open: Stateid,
     lock: Option<Stateid>,
 ) -> Result<()> {
-    let mut compound = Compound::new();
-    compound.at(handle);
-    if let Some(lock) = lock {
-        compound.unlock(&lock);
-    }
-    compound.close(&open);
-    in_session(client, session, &Budget::cleanup(), &compound, |mut results| {
-        results.op(Op::PUTFH)?;
-        if lock.is_some() {
-            results.stateid(Op::LOCKU)?;
+    let closing = async |lock: Option<Stateid>| {
+        let mut compound = Compound::new();
+        compound.at(handle);
+        if let Some(lock) = lock {
+            compound.unlock(&lock);
         }
-        results.stateid(Op::CLOSE).map(drop)
-    })
-    .await
+        compound.close(&open);
+        in_session(client, session, &Budget::cleanup(), &compound, |mut results| {
+            results.op(Op::PUTFH)?;
+            if lock.is_some() {
+                results.stateid(Op::LOCKU)?;
+            }
+            results.stateid(Op::CLOSE).map(drop)
+        })
+        .await
+    };
+    match closing(lock).await {
+        // The server unlocked the file before it answered CLOSE with NFS4ERR_DELAY.
+        Err(Error::Status { op: Op::LOCKU, status: Status::OLD_STATEID }) => closing(None).await,
+        closed => closed,
+    }
 }
 
 /// Sends it in this session, and again where the server says later.

@@ -145,7 +145,8 @@ pub fn operations(record: &[u8]) -> Vec<(u32, usize)> {
                     (_, 3) => opaque(bitmap(at + 16)),
                     _ => opaque(bitmap(at + 8)),
                 };
-                opaque(at + 4)
+                // CLAIM_FH has no name.
+                if word(record, at) == 4 { at + 4 } else { opaque(at + 4) }
             }
             WRITE => opaque(at + 28),
             READ => at + 28,
