@@ -293,6 +293,24 @@ fn a_put_that_loses_its_time_is_told() {
     assert!(object["facts"]["times"]["found"].as_str().unwrap().starts_with("a put gave it"), "{object:#}");
 }
 
+/// LINK under a name that another file has is done here under a third one.
+#[test]
+fn a_link_over_another_file_is_told() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (relays, hosts) = relays(&server, 1);
+    relays[0].on_record(|way, record| {
+        let at = |name: &[u8]| record.windows(name.len()).position(|window| window == name);
+        if let (Way::ToServer, Some(_), Some(taken)) = (way, at(b"linked"), at(b"taken")) {
+            record[taken] = b'T';
+        }
+        Act::Pass
+    });
+    let (object, code) = json(&hosts, &[]);
+    assert_eq!((code, &object["missing"]), (1, &serde_json::json!(["link"])), "{object:#}");
+    assert_eq!(object["facts"]["link"]["found"], "a name that is taken is taken again");
+    assert_eq!(entries(server.directory()), 0);
+}
+
 /// Of a file that is read from within, and to behind its end.
 #[test]
 fn a_read_from_the_wrong_place_is_told() {
