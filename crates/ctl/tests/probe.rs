@@ -11,7 +11,7 @@ use std::{
 use nfs_lab::{Act, Ganesha, Relay, Way, eventually, lab_or_skip};
 use serde_json::Value;
 
-const OF_A_HOST: [&str; 11] = [
+const OF_A_HOST: [&str; 12] = [
     "tcp",
     "tls",
     "tls_certificate",
@@ -19,12 +19,13 @@ const OF_A_HOST: [&str; 11] = [
     "tls_client_certificate",
     "exchange_id",
     "create_session",
+    "accepted",
     "lease",
     "io_size",
     "access",
     "round_trip",
 ];
-const ONCE: [&str; 25] = [
+const ONCE: [&str; 27] = [
     "one_server",
     "directory",
     "access_agrees",
@@ -38,6 +39,8 @@ const ONCE: [&str; 25] = [
     "create_guarded",
     "create_exclusive",
     "link",
+    "put_conditional",
+    "remove",
     "rename_over_open",
     "hold_replaced",
     "read_on_replaced",
@@ -111,16 +114,17 @@ fn a_good_server_has_all_that_is_needed_and_nothing_stays_behind() {
         }
     }
     for key in ["tls", "tls_certificate", "tls_system_roots", "tls_client_certificate"] {
-        assert_eq!(answer(of_host, key), "not_asked", "{key}");
+        assert_eq!(answer(of_host, key), "excluded", "{key}");
     }
     for key in ["one_server", "idle", "visible_hosts"] {
-        assert_eq!(answer(facts, key), "not_asked", "{key}");
+        assert_eq!(answer(facts, key), "excluded", "{key}");
     }
     let not_yes = ONCE.iter().filter(|key| answer(facts, key) != "yes");
     // A replaced file without a name may be gone.
     let may = ["one_server", "idle", "visible_hosts", "read_on_replaced", "hold_replaced"];
     assert_eq!(not_yes.filter(|key| !may.contains(key)).count(), 0, "{facts:#}");
     assert_eq!(of_host["round_trip"]["values"]["calls"], 100);
+    assert_eq!(of_host["lease"]["values"]["seconds"], 60);
     assert_eq!(entries(server.directory()), 0);
     assert_eq!(object["left_behind"], Value::Null);
 }
@@ -135,7 +139,9 @@ fn people_read_a_line_for_each_fact_and_three_hosts_are_one_server() {
     assert_eq!(report.matches("  ✓ TCP is reached: 127.0.0.").count(), 3, "{report}");
     assert!(report.contains("✓ All hosts are one server"), "{report}");
     assert!(report.contains("✓ The hosts see each other's writes at once: 20 writes"), "{report}");
-    assert!(report.contains("All that the service needs is there"), "{report}");
+    let told = "All that the service needs is there, as far as it was asked; by these arguments it was not: tls, \
+                tls_certificate, tls_client_certificate.";
+    assert!(report.contains(told), "{report}");
     assert_eq!(entries(server.directory()), 0);
     eventually("all connections are closed", || relays.iter().all(|relay| relay.counts().open == 0).then_some(()));
 }
@@ -186,7 +192,7 @@ fn where_nothing_may_be_written_only_reading_is_asked() {
     assert_eq!(code, 0, "{object:#}");
     assert_eq!(answer(&object["facts"], "read_anonymous"), "yes");
     assert_eq!(answer(&object["facts"], "read_opened"), "yes");
-    assert_eq!(answer(&object["facts"], "directory"), "not_asked");
+    assert_eq!(answer(&object["facts"], "directory"), "excluded");
     assert_eq!(entries(server.directory()), 1);
 }
 
@@ -204,10 +210,128 @@ fn a_host_that_refuses_or_hangs_is_told_and_the_others_are_asked() {
     assert_eq!((answer(of(2), "tcp"), answer(of(2), "exchange_id")), ("yes", "unknown"));
     assert_eq!(answer(&object["facts"], "lock"), "yes", "{object:#}");
     assert_eq!(answer(&object["facts"], "one_server"), "not_asked");
+    assert_eq!(answer(&object["facts"], "visible_hosts"), "not_asked");
     assert_eq!(entries(server.directory()), 0);
 
     let (object, code) = json(&hosts[1..2], &["--timeout", "2"]);
     assert_eq!((code, &object["reached"]), (2, &Value::Bool(false)), "{object:#}");
+}
+
+/// What an export refuses before any file is named.
+#[test]
+fn a_server_that_gives_no_session_is_not_known_to_have_anything() {
+    for export in [
+        "PrivilegedPort = true;",
+        "CLIENT { Clients = *; SecType = krb5; }",
+        "CLIENT { Clients = *; Access_Type = NONE; }",
+    ] {
+        let Some(server) = lab_or_skip(nfs_lab::Options { export: export.to_owned(), ..nfs_lab::Options::default() })
+        else {
+            return;
+        };
+        let hosts = [server.address().to_string()];
+        let (object, code) = json(&hosts, &["--timeout", "2"]);
+        let facts = &object["hosts"][0]["facts"];
+        assert_eq!((code, &object["reached"]), (1, &Value::Bool(true)), "{export} {object:#}");
+        assert_eq!((answer(facts, "exchange_id"), answer(facts, "accepted")), ("yes", "no"), "{export} {facts:#}");
+        let means = facts["accepted"]["means"].as_str().unwrap();
+        assert!(means.contains("PrivilegedPort") && means.contains("sec=sys"), "{means}");
+        assert_eq!(object["missing"], serde_json::json!(["accepted"]), "{export}");
+        // All that is needed and has no yes.
+        let not_asked: Vec<_> = object["not_asked"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        for key in ["access", "directory", "read_opened", "put_fall_back", "lock", "readdir", "visible_connections"] {
+            assert!(not_asked.contains(&key), "{key}: {not_asked:?}");
+        }
+        let output = run(&hosts, &["--timeout", "2"]);
+        let report = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{report}");
+        assert!(!report.contains("All that"), "{report}");
+        assert!(report.contains("missing or not known: accepted; and what could not be asked: access, "), "{report}");
+        assert_eq!(entries(server.directory()), 0);
+    }
+}
+
+/// Puts these bytes for those, wherever a client of this relay sends them.
+fn rewriting(relay: &Relay, from: Vec<u8>, to: Vec<u8>) {
+    relay.on_record(move |way, record| {
+        if way == Way::ToServer {
+            while let Some(at) = record.windows(from.len()).position(|window| window == from) {
+                record[at..at + to.len()].copy_from_slice(&to);
+            }
+        }
+        Act::Pass
+    });
+}
+
+#[test]
+fn what_is_needed_is_needed_at_every_host() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (relays, hosts) = relays(&server, 3);
+    // The third one drops the nanoseconds of a time that is set.
+    rewriting(&relays[2], 123_456_789_u32.to_be_bytes().to_vec(), vec![0; 4]);
+    let (object, code) = json(&hosts, &[]);
+    let times = &object["facts"]["times"];
+    assert_eq!((code, &object["missing"]), (1, &serde_json::json!(["times"])), "{object:#}");
+    assert_eq!(times["answer"], "no");
+    let found = times["found"].as_str().unwrap();
+    assert!(found.starts_with(&format!("at {}: SETATTR gave it 1700000001.123456789, 1700000001.000000000", hosts[2])));
+    let by_host: Vec<_> = hosts.iter().map(|host| times["values"]["hosts"][host]["answer"].as_str().unwrap()).collect();
+    assert_eq!(by_host, ["yes", "yes", "no"]);
+    let lock = object["facts"]["lock"]["found"].as_str().unwrap();
+    assert!(lock.contains("at one host, and two clients at two hosts") && lock.contains("each of 3 hosts"), "{lock}");
+    assert_eq!(entries(server.directory()), 0);
+}
+
+/// A time that SETATTR sets, and one that a content is put with, are two.
+#[test]
+fn a_put_that_loses_its_time_is_told() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (relays, hosts) = relays(&server, 1);
+    rewriting(&relays[0], 987_654_321_u32.to_be_bytes().to_vec(), vec![0; 4]);
+    let (object, code) = json(&hosts, &[]);
+    assert_eq!((code, &object["missing"]), (1, &serde_json::json!(["times"])), "{object:#}");
+    assert!(object["facts"]["times"]["found"].as_str().unwrap().starts_with("a put gave it"), "{object:#}");
+}
+
+/// LINK under a name that another file has is done here under a third one.
+#[test]
+fn a_link_over_another_file_is_told() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (relays, hosts) = relays(&server, 1);
+    relays[0].on_record(|way, record| {
+        let at = |name: &[u8]| record.windows(name.len()).position(|window| window == name);
+        if let (Way::ToServer, Some(_), Some(taken)) = (way, at(b"linked"), at(b"taken")) {
+            record[taken] = b'T';
+        }
+        Act::Pass
+    });
+    let (object, code) = json(&hosts, &[]);
+    assert_eq!((code, &object["missing"]), (1, &serde_json::json!(["link"])), "{object:#}");
+    assert_eq!(object["facts"]["link"]["found"], "a name that is taken is taken again");
+    assert_eq!(entries(server.directory()), 0);
+}
+
+/// Of a file that is read from within, and to behind its end.
+#[test]
+fn a_read_from_the_wrong_place_is_told() {
+    const READ: [u8; 4] = [0, 0, 0, 25];
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (relays, hosts) = relays(&server, 1);
+    // READ, by any stateid, from 1,000 on: from 0 on.
+    relays[0].on_record(|way, record| {
+        if way == Way::ToServer {
+            let wanted = 1000_u64.to_be_bytes();
+            let is_it = |at: &usize| record[*at..*at + 4] == READ && record[at + 20..at + 28] == wanted;
+            let found = (0..(record.len() + 1).saturating_sub(32)).find(is_it);
+            if let Some(at) = found {
+                record[at + 20..at + 28].fill(0);
+            }
+        }
+        Act::Pass
+    });
+    let (object, code) = json(&hosts, &[]);
+    assert_eq!((code, &object["missing"]), (1, &serde_json::json!(["read_opened"])), "{object:#}");
+    assert_eq!(answer(&object["facts"], "read_anonymous"), "no");
 }
 
 #[test]
@@ -231,6 +355,33 @@ fn a_server_that_falls_silent_half_way_is_not_asked_thirty_times() {
     );
     assert!(report.contains("– LINK gives a second name, and refuses one that is taken: not asked"), "{report}");
     assert!(text(&output.stderr).contains("remove it by hand"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_host_that_falls_silent_half_way_does_not_keep_the_others_from_being_asked() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (relays, hosts) = relays(&server, 2);
+    let relay = (*relays[1]).clone();
+    relays[1].on_record(move |way, record| {
+        if way == Way::ToServer && record.windows(11).any(|window| window == b"second name") {
+            relay.hang(true);
+        }
+        Act::Pass
+    });
+    let (object, code) = json(&hosts, &["--timeout", "1"]);
+    assert_eq!(code, 1, "{object:#}");
+    let at = |key: &str| {
+        hosts
+            .iter()
+            .map(|host| object["facts"][key]["values"]["hosts"][host]["answer"].as_str().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((at("times"), at("link")), (vec!["yes", "yes"], vec!["yes", "unknown"]), "{object:#}");
+    assert_eq!(
+        (at("put_conditional"), at("readdir")),
+        (vec!["yes", "not_asked"], vec!["yes", "not_asked"]),
+        "{object:#}"
+    );
 }
 
 /// Ends with the test.

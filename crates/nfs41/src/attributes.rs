@@ -26,7 +26,7 @@ impl Wanted {
     pub const CHANGE: Self = Self::bit(3);
     pub const SIZE: Self = Self::bit(4);
     pub const FILE_SYSTEM: Self = Self::bit(8);
-    pub(crate) const LEASE: Self = Self::bit(10);
+    pub const LEASE: Self = Self::bit(10);
     /// Why the server does not know the others.
     pub(crate) const ERROR: Self = Self::bit(11);
     pub const FILE_ID: Self = Self::bit(20);
@@ -131,6 +131,13 @@ pub struct Attributes {
     pub changed: Option<Time>,
     pub modified: Option<Time>,
     pub(crate) limits: Limits,
+}
+
+impl Attributes {
+    /// How long the server remembers a client that says nothing, if it was asked and says so.
+    pub fn lease_seconds(&self) -> Option<u32> {
+        self.limits.lease
+    }
 }
 
 /// What a server allows.

@@ -17,23 +17,26 @@ use nfs_lab::Ganesha;
 
 use crate::{Cache, Counted, Options, Partition, Progress, Walk, engine, kernel::Kernel, nfs::Location};
 
-/// Set for the child.
-const IN_NAMESPACE: &str = "WALK_TEST_MOUNTS";
+/// Set for the child: the directory that it works in.
+const PLACE: &str = "WALK_TEST_MOUNTS_IN";
 
-/// Runs the test of this name again, in a mount namespace of its own; true in there.
-fn is_in_namespace(name: &str) -> bool {
-    if env::var_os(IN_NAMESPACE).is_some() {
-        return true;
+/// Runs the test of this name again, in a mount namespace of its own; in there, the directory to work in. It is this
+/// process that removes it: for the other one it is full of mounts.
+fn in_namespace(name: &str) -> Option<PathBuf> {
+    if let Some(place) = env::var_os(PLACE) {
+        return Some(place.into());
     }
     if let Err(why) = Ganesha::available() {
         assert!(env::var("CI").as_deref() != Ok("true"), "CI has to have it: {why}");
         println!("skipped: {why}");
-        return false;
+        return None;
     }
+    let place = tempfile::tempdir_in("/dev/shm").unwrap();
     let mut child = Command::new("unshare");
-    child.arg("-m").arg(env::current_exe().unwrap()).args(["--exact", "--nocapture", name]).env(IN_NAMESPACE, "1");
-    assert!(child.status().unwrap().success(), "see above");
-    false
+    child.arg("-m").arg(env::current_exe().unwrap()).args(["--exact", "--nocapture", &format!("mounts::{name}")]);
+    assert!(child.env(PLACE, place.path()).status().unwrap().success(), "see above");
+    place.close().unwrap();
+    None
 }
 
 fn run(program: &str, arguments: &[&str]) {
@@ -167,11 +170,8 @@ fn found(root: &Path, more: &[&str]) -> u64 {
 
 #[test]
 fn one_file_system_is_the_same_for_every_way_of_counting() {
-    if !is_in_namespace("mounts::one_file_system_is_the_same_for_every_way_of_counting") {
-        return;
-    }
-    let place = tempfile::tempdir_in("/dev/shm").unwrap();
-    for tree in [Some(mounted(place.path())), subvolumes(place.path())].into_iter().flatten() {
+    let Some(place) = in_namespace("one_file_system_is_the_same_for_every_way_of_counting") else { return };
+    for tree in [Some(mounted(&place)), subvolumes(&place)].into_iter().flatten() {
         let Tree { name, root, same, all } = &tree;
         assert_eq!((found(root, &["-xdev"]), found(root, &[])), (same.0, all.0), "{name}: find");
         let server = Ganesha::start(nfs_lab::Options { directory: Some(root.clone()), ..nfs_lab::Options::default() });
@@ -188,7 +188,7 @@ fn one_file_system_is_the_same_for_every_way_of_counting() {
         check_kernel(&tree);
     }
     // NFS-Ganesha has one lock for both of its names, and waits for itself.
-    check_kernel(&looped(place.path()));
+    check_kernel(&looped(&place));
 }
 
 fn check_kernel(tree: &Tree) {
@@ -220,11 +220,8 @@ fn check(tree: &Tree, ways: &[(&str, &Numbers, Counted)]) {
 /// What does not answer is not asked, when it is enough to know that it is another file system.
 #[test]
 fn a_mount_that_hangs_is_passed_by() {
-    if !is_in_namespace("mounts::a_mount_that_hangs_is_passed_by") {
-        return;
-    }
-    let place = tempfile::tempdir_in("/dev/shm").unwrap();
-    let (root, behind) = (place.path().join("root"), place.path().join("behind"));
+    let Some(place) = in_namespace("a_mount_that_hangs_is_passed_by") else { return };
+    let (root, behind) = (place.join("root"), place.join("behind"));
     fill(&behind, 1);
     fill(&root, 1);
     fs::create_dir(root.join("hangs")).unwrap();
@@ -243,11 +240,8 @@ fn a_mount_that_hangs_is_passed_by() {
 /// One export below another: the server's word for it is the file system's number, as everywhere.
 #[test]
 fn an_export_below_another_belongs_to_it_by_its_file_system() {
-    if !is_in_namespace("mounts::an_export_below_another_belongs_to_it_by_its_file_system") {
-        return;
-    }
-    let place = tempfile::tempdir_in("/dev/shm").unwrap();
-    let (root, same, other) = (place.path().join("root"), place.path().join("same"), place.path().join("other"));
+    let Some(place) = in_namespace("an_export_below_another_belongs_to_it_by_its_file_system") else { return };
+    let (root, same, other) = (place.join("root"), place.join("same"), place.join("other"));
     fill(&root, 1);
     fill(&same.join("below"), 2);
     fs::create_dir(&other).unwrap();
@@ -273,13 +267,12 @@ fn an_export_below_another_belongs_to_it_by_its_file_system() {
 /// Mounted while the server runs: NFS-Ganesha does not go there, and does not list the directory that it is in.
 #[test]
 fn a_directory_that_the_server_does_not_list_for_a_mount_in_it_makes_the_count_incomplete() {
-    if !is_in_namespace(
-        "mounts::a_directory_that_the_server_does_not_list_for_a_mount_in_it_makes_the_count_incomplete",
-    ) {
+    let Some(place) =
+        in_namespace("a_directory_that_the_server_does_not_list_for_a_mount_in_it_makes_the_count_incomplete")
+    else {
         return;
-    }
-    let place = tempfile::tempdir_in("/dev/shm").unwrap();
-    let root = place.path().join("root");
+    };
+    let root = place.join("root");
     let late = root.join("directory/late");
     fill(&late, 1);
     fill(&root.join("directory"), 3);

@@ -5,6 +5,7 @@ mod checks;
 mod pipe;
 mod report;
 mod target;
+mod world;
 
 use std::{
     fmt, fs,
@@ -22,9 +23,12 @@ use nfs41::{
     efs::{Certificates, CredentialSource, Credentials, Lends, Subject},
     tls::{Roots, Tls},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 
-use self::{checks::World, report::Report, target::Target};
+use self::{report::Report, target::Target, world::World};
 
 /// Exit status when something that the service needs is not there.
 const MISSING: u8 = 1;
@@ -41,15 +45,16 @@ Asks NFS servers what they do, with the NFS client that the file service uses (B
 line is one fact, with yes (✓), no (✗) or not known (–), what came, and how long it took. A no says what it means for
 whoever runs the service. Paste it into an issue: no secret is in it, but addresses and names are.
 
-With several hosts it also shows whether they are one server, and whether they see each other's writes. Run it where the
+With several hosts, what the service needs is asked by way of each, and a yes is one of all. It also shows whether they are
+one server, and whether they see each other's writes. Run it where the
 file system can be reached: in a task, on an instance or in a CloudShell of its VPC, in a security group that the mount
 targets let in at port 2049.
 
-It makes one directory, .efs-autoscale-probe-…, below --root, works in there, and removes it with everything in it, also
-after Ctrl-C. Nothing else is touched. --read-only changes nothing at all.
+For each host it makes one directory, .efs-autoscale-probe-…, below --root, works in there, and removes it with everything
+in it, also after Ctrl-C. Nothing else is touched. --read-only changes nothing at all.
 
-Exit status: 0 when all that the service needs is there, as far as it was asked; 1 when something it needs is missing or
-not known; 2 when the arguments are wrong or no host was reached; 130 when it was interrupted.
+Exit status: 0 when all that the service needs is there, at every host, as far as the arguments let it be asked; 1 when
+something it needs is missing or not known, or could not be asked; 2 when the arguments are wrong or no host was reached; 130 when it was interrupted.
 
 Examples:
   efs-autoscale probe 10.0.1.5 10.0.2.5 --file-system fs-0123456789abcdef0 --region ap-northeast-1
@@ -239,22 +244,22 @@ pub async fn run(options: Options) -> ExitCode {
     let mut report = Report::new(&setup);
     let target = |host| Arc::new(Target::new(host, Arc::clone(&setup)));
     let targets: Vec<_> = setup.options.hosts.iter().map(target).collect();
-    let world = World::new(&setup, &targets);
+    let worlds = World::each(&setup, &targets);
     report.interrupted = tokio::select! {
         // First, so that it is waited for before anything is made that has to be removed.
         biased;
         () = interruption() => true,
-        () = ask(&targets, &world, &mut report) => false,
+        () = ask(&targets, &worlds, &mut report) => false,
     };
-    let tidied = tokio::select! {
-        tidied = world.tidy() => tidied,
+    let left = tokio::select! {
+        left = tidy(&worlds) => left,
         // Whoever sends another one does not want to wait.
-        () = interruption() => Err("it was interrupted".to_owned()),
+        () = interruption() => worlds.iter().filter(|world| world.is_begun())
+            .map(|world| (world.directory(), "it was interrupted".to_owned())).collect(),
     };
-    if let Err(why) = tidied {
-        let directory = world.directory();
+    for (directory, why) in left {
         eprintln!("efs-autoscale: {directory} cannot be removed: {why}; remove it by hand");
-        report.left_behind = Some(directory);
+        report.left_behind.get_or_insert(directory);
     }
     for target in &targets {
         target.close().await;
@@ -279,8 +284,20 @@ async fn interruption() {
     }
 }
 
+/// Removes what was made, all at once: a host that does not answer makes nobody wait for the others. What stays, and why.
+async fn tidy(worlds: &[Arc<World>]) -> Vec<(String, String)> {
+    let mut tasks = JoinSet::new();
+    for world in worlds {
+        let world = Arc::clone(world);
+        tasks.spawn(async move { world.tidy().await.err().map(|why| (world.directory(), why)) });
+    }
+    let mut left: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    left.sort();
+    left
+}
+
 /// All of it, in the order of the report.
-async fn ask(targets: &[Arc<Target>], world: &World, report: &mut Report) {
+async fn ask(targets: &[Arc<Target>], worlds: &[Arc<World>], report: &mut Report) {
     for target in targets {
         report.host(target);
         for check in target::CHECKS {
@@ -288,17 +305,9 @@ async fn ask(targets: &[Arc<Target>], world: &World, report: &mut Report) {
             report.add(fact);
         }
     }
-    report.all(world);
-    let mut silent: Option<&str> = None;
+    report.all(worlds);
     for check in checks::CHECKS {
-        let fact = match &silent {
-            Some(why) => check.not_asked(why),
-            None => check.fact(world).await,
-        };
-        // What does not answer any more is not asked thirty times.
-        if fact.is_late && !world.is_answering().await {
-            silent = Some("the server does not answer any more");
-        }
+        let fact = check.fact_of_all(worlds).await;
         report.add(fact);
     }
 }

@@ -1,11 +1,11 @@
 //! Facts, and how they are told: to people line by line, to programs as one object.
 
-use std::{fmt::Write as _, future::Future, io, pin::Pin, time::Duration};
+use std::{fmt::Write as _, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::{FAILED, INTERRUPTED, MISSING, Setup, checks::World, out, target::Target};
+use super::{FAILED, INTERRUPTED, MISSING, Setup, out, target::Target, world::World};
 
 /// What a question was answered with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -14,7 +14,10 @@ pub enum Answer {
     No,
     /// It was asked, and what came says neither.
     Unknown,
+    /// What it takes was not there: as little is known as of what was asked in vain.
     NotAsked,
+    /// By these arguments it is not to be asked, or has no meaning.
+    Excluded,
 }
 
 impl Answer {
@@ -24,6 +27,18 @@ impl Answer {
             Self::No => "no",
             Self::Unknown => "unknown",
             Self::NotAsked => "not_asked",
+            Self::Excluded => "excluded",
+        }
+    }
+
+    /// Of several hosts the worst counts.
+    fn badness(self) -> u8 {
+        match self {
+            Self::Yes => 0,
+            Self::Excluded => 1,
+            Self::NotAsked => 2,
+            Self::Unknown => 3,
+            Self::No => 4,
         }
     }
 }
@@ -54,6 +69,10 @@ pub fn unknown(found: impl Into<String>) -> Outcome {
 
 pub fn not_asked(why: impl Into<String>) -> Outcome {
     outcome(Answer::NotAsked, why)
+}
+
+pub fn excluded(why: impl Into<String>) -> Outcome {
+    outcome(Answer::Excluded, why)
 }
 
 impl Outcome {
@@ -103,7 +122,7 @@ pub struct Check<W: ?Sized> {
     pub what: &'static str,
     /// What a no means for whoever runs the service.
     pub means: &'static str,
-    /// The service does not work without.
+    /// The service does not work without: asked by way of every host.
     pub needed: bool,
     pub ask: for<'a> fn(&'a W) -> Asks<'a>,
 }
@@ -145,6 +164,53 @@ impl<W: Patient> Check<W> {
     }
 }
 
+impl Check<World> {
+    /// Of every host that has given a session, if it is needed, and else of the first one that still answers.
+    pub async fn fact_of_all(&self, worlds: &[Arc<World>]) -> Fact {
+        let usable: Vec<_> = worlds.iter().filter(|world| world.is_usable()).collect();
+        let first = usable.iter().position(|world| !world.is_silent()).unwrap_or_default();
+        let asked = if self.needed { &usable[..] } else { usable.get(first..=first).unwrap_or_default() };
+        let mut facts = Vec::with_capacity(asked.len());
+        for world in asked {
+            // What does not answer any more is not asked thirty times.
+            let fact = match world.is_silent() {
+                true => self.not_asked("the server does not answer any more"),
+                false => self.fact(&***world).await,
+            };
+            if fact.is_late {
+                world.look_whether_it_answers().await;
+            }
+            facts.push((world.host_name(), fact));
+        }
+        self.all(facts)
+    }
+
+    /// One fact of those of several hosts: a yes, if it is one of each.
+    fn all(&self, facts: Vec<(String, Fact)>) -> Fact {
+        let count = facts.len();
+        let time = facts.iter().map(|(_, fact)| fact.time).sum();
+        let by_host: Map<_, _> = facts
+            .iter()
+            .map(|(host, Fact { outcome: Outcome { answer, found, .. }, .. })| {
+                (host.clone(), json!({ "answer": answer.word(), "found": found }))
+            })
+            .collect();
+        // The first one of the worst.
+        let worst = facts.into_iter().rev().max_by_key(|(_, fact)| fact.outcome.answer.badness());
+        let Some((host, fact)) = worst else { return self.not_asked("no host has given a session") };
+        let mut outcome = fact.outcome;
+        if count > 1 {
+            outcome.found = match outcome.answer {
+                Answer::Yes => format!("{}; so at each of {count} hosts", outcome.found),
+                Answer::Excluded => outcome.found,
+                _ => format!("at {host}: {}", outcome.found),
+            };
+            outcome = outcome.with(json!({ "hosts": by_host }));
+        }
+        self.known(outcome, time, false)
+    }
+}
+
 impl<W: ?Sized> Check<W> {
     fn known(&self, outcome: Outcome, time: Duration, is_late: bool) -> Fact {
         let Self { key, what, means, needed, .. } = *self;
@@ -157,13 +223,21 @@ impl Fact {
         self.needed && matches!(self.outcome.answer, Answer::No | Answer::Unknown)
     }
 
+    fn is_not_asked(&self) -> bool {
+        self.needed && self.outcome.answer == Answer::NotAsked
+    }
+
+    fn is_excluded(&self) -> bool {
+        self.needed && self.outcome.answer == Answer::Excluded
+    }
+
     fn text(&self) -> String {
         let Outcome { answer, found, .. } = &self.outcome;
         let (mark, word) = match answer {
             Answer::Yes => ('✓', ""),
             Answer::No => ('✗', "no: "),
             Answer::Unknown => ('–', "not known: "),
-            Answer::NotAsked => return format!("  – {}: not asked: {found}\n", self.what),
+            Answer::NotAsked | Answer::Excluded => return format!("  – {}: not asked: {found}\n", self.what),
         };
         let mut text = format!("  {mark} {}: {word}{found} ({})\n", self.what, time(self.time));
         if *answer == Answer::No {
@@ -261,9 +335,10 @@ impl Report {
     }
 
     /// What comes now is asked once.
-    pub fn all(&mut self, world: &World) {
-        self.directory = Some(world.directory());
-        self.part(world.title());
+    pub fn all(&mut self, worlds: &[Arc<World>]) {
+        self.directory = worlds.first().map(|world| world.directory());
+        let first = worlds.iter().find(|world| world.is_usable()).or(worlds.first());
+        self.part(first.map(|world| world.title()).unwrap_or_default());
     }
 
     fn part(&mut self, name: String) {
@@ -278,12 +353,28 @@ impl Report {
         }
     }
 
-    /// What the service needs, and is not there.
-    fn missing(&self) -> Vec<&'static str> {
+    /// What the service needs and of which this is so; each once, since several hosts have it.
+    fn needed(&self, is_so: impl Fn(&Fact) -> bool) -> Vec<&'static str> {
         let facts = self.parts.iter().flat_map(|(_, facts)| facts);
-        let mut missing: Vec<_> = facts.filter(|fact| fact.is_missing()).map(|fact| fact.key).collect();
-        missing.dedup();
-        missing
+        let mut keys: Vec<&'static str> = Vec::new();
+        for fact in facts.filter(|fact| is_so(fact)) {
+            if !keys.contains(&fact.key) {
+                keys.push(fact.key);
+            }
+        }
+        keys
+    }
+
+    fn missing(&self) -> Vec<&'static str> {
+        self.needed(Fact::is_missing)
+    }
+
+    fn not_asked(&self) -> Vec<&'static str> {
+        self.needed(Fact::is_not_asked)
+    }
+
+    fn excluded(&self) -> Vec<&'static str> {
+        self.needed(Fact::is_excluded)
     }
 
     fn reached(&self) -> bool {
@@ -299,16 +390,35 @@ impl Report {
         if self.json {
             return out(&format!("{}\n", self.object()));
         }
-        let missing = self.missing();
-        let text = match (self.interrupted, self.reached(), &missing[..]) {
-            (true, ..) => "Interrupted: what is above is a part of it.".to_owned(),
-            (_, false, _) => "No host was reached.".to_owned(),
-            (.., []) => "All that the service needs is there, as far as it was asked.".to_owned(),
-            (.., missing) => format!("The service needs what is missing or not known: {}.", missing.join(", ")),
-        };
+        let text = self.summary();
         let took = time(self.began.elapsed());
         self.say(&format!("{text} ({took})\n"));
         self.broken.take().map_or(Ok(()), Err)
+    }
+
+    fn summary(&self) -> String {
+        if self.interrupted {
+            return "Interrupted: what is above is a part of it.".to_owned();
+        }
+        if !self.reached() {
+            return "No host was reached.".to_owned();
+        }
+        match (&self.missing()[..], &self.not_asked()[..], &self.excluded()[..]) {
+            ([], [], []) => "All that the service needs is there.".to_owned(),
+            ([], [], excluded) => format!(
+                "All that the service needs is there, as far as it was asked; by these arguments it was not: {}.",
+                excluded.join(", ")
+            ),
+            (missing, [], _) => format!("The service needs what is missing or not known: {}.", missing.join(", ")),
+            ([], not_asked, _) => {
+                format!("The service needs what could not be asked, and is not known: {}.", not_asked.join(", "))
+            }
+            (missing, not_asked, _) => format!(
+                "The service needs what is missing or not known: {}; and what could not be asked: {}.",
+                missing.join(", "),
+                not_asked.join(", ")
+            ),
+        }
     }
 
     fn object(&self) -> Value {
@@ -323,6 +433,8 @@ impl Report {
                 .map(|(host, facts)| json!({ "host": host, "facts": objects(facts) })).collect::<Vec<_>>(),
             "facts": once.first().map_or_else(|| json!({}), |(_, facts)| objects(facts)),
             "missing": self.missing(),
+            "not_asked": self.not_asked(),
+            "excluded": self.excluded(),
             "reached": self.reached(),
             "interrupted": self.interrupted,
             "directory": self.directory,
@@ -332,7 +444,9 @@ impl Report {
     }
 
     pub fn status(&self) -> u8 {
-        match (self.interrupted, self.reached(), self.missing().is_empty() && self.left_behind.is_none()) {
+        // Of each line that is needed, and of each host, a yes; or it is not to be asked.
+        let is_known = self.needed(|fact| fact.is_missing() || fact.is_not_asked()).is_empty();
+        match (self.interrupted, self.reached(), is_known && self.left_behind.is_none()) {
             (true, ..) => INTERRUPTED,
             (_, false, _) => FAILED,
             (.., true) => 0,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nfs41::{
-    Client, Error, Op, Server, Wanted,
+    Client, Error, Op, Place, Server, Wanted,
     tls::{Facts, Roots, TlsError, refusal},
 };
 use serde_json::json;
@@ -21,11 +21,13 @@ use x509_parser::extensions::GeneralName;
 
 use super::{
     Host, Setup,
-    report::{Asked, Check, Outcome, Patient, answered, both, no, not_asked, unknown, yes},
+    report::{Asked, Check, Outcome, Patient, answered, both, excluded, no, not_asked, unknown, yes},
 };
 use crate::grouped;
 
 const ROUND_TRIPS: usize = 100;
+/// Bytes of a page of the root.
+const LISTED: u32 = 8 << 10;
 /// For a whole `put`, without the way to its directory.
 const ONE_CALL: u32 = 24;
 
@@ -83,6 +85,16 @@ pub const CHECKS: &[Check<Target>] = &[
         ask: |target| Box::pin(create_session(target)),
     },
     Check {
+        key: "accepted",
+        what: "The first call in the session is done, from this port and with these credentials",
+        means: "The server refuses this client before any file is named. It may want a port below 1024, which the service \
+                does not use: export with `insecure` (Linux) or `PrivilegedPort = false` (NFS-Ganesha). It may want \
+                Kerberos, which the service does not speak: allow `sec=sys`. Or it does not let this address or this \
+                user in: look at the export's clients, and at the policy of the file system.",
+        needed: true,
+        ask: |target| Box::pin(accepted(target)),
+    },
+    Check {
         key: "lease",
         what: "The lease is known",
         means: "The client takes 90 seconds for granted.",
@@ -98,7 +110,7 @@ pub const CHECKS: &[Check<Target>] = &[
     },
     Check {
         key: "access",
-        what: "ACCESS lets this client read the root",
+        what: "ACCESS lets this client read the root, and it can be listed",
         means: "A policy without ClientMount, a root that is squashed, or permissions: the service would see nothing.",
         needed: true,
         ask: |target| Box::pin(access(target)),
@@ -126,6 +138,8 @@ struct Known {
     client: Option<Client>,
     server: Option<Server>,
     access: Option<u32>,
+    /// Why there is no session, when EXCHANGE_ID was answered or the call itself refused.
+    refused: Option<Error>,
     /// Of the one that there will not be a session without.
     fails: bool,
 }
@@ -219,7 +233,7 @@ async fn tcp(target: &Target) -> Asked {
 }
 
 async fn tls(target: &Target) -> Asked {
-    let Some(secure) = &target.setup.secure else { return Err(not_asked("no TLS is wanted")) };
+    let Some(secure) = &target.setup.secure else { return Err(excluded("no TLS is wanted")) };
     target.address()?;
     let stream = target.dial().await.map_err(|why| unknown(why.to_string()))?;
     let facts = match timeout(target.setup.timeout, secure.tls.look(stream, secure.roots.clone())).await {
@@ -257,7 +271,7 @@ fn name(name: &GeneralName<'_>) -> String {
 }
 
 async fn tls_certificate(target: &Target) -> Asked {
-    let Some(secure) = &target.setup.secure else { return Err(not_asked("no TLS is wanted")) };
+    let Some(secure) = &target.setup.secure else { return Err(excluded("no TLS is wanted")) };
     let known = target.known();
     let Some(facts) = &known.facts else { return Err(not_asked("there was no handshake")) };
     let Some(first) = facts.certificates.first() else { return Err(unknown("the server has shown none")) };
@@ -287,7 +301,7 @@ async fn tls_certificate(target: &Target) -> Asked {
 }
 
 async fn tls_system_roots(target: &Target) -> Asked {
-    let Some(secure) = &target.setup.secure else { return Err(not_asked("no TLS is wanted")) };
+    let Some(secure) = &target.setup.secure else { return Err(excluded("no TLS is wanted")) };
     if target.known().facts.is_none() {
         return Err(not_asked("there was no handshake"));
     }
@@ -306,7 +320,7 @@ async fn tls_system_roots(target: &Target) -> Asked {
 /// By a call of the procedure that does nothing: in TLS 1.3 a refusal comes when something is read.
 async fn tls_client_certificate(target: &Target) -> Asked {
     if target.setup.secure.is_none() {
-        return Err(not_asked("no TLS is wanted"));
+        return Err(excluded("no TLS is wanted"));
     }
     let facts = target.known().facts.take();
     let Some(Facts { stream: Ok(mut stream), asks_for_certificate, .. }) = facts else {
@@ -354,12 +368,12 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// What the server said on the way to a session.
-fn status_in(why: &Error) -> Option<(Op, &Error)> {
-    match why {
-        Error::Status { op, .. } => Some((*op, why)),
-        Error::Unreachable { why, .. } => status_in(why.get_ref()?.downcast_ref()?),
+fn said(why: &Error) -> &Error {
+    let inner = match why {
+        Error::Unreachable { why, .. } => why.get_ref().and_then(|why| why.downcast_ref()),
         _ => None,
-    }
+    };
+    inner.map_or(why, said)
 }
 
 async fn exchange_id(target: &Target) -> Asked {
@@ -383,16 +397,29 @@ async fn exchange_id(target: &Target) -> Asked {
         Ok(None) => Err(unknown("there is no connection")),
         Err(why) => {
             drop(client);
-            match status_in(&why) {
-                Some((Op::EXCHANGE_ID, why)) => Err(no(why.to_string())),
-                Some((_, why)) => Ok(yes(format!("it is, but what follows is not: {why}"))),
-                None => Err(unknown(why.to_string())),
-            }
+            let why = said(&why).clone();
+            let text = why.to_string();
+            let outcome = match &why {
+                Error::Status { op: Op::EXCHANGE_ID, .. } => return Err(no(text)),
+                Error::Status { .. } => Ok(yes(format!("it is, but what follows is not: {text}"))),
+                // Of which call is not known.
+                Error::Refused(_) => Err(no(text)),
+                _ => return Err(unknown(text)),
+            };
+            target.known().refused = Some(why);
+            outcome
         }
     }
 }
 
 async fn create_session(target: &Target) -> Asked {
+    match target.known().refused.clone() {
+        Some(why @ Error::Status { op: Op::CREATE_SESSION, .. }) => return Err(no(why.to_string())),
+        Some(why @ Error::Status { .. }) => {
+            return Ok(yes(format!("it does, but the first call in it is refused: {why}")));
+        }
+        _ => {}
+    }
     let found = answered(target.client()?.file_system().await)?;
     let one_call = found.operations_in_a_call >= ONE_CALL;
     let text = format!(
@@ -411,9 +438,28 @@ async fn create_session(target: &Target) -> Asked {
     })))
 }
 
+/// Setting a session up asks something of the root; and so does this, once there is one.
+async fn accepted(target: &Target) -> Asked {
+    match target.known().refused.clone() {
+        Some(Error::Status { op: Op::CREATE_SESSION, .. }) | None => {}
+        Some(why) => return Err(no(why.to_string())),
+    }
+    let found = answered(target.client()?.attributes(b"", Wanted::KIND).await)?;
+    let own = nfs41::Credentials::default();
+    let who = format!("as user {} of group {} (AUTH_SYS), from a port that anybody may use", own.user, own.group);
+    match found.kind {
+        Some(nfs41::Kind::Directory) => Ok(yes(who)),
+        other => Err(no(format!("{who}; but the server's root is no directory: {other:?}"))),
+    }
+}
+
 async fn lease(target: &Target) -> Asked {
-    let lease = answered(target.client()?.file_system().await)?.lease;
-    Ok(yes(format!("{} s", lease.as_secs())).with(json!({ "seconds": lease.as_secs() })))
+    // The client has a number where the server has none.
+    let told = answered(target.client()?.attributes(b"", Wanted::LEASE).await)?.lease_seconds();
+    match told {
+        Some(seconds) => Ok(yes(format!("{seconds} s")).with(json!({ "seconds": seconds }))),
+        None => Err(no("the server does not say")),
+    }
 }
 
 async fn io_size(target: &Target) -> Asked {
@@ -433,8 +479,11 @@ pub fn permissions(bits: u32) -> Vec<&'static str> {
 
 async fn access(target: &Target) -> Asked {
     let root = target.setup.options.root.as_bytes();
-    let bits = answered(target.client()?.access(root, 0x3F).await)?;
+    let client = target.client()?;
+    let bits = answered(client.access(root, 0x3F).await)?;
     target.known().access = Some(bits);
+    // What it says is not what it does.
+    answered(client.list(root, Place::default(), Wanted::KIND, LISTED).await)?;
     let found = permissions(bits);
     let text =
         format!("{} of {}", if bits == 0 { "nothing".to_owned() } else { found.join(", ") }, target.setup.options.root);

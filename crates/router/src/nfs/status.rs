@@ -46,6 +46,17 @@ const fn of(ops: &'static [Op], meaning: Meaning, statuses: &'static [Status]) -
 /// Operations that take a name of the request's path.
 const NAMES: &[Op] = &[Op::LOOKUP, Op::OPEN, Op::CREATE, Op::REMOVE, Op::RENAME, Op::LINK];
 
+/// Operations that take nothing of a request: what they are refused with is not its fault.
+const SETUP: &[Op] = &[
+    Op::EXCHANGE_ID,
+    Op::CREATE_SESSION,
+    Op::RECLAIM_COMPLETE,
+    Op::SEQUENCE,
+    Op::DESTROY_SESSION,
+    Op::DESTROY_CLIENTID,
+    Op::PUTROOTFH,
+];
+
 /// The first row with the status and the operation holds.
 const TABLE: &[Row] = &[
     of_all(Meaning::NotFound, &[Status::NOENT]),
@@ -63,9 +74,7 @@ const TABLE: &[Row] = &[
     of_all(Meaning::BadPlace, &[Status::BAD_COOKIE]),
     of_all(Meaning::TooLarge, &[Status::FBIG]),
     of_all(Meaning::NoSpace, &[Status::NOSPC, Status::DQUOT, Status::MLINK]),
-    of_all(Meaning::Denied, &[Status::PERM, Status::ACCESS, Status::ROFS, Status::XDEV]),
-    // Below the root; without the root the target is of no use.
-    of(NAMES, Meaning::Denied, &[Status::WRONGSEC]),
+    of_all(Meaning::Denied, &[Status::PERM, Status::ACCESS, Status::ROFS, Status::XDEV, Status::WRONGSEC]),
     of_all(Meaning::Unsupported, &[Status::NOTSUPP, Status::ATTRNOTSUPP, Status::LOCK_NOTSUPP]),
     // Other clients have it, or have changed it meanwhile.
     of_all(
@@ -95,7 +104,6 @@ const TABLE: &[Row] = &[
             Status::FHEXPIRED,
             Status::MOVED,
             Status::LEASE_MOVED,
-            Status::WRONGSEC,
             Status::WRONG_CRED,
             Status::MINOR_VERS_MISMATCH,
             Status::OP_ILLEGAL,
@@ -181,9 +189,10 @@ const TABLE: &[Row] = &[
 ];
 
 fn meaning(op: Op, status: Status) -> Meaning {
+    let of_the_request = |row: &&Row| matches!(row.meaning, Meaning::Busy | Meaning::Uncertain) || !SETUP.contains(&op);
     let is_it = |row: &&Row| row.statuses.contains(&status) && (row.ops.is_empty() || row.ops.contains(&op));
     // A number that the RFC does not have.
-    TABLE.iter().find(is_it).map_or(Meaning::Failed, |row| row.meaning)
+    TABLE.iter().filter(of_the_request).find(is_it).map_or(Meaning::Failed, |row| row.meaning)
 }
 
 impl Meaning {
@@ -263,6 +272,9 @@ mod tests {
             (Op::WRITE, Status::ROFS, 403, "Denied", false),
             (Op::LOOKUP, Status::WRONGSEC, 403, "Denied", false),
             (Op::PUTROOTFH, Status::WRONGSEC, 502, "TargetFailed", true),
+            (Op::PUTROOTFH, Status::ACCESS, 502, "TargetFailed", true),
+            (Op::SEQUENCE, Status::ACCESS, 502, "TargetFailed", true),
+            (Op::SEQUENCE, Status::DELAY, 503, "Busy", true),
             (Op::LOOKUP, Status::XDEV, 403, "Denied", false),
             (Op::LOOKUP, Status::NOENT, 404, "NotFound", false),
             (Op::RENAME, Status::EXIST, 409, "IsADirectory", false),

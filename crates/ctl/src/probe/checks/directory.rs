@@ -1,0 +1,75 @@
+//! May anything be made there, and whose is it?
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use nfs41::{Error, Put, Wanted};
+use serde_json::json;
+
+use crate::probe::{
+    report::{Asked, answered, both, excluded, no, prepared, unknown, yes},
+    target::permissions,
+    world::World,
+};
+
+pub async fn directory(world: &World) -> Asked {
+    let host = world.host()?;
+    if world.setup.options.read_only {
+        return Err(excluded("nothing shall be changed (--read-only)"));
+    }
+    let client = world.above(host)?;
+    world.begun.store(true, Ordering::Relaxed);
+    let made = client.make_directory(world.name.as_bytes(), 0o700).await;
+    client.close().await;
+    if matches!(made, Ok(()) | Err(Error::Status { .. })) {
+        let _ = world.refused.set(made.is_err());
+    }
+    answered(made)?;
+    world.made.store(true, Ordering::Relaxed);
+    Ok(yes(world.directory()))
+}
+
+pub async fn access_agrees(world: &World) -> Asked {
+    const CHANGE: u32 = 4;
+    const ADD: u32 = 8;
+    world.host()?;
+    if world.setup.options.read_only {
+        return Err(excluded("nothing shall be changed (--read-only)"));
+    }
+    let said = world.targets.iter().find(|target| target.usable().is_some()).and_then(|target| target.access());
+    let (Some(said), Some(refused)) = (said, world.refused.get().copied()) else {
+        return Err(unknown("either ACCESS or making a directory was not answered"));
+    };
+    let allowed = said & (CHANGE | ADD) == CHANGE | ADD;
+    let found = format!(
+        "it says {}, and a directory {}",
+        permissions(said).join(", "),
+        if refused { "is refused" } else { "is made" }
+    );
+    if allowed != refused { Ok(yes(found)) } else { Err(no(found)) }
+}
+
+pub async fn owner(world: &World) -> Asked {
+    let client = world.writer()?;
+    prepared(client.put(b"owner", Bytes::new(), Put::default()).await)?;
+    let found = answered(client.attributes(b"owner", Wanted::OWNER | Wanted::GROUP).await)?;
+    let text = |name: Option<Box<[u8]>>| name.map(|name| String::from_utf8_lossy(&name).into_owned());
+    let (user, group) = (text(found.owner), text(found.group));
+    let own = nfs41::Credentials::default();
+    let told = format!(
+        "asked as {}:{}, it is {}:{}",
+        own.user,
+        own.group,
+        user.as_deref().unwrap_or("?"),
+        group.as_deref().unwrap_or("?")
+    );
+    let values = json!({ "asked": [own.user, own.group], "user": user, "group": group });
+    let Some(user) = user else { return Err(unknown("the server does not say whose it is")) };
+    // A server may give a name with a domain instead of the number, which says nothing.
+    let outcome = match user.parse::<u32>() {
+        Ok(number) if number == own.user => Ok(yes(told)),
+        Ok(_) => Ok(no(told)),
+        Err(_) => Err(unknown(told)),
+    };
+    both(outcome, values)
+}

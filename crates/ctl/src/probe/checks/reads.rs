@@ -1,0 +1,168 @@
+//! What READ and READDIR give.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use nfs41::{Client, Create, Kind, Place, Put, Status, Wanted};
+use serde_json::json;
+
+use super::content;
+use crate::{
+    grouped,
+    probe::{
+        report::{Asked, Outcome, answered, both, excluded, no, not_asked, prepared, unknown, yes},
+        world::World,
+    },
+};
+
+/// A client and a plain file that it can read; and what is in it, where that is known.
+async fn readable(world: &World) -> Result<(Client, Vec<u8>, Option<Bytes>), Outcome> {
+    /// Pages of a directory that somebody else has filled.
+    const PAGES: usize = 5;
+    let host = world.host()?;
+    if !world.only_reads() {
+        let (client, expected) = (world.writer()?, content(10_000, 1));
+        prepared(client.put(b"read", expected.clone(), Put::default()).await)?;
+        return Ok((client, b"read".to_vec(), Some(expected)));
+    }
+    let client = world.above(host)?;
+    let mut place = Place::default();
+    for _ in 0..PAGES {
+        let page = prepared(client.list(b"", place, Wanted::KIND, 1 << 16).await)?;
+        if let Some(file) = page.entries.iter().find(|entry| entry.attributes.kind == Some(Kind::File)) {
+            return Ok((client, file.name.to_vec(), None));
+        }
+        if page.end {
+            break;
+        }
+        place = page.at;
+    }
+    Err(unknown("there is no plain file in the root to read"))
+}
+
+/// From a place within the file to behind its end: what comes has to be the rest, and the server has to say so.
+const FROM: u64 = 1000;
+const MORE_THAN_ALL: u32 = 32 << 10;
+
+fn read_says(read: nfs41::Content, expected: Option<Bytes>) -> Asked {
+    match expected {
+        Some(expected) if read.data != expected.slice(FROM as usize..) => {
+            Err(no("what is read is not what was written"))
+        }
+        Some(_) if !read.end => Err(no("all is read, and the server does not say that it is the end")),
+        _ => Ok(yes(format!("{} bytes", grouped(read.data.len() as u64)))),
+    }
+}
+
+/// Of a file of somebody else, whose size is not known.
+fn from(expected: Option<&Bytes>) -> u64 {
+    expected.map_or(0, |_| FROM)
+}
+
+pub async fn read_anonymous(world: &World) -> Asked {
+    let (client, path, expected) = readable(world).await?;
+    let read = client.read_without_opening(&path, from(expected.as_ref()), MORE_THAN_ALL).await;
+    read_says(answered(read)?, expected)
+}
+
+pub async fn read_opened(world: &World) -> Asked {
+    let (_, path, expected) = readable(world).await?;
+    let host = world.host()?;
+    let client = if world.only_reads() { world.above(host)? } else { world.another(host)? };
+    client.opening_to_read();
+    let read = client.read(&path, from(expected.as_ref()), MORE_THAN_ALL).await;
+    client.close().await;
+    read_says(answered(read)?, expected)
+}
+
+/// What reading a file says that has no name any more.
+pub fn held(read: nfs41::Result<(Bytes, bool)>) -> (&'static str, String) {
+    match read {
+        Ok((data, _)) if &data[..] == b"old" => ("content", "still reads its own content".to_owned()),
+        Ok((data, _)) if &data[..] == b"new" => ("other", "reads the new file's content".to_owned()),
+        Ok(_) => ("other", "reads something else".to_owned()),
+        Err(why) if why.status() == Some(Status::STALE) => ("stale", format!("is gone ({why})")),
+        Err(why) => ("unknown", format!("is not read: {why}")),
+    }
+}
+
+fn held_says(read: nfs41::Result<(Bytes, bool)>) -> Asked {
+    let (word, told) = held(read);
+    let outcome = match word {
+        "content" => Ok(yes(format!("it {told}"))),
+        "unknown" => Err(unknown(format!("it {told}"))),
+        _ => Err(no(format!("it {told}"))),
+    };
+    let values = json!({ "file": word });
+    both(outcome, values)
+}
+
+pub async fn hold_replaced(world: &World) -> Asked {
+    let (client, other) = (world.writer()?, world.other()?);
+    prepared(client.put(b"held", "old".into(), Put::default()).await)?;
+    let found = prepared(client.read(b"held", 0, 1).await)?;
+    let file = answered(client.hold_to_read(&found.handle).await)?;
+    let replaced = other.put(b"held", "new".into(), Put::default()).await;
+    let read = file.read(0, 100).await;
+    let _ = file.close().await;
+    prepared(replaced)?;
+    held_says(read)
+}
+
+pub async fn read_on_replaced(world: &World) -> Asked {
+    let (client, other) = (world.writer()?, world.other()?);
+    prepared(client.put(b"read on", "old".into(), Put::default()).await)?;
+    let found = prepared(client.read(b"read on", 0, 1).await)?;
+    prepared(other.put(b"read on", "new".into(), Put::default()).await)?;
+    held_says(client.read_on(&found.handle, 0, 100).await)
+}
+
+pub async fn readdir(world: &World) -> Asked {
+    const ENTRIES: usize = 60;
+    /// Of a directory that somebody else has filled.
+    const MOST_PAGES: usize = 20;
+    const PAGE: u32 = 4 << 10;
+    let host = world.host()?;
+    let own = !world.only_reads();
+    let client = if own { world.writer()? } else { world.above(host)? };
+    let mut expected = HashSet::new();
+    for number in 0..if own { ENTRIES } else { 0 } {
+        // Long names: fewer of them in a page.
+        let name = format!("entry {number:0>100}");
+        prepared(client.write(name.as_bytes(), 0, Bytes::new(), Create::IfMissing(0o600)).await)?;
+        expected.insert(Bytes::from(name));
+    }
+    let (mut place, mut seen, mut pages, mut verifier, mut highest) = (Place::default(), Vec::new(), 0, false, 0);
+    let mut ended = false;
+    while !ended && (own || pages < MOST_PAGES) {
+        let page = answered(client.list(b"", place, Wanted::USUAL, PAGE).await)?;
+        pages += 1;
+        verifier |= page.has_verifier();
+        highest = page.entries.iter().map(|entry| entry.cookie).fold(highest, u64::max);
+        if let (true, 1, Some(last)) = (own, pages, page.entries.last()) {
+            prepared(client.remove(&last.name).await)?;
+        }
+        (place, ended) = (page.at, page.end);
+        seen.extend(page.entries.into_iter().map(|entry| entry.name));
+    }
+    let once: HashSet<_> = seen.iter().cloned().collect();
+    let missing = expected.difference(&once).count();
+    let bits = u64::BITS - highest.leading_zeros();
+    let found = format!(
+        "entries {}, pages {pages}, cookies of up to {bits} bits, {} verifier",
+        grouped(seen.len() as u64),
+        if verifier { "with a" } else { "without a" }
+    );
+    let values = json!({ "entries": seen.len(), "pages": pages, "cookie_bits": bits, "verifier": verifier });
+    let outcome = match (missing, seen.len() - once.len()) {
+        (0, 0) if pages > 1 && own => Ok(yes(found)),
+        (0, 0) if pages > 1 => Ok(yes(format!("{found}; nothing was removed"))),
+        (0, 0) if own => Err(unknown(format!("one page has all: {found}"))),
+        (0, 0) if world.setup.options.read_only => {
+            Err(excluded(format!("one page has all that is in the root, and nothing shall be changed: {found}")))
+        }
+        (0, 0) => Err(not_asked(format!("one page has all that is in the root: {found}"))),
+        (missing, twice) => Err(no(format!("{missing} are missing, {twice} came twice: {found}"))),
+    };
+    both(outcome, values)
+}

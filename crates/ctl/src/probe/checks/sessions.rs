@@ -1,0 +1,83 @@
+//! What is left of a session when its connection is lost, or when nobody says anything.
+
+use std::time::Duration;
+
+use nfs41::{Client, Create, Error, Put, Wanted};
+use tokio::time::{Instant, sleep};
+
+use crate::probe::{
+    pipe::Pipe,
+    report::{Asked, Outcome, excluded, no, prepared, refused, time, unknown, yes},
+    world::World,
+};
+
+/// A client whose connections can be cut.
+async fn fragile(world: &World) -> Result<(Client, Pipe), Outcome> {
+    world.writer()?;
+    let pipe = Pipe::to(world.host()?).await;
+    let pipe = pipe.map_err(|why| unknown(format!("nothing can listen on this machine's loopback: {why}")))?;
+    Ok((world.another(pipe.address)?, pipe))
+}
+
+pub async fn reply_cache(world: &World) -> Asked {
+    let (client, pipe) = fragile(world).await?;
+    prepared(client.put(b"once", "content".into(), Put::default()).await)?;
+    pipe.swallow_the_next_answer();
+    // Done twice, it finds no such file.
+    let renamed = client.rename(b"once", b"moved once").await;
+    let (swallowed, connections) = (pipe.has_swallowed(), pipe.connections());
+    let there = world.writer()?.attributes(b"moved once", Wanted::KIND).await;
+    client.close().await;
+    if !swallowed || connections < 2 {
+        return Err(unknown("no answer could be kept back"));
+    }
+    match (renamed, there) {
+        (Ok(()), Ok(_)) => Ok(yes("a RENAME; the second connection brought the answer that the first one lost")),
+        (Ok(()), Err(why)) => Err(no(format!("it is said to be done, and is not: {why}"))),
+        (Err(why @ Error::Status { .. }), _) => Err(no(format!("it was done again: {why}"))),
+        (Err(why @ Error::Uncertain(_)), Ok(_)) => Err(no(format!("it was done, and nobody says so: {why}"))),
+        (Err(why), _) => Err(unknown(why.to_string())),
+    }
+}
+
+pub async fn session_survives(world: &World) -> Asked {
+    let (client, pipe) = fragile(world).await?;
+    prepared(client.put(b"survivor", "content".into(), Put::default()).await)?;
+    let file = prepared(client.open_file(b"survivor", Create::No).await)?;
+    let before = pipe.connections();
+    pipe.cut();
+    let began = Instant::now();
+    let read = file.read(0, 100).await;
+    let (took, connections) = (began.elapsed(), pipe.connections());
+    let _ = file.close().await;
+    client.close().await;
+    match read {
+        _ if connections == before => Err(unknown("the connection could not be cut")),
+        Ok((data, _)) if &data[..] == b"content" => {
+            let took = time(took);
+            Ok(yes(format!("a file is read on over the next connection, {took} after the cut")))
+        }
+        Ok(_) => Err(no("a file has another content after it")),
+        Err(why @ Error::SessionLost) => Err(no(why.to_string())),
+        Err(why) => Err(refused(why)),
+    }
+}
+
+pub async fn idle(world: &World) -> Asked {
+    let Some(seconds) = world.setup.options.idle else { return Err(excluded("it takes --idle SECONDS")) };
+    world.writer()?;
+    let client = world.another(world.host()?)?;
+    prepared(client.put(b"idle", "content".into(), Put::default()).await)?;
+    let file = prepared(client.open_file(b"idle", Create::No).await)?;
+    let lease = prepared(client.file_system().await)?.lease.as_secs();
+    sleep(Duration::from_secs(seconds)).await;
+    let read = file.read(0, 100).await;
+    let _ = file.close().await;
+    client.close().await;
+    match read {
+        Ok(_) if seconds > lease => Ok(yes(format!("{seconds} s, with a lease of {lease} s"))),
+        Ok(_) => Err(unknown(format!("{seconds} s are not longer than the lease of {lease} s"))),
+        Err(why @ Error::SessionLost) => Err(no(format!("after {seconds} s: {why}"))),
+        Err(why) => Err(refused(why)),
+    }
+}

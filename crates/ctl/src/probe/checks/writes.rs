@@ -1,0 +1,233 @@
+//! What is written, replaced, named and removed.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use nfs41::{Attributes, Conditions, Content, Create, Error, Put, Set, Status, Time, Wanted};
+use serde_json::json;
+
+use super::{ROUNDS, content, reads::held};
+use crate::{
+    grouped,
+    probe::{
+        report::{Asked, answered, no, prepared, refused, unknown, yes},
+        world::World,
+    },
+};
+
+/// Two contents under one name: the second one replaces a longer one.
+fn replacing(seed: usize) -> [Bytes; 2] {
+    [content(70_000, seed), content(5000, seed + 1)]
+}
+
+fn replaced(put: nfs41::Result<Attributes>, read: nfs41::Result<Content>, expected: &Bytes) -> Asked {
+    answered(put)?;
+    match prepared(read)?.data == *expected {
+        true => Ok(yes("5,000 bytes in the place of 70,000, there and whole")),
+        false => Err(no("it is not what was put")),
+    }
+}
+
+pub async fn put_one_call(world: &World) -> Asked {
+    let client = world.writer()?;
+    let [first, second] = replacing(2);
+    answered(client.put_in_one_call(b"put", first.clone(), Put::default()).await)?;
+    if prepared(client.read_all(b"put", 0, u64::MAX).await)?.concat() != first {
+        return Err(no("it is not what was put"));
+    }
+    let put = client.put_in_one_call(b"put", second.clone(), Put::default()).await;
+    replaced(put, client.read(b"put", 0, 100_000).await, &second)
+}
+
+pub async fn put_fall_back(world: &World) -> Asked {
+    world.writer()?;
+    let client = world.another(world.host()?)?;
+    client.without_current_stateid();
+    let [first, second] = replacing(4);
+    let begun = client.put(b"put plainly", first.clone(), Put::default()).await;
+    let between = client.read_all(b"put plainly", 0, u64::MAX).await;
+    let put = client.put(b"put plainly", second.clone(), Put::default()).await;
+    let read = client.read(b"put plainly", 0, 100_000).await;
+    client.close().await;
+    answered(begun)?;
+    if prepared(between)?.concat() != first {
+        return Err(no("it is not what was put"));
+    }
+    replaced(put, read, &second)
+}
+
+/// As the service makes a content that is new, or one whose old one it was told.
+pub async fn put_conditional(world: &World) -> Asked {
+    let client = world.writer()?;
+    let put = async |content: &'static str, conditions| {
+        client.put(b"condition", content.into(), Put { conditions, ..Put::default() }).await
+    };
+    let read = async || Ok(prepared(client.read(b"condition", 0, 100).await)?.data);
+    let if_it_is = |size: u64| {
+        Conditions::If(Arc::new(move |found: Option<&Attributes>| found.is_some_and(|found| found.size == Some(size))))
+    };
+    answered(put("first", Conditions::New).await)?;
+    for (conditions, what) in [(Conditions::New, "that there is none"), (if_it_is(9), "of another content")] {
+        match put("refused", conditions).await {
+            Err(Error::ConditionFailed) => {}
+            Ok(_) => return Err(no(format!("one on the condition {what} is done all the same"))),
+            Err(why) => return Err(refused(why)),
+        }
+        if read().await? != "first" {
+            return Err(no(format!("one on the condition {what} is refused, and has changed the content")));
+        }
+    }
+    answered(put("second one", if_it_is(5)).await)?;
+    match read().await? == "second one" {
+        true => Ok(yes("done of the content that was named and of none, refused of others")),
+        false => Err(no("it is said to be done, and the name has another content")),
+    }
+}
+
+pub async fn remove(world: &World) -> Asked {
+    let client = world.writer()?;
+    prepared(client.put(b"removed", "content".into(), Put::default()).await)?;
+    answered(client.remove_file(b"removed").await)?;
+    match (client.read(b"removed", 0, 100).await, client.remove_file(b"removed").await) {
+        (Err(read), Err(again)) if [&read, &again].iter().all(|why| why.status() == Some(Status::NOENT)) => {
+            Ok(yes("it is gone"))
+        }
+        (Ok(_), _) => Err(no("it is said to be done, and the file is still read")),
+        (_, Ok(())) => Err(no("what is gone is removed once more")),
+        (Err(read), Err(again)) => Err(unknown(format!("then reading it says {read}, and removing it {again}"))),
+    }
+}
+
+pub async fn pieces(world: &World) -> Asked {
+    let client = world.writer()?;
+    let largest = prepared(client.file_system().await)?.largest_write as usize;
+    let expected = content(2 * largest + 1, 6);
+    let mut staged = answered(client.stage(b"pieces", Put::default()).await)?;
+    answered(staged.write(expected.clone()).await)?;
+    answered(staged.commit().await)?;
+    let read = prepared(client.read_all(b"pieces", 0, u64::MAX).await)?.concat();
+    match read == expected {
+        true => Ok(yes(format!("{} bytes", grouped(expected.len() as u64)))),
+        false => Err(no(format!("{} bytes come back, and they are others", grouped(read.len() as u64)))),
+    }
+}
+
+/// A time that was set, and the one of a content that is put with a time, as the service gives one to each.
+pub async fn times(world: &World) -> Asked {
+    let client = world.writer()?;
+    let told = |time: Time| format!("{}.{:09}", time.seconds, time.nanoseconds);
+    let mut kept = Vec::new();
+    for (way, wanted) in [
+        ("SETATTR", Time { seconds: 1_700_000_001, nanoseconds: 123_456_789 }),
+        ("a put", Time { seconds: 1_700_000_002, nanoseconds: 987_654_321 }),
+    ] {
+        if way == "SETATTR" {
+            prepared(client.put(b"times", Bytes::new(), Put::default()).await)?;
+            answered(client.set_attributes(b"times", Set::modified(wanted)).await)?;
+        } else {
+            let put = Put { modified: Some(wanted), ..Put::default() };
+            answered(client.put(b"times", content(5000, 7), put).await)?;
+        }
+        let found = prepared(client.attributes(b"times", Wanted::MODIFIED).await)?.modified;
+        let found = found.ok_or_else(|| unknown("the server does not say when it changed"))?;
+        let values = json!({ "set": told(wanted), "kept": told(found) });
+        if found != wanted {
+            return Err(no(format!("{way} gave it {}, {} is kept", told(wanted), told(found))).with(values));
+        }
+        kept.push(told(found));
+    }
+    Ok(yes(kept.join(" and ")).with(json!({ "kept": kept })))
+}
+
+pub async fn create_guarded(world: &World) -> Asked {
+    let client = world.writer()?;
+    answered(client.write(b"guarded", 0, "one".into(), Create::New(0o600)).await)?;
+    match client.write(b"guarded", 0, "two".into(), Create::New(0o600)).await {
+        Err(why) if why.status() == Some(Status::EXIST) => Ok(yes(why.to_string())),
+        Ok(_) => Err(no("a second one is made, too")),
+        Err(why) => Err(refused(why)),
+    }
+}
+
+pub async fn create_exclusive(world: &World) -> Asked {
+    let client = world.writer()?;
+    let create = async |number| client.open_file(b"exclusive", Create::Exclusive(number, 0o600)).await;
+    let first = answered(create(7).await)?;
+    let again = create(7).await;
+    let other = create(8).await;
+    let is_known = again.is_ok();
+    for file in [Ok(first), again].into_iter().flatten() {
+        let _ = file.close().await;
+    }
+    match (is_known, other) {
+        (false, _) => Err(no("its own number is refused the second time")),
+        (_, Err(why)) if why.status() == Some(Status::EXIST) => Ok(yes("the same number again is the same file")),
+        (_, Err(why)) => Err(unknown(why.to_string())),
+        (_, Ok(file)) => {
+            let _ = file.close().await;
+            Err(no("another number opens the same file"))
+        }
+    }
+}
+
+pub async fn link(world: &World) -> Asked {
+    let client = world.writer()?;
+    prepared(client.put(b"linked", "content".into(), Put::default()).await)?;
+    prepared(client.put(b"taken", "another".into(), Put::default()).await)?;
+    answered(client.link(b"linked", b"second name").await)?;
+    let links = prepared(client.attributes(b"second name", Wanted::LINKS).await)?.links;
+    if links != Some(2) {
+        return Err(no(format!("it is made, but the file has {links:?} links")));
+    }
+    // By its own second name, and by a name that another file has.
+    for name in [&b"second name"[..], b"taken"] {
+        match client.link(b"linked", name).await {
+            Err(why) if why.status() == Some(Status::EXIST) => {}
+            Ok(()) => return Err(no("a name that is taken is taken again")),
+            Err(why) => return Err(unknown(why.to_string())),
+        }
+    }
+    match prepared(client.read(b"taken", 0, 100).await)?.data == "another" {
+        true => Ok(yes("2 links")),
+        false => Err(no("a name that is taken is refused, and has another content then")),
+    }
+}
+
+pub async fn rename_over_open(world: &World) -> Asked {
+    let (client, other) = (world.writer()?, world.other()?);
+    prepared(client.put(b"open", "old".into(), Put::default()).await)?;
+    prepared(client.put(b"to come", "new".into(), Put::default()).await)?;
+    let file = prepared(client.open_file(b"open", Create::No).await)?;
+    let renamed = other.rename(b"to come", b"open").await;
+    let read = file.read(0, 100).await;
+    let _ = file.close().await;
+    answered(renamed)?;
+    let by_name = prepared(other.read(b"open", 0, 100).await)?;
+    if &by_name.data[..] != b"new" {
+        return Err(no("it is said to be done, and the name has the old content"));
+    }
+    let (word, told) = held(read);
+    Ok(yes(format!("done; the file that is open {told}")).with(json!({ "open_file": word })))
+}
+
+pub async fn change(world: &World) -> Asked {
+    let client = world.writer()?;
+    prepared(client.put(b"change", "0".into(), Put::default()).await)?;
+    let mut numbers = Vec::new();
+    for round in 0..=ROUNDS {
+        if round > 0 {
+            // Of the same length.
+            prepared(client.write(b"change", 0, format!("{}", round % 10).into(), Create::No).await)?;
+        }
+        let found = answered(client.attributes(b"change", Wanted::CHANGE).await)?.change;
+        numbers.push(found.ok_or_else(|| no("the server has none"))?);
+    }
+    let others: HashSet<_> = numbers.iter().collect();
+    let grows = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+    let values = json!({ "writes": ROUNDS, "numbers": others.len(), "grows": grows });
+    match others.len() == numbers.len() {
+        true => Ok(yes(format!("{ROUNDS} writes, and it {}", if grows { "grows" } else { "does not always grow" }))
+            .with(values)),
+        false => Err(no(format!("{ROUNDS} writes gave {} numbers", others.len())).with(values)),
+    }
+}
