@@ -27,6 +27,8 @@ pub struct Options {
     /// What it exports as its root; a directory of its own, in memory where that works, unless given. Nobody else may
     /// change what is in there while it is `cached`: the server would not see it, or give stale handles.
     pub directory: Option<PathBuf>,
+    /// Bytes that the exported directory has room for; it is a file system in memory then, which nobody else sees.
+    pub size: Option<u64>,
     /// Seconds, at most 120.
     pub lease: u32,
     /// Seconds after a start in which nothing may be opened but what was open before, at most 180; none without. It
@@ -36,6 +38,8 @@ pub struct Options {
     pub slots: u32,
     /// Whether attributes and names are kept for a minute, or asked for every time.
     pub cached: bool,
+    /// Where in the server's tree the export is.
+    pub pseudo: String,
     /// More lines of the block `NFSV4` and of the block `EXPORT`.
     pub nfs4: String,
     pub export: String,
@@ -45,10 +49,12 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             directory: None,
+            size: None,
             lease: 60,
             grace: None,
             slots: 64,
             cached: true,
+            pseudo: "/".to_owned(),
             nfs4: String::new(),
             export: String::new(),
         }
@@ -57,7 +63,7 @@ impl Default for Options {
 
 impl Options {
     fn config(&self, port: u16, place: &Path, directory: &Path) -> String {
-        let Self { lease, grace, slots, cached, nfs4, export, .. } = self;
+        let Self { lease, grace, slots, cached, pseudo, nfs4, export, .. } = self;
         let (graceless, grace) = (grace.is_none(), grace.unwrap_or(*lease));
         let expires = if *cached { 60 } else { 0 };
         let (place, directory) = (place.display(), directory.display());
@@ -78,7 +84,7 @@ impl Options {
             }}
             NFS_KRB5 {{ Active_krb5 = false; CCacheDir = "{place}/credentials"; }}
             EXPORT {{
-                Export_Id = 1; Path = "{directory}"; Pseudo = /; Protocols = 4; Transports = TCP; SecType = sys;
+                Export_Id = 1; Path = "{directory}"; Pseudo = {pseudo}; Protocols = 4; Transports = TCP; SecType = sys;
                 Access_Type = RW; Squash = No_Root_Squash; Attr_Expiration_Time = {expires};
                 FSAL {{ Name = VFS; }}
                 {export}
@@ -232,7 +238,17 @@ impl Ganesha {
         // give different clients the same numbers.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32;
         self.epoch = now.max(self.epoch + 1);
-        let mut command = Command::new("ganesha.nfsd");
+        let mut command = match self.options.size {
+            None => Command::new("ganesha.nfsd"),
+            // The mount goes with the process. `unshare` and the shell become the server, so that its number is theirs.
+            Some(size) => {
+                let mount = r#"mount -t tmpfs -o size="$0" none "$1" && shift && exec ganesha.nfsd "$@""#;
+                let mut command = Command::new("unshare");
+                command.args(["-m", "--propagation", "private", "sh", "-c", mount]);
+                command.arg(size.to_string()).arg(&self.directory);
+                command
+            }
+        };
         command.arg("-E").arg(self.epoch.to_string());
         command.args(["-F", "-N", "EVENT"]).arg("-f").arg(&config).arg("-L").arg(&log).arg("-p").arg(at("pid"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
