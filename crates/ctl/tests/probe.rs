@@ -25,8 +25,9 @@ const OF_A_HOST: [&str; 12] = [
     "access",
     "round_trip",
 ];
-const ONCE: [&str; 27] = [
+const ONCE: [&str; 28] = [
     "one_server",
+    "shared_sessions",
     "directory",
     "access_agrees",
     "owner",
@@ -116,12 +117,12 @@ fn a_good_server_has_all_that_is_needed_and_nothing_stays_behind() {
     for key in ["tls", "tls_certificate", "tls_system_roots", "tls_client_certificate"] {
         assert_eq!(answer(of_host, key), "excluded", "{key}");
     }
-    for key in ["one_server", "idle", "visible_hosts"] {
+    for key in ["one_server", "shared_sessions", "idle", "visible_hosts"] {
         assert_eq!(answer(facts, key), "excluded", "{key}");
     }
     let not_yes = ONCE.iter().filter(|key| answer(facts, key) != "yes");
     // A replaced file without a name may be gone.
-    let may = ["one_server", "idle", "visible_hosts", "read_on_replaced", "hold_replaced"];
+    let may = ["one_server", "shared_sessions", "idle", "visible_hosts", "read_on_replaced", "hold_replaced"];
     assert_eq!(not_yes.filter(|key| !may.contains(key)).count(), 0, "{facts:#}");
     assert_eq!(of_host["round_trip"]["values"]["calls"], 100);
     assert_eq!(of_host["lease"]["values"]["seconds"], 60);

@@ -104,7 +104,7 @@ impl Connection {
 }
 
 /// No other client has it, nor another connection of this one: the time of the start, the process and a count.
-fn owner() -> Bytes {
+pub(crate) fn owner() -> Bytes {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now);

@@ -23,9 +23,10 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    Options,
+    Client, Options,
     budget::Backoff,
-    connection::Server,
+    compound,
+    connection::{self, Server},
     handshake::Handshake,
     session::{CallId, Session},
     transport::{Reading, Writing, dial, send},
@@ -164,6 +165,27 @@ impl Origin {
         }
         handshake.forget(client).await?;
         Ok((writing, reading))
+    }
+}
+
+impl Client {
+    /// Does another address know a session that was made at this client's? Only then a late call that hangs on its way to
+    /// the one can be fenced by way of the other. The session is made for this, and ended.
+    ///
+    /// # Errors
+    /// One of the two cannot be reached.
+    #[doc(hidden)]
+    pub async fn session_is_known_at(&self, address: SocketAddr) -> io::Result<bool> {
+        let options = Arc::new(self.inner.options.clone());
+        let before = compound::before(&options.credentials.encode()?);
+        let origin = Origin::new(Arc::clone(&options), before, connection::owner());
+        let (mut writing, mut reading) = dial(&options, options.address).await?;
+        let mut here = Handshake::new(&mut writing, &mut reading, &origin.before);
+        let (session, _) = here.establish(&origin, 1).await?;
+        let (mut writing, mut reading) = dial(&options, address).await?;
+        let known = Handshake::new(&mut writing, &mut reading, &origin.before).knows(&session).await;
+        let _ = timeout(IDENTIFY_TIMEOUT, here.end(session.id, session.client)).await;
+        known
     }
 }
 

@@ -203,6 +203,18 @@ impl<'a> Handshake<'a> {
         Ok(results.attributes()?.limits)
     }
 
+    /// Is this session, in which nothing has been asked since it was made, known here?
+    pub async fn knows(&mut self, session: &Session) -> io::Result<bool> {
+        self.calls += 1;
+        let message = session.first(self.calls);
+        let answer = self.send(message).await?;
+        match results(answer)?.op(Op::SEQUENCE).map(drop) {
+            Ok(()) => Ok(true),
+            Err(Error::Status { status, .. }) if status.ends_session() || status.retires_session() => Ok(false),
+            Err(why) => Err(why.into()),
+        }
+    }
+
     /// In the first slot.
     async fn ask_in(&mut self, session: &Session, used: &mut u32, compound: &Compound) -> io::Result<Results> {
         self.calls += 1;

@@ -216,18 +216,21 @@ impl File {
         if content.len() <= largest {
             return self.write_once(offset, content, budget).await;
         }
-        let mut at = 0;
+        let (mut at, mut failed) = (0, None);
         let mut waiting = futures(WINDOW);
-        while at < content.len() || !waiting.is_empty() {
-            while at < content.len() && waiting.has_room() {
+        while (at < content.len() && failed.is_none()) || !waiting.is_empty() {
+            while at < content.len() && failed.is_none() && waiting.has_room() {
                 let piece = content.slice(at..content.len().min(at + largest));
                 let from = offset.saturating_add(at as u64);
                 at += piece.len();
                 waiting.push(Box::pin(self.write_once(from, piece, budget)));
             }
-            waiting.next().await?;
+            // One that fails ends the others, too: whoever is told of it must not meet them later.
+            if let Err(why) = waiting.next().await {
+                failed.get_or_insert(why);
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn write_once(&self, mut offset: u64, mut content: Bytes, budget: &Budget) -> Result<()> {

@@ -217,7 +217,10 @@ impl Client {
         let mut kept = own.map(|own| Kept { mode: put.mode, ownership: Some(own.clone()) });
         for _ in 0..TRIES {
             if kept.is_none() {
-                let found = self.look(start, name, budget).await?;
+                let found = match self.look(start, name, budget).await {
+                    Err(why) if why.is_gone() => continue,
+                    found => found?,
+                };
                 if found.kind != Some(Kind::File) {
                     break;
                 }
@@ -225,6 +228,8 @@ impl Client {
             }
             match self.make(start, content, put, name, Step::ReplaceFile, kept.take(), budget).await {
                 Err(Error::Status { op: Op::VERIFY, status: Status::NOT_SAME }) => {}
+                // Replaced between its name and what was asked of it.
+                Err(why) if why.is_gone() => {}
                 other => return other,
             }
         }

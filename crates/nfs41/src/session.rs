@@ -203,6 +203,11 @@ impl Session {
         Some((CallId { slot, call }, receiver))
     }
 
+    /// Nothing but SEQUENCE, in the first slot, by this number of a call.
+    pub fn first(&self, call: u32) -> Message {
+        Compound::new().message(&self.before, &self.sequence(&self.table(), 0, call))
+    }
+
     fn sequence(&self, table: &Table, slot: u32, call: u32) -> Sequence {
         let (number, highest) = (table.slots[slot as usize].number, table.highest());
         Sequence { call, session: self.id, client: self.client, slot, number, highest }

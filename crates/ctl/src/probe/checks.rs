@@ -24,6 +24,14 @@ pub const CHECKS: &[Check<World>] = &[
         ask: |world| Box::pin(clients::one_server(world)),
     },
     Check {
+        key: "shared_sessions",
+        what: "A session that was made at one host is known at the others",
+        means: "A change that hangs on its way to one mount target cannot be stopped by way of another: the service \
+                answers 504 Pending where it would answer 504 Deadline, and the change may still happen.",
+        needed: false,
+        ask: |world| Box::pin(clients::shared_sessions(world)),
+    },
+    Check {
         key: "directory",
         what: "A directory is made below the root",
         means: "Nothing can be written here: a policy without ClientWrite, a root that is squashed, permissions of the \

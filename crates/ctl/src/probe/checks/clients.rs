@@ -34,6 +34,26 @@ pub async fn one_server(world: &World) -> Asked {
     Ok(outcome.with(values))
 }
 
+pub async fn shared_sessions(world: &World) -> Asked {
+    let hosts = world.hosts();
+    if hosts.len() < 2 {
+        return Err(world.too_few_hosts());
+    }
+    let (client, others) = (world.above(hosts[0])?, &hosts[1..]);
+    let mut unknown_at = Vec::new();
+    for host in others {
+        match client.session_is_known_at(*host).await {
+            Ok(true) => {}
+            Ok(false) => unknown_at.push(host.to_string()),
+            Err(why) => return Err(unknown(format!("{host}: {why}"))),
+        }
+    }
+    Ok(match &unknown_at[..] {
+        [] => yes(format!("known at {} more", others.len())),
+        hosts => no(format!("not known at {}", hosts.join(", "))),
+    })
+}
+
 pub async fn lock(world: &World) -> Asked {
     let client = world.writer()?;
     let mut found = Vec::new();
