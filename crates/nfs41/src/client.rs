@@ -180,14 +180,14 @@ impl Client {
     /// The same client, whose operations have this long.
     #[must_use]
     pub fn with_deadline(&self, deadline: Option<Duration>) -> Self {
-        Self { limit: deadline.map_or(Limit::None, Limit::Within), ..self.clone() }
+        Self { inner: Arc::clone(&self.inner), limit: deadline.map_or(Limit::None, Limit::Within), awaits_end: false }
     }
 
     /// The same client, whose operations send nothing after this. A change answers when it is known that it was done, or
     /// never will be, however long that takes: never with [`Error::Pending`], unless the client is closed.
     #[must_use]
     pub fn until(&self, deadline: Instant) -> Self {
-        Self { limit: Limit::At(deadline), awaits_end: true, ..self.clone() }
+        Self { inner: Arc::clone(&self.inner), limit: Limit::At(deadline), awaits_end: true }
     }
 
     pub(crate) fn budget(&self, is_change: bool) -> Budget {

@@ -26,6 +26,8 @@ use crate::{
     temporary,
 };
 
+/// For each directory that is taken away again.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often an operation is begun anew when other clients change the path under it.
 const TRIES: usize = 32;
 /// So much of a content is asked for at once.
@@ -238,8 +240,9 @@ async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
     }
 }
 
-/// The last so many directories of this path, as far as they are empty.
+/// The last so many directories of this path, as far as they are empty. The time of whoever made them may be over.
 async fn remove_made(client: &Client, mut directory: &[u8], made: usize) {
+    let client = client.with_deadline(Some(CLEANUP_TIMEOUT));
     for _ in 0..made {
         if client.remove(directory).await.is_err() {
             return;

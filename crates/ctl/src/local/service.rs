@@ -108,7 +108,7 @@ enum Targets {
     /// One directory under several names, and why.
     Directory(String),
     /// A server, and what leads to it from an address for each target.
-    Server { _server: Ganesha, relays: Vec<Relay> },
+    Server { _server: Box<Ganesha>, relays: Vec<Relay> },
 }
 
 impl Targets {
@@ -138,7 +138,7 @@ impl Targets {
             target["ip_address"] = relay.ip().to_string().into();
         }
         std::fs::write(directory.path().join("targets.json"), text.to_string())?;
-        Ok(Self::Server { _server: server, relays })
+        Ok(Self::Server { _server: Box::new(server), relays })
     }
 
     /// The service's program as this needs it.
