@@ -13,6 +13,7 @@ use nfs41::{Attributes, Client, Place, Put, Status, Time, Wanted};
 
 use crate::{
     buffers,
+    clients::Clients,
     error::{Error, Result},
     files::Backend,
     path::{BadPath, DirectoryPath, FilePath},
@@ -77,8 +78,8 @@ impl Options {
 
 impl Backend for Options {
     fn target(&self, target: &PublishedTarget, _place: usize) -> Arc<dyn Target> {
-        let client = Client::new(self.client(target));
-        Arc::new(Nfs { client, probe_deadline: self.probe_deadline, patience: self.deadline / 2 })
+        let clients = Clients::new(self.client(target));
+        Arc::new(Nfs { clients, probe_deadline: self.probe_deadline, patience: self.deadline / 2 })
     }
 
     fn deadline(&self) -> Duration {
@@ -88,8 +89,7 @@ impl Backend for Options {
 
 /// One target.
 struct Nfs {
-    /// None where the options cannot be.
-    client: nfs41::Result<Client>,
+    clients: Clients,
     probe_deadline: Duration,
     /// For a lock that another client holds.
     patience: Duration,
@@ -596,7 +596,7 @@ async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>,
 
 impl Nfs {
     fn reads(&self) -> Result<Client> {
-        Ok(self.client.clone()?)
+        Ok(self.clients.here()?)
     }
 
     /// A change goes on to its end: who else may change its path must know that it has ended.
@@ -621,7 +621,7 @@ impl Target for Nfs {
 
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async {
-            self.reads()?.close().await;
+            self.clients.close().await;
             Ok(())
         })
     }
