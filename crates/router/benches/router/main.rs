@@ -4,7 +4,7 @@
 //! `make bench-router` builds and runs this; `cargo bench -p router --bench router -- WHAT` takes
 //!
 //! ```text
-//! [--quick] [--rounds N] [--disk DIR] [select] [get] [get-large] [put] [memory] [start] [added] [nfs]
+//! [--quick] [--rounds N] [--seconds N] [--disk DIR] [select] [get] [get-large] [put] [memory] [start] [added] [nfs]
 //! ```
 //!
 //! Without a name all of them. Quick: fewer and shorter rounds. Only a full run of everything is written down.
@@ -102,6 +102,7 @@ impl Settings {
             match argument.as_str() {
                 "--quick" => (settings.quick, settings.rounds, settings.seconds) = (true, 3, 1),
                 "--rounds" => settings.rounds = arguments.next().context("--rounds N")?.parse()?,
+                "--seconds" => settings.seconds = arguments.next().context("--seconds N")?.parse()?,
                 "--disk" => settings.disk = fs::canonicalize(arguments.next().context("--disk DIR")?)?,
                 name => match CASES.iter().find(|case| case.name == name) {
                     Some(case) => settings.cases.push(case),

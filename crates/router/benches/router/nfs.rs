@@ -22,7 +22,6 @@ pub const DIRECTORY: &str = "files";
 const PROCESSORS: [usize; 2] = [1, 2];
 /// Eight tables of five lines: what is enough for a median.
 const MAX_ROUNDS: usize = 5;
-const MAX_SECONDS: u64 = 2;
 /// Of a service, until it is given up.
 const STARTS: usize = 3;
 
@@ -155,10 +154,9 @@ fn compare(
     let lua = place.join(format!("{}.lua", kind.directory()));
     script(&lua, &kind.requests())?;
     let server = ganesha.id().context("the NFS server has ended")?;
-    let (rounds, turn) = (settings.rounds.min(MAX_ROUNDS), settings.seconds.min(MAX_SECONDS));
+    let (rounds, seconds) = (settings.rounds.min(MAX_ROUNDS), settings.seconds);
     // The first turn is not counted: what it makes, the others replace.
     for round in 0..=rounds {
-        let seconds = if round == 0 { 1 } else { turn };
         for peer in &mut *peers {
             let mut measured = Measured::default();
             let before = processors_of(server)?;
@@ -225,7 +223,7 @@ fn compare(
              target, one NFS-Ganesha on tmpfs. Each peer may use so many processors, and has as many workers where nothing else is said; the NFS \
              server, wrk{} share them. What the busiest thread takes bounds what more processors bring.",
             rounds,
-            turn,
+            seconds,
             if tls { " and what speaks TLS before the server" } else { "" }
         )),
         markdown(head, lines)
