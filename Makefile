@@ -170,10 +170,15 @@ bench-count-inside: ## Counting without a mount, 0 and 2 ms away (2 minutes)
 	CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p walk --features nfs --bench nfs
 
 .PHONY: bench-router
-bench-router: ## Routing and the file service against nginx and others (15 minutes): [ONLY="get put"] [DISK=] [QUICK=1]
-	@type nginx wrk python3 >/dev/null || { echo 'it needs nginx (with its dav module), wrk and python3'; exit 1; }
+bench-router: ## Routing and the file service against nginx and others, over NFS too (30 minutes): [ONLY="get put nfs"] [DISK=] [QUICK=1]
+	@type nginx wrk python3 taskset ganesha.nfsd >/dev/null || { echo 'it needs nginx (with its dav module), wrk, python3, util-linux and nfs-ganesha'; exit 1; }
 	CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p router --no-default-features --features service --bench router -- \
 	  $(if $(QUICK),--quick) $(if $(DISK),--disk $(DISK)) $(ONLY)
+
+.PHONY: bench-router-guest
+bench-router-guest: ## The service over NFS beside nginx on a kernel's mount, in an emulated guest (40 minutes): [QUICK=1]
+	PATIENCE=7200 CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p router --no-default-features --features service --bench router \
+	  --config 'target."cfg(unix)".runner = ["tests/nfs-guest.sh", "benches/router/guest.sh"]' -- $(if $(QUICK),--quick --rounds 1,--rounds 3) --seconds 10 nfs
 
 NFS_PEERS := crates/nfs41/benches/nfs/peers
 NFS_RS_PEER := $(CARGO_TOOLS)/.nfs-rs-peer-$(shell cat $(NFS_PEERS)/nfs-rs/Cargo.lock $(NFS_PEERS)/nfs-rs/src/main.rs $(NFS_PEERS)/../drive.rs | sha256sum | cut -c1-12)

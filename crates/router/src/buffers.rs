@@ -27,7 +27,7 @@ static KEPT: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 pub(crate) struct Buffer(Box<[u8]>);
 
 /// The largest piece that there is room for.
-fn most() -> usize {
+pub(crate) fn most() -> usize {
     let room = ENOUGH.saturating_sub(ON_THE_WAY.load(Ordering::Relaxed)) / 8;
     if room >= LARGEST { LARGEST } else { room.clamp(SMALLEST, LARGEST) & !(4096 - 1) }
 }

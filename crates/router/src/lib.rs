@@ -21,6 +21,8 @@
 //! ```
 
 mod buffers;
+#[cfg(feature = "nfs")]
+mod clients;
 mod error;
 mod fence;
 pub mod files;

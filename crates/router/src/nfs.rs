@@ -1,6 +1,8 @@
 //! Mount targets without a mount: an NFSv4.1 client in this process speaks to each of them. It needs no privilege, and
 //! no thread of it is held by a target that hangs.
 
+mod changes;
+mod reads;
 mod status;
 
 use std::{
@@ -13,16 +15,17 @@ use bytes::Bytes;
 use domain::published::PublishedTarget;
 use nfs41::{Attributes, Client, Place, Put, Status, Time, Wanted};
 
+use self::{
+    changes::{Stage, append, delete, in_its_directory, put},
+    reads::read,
+};
 use crate::{
-    buffers,
+    clients::Clients,
     error::{Error, Result},
     files::Backend,
     health::PROBE_TIMEOUT,
     path::{DirectoryPath, FilePath},
-    target::{
-        Answer, Conditions, Entry, Kind, Meta, Page, Reading, Rest, SWEPT_AT_ONCE, Staged, Swept, Tag, Target, Verdict,
-        Want,
-    },
+    target::{Answer, Conditions, Entry, Kind, Meta, Page, Reading, SWEPT_AT_ONCE, Staged, Swept, Tag, Target, Want},
     temporary,
 };
 
@@ -109,11 +112,11 @@ impl Options {
 
 impl Backend for Options {
     fn target(&self, target: &PublishedTarget, _place: usize) -> Arc<dyn Target> {
-        let client = Client::new(self.client(target));
+        let clients = Clients::new(self.client(target));
         let prober = Client::new(self.prober(target));
         let Self { deadline, file_mode, directory_mode, .. } = *self;
         let rules = Rules { patience: deadline / 2, file_mode, directory_mode };
-        Arc::new(Nfs { client, prober, deadline, rules })
+        Arc::new(Nfs { clients, prober, deadline, rules })
     }
 
     fn published(&self, targets: &[PublishedTarget]) {
@@ -127,9 +130,8 @@ impl Backend for Options {
 
 /// One target.
 struct Nfs {
-    /// None where the options cannot be.
-    client: nfs41::Result<Client>,
-    /// For probes alone: they wait behind no request.
+    clients: Clients,
+    /// For probes alone: they wait behind no request. None where the options cannot be.
     prober: nfs41::Result<Client>,
     deadline: Duration,
     rules: Rules,
@@ -215,337 +217,9 @@ async fn judge(client: &Client, path: &FilePath, why: nfs41::Error) -> Error {
     }
 }
 
-/// Does what needs the directory of a path, which is made if it is missing, and goes again if that fails.
-async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
-    client: &Client,
-    path: &FilePath,
-    rules: Rules,
-    mut act: impl FnMut() -> F,
-) -> Result<(T, usize)> {
-    let directory = path.split().0;
-    let mut made = 0;
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match act().await {
-            Err(why) if why.status() == Some(Status::NOENT) && tries < TRIES => {
-                made = made.max(client.make_directories(directory, rules.directory_mode).await?);
-            }
-            Err(why) => {
-                remove_made(client, directory, made).await;
-                return Err(why.into());
-            }
-            Ok(done) => return Ok((done, made)),
-        }
-    }
-}
-
-/// The last so many directories of this path, as far as they are empty. The time of whoever made them may be over.
-async fn remove_made(client: &Client, mut directory: &[u8], made: usize) {
-    let client = client.with_deadline(Some(CLEANUP_TIMEOUT));
-    for _ in 0..made {
-        if client.remove(directory).await.is_err() {
-            return;
-        }
-        directory = directory.iter().rposition(|byte| *byte == b'/').map_or(&[], |slash| &directory[..slash]);
-    }
-}
-
-/// A plain write is one round trip where it replaces a file, and two where there is none.
-async fn put(
-    client: Client,
-    path: FilePath,
-    content: Bytes,
-    conditions: Conditions,
-    rules: Rules,
-) -> Result<(Meta, bool)> {
-    let put = |conditions| client.put(path.as_bytes(), content.clone(), how(conditions, rules));
-    let new = || in_its_directory(&client, &path, rules, || put(nfs41::Conditions::New));
-    if !conditions.is_none() {
-        // What they will say, before anything is made.
-        let before = existing(&client, path.as_bytes()).await?;
-        if !conditions.allow(before.as_ref()) {
-            return Err(Error::PreconditionFailed);
-        }
-        let made = match conditions.is_create_only() {
-            true => new().await?.0,
-            false => in_its_directory(&client, &path, rules, || put(judged(&conditions))).await?.0,
-        };
-        return Ok((meta(&made)?, before.is_none()));
-    }
-    for _ in 0..TRIES {
-        match put(nfs41::Conditions::File).await {
-            Ok(made) => return Ok((meta(&made)?, false)),
-            Err(why) if why.is_gone() => {}
-            Err(why) if why.status() != Some(Status::NOENT) => return Err(judge(&client, &path, why).await),
-            Err(_) => match new().await {
-                Ok((made, _)) => return Ok((meta(&made)?, true)),
-                // Somebody made it meanwhile.
-                Err(Error::PreconditionFailed) => {}
-                Err(why) => return Err(why),
-            },
-        }
-    }
-    Err(Error::Locked)
-}
-
-async fn append(
-    client: Client,
-    path: FilePath,
-    content: Bytes,
-    conditions: Conditions,
-    rules: Rules,
-) -> Result<(Meta, bool)> {
-    for _ in 0..TRIES {
-        let asked = if conditions.is_none() { nfs41::Conditions::None } else { judged(&conditions) };
-        let added = client.append(path.as_bytes(), content.clone(), how(asked, rules)).await;
-        match added {
-            Ok(Some(found)) => return Ok((meta(&found)?, false)),
-            // There is no file, or not even its directory.
-            Ok(None) => {}
-            Err(why) if why.status() == Some(Status::NOENT) => {}
-            Err(why) => return Err(judge(&client, &path, why).await),
-        }
-        if !conditions.allow(None) {
-            return Err(Error::PreconditionFailed);
-        }
-        let new = || client.put(path.as_bytes(), content.clone(), how(nfs41::Conditions::New, rules));
-        match in_its_directory(&client, &path, rules, new).await {
-            // Somebody made it meanwhile: add to that.
-            Err(Error::PreconditionFailed) => {}
-            other => return other.and_then(|(made, _)| Ok((meta(&made)?, true))),
-        }
-    }
-    Err(Error::Locked)
-}
-
-async fn delete(client: Client, path: FilePath, conditions: Conditions, rules: Rules) -> Result<()> {
-    let removed = match conditions.is_none() {
-        true => anew(|| client.remove_file(path.as_bytes())).await,
-        false => {
-            // Where there is nothing to delete, conditions do not count (RFC 9110, section 13.2.1).
-            let asked = nfs41::Conditions::If(Arc::new(move |found| {
-                found.map(meta).is_none_or(|found| found.is_ok_and(|found| conditions.allow(Some(&found))))
-            }));
-            client.remove_if(path.as_bytes(), how(asked, rules)).await
-        }
-    };
-    match removed {
-        Ok(()) => Ok(()),
-        Err(why) => Err(judge(&client, &path, why).await),
-    }
-}
-
-/// From this byte on, as much as one piece holds.
-fn first_piece(want: &Want) -> Option<(u64, u32)> {
-    let conditions = &want.conditions;
-    let asks = conditions.is_none() && conditions.modified_since.is_none() && want.part_if.is_none();
-    match want.part {
-        _ if want.only_meta || !asks => None,
-        None => Some((0, PIECE)),
-        Some(crate::target::Part::From(from, to)) => {
-            let length = to.map_or(u64::from(PIECE), |to| to.saturating_sub(from).saturating_add(1));
-            Some((from, u32::try_from(length).unwrap_or(PIECE).min(PIECE)))
-        }
-        // Where it begins depends on the size.
-        Some(crate::target::Part::Last(_)) => None,
-    }
-}
-
-/// Up to so many bytes, as many as there is room for.
-async fn read_piece(client: &Client, path: &FilePath, from: u64, length: u32) -> nfs41::Result<nfs41::Content> {
-    let room = buffers::room(length as usize);
-    let found = client.read(path.as_bytes(), from, room.bytes()).await?;
-    Ok(nfs41::Content { data: room.hold(found.data), ..found })
-}
-
-/// The next bytes of a file that is held, as many as there is room for.
-async fn read_on(file: &nfs41::File, at: u64, to: u64) -> nfs41::Result<Bytes> {
-    let room = buffers::room(piece(at, to) as usize);
-    let (data, _) = file.read(at, room.bytes()).await?;
-    Ok(room.hold(data))
-}
-
-async fn read(client: Client, path: FilePath, want: Want, deadline: Duration) -> Result<Reading> {
-    anew(|| read_once(&client, &path, &want, deadline)).await?
-}
-
-async fn read_once(
-    client: &Client,
-    path: &FilePath,
-    want: &Want,
-    deadline: Duration,
-) -> nfs41::Result<Result<Reading>> {
-    let found = match first_piece(want) {
-        None => None,
-        Some((from, length)) => match read_piece(client, path, from, length).await {
-            Ok(found) => Some((from, found)),
-            // A directory or a link cannot be read, nor what is behind the end of everything.
-            Err(nfs41::Error::Status { op: nfs41::Op::READ, status }) if status != Status::STALE => None,
-            Err(why) => return Err(why),
-        },
-    };
-    let meta = match &found {
-        Some((_, found)) => meta(&found.attributes),
-        None => meta(&client.attributes(path.as_bytes(), Wanted::USUAL).await?),
-    };
-    let meta = match meta {
-        Ok(meta) => meta,
-        Err(why) => return Ok(Err(why)),
-    };
-    let verdict = want.judge(&meta);
-    let nothing = Reading { meta, verdict, first: Bytes::new(), rest: None };
-    let (from, to) = match verdict {
-        Verdict::Content { from, to, .. } if !want.only_meta && from < to => (from, to),
-        _ => return Ok(Ok(nothing)),
-    };
-    let found = match found {
-        Some((place, found)) if place == from => found,
-        _ => read_piece(client, path, from, piece(from, to)).await?,
-    };
-    // Another file by now, or another content.
-    if self::meta(&found.attributes).is_ok_and(|found| found.tag != meta.tag) {
-        return Err(nfs41::Error::Status { op: nfs41::Op::READ, status: Status::STALE });
-    }
-    let wanted = usize::try_from(to - from).unwrap_or(usize::MAX).min(found.data.len());
-    let first = found.data.slice(..wanted);
-    if first.is_empty() {
-        return Ok(Err(Error::Shortened));
-    }
-    let at = from + first.len() as u64;
-    let rest = match at < to {
-        false => None,
-        // It stays until all of it is read, whoever replaces it. NFS-Ganesha may forget an OPEN that comes while the name
-        // is being given to another file, and the file with it; so the next piece is read before anything is answered,
-        // while all of it can still be read anew.
-        true => {
-            let file = client.hold_to_read(&found.handle).await?;
-            let ahead = read_on(&file, at, to).await?;
-            if ahead.is_empty() {
-                return Ok(Err(Error::Shortened));
-            }
-            let at = at + ahead.len() as u64;
-            Some(Box::new(Remaining { file, deadline, ahead, at, to }) as Box<dyn Rest>)
-        }
-    };
-    Ok(Ok(Reading { first, rest, ..nothing }))
-}
-
-/// How much of these bytes is asked for at once.
-fn piece(from: u64, to: u64) -> u32 {
-    u32::try_from(to - from).unwrap_or(PIECE).min(PIECE)
-}
-
 /// A step of something that has begun.
 async fn in_time<T>(deadline: Duration, step: impl Future<Output = nfs41::Result<T>>) -> Result<T> {
     tokio::time::timeout(deadline, step).await.map_err(|_| Error::Deadline)?.map_err(Error::from)
-}
-
-/// The rest of a file that is being read.
-struct Remaining {
-    file: nfs41::File,
-    deadline: Duration,
-    /// What was read already; what comes next, if it is not empty.
-    ahead: Bytes,
-    /// The first byte that was not.
-    at: u64,
-    to: u64,
-}
-
-impl Rest for Remaining {
-    fn next(mut self: Box<Self>) -> Answer<'static, (Bytes, Box<dyn Rest>)> {
-        Box::pin(async move {
-            if !self.ahead.is_empty() || self.at == self.to {
-                return Ok((std::mem::take(&mut self.ahead), self as Box<dyn Rest>));
-            }
-            let piece = in_time(self.deadline, read_on(&self.file, self.at, self.to)).await?;
-            if piece.is_empty() {
-                return Err(Error::Shortened);
-            }
-            self.at += piece.len() as u64;
-            Ok((piece, self as Box<dyn Rest>))
-        })
-    }
-}
-
-/// A content that comes in pieces.
-struct Stage {
-    /// Gone when it is committed or given up.
-    staged: Option<nfs41::Staged>,
-    client: Client,
-    path: FilePath,
-    made: usize,
-    deadline: Duration,
-    rules: Rules,
-}
-
-fn given_up() -> Error {
-    Error::Failed(std::io::Error::other("an earlier piece of the content could not be written"))
-}
-
-impl Staged for Stage {
-    fn write(&mut self, bytes: Bytes) -> Answer<'_, ()> {
-        let deadline = self.deadline;
-        Box::pin(async move {
-            let written = in_time(deadline, self.staged.as_mut().ok_or_else(given_up)?.write(bytes)).await;
-            if written.is_err() {
-                // It has a hole, or will have: nothing comes after it.
-                drop(self.staged.take());
-            }
-            written
-        })
-    }
-
-    fn commit(mut self: Box<Self>, conditions: Conditions) -> Answer<'static, (Meta, bool)> {
-        Box::pin(async move {
-            let client = in_time_to_answer(&self.client, self.deadline);
-            let before = existing(&client, self.path.as_bytes()).await?;
-            if !conditions.allow(before.as_ref()) {
-                return Err(Error::PreconditionFailed);
-            }
-            let asked = match (conditions.is_none(), conditions.is_create_only()) {
-                (true, _) => nfs41::Conditions::None,
-                (_, true) => nfs41::Conditions::New,
-                _ => judged(&conditions),
-            };
-            let how = how(asked, self.rules);
-            let staged = self.staged.take().ok_or_else(given_up)?;
-            match staged.commit_if(&client, how.conditions, how.modified).await {
-                Ok(found) => {
-                    self.made = 0;
-                    Ok((meta(&found)?, before.is_none()))
-                }
-                // What is missing when a content goes to its place is not the file that was asked for.
-                Err(why) if matches!(why.status(), Some(Status::NOENT | Status::STALE)) => Err(Error::Failed(
-                    std::io::Error::other("the temporary file or its directory was removed meanwhile"),
-                )),
-                Err(why) => Err(why.into()),
-            }
-        })
-    }
-
-    fn take_back(self: Box<Self>) -> Answer<'static, Bytes> {
-        Box::pin(async move {
-            let staged = self.staged.as_ref().ok_or_else(given_up)?;
-            in_time(self.deadline, staged.content()).await
-        })
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        let (staged, made) = (self.staged.take(), self.made);
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if staged.is_some() || made > 0 {
-            let (client, path) = (self.client.clone(), self.path.clone());
-            runtime.spawn(async move {
-                if let Some(staged) = staged {
-                    staged.give_up().await;
-                }
-                remove_made(&client, path.split().0, made).await;
-            });
-        }
-    }
 }
 
 /// The page of a directory from this place on, which a number alone is for whoever asks.
@@ -639,7 +313,7 @@ async fn no_connection(client: &Client) -> nfs41::Error {
 
 impl Nfs {
     fn reads(&self) -> Result<Client> {
-        Ok(self.client.clone()?)
+        Ok(self.clients.here()?)
     }
 
     fn changes(&self) -> Result<Client> {
@@ -657,7 +331,7 @@ fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
 impl Target for Nfs {
     fn probe(&self) -> Answer<'_, ()> {
         Box::pin(async {
-            let (prober, client) = (self.prober.clone()?, self.client.clone()?);
+            let (prober, client) = (self.prober.clone()?, self.reads()?);
             let asked = async {
                 let found = prober.attributes(b"", Wanted::KIND).await?;
                 // Requests have connections of their own.
@@ -681,8 +355,8 @@ impl Target for Nfs {
 
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async {
-            let (client, prober) = (self.client.clone()?, self.prober.clone()?);
-            tokio::join!(client.close(), prober.close());
+            let prober = self.prober.clone()?;
+            tokio::join!(self.clients.close(), prober.close());
             Ok(())
         })
     }

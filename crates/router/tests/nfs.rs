@@ -110,7 +110,9 @@ fn a_write_that_hangs_is_kept_from_happening_by_way_of_another_target() {
     let world = World::new(TARGETS);
     let server = serve(&world);
     let path = paths(&server, 1)[0][0].clone();
-    assert_eq!(server.put(&path, "old").status, 201);
+    assert_eq!(server.put(&path, "older").status, 201);
+    // The other of the two workers has its connection then, too: where there is none, nothing is begun.
+    assert_eq!(server.put(&path, "old").status, 204);
     world.relay(0).hang(true);
     let answer = server.put(&path, "late");
     assert_eq!((answer.status, answer.code().as_str()), (504, "Deadline"), "{answer:?}");
@@ -194,6 +196,31 @@ fn whatever_is_cut_off_no_acknowledged_write_is_lost_and_nobody_waits_for_ever()
         let found = eventually("it can be read", || Some(server.get(&path)).filter(|answer| answer.status != 503));
         assert_eq!((found.status, found.body), (200, number.to_string().into_bytes()), "{path}");
     }
+}
+
+/// Connections and their work, TLS included, are spread over the workers: with one for all of them more processors would
+/// not help.
+#[test]
+fn every_worker_has_a_connection_of_its_own_and_the_end_closes_all() {
+    let world = World::new(1);
+    let mut server = world.serve(&[("WORKERS", "3"), ("CONNECTIONS_PER_TARGET", "2")]);
+    let mut clients: Vec<_> = (0..6).map(|_| server.client()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.put(&format!("/files/{number}"), number.to_string()).status, 201);
+    }
+    // One for the probes, which wait for no worker.
+    let expected = 2 * (3 + 1);
+    eventually("all are there", || (world.relay(0).counts().open == expected).then_some(()));
+    // What one has written all the others read.
+    for client in &mut clients {
+        for number in 0..6 {
+            assert_eq!(client.get(&format!("/files/{number}")).body, number.to_string().into_bytes());
+        }
+    }
+    assert_eq!(world.relay(0).counts().connections, expected as u64, "a connection was made anew");
+    server.terminate();
+    assert!(server.wait().success());
+    eventually("all are closed", || (world.relay(0).counts().open == 0).then_some(()));
 }
 
 /// Refuses operations in answers with what a server says of a file that is replaced meanwhile. How many of them it has

@@ -275,3 +275,66 @@ fn slow_clients_of_every_kind_hold_no_more_than_is_said_and_the_others_are_serve
     let kept = before + slow.len() as u64 * OF_A_CLIENT + (48 << 20);
     assert!(server.resident() < kept, "{} MiB of {}", server.resident() >> 20, kept >> 20);
 }
+
+fn bytes_read(server: &Server) -> u64 {
+    let told = server.get("/targets").json();
+    told["targets"].as_array().unwrap().iter().map(|target| target["bytes_read"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn who_asks_for_files_and_does_not_read_holds_two_small_pieces() {
+    let world = World::new(1);
+    fs::write(world.root().join("large"), vec![7; 16 * MEBIBYTE]).unwrap();
+    let server = world.serve(&[]);
+    let before = server.resident();
+    let slow: Vec<_> = (0..2 * MANY).map(|_| unread(&server, "/files/large")).collect();
+    eventually("all are answered", || slow.iter().all(|stream| stream.peek(&mut [0; 1]).unwrap() > 0).then_some(()));
+    // Each has come as far as it comes, once no more is read for any.
+    let (mut most, mut read) = (0, 0);
+    eventually("nothing more is read", || {
+        thread::sleep(Duration::from_secs(1));
+        most = most.max(server.resident());
+        let before = std::mem::replace(&mut read, bytes_read(&server));
+        (before == read).then_some(())
+    });
+    // 40 MiB of pieces, and of each two of 16 KiB and what a connection takes.
+    let (resident, bound) = (most, before + (40 << 20) + slow.len() as u64 * (64 << 10));
+    println!("{} MiB before, {} with {} slow clients", before >> 20, resident >> 20, slow.len());
+    assert!(resident < bound, "{} MiB of {}", resident >> 20, bound >> 20);
+    assert!(server.get("/files/large").body == vec![7; 16 * MEBIBYTE]);
+}
+
+#[test]
+fn a_body_on_its_way_keeps_nobody_from_its_path() {
+    let world = World::new(1);
+    let server = world.serve(&[]);
+    let slow = |method, target| begin(&server, method, target, 1000, b"slow");
+    let mut slow =
+        [slow("PUT", "/files/f"), slow("POST", "/files/f?append"), begin(&server, "PUT", "/files/f", MEBIBYTE, b"")];
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(server.put("/files/f", "one").status, 201);
+    assert_eq!(server.send(&Request::append("/files/f", " two")).status, 204);
+    assert_eq!(server.get("/files/f").body, b"one two");
+    // Each has its turn when it is whole.
+    for (stream, left) in slow.iter_mut().zip([996, 996, MEBIBYTE]) {
+        stream.write_all(&vec![b'x'; left]).unwrap();
+        let answer = answer(&mut BufReader::new(&*stream), false).unwrap();
+        assert_eq!(answer.status, 204);
+    }
+    assert!(server.get("/files/f").body == vec![b'x'; MEBIBYTE]);
+}
+
+#[test]
+fn who_asks_no_more_is_closed() {
+    let world = World::new(1);
+    let server = world.serve(&[("IDLE_SECONDS", "1")]);
+    let mut stream = connect(server.address);
+    let began = Instant::now();
+    for _ in 0..2 {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        assert_eq!(answer(&mut BufReader::new(&stream), false).unwrap().status, 200);
+    }
+    assert_eq!(std::io::Read::read(&mut stream, &mut [0; 1]).unwrap(), 0, "it says something");
+    let took = began.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_secs(20)).contains(&took), "{took:?}");
+}

@@ -70,6 +70,13 @@ impl Measured {
         Ok(load)
     }
 
+    /// What of another round.
+    pub fn append(&mut self, other: Self) {
+        self.rate.append(other.rate);
+        self.p99_ms.append(other.p99_ms);
+        self.processors.append(other.processors);
+    }
+
     pub fn line(&self, name: &str, nginx: &Self, target: Target) -> [String; 8] {
         let ratio = self.rate.times(&nginx.rate);
         let [target, verdict] = target.cells(ratio, 1);

@@ -4,7 +4,7 @@
 //! `make bench-router` builds and runs this; `cargo bench -p router --bench router -- WHAT` takes
 //!
 //! ```text
-//! [--quick] [--rounds N] [--disk DIR] [select] [get] [get-large] [put] [memory] [start] [added]
+//! [--quick] [--rounds N] [--seconds N] [--disk DIR] [select] [get] [get-large] [put] [memory] [start] [added] [nfs]
 //! ```
 //!
 //! Without a name all of them. Quick: fewer and shorter rounds. Only a full run of everything is written down.
@@ -12,14 +12,18 @@
 //!
 //! All that are compared run side by side and are loaded in turns: a round is one turn of each, so that what
 //! disturbs the machine for a while disturbs all of them, and a ratio is the median of those in the same round.
-//! It needs nginx with its dav module, wrk and python3 in the PATH.
+//! It needs nginx with its dav module, wrk and python3 in the PATH; `nfs` needs NFS-Ganesha, and root.
 
 mod added;
 mod allocations;
+mod alone;
+mod front;
 mod get;
 mod load;
 mod machine;
 mod memory;
+mod mount;
+mod nfs;
 mod put;
 mod report;
 mod select;
@@ -49,7 +53,7 @@ struct Case {
     run: fn(&Settings, &mut Report) -> Result<()>,
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     Case { name: "select", run: select::run },
     Case { name: "get", run: get::small },
     Case { name: "get-large", run: get::large },
@@ -57,10 +61,15 @@ const CASES: [Case; 7] = [
     Case { name: "memory", run: memory::run },
     Case { name: "start", run: start::run },
     Case { name: "added", run: added::run },
+    Case { name: "nfs", run: nfs::run },
 ];
 
 fn main() -> Result<()> {
-    let settings = Settings::new(std::env::args().skip(1).filter(|argument| argument != "--bench"))?;
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench").peekable();
+    if arguments.next_if(|first| first == alone::ALONE).is_some() {
+        return alone::run(arguments);
+    }
+    let settings = Settings::new(arguments)?;
     let mut report = Report::default();
     report.say(&format!(
         "# The router on one machine\n\nMade by `make bench-router`, optimized for speed (`opt-level = 3`):\n{}\n\n{}",
@@ -93,6 +102,7 @@ impl Settings {
             match argument.as_str() {
                 "--quick" => (settings.quick, settings.rounds, settings.seconds) = (true, 3, 1),
                 "--rounds" => settings.rounds = arguments.next().context("--rounds N")?.parse()?,
+                "--seconds" => settings.seconds = arguments.next().context("--seconds N")?.parse()?,
                 "--disk" => settings.disk = fs::canonicalize(arguments.next().context("--disk DIR")?)?,
                 name => match CASES.iter().find(|case| case.name == name) {
                     Some(case) => settings.cases.push(case),

@@ -50,6 +50,10 @@ impl Samples {
         self.0.push(value);
     }
 
+    pub fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
     pub fn median(&self) -> f64 {
         let mut values = self.0.clone();
         values.sort_by(f64::total_cmp);

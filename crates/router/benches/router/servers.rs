@@ -1,6 +1,8 @@
 //! The servers that are compared, each a process of its own on loopback, and the files that they serve.
 
 use std::{
+    collections::BTreeMap,
+    fmt::Display,
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -44,6 +46,33 @@ fn text(targets: usize) -> String {
     json!({ "mount_targets": (0..targets).map(target).collect::<Vec<_>>() }).to_string()
 }
 
+/// A published list of one target at this address.
+pub fn nfs_list(address: std::net::IpAddr) -> String {
+    let target = json!({
+        "mount_target_id": "fsmt-00000000",
+        "ip_address": address.to_string(),
+        "availability_zone": "none",
+        "subnet_id": "none",
+    });
+    json!({ "mount_targets": [target] }).to_string()
+}
+
+/// A command that may use so many processors.
+pub fn on(processors: usize, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("taskset");
+    command.arg("--cpu-list").arg(format!("0-{}", processors - 1)).arg(program);
+    command
+}
+
+/// The processors' time that a process has taken so far, or a thread (`PID/task/TID`), in seconds.
+pub fn processors_of(process: impl Display) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name in parentheses may hold anything.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks: Vec<f64> = fields.skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(ticks.iter().sum::<f64>() / TICKS_A_SECOND)
+}
+
 /// A directory for one run, gone afterwards.
 pub fn place(parent: &Path) -> Result<TempDir> {
     let made = tempfile::Builder::new().prefix("bench-router-").tempdir_in(parent);
@@ -56,11 +85,19 @@ pub struct Site(PathBuf);
 impl Site {
     /// `files`, and `base` with links to it by way of which the targets are reached.
     pub fn new(place: &Path, name: &str) -> Result<Self> {
-        let site = Self(place.join(name));
+        Self::at(place.join(name))
+    }
+
+    /// In this directory.
+    pub fn at(directory: PathBuf) -> Result<Self> {
+        let site = Self(directory);
         fs::create_dir_all(site.files())?;
         fs::create_dir_all(site.base())?;
         for target in 0..TARGETS {
-            symlink(site.files(), site.base().join(format!("efs-{target}")))?;
+            let link = site.base().join(format!("efs-{target}"));
+            if !link.is_symlink() {
+                symlink(site.files(), link)?;
+            }
         }
         fs::write(site.list(), text(TARGETS))?;
         Ok(site)
@@ -76,12 +113,21 @@ impl Site {
         self.0.join("base")
     }
 
-    fn list(&self) -> PathBuf {
+    pub fn list(&self) -> PathBuf {
         self.0.join("targets.json")
     }
 
     /// nginx, which answers `/files/…` as the service does, with these directives besides.
     pub fn nginx(&self, directives: &str) -> Result<Server> {
+        self.nginx_with(directives, WORKERS, Command::new("nginx"))
+    }
+
+    /// The same on so many processors, with as many workers.
+    pub fn nginx_on(&self, directives: &str, processors: usize) -> Result<Server> {
+        self.nginx_with(directives, processors, on(processors, "nginx"))
+    }
+
+    fn nginx_with(&self, directives: &str, workers: usize, mut command: Command) -> Result<Server> {
         let port = free_port()?;
         let place = self.0.join(format!("nginx-{port}"));
         fs::create_dir_all(&place)?;
@@ -89,7 +135,7 @@ impl Site {
         let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
         let temporary = kinds.map(|kind| format!("{kind}_temp_path {place_shown}/{kind};")).join(" ");
         let configuration = format!(
-            "daemon off; user root; worker_processes {WORKERS}; pid {place_shown}/pid; error_log {place_shown}/error.log;\n\
+            "daemon off; user root; worker_processes {workers}; pid {place_shown}/pid; error_log {place_shown}/error.log;\n\
              events {{ worker_connections 4096; }}\n\
              http {{\n  access_log off; sendfile on; {directives} keepalive_requests 1000000000; client_max_body_size 0;\n  {temporary}\n  \
              default_type application/octet-stream;\n  server {{\n    listen 127.0.0.1:{port} reuseport backlog=4096;\n    \
@@ -97,12 +143,11 @@ impl Site {
         );
         let file = place.join("nginx.conf");
         fs::write(&file, configuration)?;
-        let mut command = Command::new("nginx");
         command.arg("-c").arg(&file).arg("-e").arg(place.join("error.log"));
         let server = Server::start(command, port)?;
         let until = Instant::now() + PATIENCE;
         // Its processes too: they are what is measured.
-        while server.connect().is_err() || server.processes()?.len() <= WORKERS {
+        while server.connect().is_err() || server.processes()?.len() <= workers {
             ensure!(Instant::now() < until, "nginx does not answer: see {place_shown}/error.log");
             thread::sleep(Duration::from_millis(10));
         }
@@ -117,8 +162,16 @@ impl Site {
     }
 
     pub fn router_unready(&self, variables: &[(&str, &str)]) -> Result<Server> {
+        self.router_with(variables, Command::new(env!("CARGO_BIN_EXE_router")))
+    }
+
+    /// The same on so many processors.
+    pub fn router_on(&self, variables: &[(&str, &str)], processors: usize) -> Result<Server> {
+        self.router_with(variables, on(processors, env!("CARGO_BIN_EXE_router")))
+    }
+
+    fn router_with(&self, variables: &[(&str, &str)], mut command: Command) -> Result<Server> {
         let port = free_port()?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_router"));
         command.arg("serve").env_clear().env("LISTEN", format!("127.0.0.1:{port}"));
         command.env("TARGETS_FILE", self.list()).env("MOUNT_BASE", self.base());
         command.env("WORKERS", WORKERS.to_string()).env("SWEEP_SECONDS", "0").env("LOG_LEVEL", "warn");
@@ -187,16 +240,22 @@ impl Server {
 
     /// The processors' time that all of it has taken so far, in seconds.
     pub fn processors(&self) -> Result<f64> {
-        let mut ticks = 0.0;
+        self.processes()?.into_iter().map(processors_of).sum()
+    }
+
+    /// The same of each thread.
+    pub fn threads(&self) -> Result<BTreeMap<String, f64>> {
+        let mut threads = BTreeMap::new();
         for process in self.processes()? {
-            let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-            // The name in parentheses may hold anything.
-            let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
-            for field in fields.skip(11).take(2) {
-                ticks += field.parse::<f64>()?;
+            for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+                let thread = format!("{process}/task/{}", thread?.file_name().to_string_lossy());
+                // One may end meanwhile.
+                if let Ok(used) = processors_of(&thread) {
+                    threads.insert(thread, used);
+                }
             }
         }
-        Ok(ticks / TICKS_A_SECOND)
+        Ok(threads)
     }
 
     /// A line of `/proc/…/status`, such as `VmRSS`, of all its processes together, in bytes.

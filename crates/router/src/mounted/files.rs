@@ -1,7 +1,7 @@
 //! What is done to files below an open root, with the kernel's calls; every function may block.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::unix::prelude::{AsFd, BorrowedFd, FileExt, OwnedFd},
     thread,
     time::{Duration, Instant},
 };
@@ -214,13 +214,7 @@ impl Temporary {
     /// All that was written.
     pub fn content(&self) -> Result<Bytes> {
         let mut content = vec![0; usize::try_from(self.written).map_err(|_| Errno::FBIG)?];
-        let mut read = 0;
-        while read < content.len() {
-            match again(|| io::pread(&self.file, &mut content[read..], read as u64))? {
-                0 => return Err(Error::Shortened),
-                more => read += more,
-            }
-        }
+        std::fs::File::from(self.file.try_clone()?).read_exact_at(&mut content, 0)?;
         Ok(content.into())
     }
 

@@ -47,7 +47,7 @@ Variables, with their defaults:
     NFS_TLS_ROOTS            a PEM file with who vouches for the server [the system's]
     NFS_IAM                  1: in the name of this task's role; with NFS_TLS=efs [0]
     EFS_ACCESS_POINT_ID      the access point that is asked for; with NFS_TLS=efs [none]
-    CONNECTIONS_PER_TARGET   each is a client of its own for the server, 1 to 64 [1]
+    CONNECTIONS_PER_TARGET   of each worker, and one time more for the probes, 1 to 64 [1]
     DEADLINE_SECONDS         for one operation, 0.1 to 300 [10]
     FILE_MODE                of files that are new, octal, 0600 to 0777; the umask does not count [0644]
     DIRECTORY_MODE           of directories that are made for them, octal, 0700 to 0777 [0755]

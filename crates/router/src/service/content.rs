@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{access::Record, headers, memory::SOON, refusal::Refusal};
 use crate::{
+    buffers,
     error::{Error, Result},
     files::Member,
     target::{Answer, Rest},
@@ -118,6 +119,8 @@ pub(super) struct Incoming {
 
 /// Pieces of a body that are shorter are put together, where that does not take long.
 const PIECE_BYTES: usize = 16 << 10;
+/// What comes within this time after other bytes has come with them.
+const AT_ONCE: Duration = Duration::from_millis(2);
 
 impl Incoming {
     /// # Errors
@@ -158,25 +161,28 @@ impl Incoming {
         }
     }
 
-    /// The same, with what comes soon after: whoever sends byte by byte does not have each written by itself.
+    /// The same, with what comes soon after: whoever sends byte by byte does not have each written by itself, and whoever
+    /// is fast has large pieces, as long as there is room for them.
     ///
     /// # Errors
     /// As [`Incoming::next`].
     pub async fn piece(&mut self) -> std::result::Result<Option<Bytes>, Refusal> {
         let Some(first) = self.next().await? else { return Ok(None) };
-        if first.len() >= PIECE_BYTES {
-            return Ok(Some(first));
-        }
-        let soon = Instant::now() + SOON;
-        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        let (soon, most) = (Instant::now() + SOON, buffers::most());
+        let mut piece = Vec::with_capacity(PIECE_BYTES.max(first.len()));
         piece.extend_from_slice(&first);
-        while piece.len() < PIECE_BYTES
-            && let Ok(next) = timeout_at(soon, self.next()).await
-            && let Some(more) = next?
-        {
+        drop(first);
+        loop {
+            let until = match piece.len() {
+                few if few < PIECE_BYTES => soon,
+                many if many < most => Instant::now() + AT_ONCE,
+                _ => break,
+            };
+            let Ok(next) = timeout_at(until, self.next()).await else { break };
+            let Some(more) = next? else { break };
             piece.extend_from_slice(&more);
         }
-        Ok(Some(piece.into()))
+        Ok(Some(buffers::room(piece.len()).hold(piece.into())))
     }
 }
 
