@@ -413,12 +413,9 @@ async fn a_call_that_failed_at_an_unknown_point_leaves_its_slot_in_step() {
         let name = format!("{executed}");
         let answer = client.put(b"f", Bytes::from(name.clone()), put(Conditions::File)).await;
         let found = fs::read(server.directory().join("f")).unwrap();
-        match executed {
-            true => assert!(answer.is_ok() && found == name.as_bytes(), "{answer:?}"),
-            false => {
-                assert!(matches!(answer, Err(Error::Deadline(_) | Error::Busy(_))) && found == b"old", "{answer:?}")
-            }
-        }
+        let (is_done, is_not) = (answer.is_ok(), matches!(answer, Err(Error::Deadline(_) | Error::Busy(_))));
+        assert!(if executed { is_done } else { is_not }, "{answer:?}");
+        assert_eq!(found, if executed { name.as_bytes() } else { b"old" });
         relay.pass_records();
         client.put(b"g", "more".into(), Put::default()).await.unwrap();
         assert_eq!(relay.counts().connections, 1, "the session is lost");
