@@ -176,7 +176,7 @@ bench-router: ## Routing and the file service against nginx and others, over NFS
 	  $(if $(QUICK),--quick) $(if $(DISK),--disk $(DISK)) $(ONLY)
 
 .PHONY: bench-router-guest
-bench-router-guest: ## The service over NFS beside nginx on a kernel's mount, in an emulated guest (40 minutes): [QUICK=1]
+bench-router-guest: ## The service over NFS beside nginx on a kernel's mount, in an emulated guest (25 minutes): [QUICK=1]
 	PATIENCE=7200 CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p router --no-default-features --features service --bench router \
 	  --config 'target."cfg(unix)".runner = ["tests/nfs-guest.sh", "benches/router/guest.sh"]' -- $(if $(QUICK),--quick --rounds 1,--rounds 3) --seconds 10 nfs
 
