@@ -132,7 +132,8 @@ fn a_write_that_hangs_where_there_is_no_other_target_is_pending_and_keeps_its_pa
     let world = World::new(1);
     let server = serve(&world);
     let path = "/files/f".to_owned();
-    assert_eq!(server.put(&path, "old").status, 201);
+    assert_eq!(server.put(&path, "older").status, 201);
+    assert_eq!(server.put(&path, "old").status, 204);
     world.relay(0).hang(true);
     let answer = server.put(&path, "late");
     assert_eq!((answer.status, answer.code().as_str()), (504, "Pending"), "{answer:?}");
@@ -208,8 +209,8 @@ fn every_worker_has_a_connection_of_its_own_and_the_end_closes_all() {
     for (number, client) in clients.iter_mut().enumerate() {
         assert_eq!(client.put(&format!("/files/{number}"), number.to_string()).status, 201);
     }
-    // One for the probes, which wait for no worker.
-    let expected = 2 * (3 + 1);
+    // What sweeps has some, too, and what probes has one, which waits for nobody.
+    let expected = 2 * (3 + 1) + 1;
     eventually("all are there", || (world.relay(0).counts().open == expected).then_some(()));
     // What one has written all the others read.
     for client in &mut clients {
