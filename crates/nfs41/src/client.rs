@@ -258,6 +258,11 @@ impl Client {
     async fn up(&self, connection: &Connection, budget: &Budget) -> Result<(Arc<Session>, Arc<Server>)> {
         let Options { address, patience, .. } = &self.inner.options;
         let left = budget.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        // The first connection may take as long as there is time: it has not failed, and a server that is slow is not dead.
+        if let Some(left) = left {
+            let is_decided = |state: &State| !matches!(state, State::New);
+            let _ = tokio::time::timeout(left, connection.state.clone().wait_for(is_decided)).await;
+        }
         up(connection, address, left.map_or(*patience, |left| left.min(*patience))).await
     }
 
@@ -448,15 +453,17 @@ async fn up(connection: &Connection, address: &SocketAddr, patience: Duration) -
     let usable = |state: &State| match state {
         State::Up(session, _) => !session.slots.is_closed(),
         State::Closed => true,
-        State::Down(_) => false,
+        State::New | State::Down(_) => false,
+    };
+    let unreachable = |why: Option<Arc<io::Error>>| {
+        let why = why.unwrap_or_else(|| Arc::new(io::ErrorKind::TimedOut.into()));
+        Error::Unreachable { address: address.to_string(), why }
     };
     let found = |state: &State| match state {
         State::Up(session, server) => Ok((Arc::clone(session), Arc::clone(server))),
         State::Closed => Err(Error::Closed),
-        State::Down(why) => {
-            let why = why.clone().unwrap_or_else(|| Arc::new(io::ErrorKind::TimedOut.into()));
-            Err(Error::Unreachable { address: address.to_string(), why })
-        }
+        State::New => Err(unreachable(None)),
+        State::Down(why) => Err(unreachable(why.clone())),
     };
     let now = connection.state.borrow().clone();
     if usable(&now) {

@@ -62,7 +62,9 @@ impl Server {
 /// What the connection is like.
 #[derive(Clone, Debug)]
 pub(crate) enum State {
-    /// The last try failed for this reason; none has been made yet.
+    /// The first try has not ended yet.
+    New,
+    /// The last try failed for this reason; none that has failed since there was a connection.
     Down(Option<Arc<io::Error>>),
     Up(Arc<Session>, Arc<Server>),
     Closed,
@@ -79,7 +81,7 @@ impl Connection {
     /// Begins to connect. In a runtime of tokio.
     pub fn new(options: Arc<Options>) -> Result<Self> {
         let before = compound::before(&options.credentials.encode()?);
-        let (told, state) = watch::channel(State::Down(None));
+        let (told, state) = watch::channel(State::New);
         let (closing, closed) = watch::channel(false);
         let origin = Arc::new(Origin::new(Arc::clone(&options), before, owner()));
         let keeper = Keeper { options, origin, told, closed, session: None, epoch: 0, heard: Instant::now() };

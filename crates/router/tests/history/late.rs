@@ -19,12 +19,16 @@ use super::{
 const WRITES: usize = 100;
 /// Number of slots of a session.
 const MAX_CALLS: usize = 64;
-/// A relay without traffic for this long has passed everything.
-const QUIET: Duration = Duration::from_secs(2);
+/// A relay without traffic for this long has passed everything that waited. Leases are renewed less often.
+const QUIET: Duration = Duration::from_millis(400);
 
-/// Two tasks with one target each, without probes and without list refreshes.
+/// Two tasks with one target each, without probes and without list refreshes. One worker, which has its connection.
 fn two_tasks() -> Option<Cluster> {
-    Cluster::new(2, 1, &[("PROBE_SECONDS", "300"), ("REFRESH_SECONDS", "0")])
+    let cluster = Cluster::new(2, 1, &[("PROBE_SECONDS", "300"), ("REFRESH_SECONDS", "0"), ("WORKERS", "1")])?;
+    for task in &cluster.tasks {
+        assert_eq!(ask(task, &Request::get("/files/none")).status, 404);
+    }
+    Some(cluster)
 }
 
 fn ask(task: &Task, request: &Request) -> Answer {
