@@ -57,16 +57,22 @@ enum Added {
 impl File {
     /// After the first `size` bytes, which are all that there are.
     async fn add(mut self, size: u64, content: Bytes, modified: Option<Time>, budget: &Budget) -> Result<Attributes> {
-        let added = match content.len() <= self.session().agreed.largest_write as usize {
+        let mut is_one = content.len() <= self.session().agreed.largest_write as usize;
+        let added = match is_one {
             true => self.end_with(size, &content, modified, budget).await,
             false => Ok(Added::Part(0)),
         };
         let added = match added {
-            Ok(Added::Part(count)) => self.add_rest(size, content, count, modified, budget).await,
+            Ok(Added::Part(count)) => {
+                is_one = false;
+                self.add_rest(size, content, count, modified, budget).await
+            }
             Ok(Added::Whole(attributes)) => Ok(attributes),
             Err(why) => Err(why),
         };
         match added {
+            // One call, which was never executed.
+            Err(why) if is_one && matches!(why, Error::Deadline(_) | Error::Busy(_)) => Err(why),
             Err(why) if why.status().is_some() || matches!(why, Error::Deadline(_) | Error::Protocol(_)) => {
                 // Under the lock still: what is behind the old end is ours.
                 match self.cut(size).await {

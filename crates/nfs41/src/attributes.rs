@@ -93,6 +93,18 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// `nfs_ftype4`. There are several others.
+    fn number(self) -> u32 {
+        match self {
+            Self::File => 1,
+            Self::Directory => 2,
+            Self::Link => 5,
+            Self::Other => 0,
+        }
+    }
+}
+
 /// A time as NFS has it.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Time {
@@ -269,7 +281,7 @@ impl Set {
 /// What a file must be, for VERIFY.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Expected<'a> {
-    pub is_file: bool,
+    pub kind: Option<Kind>,
     pub size: Option<u64>,
     pub mode: Option<u32>,
     pub owner: Option<&'a [u8]>,
@@ -278,12 +290,11 @@ pub(crate) struct Expected<'a> {
 
 impl Expected<'_> {
     pub fn encode(&self, buffer: &mut BytesMut) {
-        const FILE: u32 = 1;
         let mut bitmap = [0; 2];
         let mut values = BytesMut::with_capacity(64);
-        if self.is_file {
+        if let Some(kind) = self.kind {
             bitmap[0] |= 1 << 1;
-            values.word(FILE);
+            values.word(kind.number());
         }
         if let Some(size) = self.size {
             bitmap[0] |= 1 << 4;

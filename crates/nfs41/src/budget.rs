@@ -31,6 +31,8 @@ pub(crate) struct Budget {
     limit: Duration,
     /// The operation changes something: a call that is late must not take effect after its caller was told so.
     pub is_change: bool,
+    /// It tidies up after another one, and goes by any way that there is.
+    pub is_cleanup: bool,
     sent: Arc<AtomicBool>,
 }
 
@@ -42,12 +44,12 @@ impl Budget {
             Limit::Within(limit) => (now.checked_add(limit), limit),
             Limit::At(deadline) => (Some(deadline), deadline.saturating_duration_since(now)),
         };
-        Self { deadline, limit, is_change, sent: Arc::default() }
+        Self { deadline, limit, is_change, is_cleanup: false, sent: Arc::default() }
     }
 
     /// For calls whose late effect does no harm: they remove names and close files that nobody else has.
     pub fn cleanup() -> Self {
-        Self::new(Limit::Within(CLEANUP_TIMEOUT), false)
+        Self { is_cleanup: true, ..Self::new(Limit::Within(CLEANUP_TIMEOUT), false) }
     }
 
     pub fn deadline(&self) -> Option<Instant> {

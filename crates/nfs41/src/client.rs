@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{SemaphorePermit, oneshot},
+    sync::{SemaphorePermit, oneshot, watch},
     time::{Instant, timeout_at},
 };
 
@@ -26,7 +26,7 @@ use crate::{
     open::futures,
     path::Path,
     put::Ownership,
-    rpc::Credentials,
+    rpc::{self, Credentials},
     session::{Agreed, Answer, CallId, Fault, Session},
     status::Status,
 };
@@ -34,6 +34,8 @@ use crate::{
 /// Pauses where the server says later.
 const FIRST_PAUSE: Duration = Duration::from_millis(15);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// How long a client that is closed waits for what tidies up.
+const CLEANING_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the deadline of a change that has no answer, whoever waits for it waits this long to know whether it is fenced.
 const FENCING: Duration = Duration::from_secs(2);
 /// What a compound has besides the way to a directory, at most; and that way is in it twice, at most.
@@ -109,12 +111,24 @@ pub(crate) struct Inner {
     pub options: Options,
     connections: Vec<Connection>,
     owners: AtomicU32,
-    /// Who new files belong to, as the server writes it.
-    pub created_as: OnceLock<Ownership>,
+    /// Who the last new file belonged to, as the server writes it.
+    pub created_as: Mutex<Option<Ownership>>,
+    /// Tasks that tidy up, and whoever waits until there is none.
+    cleaning: watch::Sender<usize>,
     /// The server takes no current stateid.
     pub plain: AtomicBool,
     /// Nor one that is none, from a reader.
     opens_to_read: AtomicBool,
+}
+
+/// Something is being tidied up.
+#[derive(Debug)]
+pub struct Cleaning(Arc<Inner>);
+
+impl Drop for Cleaning {
+    fn drop(&mut self) {
+        self.0.cleaning.send_modify(|tasks| *tasks -= 1);
+    }
 }
 
 /// May a call be sent again when nobody knows whether it was done?
@@ -172,7 +186,8 @@ impl Client {
             (0..options.connections).map(|_| Connection::new(Arc::clone(&shared))).collect::<Result<_>>()?;
         let limit = options.deadline.map_or(Limit::None, Limit::Within);
         let (owners, created_as, plain, opens_to_read) = Default::default();
-        let inner = Inner { options, connections, owners, created_as, plain, opens_to_read };
+        let cleaning = watch::Sender::default();
+        let inner = Inner { options, connections, owners, created_as, cleaning, plain, opens_to_read };
         Ok(Self { inner: Arc::new(inner), limit, awaits_end: false })
     }
 
@@ -193,11 +208,21 @@ impl Client {
         Budget::new(self.limit, is_change)
     }
 
-    /// Ends the sessions and the connections. What is asked afterwards is [`Error::Closed`].
+    /// Ends the sessions and the connections, when what tidies up has ended, or after some seconds. What is asked
+    /// afterwards is [`Error::Closed`].
     pub async fn close(&self) {
+        let mut cleaning = self.inner.cleaning.subscribe();
+        let _ = tokio::time::timeout(CLEANING_TIMEOUT, cleaning.wait_for(|tasks| *tasks == 0)).await;
         for connection in &self.inner.connections {
             connection.close().await;
         }
+    }
+
+    /// For as long as this is there, [`Client::close`] waits.
+    #[doc(hidden)]
+    pub fn cleaning(&self) -> Cleaning {
+        self.inner.cleaning.send_modify(|tasks| *tasks += 1);
+        Cleaning(Arc::clone(&self.inner))
     }
 
     /// Who each connection's server says it is, once all are up.
@@ -303,7 +328,7 @@ impl Client {
                     session.slots.add_permits(1);
                     return Err(budget.error());
                 }
-                if let Some((id, answer)) = session.submit(compound) {
+                if let Some((id, answer)) = session.submit(compound, budget.is_cleanup) {
                     let answer = answered(&session, id, answer, compound, budget).await?;
                     return Ok(answer.map(|results| (results, session)));
                 }
@@ -323,19 +348,31 @@ impl Client {
         read: impl Fn(Results, Arc<Session>) -> Result<T>,
     ) -> Result<T> {
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+        let mut was_lost = false;
+        // Of a change that may have been done once nothing else is known any more.
+        let told = |why: Error, was_lost: bool| match was_lost && budget.is_change {
+            true => Error::Uncertain("the session was lost"),
+            false => why,
+        };
         loop {
-            let later = match self.once(compound, None, budget).await? {
+            let answer = self.once(compound, None, budget).await.map_err(|why| told(why, was_lost))?;
+            let later = match answer {
                 Ok((results, session)) => match read(results, session) {
                     Err(why) if why.status().is_some_and(Status::is_later) => why,
                     other => return other,
                 },
                 Err(Fault::NotSent) => continue,
                 Err(Fault::Refused(why)) if why.status().is_some_and(Status::is_later) => why,
-                Err(Fault::Lost | Fault::Forgotten) if again == Again::Yes && !budget.is_over() => continue,
-                Err(fault) => return Err(fault.error(budget)),
+                Err(Fault::Lost | Fault::Forgotten) if again == Again::Yes && !budget.is_over() => {
+                    was_lost = true;
+                    continue;
+                }
+                // It was never executed, and there is time.
+                Err(Fault::Withdrawn) if !budget.is_over() => Error::Refused(rpc::SYSTEM_ERROR),
+                Err(fault) => return Err(told(fault.error(budget), was_lost)),
             };
             tracing::debug!(error = %later, "the server says later");
-            budget.pause(&mut backoff).await?;
+            budget.pause(&mut backoff).await.map_err(|why| told(why, was_lost))?;
         }
     }
 

@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    attributes::{self, Expected, Set, Wanted},
+    attributes::{self, Expected, Kind, Set, Wanted},
     error::{Error, Result},
     status::Status,
     xdr::{Decoder, Encode, padding},
@@ -286,7 +286,7 @@ impl Compound {
 
     /// Goes on if it is a plain file only.
     pub fn only_a_file(&mut self) -> &mut Self {
-        self.verify(&Expected { is_file: true, ..Expected::default() })
+        self.verify(&Expected { kind: Some(Kind::File), ..Expected::default() })
     }
 
     pub fn rename(&mut self, from: &[u8], to: &[u8]) -> &mut Self {

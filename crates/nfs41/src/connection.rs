@@ -39,6 +39,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const MANY: u32 = 8;
 /// A server that answers faster than this is near: what is done there and here takes longer than the way.
 const NEAR: Duration = Duration::from_micros(300);
+/// How long a session that is given up waits until its changes have ended.
+const RETIRING_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server that has heard nothing of a client for its lease and this long gives the client up (RFC 8881, section 8.3).
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
@@ -197,12 +199,15 @@ impl Keeper {
         let (mut writing, mut reading) =
             timeout(deadline, dial(&self.options, self.options.address)).await.map_err(late)??;
         if self.session.as_ref().is_none_or(|(session, _)| session.is_retired()) {
+            if let Some((retired, _)) = &self.session {
+                ended(retired).await;
+            }
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the server gives no session");
             let made =
                 timeout(deadline.max(GRACE), self.establish(&mut writing, &mut reading)).await.map_err(late)??;
-            // The server gives up an earlier client of the same owner with that: nothing is done in it any more.
+            // The server gives up an earlier client of the same owner with that. What it is still executing goes on.
             if let Some((retired, _)) = self.session.replace(made) {
-                retired.lose();
+                retired.abandon();
             }
         }
         Ok((writing, reading))
@@ -308,6 +313,14 @@ impl Keeper {
     }
 }
 
+/// Late changes in a session that is not used any more are fenced while the server has it still: some time is given to that.
+async fn ended(session: &Session) {
+    let end = Instant::now() + RETIRING_TIMEOUT;
+    while session.has_late() && Instant::now() < end {
+        tokio::time::sleep(FIRST_PAUSE).await;
+    }
+}
+
 /// Whoever else has work for the processors: a server that is on this machine, and the rest of this process.
 struct Others {
     not_before: Instant,
@@ -361,6 +374,6 @@ fn renew(session: &Session) {
     {
         permit.forget();
         // Nobody waits for the answer.
-        let _ = session.submit(&Compound::new());
+        let _ = session.submit(&Compound::new(), false);
     }
 }

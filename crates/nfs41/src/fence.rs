@@ -27,13 +27,16 @@ use crate::{
     budget::Backoff,
     compound,
     connection::{self, Server},
-    handshake::Handshake,
+    handshake::{AROUND, Handshake},
+    open::futures,
     session::{CallId, Session},
     transport::{Reading, Writing, dial, send},
 };
 
 /// An address that has not said who it is by then is not the one to ask.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(2);
+/// From one address to the next: most answer at once, and who does not keeps nobody waiting.
+const STAGGER: Duration = Duration::from_millis(100);
 /// A server that executes a late call may answer when it has done so. A connection that is silent for longer is given up.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection is kept for the next late call.
@@ -82,8 +85,9 @@ impl Origin {
         loop {
             session.fenced.notified().await;
             let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+            let mut rounds = 0..;
             while session.has_late() {
-                self.fence_by_any(session, server).await;
+                self.fence_by_any(session, server, rounds.next().unwrap_or_default()).await;
                 if session.has_late() {
                     tokio::time::sleep(backoff.next()).await;
                 }
@@ -94,12 +98,29 @@ impl Origin {
         }
     }
 
-    async fn fence_by_any(&self, session: &Session, server: &Server) {
+    /// By the first address that says who it is. Of those that do not, none keeps the fence from the others.
+    async fn fence_by_any(&self, session: &Session, server: &Server, first: usize) {
         let own = self.options.address;
         let others = self.options.alternatives.get();
+        let others: Vec<_> = others.iter().copied().filter(|other| *other != own).collect();
+        let first = first % others.len().max(1);
         // By its own address last: there the call hangs, or is one of too many.
-        for address in others.iter().copied().filter(|other| *other != own).chain([own]) {
-            match self.fence_by(address, session, server).await {
+        let addresses = others[first..].iter().chain(&others[..first]).copied().chain([own]);
+        let mut connecting = futures(others.len() + 1);
+        for (number, address) in (0..).zip(addresses) {
+            connecting.push(Box::pin(async move {
+                tokio::time::sleep(STAGGER * number).await;
+                let connected = timeout(IDENTIFY_TIMEOUT, self.connect(address, server)).await;
+                (address, connected.unwrap_or_else(|_| Err(late())))
+            }));
+        }
+        while !connecting.is_empty() {
+            let (address, connected) = connecting.next().await;
+            let fenced = match connected {
+                Ok((writing, reading)) => self.fence_over(writing, reading, session).await,
+                Err(error) => Err(error),
+            };
+            match fenced {
                 Ok(()) => return,
                 Err(error) => tracing::debug!(%own, by = %address, %error, "late calls cannot be fenced this way"),
             }
@@ -107,51 +128,46 @@ impl Origin {
     }
 
     /// Until there is no late call, and none has come for a while.
-    async fn fence_by(&self, address: SocketAddr, session: &Session, server: &Server) -> io::Result<()> {
-        let (mut writing, mut reading) =
-            timeout(IDENTIFY_TIMEOUT, self.connect(address, server)).await.unwrap_or(Err(late()))?;
-        reading.longest = session.agreed.largest_answer + crate::handshake::AROUND as usize;
-        let mut waiting: Vec<(CallId, Instant)> = Vec::new();
-        loop {
-            // A call is sent when its time has come, and is waited for then.
+    async fn fence_over(&self, mut writing: Writing, mut reading: Reading, session: &Session) -> io::Result<()> {
+        reading.longest = session.agreed.largest_answer + AROUND as usize;
+        let mut heard = Instant::now();
+        // When each is to be sent, once more where it was.
+        let mut waiting: Vec<(CallId, Option<Instant>)> = Vec::new();
+        while !session.is_lost() {
             let now = Instant::now();
-            waiting.retain(|(id, _)| session.is_late(*id));
-            for id in session.late() {
+            waiting.retain(|(id, _)| session.is_urgent(*id));
+            for id in session.urgent() {
                 if waiting.iter().all(|(known, _)| *known != id) {
-                    waiting.push((id, now));
+                    waiting.push((id, Some(now)));
                 }
             }
-            let mut next = now + if waiting.is_empty() { IDLE_TIMEOUT } else { SILENCE_TIMEOUT };
             for (id, at) in &mut waiting {
-                if *at <= now {
-                    *at = now + SILENCE_TIMEOUT;
-                    if let Some(message) = session.withdrawing(*id) {
+                if at.is_some_and(|at| at <= now) {
+                    *at = None;
+                    if let Some(message) = session.ending(*id) {
                         send(&mut writing, message).await?;
                     }
                 }
-                next = next.min(*at);
             }
+            let silent = heard + if waiting.is_empty() { IDLE_TIMEOUT } else { SILENCE_TIMEOUT };
+            let next = waiting.iter().filter_map(|(_, at)| *at).min().map_or(silent, |at| at.min(silent));
             tokio::select! {
                 record = reading.next() => {
+                    heard = Instant::now();
                     if let Some(later) = session.heard(record?)? {
                         waiting.retain(|(id, _)| *id != later.id);
-                        waiting.push((later.id, Instant::now() + later.pause));
+                        waiting.push((later.id, Some(heard + later.pause)));
                     }
                 }
                 () = session.fenced.notified() => {}
-                () = tokio::time::sleep_until(next) => {
-                    if waiting.is_empty() {
-                        return Ok(());
-                    }
-                    if waiting.iter().all(|(_, at)| *at > Instant::now() + SILENCE_TIMEOUT / 2) {
-                        return Err(late());
-                    }
+                () = tokio::time::sleep_until(next) => match Instant::now() >= silent {
+                    true if waiting.is_empty() => return Ok(()),
+                    true => return Err(late()),
+                    false => {}
                 }
             }
-            if session.is_lost() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// A connection to the same server. Who it is tells EXCHANGE_ID, for a client that is nobody else's.

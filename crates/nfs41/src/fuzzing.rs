@@ -64,7 +64,7 @@ pub fn session(bytes: &[u8]) {
     let answers: Vec<_> = (0..4)
         .filter_map(|_| {
             session.slots.try_acquire().ok()?.forget();
-            session.submit(&Compound::new())
+            session.submit(&Compound::new(), false)
         })
         .collect();
     let mut rest = bytes;

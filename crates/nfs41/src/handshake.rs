@@ -178,10 +178,13 @@ impl<'a> Handshake<'a> {
             tokio::time::sleep(backoff.next()).await;
         }
         // The root may be in an export with limits of its own. One that is not there is found out about by whoever uses it.
-        let limits = match self.limits(session, &mut used, root).await {
-            Ok(limits) => limits,
-            Err(Error::Status { .. }) => self.limits(session, &mut used, b"").await?,
-            Err(why) => return Err(why.into()),
+        let limits = loop {
+            match self.limits(session, &mut used, root).await {
+                Ok(limits) => break limits,
+                Err(Error::Status { status, .. }) if status.is_later() => tokio::time::sleep(backoff.next()).await,
+                Err(Error::Status { .. }) => break self.limits(session, &mut used, b"").await?,
+                Err(why) => return Err(why.into()),
+            }
         };
         agreed.limit(&limits);
         agreed.round_trip = self.round_trip;

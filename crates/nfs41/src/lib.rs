@@ -54,6 +54,8 @@ mod variants;
 mod xdr;
 
 pub use attributes::{Attributes, Kind, Set, Time, Wanted};
+#[doc(hidden)]
+pub use client::Cleaning;
 pub use client::{Client, Options};
 pub use compound::{Create, Op, Stable};
 pub use connection::Server;

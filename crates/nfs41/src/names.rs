@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    attributes::{Kind, Set, Wanted},
+    attributes::{Expected, Kind, Set, Wanted},
     budget::{Backoff, Budget},
     client::{Again, Client, Start},
     compound::{ANONYMOUS, Compound, Op, Results},
@@ -16,6 +16,8 @@ use crate::{
 
 /// What an answer has of a directory that is made: of CREATE, and its handle.
 const CREATED_BYTES: u32 = 200;
+/// For each directory that is taken away again.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// A pause where the server says later, and has done a part.
 const LATER: Duration = Duration::from_millis(50);
 
@@ -57,11 +59,24 @@ impl Client {
     /// # Errors
     /// As [`Client::remove`]; `NOT_SAME`: it is something else.
     pub async fn remove_file(&self, path: &[u8]) -> Result<()> {
+        self.remove_kind(path, Kind::File).await
+    }
+
+    /// An empty directory and nothing else.
+    ///
+    /// # Errors
+    /// As [`Client::remove_file`]; `NOTEMPTY`.
+    pub async fn remove_directory(&self, path: &[u8]) -> Result<()> {
+        self.remove_kind(path, Kind::Directory).await
+    }
+
+    async fn remove_kind(&self, path: &[u8], kind: Kind) -> Result<()> {
         let (directory, name) = Path::new(path)?.split()?;
         let start = self.start(&directory).await?;
         let mut compound = Compound::new();
         start.walk(&mut compound);
-        compound.plain(Op::SAVEFH).lookup(name).only_a_file().plain(Op::RESTOREFH).name(Op::REMOVE, name);
+        compound.plain(Op::SAVEFH).lookup(name).verify(&Expected { kind: Some(kind), ..Expected::default() });
+        compound.plain(Op::RESTOREFH).name(Op::REMOVE, name);
         let read = |mut results: Results| {
             start.walked(&mut results)?;
             results.plain(&[Op::SAVEFH, Op::LOOKUP, Op::VERIFY, Op::RESTOREFH])?;
@@ -134,7 +149,7 @@ impl Client {
     /// `NOTDIR`, `EXIST`: a component is a file.
     pub async fn make_directories(&self, path: &[u8], mode: u32) -> Result<usize> {
         let path = path.to_vec();
-        self.to_the_end(false, |client, budget| async move { client.make_missing(&path, mode, &budget).await }).await
+        self.to_the_end(true, |client, budget| async move { client.make_missing(&path, mode, &budget).await }).await
     }
 
     async fn make_missing(&self, path: &[u8], mode: u32, budget: &Budget) -> Result<usize> {
@@ -154,7 +169,10 @@ impl Client {
             }
             // The next one is missing, and what is below it. The server keeps the whole answer, to give it again.
             let below = &left[..left.len().min(most).min((agreed.kept_answer / CREATED_BYTES).max(1) as usize)];
-            let (count, error) = self.create_down(&mut handle, below, mode, budget).await?;
+            let (count, error) = match self.create_down(&mut handle, below, mode, budget).await {
+                Ok(created) => created,
+                Err(why) => (0, Some(why)),
+            };
             made += count;
             left.drain(..count);
             match error {
@@ -172,10 +190,11 @@ impl Client {
 
     /// Takes away the last of the directories that are there, as far as they are empty.
     async fn remove_made(&self, path: &Path<'_>, missing: usize, made: usize) {
+        let client = self.with_deadline(Some(CLEANUP_TIMEOUT));
         let there = path.depth().saturating_sub(missing);
         for depth in (there.saturating_sub(made)..there).rev() {
             let path = path.components().take(depth + 1).collect::<Vec<_>>().join(&b'/');
-            if self.remove(&path).await.is_err() {
+            if client.remove_directory(&path).await.is_err() {
                 return;
             }
         }
@@ -247,8 +266,7 @@ impl Client {
         *handle = last;
         match error {
             Some(why) if why.status().is_some_and(Status::is_later) => {
-                budget.pause(&mut Backoff::new(LATER, LATER)).await?;
-                Ok((count, None))
+                Ok((count, budget.pause(&mut Backoff::new(LATER, LATER)).await.err()))
             }
             error => Ok((count, error)),
         }

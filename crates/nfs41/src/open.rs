@@ -17,6 +17,7 @@ use crate::{
     error::{Error, Result},
     path::Path,
     read::{Content, Handle, content},
+    rpc,
     session::{Fault, Session},
     status::Status,
 };
@@ -437,7 +438,9 @@ impl Drop for File {
         if self.is_open && !self.session.is_lost() {
             let (client, session, handle) = (self.client.clone(), Arc::clone(&self.session), self.handle.clone());
             let (stateid, lock, asking) = (self.stateid, Arc::clone(&self.lock), Arc::clone(&self.asking));
+            let cleaning = client.cleaning();
             runtime.spawn(async move {
+                let _cleaning = cleaning;
                 let _asked = asking.lock().await;
                 let lock = *lock.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(why) = close(&client, &session, &handle, stateid, lock).await {
@@ -496,6 +499,8 @@ pub(crate) async fn in_session<T>(
             Err(Fault::Refused(why)) if why.status().is_some_and(Status::is_later) => why,
             // It changes nothing.
             Err(Fault::Forgotten) if !compound.kept => continue,
+            // It was never executed, and there is time.
+            Err(Fault::Withdrawn) if !budget.is_over() => Error::Refused(rpc::SYSTEM_ERROR),
             Err(Fault::NotSent) => return Err(Error::SessionLost),
             Err(Fault::Lost | Fault::Abandoned) if !compound.kept => return Err(Error::SessionLost),
             Err(fault) => return Err(fault.error(budget)),

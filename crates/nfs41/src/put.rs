@@ -5,7 +5,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -28,6 +28,8 @@ use crate::{
 
 /// How often it is begun anew when others change the path meanwhile.
 pub(crate) const TRIES: usize = 32;
+/// Of a content that may have to be for its owner only: what it replaces is not known yet.
+pub(crate) const PRIVATE_MODE: u32 = 0o600;
 /// Bits of a mode that another content does not inherit from the one before: to run as its owner or group.
 const RUNS_AS_OTHERS: u32 = 0o6000;
 /// Operations of a whole `put` besides the way to its directory.
@@ -115,18 +117,23 @@ pub(crate) struct Kept {
     mode: u32,
     /// None where the server does not tell, or does not let it be given.
     ownership: Option<Ownership>,
+    /// New files there belong to somebody else: it has to be given.
+    is_given: bool,
 }
 
 impl Kept {
     fn of(found: &Attributes) -> Option<Self> {
-        Some(Self { mode: found.mode?, ownership: Ownership::of(found) })
+        Some(Self { mode: found.mode?, ownership: Ownership::of(found), is_given: false })
     }
 
-    /// What a file has to be given so that it is as the one that it replaces.
-    pub fn difference(old: &Attributes, made: &Attributes) -> Set {
-        let mode = old.mode.map(|mode| mode & !RUNS_AS_OTHERS).filter(|mode| made.mode != Some(*mode));
-        let differs = |old: &Option<Box<[u8]>>, made: &Option<Box<[u8]>>| old.clone().filter(|_| old != made);
-        let (owner, group) = (differs(&old.owner, &made.owner), differs(&old.group, &made.group));
+    /// What a file has to be given so that it is as the one that it replaces; with this mode, where there is none.
+    pub fn difference(old: Option<&Attributes>, made: &Attributes, new_mode: u32) -> Set {
+        let mode = old.map_or(Some(new_mode), |old| old.mode).map(|mode| mode & !RUNS_AS_OTHERS);
+        let mode = mode.filter(|mode| made.mode != Some(*mode));
+        let differs =
+            |old: Option<&Box<[u8]>>, made: &Option<Box<[u8]>>| old.filter(|old| made.as_ref() != Some(*old)).cloned();
+        let owner = differs(old.and_then(|old| old.owner.as_ref()), &made.owner);
+        let group = differs(old.and_then(|old| old.group.as_ref()), &made.group);
         Set { mode, owner, group, ..Set::default() }
     }
 }
@@ -137,6 +144,8 @@ pub(crate) enum Made {
     Whole(Attributes),
     /// The server has not taken all of it: nothing was moved.
     Short,
+    /// It belongs to somebody else than the file that it is to replace: nothing was moved.
+    Foreign,
 }
 
 impl Client {
@@ -164,7 +173,9 @@ impl Client {
                     tracing::info!(%status, "the server takes no current stateid; more round trips from now on");
                     self.without_current_stateid();
                 }
-                Ok(Made::Short) => tracing::debug!("the server takes less of a content at once than it said"),
+                Ok(Made::Short | Made::Foreign) => {
+                    tracing::debug!("the server takes less of a content at once than it said");
+                }
                 Ok(Made::Whole(attributes)) => return Ok(attributes),
                 Err(why) => return Err(why),
             }
@@ -213,8 +224,8 @@ impl Client {
         put: &Put,
         budget: &Budget,
     ) -> Result<Made> {
-        let own = self.inner.created_as.get();
-        let mut kept = own.map(|own| Kept { mode: put.mode, ownership: Some(own.clone()) });
+        let own = self.created_as().clone();
+        let mut kept = own.map(|own| Kept { mode: put.mode, ownership: Some(own), is_given: false });
         for _ in 0..TRIES {
             if kept.is_none() {
                 let found = match self.look(start, name, budget).await {
@@ -261,31 +272,30 @@ impl Client {
         budget: &Budget,
     ) -> Result<Made> {
         let made = loop {
-            match self.make_once(start, content, put, name, step, kept.as_ref(), budget).await {
+            let made = self.make_once(start, content, put, name, step, kept.as_ref(), budget).await;
+            // What failed is of no use, and what was not moved neither. It is not this name any more that was.
+            let is_left = match &made {
+                Ok(Made::Whole(_)) => false,
+                Ok(_) => true,
+                Err(why) => !why.is_not_begun(),
+            };
+            if is_left {
+                self.tidy(start, &put.temporary, budget).await;
+            }
+            match (made, &mut kept) {
+                (Ok(Made::Foreign), Some(kept)) if !kept.is_given => kept.is_given = true,
                 // Only a superuser may give a file away.
-                Err(Error::Status { op: Op::SETATTR, .. })
-                    if kept.as_ref().is_some_and(|kept| self.gives_away(kept)) =>
-                {
-                    kept = kept.map(|kept| Kept { ownership: None, ..kept });
+                (Err(Error::Status { op: Op::SETATTR, .. }) | Ok(Made::Foreign), Some(kept)) if kept.is_given => {
+                    (kept.ownership, kept.is_given) = (None, false);
                 }
-                made => break made,
+                (made, _) => break made,
             }
         };
-        // What failed is of no use, and what was not moved neither. It is not this name any more that was.
-        let is_left = match &made {
-            Ok(Made::Whole(_)) => false,
-            Ok(Made::Short) => true,
-            Err(why) => !why.is_not_begun(),
-        };
-        if is_left {
-            self.tidy(start, &put.temporary, budget).await;
-        }
         made.map_err(|why| step.error(why))
     }
 
-    /// New files belong to somebody else.
-    fn gives_away(&self, kept: &Kept) -> bool {
-        kept.ownership.is_some() && self.inner.created_as.get() != kept.ownership.as_ref()
+    fn created_as(&self) -> MutexGuard<'_, Option<Ownership>> {
+        self.inner.created_as.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[allow(clippy::too_many_arguments, reason = "as above")]
@@ -299,22 +309,26 @@ impl Client {
         kept: Option<&Kept>,
         budget: &Budget,
     ) -> Result<Made> {
-        let given = kept.filter(|kept| self.gives_away(kept)).and_then(|kept| kept.ownership.clone());
+        let ownership = kept.and_then(|kept| kept.ownership.as_ref());
+        let given = ownership.filter(|_| kept.is_some_and(|kept| kept.is_given)).cloned();
         let (owner, group) = given.map(|given| (given.owner, given.group)).unzip();
         let set = Set { modified: put.modified, owner, group, ..Set::default() };
-        let mode = kept.map_or(put.mode, |kept| kept.mode & !RUNS_AS_OTHERS);
+        let owned_by = Expected {
+            owner: ownership.map(|ownership| &*ownership.owner),
+            group: ownership.map(|ownership| &*ownership.group),
+            ..Expected::default()
+        };
+        let mode = match step {
+            // What it will replace may be for fewer to read.
+            Step::Stay => PRIVATE_MODE,
+            _ => kept.map_or(put.mode, |kept| kept.mode & !RUNS_AS_OTHERS),
+        };
         let mut compound = Compound::new();
         start.walk(&mut compound);
         compound.plain(Op::SAVEFH);
         if step == Step::ReplaceFile {
-            let ownership = kept.and_then(|kept| kept.ownership.as_ref());
-            compound.lookup(name).verify(&Expected {
-                is_file: true,
-                size: None,
-                mode: kept.map(|kept| kept.mode),
-                owner: ownership.map(|ownership| &*ownership.owner),
-                group: ownership.map(|ownership| &*ownership.group),
-            });
+            let (kind, mode) = (Some(Kind::File), kept.map(|kept| kept.mode));
+            compound.lookup(name).verify(&Expected { kind, mode, ..owned_by });
             compound.plain(Op::RESTOREFH);
         }
         compound.open(&put.temporary, Share::Both, Create::IfMissing(mode), Owner::Slot).plain(Op::GETFH);
@@ -323,7 +337,7 @@ impl Client {
             compound.set(&ANONYMOUS, &set);
         }
         // A server may write a part, and say that all is well.
-        compound.attributes(MADE).verify(&Expected { size: Some(content.len() as u64), ..Expected::default() });
+        compound.attributes(MADE).verify(&Expected { size: Some(content.len() as u64), ..owned_by });
         if step.renames() {
             compound.plain(Op::RESTOREFH);
         }
@@ -345,22 +359,24 @@ impl Client {
             }
             let attributes = results.attributes()?;
             match results.op(Op::VERIFY).map(drop) {
-                Err(why) if why.is(Status::NOT_SAME) => return Ok((None, true)),
+                Err(why) if why.is(Status::NOT_SAME) => return Ok((file, written, attributes, None)),
                 verified => verified?,
             }
             if step.renames() {
                 results.op(Op::RESTOREFH)?;
             }
             let is_tidy = step.done(&mut results, start)?;
-            Ok((Some((file, written, attributes)), is_tidy))
+            Ok((file, written, attributes, Some(is_tidy)))
         };
-        let (made, is_tidy) = self.repeat(&compound, Again::No, budget, read).await?;
-        if !is_tidy {
-            self.tidy(start, &put.temporary, budget).await;
+        let (file, written, attributes, moved) = self.repeat(&compound, Again::No, budget, read).await?;
+        if kept.is_none_or(|kept| !kept.is_given) {
+            *self.created_as() = Ownership::of(&attributes);
         }
-        let Some((file, written, attributes)) = made else { return Ok(Made::Short) };
-        if let Some(own) = Ownership::of(&attributes).filter(|_| kept.is_none()) {
-            let _ = self.inner.created_as.set(own);
+        match moved {
+            None if attributes.size == Some(content.len() as u64) => return Ok(Made::Foreign),
+            None => return Ok(Made::Short),
+            Some(false) => self.tidy(start, &put.temporary, budget).await,
+            Some(true) => {}
         }
         // A server that keeps less of its word than it was asked for.
         if !written.is_stable {

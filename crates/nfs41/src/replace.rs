@@ -43,7 +43,7 @@ impl Client {
     ) -> Result<()> {
         let settled = match &put.conditions {
             Conditions::None | Conditions::File => self.settle_over(start, name, put, made, budget).await,
-            Conditions::New => self.step(start, &put.temporary, name, Step::New, budget).await,
+            Conditions::New => self.settle_new(start, name, put, made, budget).await,
             Conditions::If(holds) => self.settle_if(start, name, put, made, &**holds, budget).await,
         };
         // If it is not known to be moved, too: then the one or the other comes first, and both are as they should be.
@@ -51,6 +51,19 @@ impl Client {
             self.tidy(start, &put.temporary, budget).await;
         }
         settled
+    }
+
+    /// Where there is nothing.
+    async fn settle_new(
+        &self,
+        start: &Start<'_>,
+        name: &[u8],
+        put: &Put,
+        made: &Attributes,
+        budget: &Budget,
+    ) -> Result<()> {
+        self.adopt(start, &put.temporary, Kept::difference(None, made, put.mode), budget).await?;
+        self.step(start, &put.temporary, name, Step::New, budget).await
     }
 
     /// Over what is there, of which it has the permissions and the owner.
@@ -62,14 +75,12 @@ impl Client {
         made: &Attributes,
         budget: &Budget,
     ) -> Result<()> {
-        match self.look(start, name, budget).await {
-            Ok(old) if old.kind == Some(Kind::File) => {
-                self.adopt(start, &put.temporary, Kept::difference(&old, made), budget).await?;
-            }
-            Ok(_) => {}
-            Err(Error::Status { op: Op::LOOKUP, status: Status::NOENT }) => {}
+        let old = match self.look(start, name, budget).await {
+            Ok(old) => Some(old).filter(|old| old.kind == Some(Kind::File)),
+            Err(Error::Status { op: Op::LOOKUP, status: Status::NOENT }) => None,
             Err(why) => return Err(why),
-        }
+        };
+        self.adopt(start, &put.temporary, Kept::difference(old.as_ref(), made, put.mode), budget).await?;
         let step = if let Conditions::File = put.conditions { Step::ReplaceFile } else { Step::Replace };
         self.step(start, &put.temporary, name, step, budget).await
     }
@@ -140,7 +151,7 @@ impl Client {
                 if !holds(None) {
                     return Err(Error::ConditionFailed);
                 }
-                match self.step(start, &put.temporary, name, Step::New, budget).await {
+                match self.settle_new(start, name, put, made, budget).await {
                     // Somebody made it meanwhile: that one is to be judged.
                     Err(Error::ConditionFailed) => continue,
                     other => return other,
@@ -150,7 +161,7 @@ impl Client {
                 held.close().await?;
                 return Err(Error::ConditionFailed);
             }
-            self.adopt(start, &put.temporary, Kept::difference(&attributes, made), budget).await?;
+            self.adopt(start, &put.temporary, Kept::difference(Some(&attributes), made, put.mode), budget).await?;
             return self.replace_held(start, held, put, name, budget).await;
         }
         Err(Error::Status { op: Op::LOCK, status: Status::DENIED })
@@ -308,8 +319,9 @@ impl Client {
         let mut compound = Compound::new();
         start.walk(&mut compound);
         compound.name(Op::REMOVE, name);
-        let (client, steps) = (self.clone(), start.steps());
+        let (client, steps, cleaning) = (self.clone(), start.steps(), self.cleaning());
         let removing = tokio::spawn(async move {
+            let _cleaning = cleaning;
             let read = |mut results: Results, _| {
                 results.plain(&steps)?;
                 results.changed(Op::REMOVE)

@@ -130,11 +130,23 @@ struct Call {
     transmissions: u32,
     /// Nobody wants it to be executed any more.
     late: bool,
+    /// It tidies up, and goes by way of another address, too, while late calls do.
+    is_cleanup: bool,
     backoff: Backoff,
     since: Instant,
 }
 
+impl Slot {
+    fn is_late(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.late)
+    }
+}
+
 impl Call {
+    fn is_urgent(&self) -> bool {
+        self.late || (self.is_cleanup && self.transmissions > 0)
+    }
+
     fn tell(self, answer: Answer) {
         if let Some(waiting) = self.answer {
             let _ = waiting.send(answer);
@@ -174,7 +186,7 @@ impl Session {
 
     /// Sends it, or keeps it until there is a connection. Whoever calls has taken a permit and forgotten it. `None`:
     /// the session is gone, and nothing was sent.
-    pub fn submit(&self, compound: &Compound) -> Option<(CallId, oneshot::Receiver<Answer>)> {
+    pub fn submit(&self, compound: &Compound, is_cleanup: bool) -> Option<(CallId, oneshot::Receiver<Answer>)> {
         let mut table = self.table();
         if table.lost || table.retired {
             return None;
@@ -197,9 +209,13 @@ impl Session {
             answer: Some(answer),
             transmissions: sent.into(),
             late: false,
+            is_cleanup,
             backoff: Backoff::new(FIRST_PAUSE, MAX_PAUSE),
             since: Instant::now(),
         });
+        if is_cleanup && table.slots.iter().any(Slot::is_late) {
+            self.fenced.notify_one();
+        }
         Some((CallId { slot, call }, receiver))
     }
 
@@ -227,29 +243,33 @@ impl Session {
         }
     }
 
-    /// The late calls that were sent and have no answer.
-    pub fn late(&self) -> Vec<CallId> {
+    /// The calls that were sent, have no answer, and are late or tidy up.
+    pub fn urgent(&self) -> Vec<CallId> {
         let table = self.table();
-        let late = (0..).zip(&table.slots).filter_map(|(slot, place)| {
-            let call = place.call.as_ref().filter(|call| call.late)?;
+        let urgent = (0..).zip(&table.slots).filter_map(|(slot, place)| {
+            let call = place.call.as_ref().filter(|call| call.is_urgent())?;
             Some(CallId { slot, call: call.call })
         });
-        late.collect()
+        urgent.collect()
     }
 
     pub fn has_late(&self) -> bool {
-        self.table().slots.iter().any(|slot| slot.call.as_ref().is_some_and(|call| call.late))
+        self.table().slots.iter().any(Slot::is_late)
     }
 
-    pub fn is_late(&self, id: CallId) -> bool {
-        self.table().slots[id.slot as usize].call.as_ref().is_some_and(|call| call.late && call.call == id.call)
+    pub fn is_urgent(&self, id: CallId) -> bool {
+        let table = self.table();
+        table.slots[id.slot as usize].call.as_ref().is_some_and(|call| call.call == id.call && call.is_urgent())
     }
 
-    /// What has to be sent, over whichever connection, so that this late call ends.
-    pub fn withdrawing(&self, id: CallId) -> Option<Message> {
+    /// What has to be sent, over whichever connection, so that this call ends: what takes the place of a late one, and
+    /// what tidies up itself.
+    pub fn ending(&self, id: CallId) -> Option<Message> {
         let mut table = self.table();
-        table.slots[id.slot as usize].call.as_ref().filter(|call| call.call == id.call)?;
-        self.replace(&mut table, id.slot);
+        let call = table.slots[id.slot as usize].call.as_ref().filter(|call| call.call == id.call)?;
+        if call.late {
+            self.replace(&mut table, id.slot);
+        }
         let call = table.slots[id.slot as usize].call.as_mut()?;
         call.transmissions = call.transmissions.saturating_add(1);
         Some(call.message.clone())
@@ -342,7 +362,15 @@ impl Session {
         table.retired = true;
         table.link = None;
         self.slots.close();
-        self.end(&mut table, |call| (call.transmissions == 0).then_some(Fault::NotSent));
+        // What changes nothing is asked again; what changes something must not be done later.
+        self.end(&mut table, |call| match (call.transmissions, call.changes) {
+            (0, _) => Some(Fault::NotSent),
+            (_, false) => Some(Fault::Lost),
+            (_, true) => None,
+        });
+        table.slots.iter_mut().filter_map(|slot| slot.call.as_mut()).for_each(|call| call.late = true);
+        drop(table);
+        self.fenced.notify_one();
     }
 
     /// The server has this session no more: nothing that was sent in it is executed any more.
@@ -433,9 +461,7 @@ impl Session {
                 self.replace(&mut table, slot);
                 return Ok(Some(Later { pause, id }));
             }
-            Err(Error::Refused(why)) => {
-                Sequenced { counts: false, ..Sequenced::fault(Fault::Refused(Error::Refused(why))) }
-            }
+            Err(Error::Refused(why)) => Sequenced::refused(call, Error::Refused(why)),
             Err(why) => return Err(why),
         };
         if answer.again {
@@ -510,6 +536,13 @@ impl Sequenced {
     fn fault(fault: Fault) -> Self {
         Self { answer: Err(fault), counts: true, again: false, window: None, ends: false }
     }
+
+    /// The server has not begun what this answers, and its slot is as it was (RFC 8881, section 18.46.3). Of a call that was
+    /// sent more than once that says nothing of the other sends: the server may execute one of them, or has.
+    fn refused(call: &Call, why: Error) -> Self {
+        let again = call.transmissions > 1;
+        Self { counts: false, again, ..Self::fault(Fault::Refused(why)) }
+    }
 }
 
 fn sequenced(session: &Session, slot: u32, number: u32, call: &Call, mut answer: Decoder) -> Result<Sequenced> {
@@ -520,20 +553,11 @@ fn sequenced(session: &Session, slot: u32, number: u32, call: &Call, mut answer:
     let operations = answer.word()?;
     if operations == 0 {
         // Not even that was done: the compound is too large, or its version unknown.
-        let op = Op::SEQUENCE;
-        return Ok(Sequenced { counts: false, ..Sequenced::fault(Fault::Refused(Error::Status { op, status })) });
+        return Ok(Sequenced::refused(call, Error::Status { op: Op::SEQUENCE, status }));
     }
     let mut results = Results(answer);
     let said = match results.op(Op::SEQUENCE) {
         Ok(said) => said,
-        Err(why @ Error::Status { status: Status::DELAY, .. }) => {
-            // The server has not begun the call, and its slot is as it was (RFC 8881, section 18.46.3). Of a call that was
-            // sent twice it may also say so while it executes the first.
-            return Ok(match call.transmissions {
-                0 | 1 => Sequenced { counts: false, ..Sequenced::fault(Fault::Refused(why)) },
-                _ => Sequenced { again: true, ..Sequenced::fault(Fault::Forgotten) },
-            });
-        }
         Err(Error::Status { status: Status::RETRY_UNCACHED_REP | Status::SEQ_FALSE_RETRY, .. }) => {
             return Ok(Sequenced::fault(Fault::Forgotten));
         }
@@ -542,9 +566,7 @@ fn sequenced(session: &Session, slot: u32, number: u32, call: &Call, mut answer:
         Err(Error::Status { status, .. }) if status.retires_session() => {
             return Err(Error::Protocol("the server does not take this call for the next one of its slot"));
         }
-        Err(why @ Error::Status { .. }) => {
-            return Ok(Sequenced { counts: false, ..Sequenced::fault(Fault::Refused(why)) });
-        }
+        Err(why @ Error::Status { .. }) => return Ok(Sequenced::refused(call, why)),
         Err(why) => return Err(why),
     };
     if said.fixed::<16>()? != session.id || said.word()? != number || said.word()? != slot {

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     open::File,
     path::Path,
-    put::{Conditions, Put},
+    put::{Conditions, PRIVATE_MODE, Put},
 };
 
 /// So much is written between two COMMITs, so that the last one does not have all of a large content before it.
@@ -50,7 +50,7 @@ impl Client {
         beside.push(b'/');
         beside.extend_from_slice(&put.temporary);
         // Not "new": repeated where nobody knows whether it was done, it would find its own.
-        let create = Create::IfMissing(put.mode);
+        let create = Create::IfMissing(PRIVATE_MODE);
         let (file, directory) = self.open_with(&Path::new(&beside)?, Share::Both, create, budget).await?;
         let (client, name) = (self.clone(), name.to_vec());
         Ok(Staged { client, file: Some(file), directory, name, put, at: 0, committed: 0, is_moved: false })
@@ -145,8 +145,9 @@ impl Drop for Staged {
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (client, file, directory) = (self.client.clone(), self.file.take(), self.directory.clone());
-        let temporary = std::mem::take(&mut self.put.temporary);
+        let (temporary, cleaning) = (std::mem::take(&mut self.put.temporary), client.cleaning());
         runtime.spawn(async move {
+            let _cleaning = cleaning;
             if let Some(file) = file {
                 let _ = file.close().await;
             }

@@ -29,7 +29,7 @@ impl Client {
             let start = client.start(&directory).await?;
             match client.make(&start, &content, &put, name, Step::Replace, None, &budget).await? {
                 Made::Whole(attributes) => Ok(attributes),
-                Made::Short => Err(Error::Protocol("the server has written a part of it")),
+                Made::Short | Made::Foreign => Err(Error::Protocol("the server has written a part of it")),
             }
         })
         .await

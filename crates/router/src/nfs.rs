@@ -312,12 +312,13 @@ async fn no_connection(client: &Client) -> nfs41::Error {
 }
 
 impl Nfs {
+    /// All the calls of one operation have this time together.
     fn reads(&self) -> Result<Client> {
-        Ok(self.clients.here()?)
+        Ok(self.clients.here()?.until(tokio::time::Instant::now() + self.deadline))
     }
 
     fn changes(&self) -> Result<Client> {
-        Ok(in_time_to_answer(&self.reads()?, self.deadline))
+        Ok(in_time_to_answer(&self.clients.here()?, self.deadline))
     }
 }
 
@@ -331,7 +332,7 @@ fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
 impl Target for Nfs {
     fn probe(&self) -> Answer<'_, ()> {
         Box::pin(async {
-            let (prober, client) = (self.prober.clone()?, self.reads()?);
+            let (prober, client) = (self.prober.clone()?, self.clients.here()?);
             let asked = async {
                 let found = prober.attributes(b"", Wanted::KIND).await?;
                 // Requests have connections of their own.
@@ -374,9 +375,10 @@ impl Target for Nfs {
     fn stage(&self, path: &FilePath) -> Answer<'_, Box<dyn Staged>> {
         let path = path.clone();
         Box::pin(async {
-            let (client, deadline, rules) = (self.reads()?, self.deadline, self.rules);
+            let (client, deadline, rules) = (self.clients.here()?, self.deadline, self.rules);
             let begin = || client.stage(path.as_bytes(), how(nfs41::Conditions::None, rules));
-            let (staged, made) = in_its_directory(&client, &path, rules, begin).await?;
+            let until = in_time_to_answer(&client, deadline);
+            let (staged, made) = in_its_directory(&until, &path, rules, begin).await?;
             let staged = Some(staged);
             Ok(Box::new(Stage { staged, client, path, made, deadline, rules }) as Box<dyn Staged>)
         })
@@ -399,6 +401,6 @@ impl Target for Nfs {
 
     fn sweep(&self, directory: &DirectoryPath, place: Option<u64>, age: Duration) -> Answer<'_, Swept> {
         let directory = directory.clone();
-        Box::pin(async move { sweep(self.reads()?, directory, place, age).await })
+        Box::pin(async move { sweep(self.clients.here()?, directory, place, age).await })
     }
 }

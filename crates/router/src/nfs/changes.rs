@@ -41,7 +41,7 @@ pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
 pub(super) async fn remove_made(client: &Client, mut directory: &[u8], made: usize) {
     let client = client.with_deadline(Some(CLEANUP_TIMEOUT));
     for _ in 0..made {
-        if client.remove(directory).await.is_err() {
+        if client.remove_directory(directory).await.is_err() {
             return;
         }
         directory = directory.iter().rposition(|byte| *byte == b'/').map_or(&[], |slash| &directory[..slash]);
@@ -202,8 +202,9 @@ impl Drop for Stage {
         let (staged, made) = (self.staged.take(), self.made);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if staged.is_some() || made > 0 {
-            let (client, path) = (self.client.clone(), self.path.clone());
+            let (client, path, cleaning) = (self.client.clone(), self.path.clone(), self.client.cleaning());
             runtime.spawn(async move {
+                let _cleaning = cleaning;
                 if let Some(staged) = staged {
                     staged.give_up().await;
                 }

@@ -96,7 +96,7 @@ async fn read_once(
         // is being given to another file, and the file with it; so the next piece is read before anything is answered,
         // while all of it can still be read anew.
         true => {
-            let file = client.hold_to_read(&found.handle).await?;
+            let file = client.with_deadline(Some(deadline)).hold_to_read(&found.handle).await?;
             let ahead = read_on(&file, at, to).await?;
             if ahead.is_empty() {
                 return Ok(Err(Error::Shortened));
