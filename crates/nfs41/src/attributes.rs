@@ -289,6 +289,15 @@ pub(crate) struct Expected<'a> {
 }
 
 impl Expected<'_> {
+    /// What each VERIFY asks. NFS-Ganesha (4.3, 6.2) compares nothing rightly that comes after a name whose length is no
+    /// multiple of four, so that a name is the last attribute of its VERIFY.
+    pub fn parts(&self) -> impl Iterator<Item = Self> {
+        let group = Self { group: self.group, ..Self::default() };
+        let alone = (self.owner.is_some() && self.group.is_some()).then_some(group);
+        let first = if alone.is_some() { Self { group: None, ..*self } } else { *self };
+        std::iter::once(first).chain(alone)
+    }
+
     pub fn encode(&self, buffer: &mut BytesMut) {
         let mut bitmap = [0; 2];
         let mut values = BytesMut::with_capacity(64);

@@ -279,8 +279,10 @@ impl Compound {
 
     /// Goes on only if the current file is so.
     pub fn verify(&mut self, expected: &Expected<'_>) -> &mut Self {
-        let buffer = self.op(Op::VERIFY);
-        expected.encode(buffer);
+        for part in expected.parts() {
+            let buffer = self.op(Op::VERIFY);
+            part.encode(buffer);
+        }
         self
     }
 
@@ -415,6 +417,10 @@ impl Results {
     /// Of those that answer nothing but yes.
     pub fn plain(&mut self, ops: &[Op]) -> Result<()> {
         ops.iter().try_for_each(|op| self.op(*op).map(drop))
+    }
+
+    pub fn verified(&mut self, expected: &Expected<'_>) -> Result<()> {
+        expected.parts().try_for_each(|_| self.op(Op::VERIFY).map(drop))
     }
 
     pub fn attributes(&mut self) -> Result<attributes::Attributes> {

@@ -117,7 +117,12 @@ impl Origin {
         while !connecting.is_empty() {
             let (address, connected) = connecting.next().await;
             let fenced = match connected {
-                Ok((writing, reading)) => self.fence_over(writing, reading, session).await,
+                Ok((writing, reading)) => {
+                    session.is_fencing.store(true, Ordering::Release);
+                    let fenced = self.fence_over(writing, reading, session).await;
+                    session.is_fencing.store(false, Ordering::Release);
+                    fenced
+                }
                 Err(error) => Err(error),
             };
             match fenced {

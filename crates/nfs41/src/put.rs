@@ -323,13 +323,13 @@ impl Client {
             Step::Stay => PRIVATE_MODE,
             _ => kept.map_or(put.mode, |kept| kept.mode & !RUNS_AS_OTHERS),
         };
+        let replaced = Expected { kind: Some(Kind::File), mode: kept.map(|kept| kept.mode), ..owned_by };
+        let whole = Expected { size: Some(content.len() as u64), ..owned_by };
         let mut compound = Compound::new();
         start.walk(&mut compound);
         compound.plain(Op::SAVEFH);
         if step == Step::ReplaceFile {
-            let (kind, mode) = (Some(Kind::File), kept.map(|kept| kept.mode));
-            compound.lookup(name).verify(&Expected { kind, mode, ..owned_by });
-            compound.plain(Op::RESTOREFH);
+            compound.lookup(name).verify(&replaced).plain(Op::RESTOREFH);
         }
         compound.open(&put.temporary, Share::Both, Create::IfMissing(mode), Owner::Slot).plain(Op::GETFH);
         compound.write(&CURRENT, 0, Stable::Yes, content).close(&CURRENT);
@@ -337,7 +337,7 @@ impl Client {
             compound.set(&ANONYMOUS, &set);
         }
         // A server may write a part, and say that all is well.
-        compound.attributes(MADE).verify(&Expected { size: Some(content.len() as u64), ..owned_by });
+        compound.attributes(MADE).verify(&whole);
         if step.renames() {
             compound.plain(Op::RESTOREFH);
         }
@@ -346,7 +346,9 @@ impl Client {
             start.walked(&mut results)?;
             results.op(Op::SAVEFH)?;
             if step == Step::ReplaceFile {
-                results.plain(&[Op::LOOKUP, Op::VERIFY, Op::RESTOREFH])?;
+                results.op(Op::LOOKUP)?;
+                results.verified(&replaced)?;
+                results.op(Op::RESTOREFH)?;
             }
             let stateid = results.opened()?;
             // Closed when it is dropped, where the server goes no further.
@@ -358,7 +360,7 @@ impl Client {
                 results.set()?;
             }
             let attributes = results.attributes()?;
-            match results.op(Op::VERIFY).map(drop) {
+            match results.verified(&whole) {
                 Err(why) if why.is(Status::NOT_SAME) => return Ok((file, written, attributes, None)),
                 verified => verified?,
             }

@@ -3,7 +3,10 @@
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -89,6 +92,8 @@ pub(crate) struct Session {
     pub slots: Semaphore,
     /// A change in it is late: it is to be fenced.
     pub fenced: Notify,
+    /// There is a connection by way of another address, which what tidies up may take, too.
+    pub is_fencing: AtomicBool,
     /// Whoever keeps the connection is told that the session is lost.
     pub lost: Notify,
     table: Mutex<Table>,
@@ -175,8 +180,8 @@ impl Session {
         let (window, surplus, calls, link, retired, lost) = (agreed.slots, 0, 0, None, false, false);
         let table = Table { slots, busy: [0; _], window, surplus, calls, link, retired, lost };
         let slots = Semaphore::new(agreed.slots as usize);
-        let (fenced, lost) = Default::default();
-        Self { id, client, epoch, agreed, before, slots, fenced, lost, table: Mutex::new(table) }
+        let (fenced, is_fencing, lost) = Default::default();
+        Self { id, client, epoch, agreed, before, slots, fenced, is_fencing, lost, table: Mutex::new(table) }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -213,7 +218,7 @@ impl Session {
             backoff: Backoff::new(FIRST_PAUSE, MAX_PAUSE),
             since: Instant::now(),
         });
-        if is_cleanup && table.slots.iter().any(Slot::is_late) {
+        if is_cleanup && self.is_fencing.load(Ordering::Acquire) {
             self.fenced.notify_one();
         }
         Some((CallId { slot, call }, receiver))

@@ -1,0 +1,186 @@
+//! Late changes whose fence is refused, silent, or not needed: what a review of the first version has proved.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
+
+mod common;
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use common::{Lab, REMOVE, WRITE, has, lab, lab_with, number, refusal, relayed, slot, words};
+use nfs_lab::{Act, End, Ganesha, Relay, Way, lab_or_skip};
+use nfs41::{Client, Error, Put, Status, Wanted};
+
+const CREATE: u32 = 6;
+
+/// An RPC reply that denies the call for its credentials.
+fn denied(call: &[u8]) -> Vec<u8> {
+    words(&[number(call), 1, 1, 1, 1])
+}
+
+/// The two ways to refuse a call before anything of it is executed.
+const REFUSALS: [fn(&[u8]) -> Vec<u8>; 2] = [|call| refusal(call, Status::SERVERFAULT.0), denied];
+
+fn with_others(server: &Ganesha, others: &[&Relay], deadline: Duration) -> (Relay, Client) {
+    let addresses: Vec<_> = others.iter().map(|other| other.address()).collect();
+    relayed(server, |options| {
+        options.alternatives.set(addresses);
+        options.deadline = Some(deadline);
+    })
+}
+
+async fn put_each(client: &Client, names: &[&str]) {
+    for name in names {
+        client.put(name.as_bytes(), "old".into(), Put::default()).await.unwrap();
+    }
+}
+
+/// The answer to a REMOVE is lost with its connection, and the server refuses it when it is sent again: it was executed
+/// all the same, and the next call of the slot must not be taken for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_what_is_sent_again_says_nothing_of_the_first_time() {
+    for refuse in REFUSALS {
+        let Some(Lab { server, relay, client }) = lab() else { return };
+        put_each(&client, &["a", "b"]).await;
+        let mut sent = Vec::new();
+        relay.on_record(move |way, record| match way {
+            Way::ToServer if has(record, REMOVE) => {
+                sent.push(number(record));
+                let is_second = sent.len() == 2 && sent[0] == sent[1];
+                if is_second { Act::Answer(refuse(record)) } else { Act::Pass }
+            }
+            Way::ToClient if sent.len() == 1 && sent[0] == number(record) => Act::Cut(End::Fin),
+            _ => Act::Pass,
+        });
+        client.remove_file(b"a").await.unwrap();
+        assert!(!server.directory().join("a").exists());
+        client.remove_file(b"b").await.unwrap();
+        assert!(!server.directory().join("b").exists(), "somebody was told that b is removed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_that_is_refused_is_none() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    for refuse in REFUSALS {
+        let other = Relay::target(3, server.address());
+        other.on_record(move |way, record| match way {
+            Way::ToServer if slot(record).is_some() => Act::Answer(refuse(record)),
+            _ => Act::Pass,
+        });
+        let (relay, client) = with_others(&server, &[&other], Duration::from_secs(1));
+        put_each(&client, &["a", "b"]).await;
+        relay.hang(true);
+        let heard = client.remove_file(b"a").await;
+        assert!(matches!(heard, Err(Error::Pending(_))), "{heard:?}");
+        let patient = client.with_deadline(None);
+        let second = tokio::spawn(async move { patient.remove_file(b"b").await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        relay.hang(false);
+        second.await.unwrap().unwrap();
+        assert!(!server.directory().join("b").exists(), "somebody was told that b is removed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_address_keeps_no_other_one_from_fencing() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (silent, good) = (Relay::target(3, server.address()), Relay::target(4, server.address()));
+    silent.hang(true);
+    let (relay, client) = with_others(&server, &[&silent, &good], Duration::from_secs(1));
+    put_each(&client, &["a"]).await;
+    relay.hang(true);
+    let heard = client.remove_file(b"a").await;
+    assert!(matches!(heard, Err(Error::Deadline(_))), "{heard:?}");
+    relay.hang(false);
+    client.attributes(b"a", Wanted::SIZE).await.unwrap();
+}
+
+/// One that says who it is and nothing more is given up after 30 seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_falls_silent_is_given_up() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let (silent, good) = (Relay::target(3, server.address()), Relay::target(4, server.address()));
+    silent.on_record(|way, record| match way {
+        Way::ToServer if slot(record).is_some() => Act::Drop,
+        _ => Act::Pass,
+    });
+    let (relay, client) = with_others(&server, &[&silent, &good], Duration::from_secs(1));
+    put_each(&client, &["a"]).await;
+    relay.hang(true);
+    let patient = client.until((Instant::now() + Duration::from_secs(1)).into());
+    let heard = tokio::time::timeout(Duration::from_secs(60), patient.remove_file(b"a")).await;
+    assert!(matches!(heard, Ok(Err(Error::Deadline(_)))), "{heard:?}");
+}
+
+/// Hangs when a call with this operation comes.
+fn hang_at(relay: &Relay, operation: u32) {
+    let handle = (**relay).clone();
+    relay.on_record(move |way, record| {
+        if way == Way::ToServer && has(record, operation) {
+            handle.hang(true);
+        }
+        Act::Pass
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_not_made_after_its_caller_was_told_so() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let good = Relay::target(4, server.address());
+    let (relay, client) = with_others(&server, &[&good], Duration::from_secs(1));
+    client.attributes(b"", Wanted::KIND).await.unwrap();
+    hang_at(&relay, CREATE);
+    let heard = client.make_directories(b"d/e", 0o755).await;
+    assert!(matches!(heard, Err(Error::Deadline(_))), "{heard:?}");
+    relay.pass_records();
+    relay.hang(false);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!server.directory().join("d").exists());
+}
+
+/// Its lock goes by the way that fenced it: others need not wait for the lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_hangs_is_given_up_in_time_and_gives_its_lock_back() {
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let good = Relay::target(4, server.address());
+    let (relay, client) = with_others(&server, &[&good], Duration::from_secs(1));
+    put_each(&client, &["log"]).await;
+    hang_at(&relay, WRITE);
+    let patient = client.until((Instant::now() + Duration::from_secs(1)).into());
+    let began = Instant::now();
+    let heard = patient.append(b"log", " and late".into(), Put::default()).await;
+    assert!(matches!(heard, Err(Error::Deadline(_))), "{heard:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let other = Client::new(nfs41::Options::new(good.address())).unwrap();
+    other.append(b"log", " and new".into(), Put::default()).await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    relay.pass_records();
+    relay.hang(false);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(fs::read(server.directory().join("log")).unwrap(), b"old and new");
+}
+
+/// A change that may be sent twice was executed, its session is lost, and then there is no connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_is_not_told_to_be_unreachable() {
+    let options = |options: &mut nfs41::Options| options.patience = Duration::from_secs(1);
+    let Some(Lab { server, relay, client }) = lab_with(nfs_lab::Options::default(), options) else { return };
+    put_each(&client, &["f"]).await;
+    let (handle, mut sent) = ((*relay).clone(), None);
+    relay.on_record(move |way, record| {
+        if way == Way::ToServer && has(record, WRITE) {
+            sent = Some(number(record));
+        }
+        if way == Way::ToClient && sent == Some(number(record)) {
+            let bad = Status::BADSESSION.0;
+            *record = words(&[number(record), 1, 0, 0, 0, 0, bad, 0, 1, common::SEQUENCE, bad]);
+            handle.refuse(true);
+        }
+        Act::Pass
+    });
+    let heard = client.write(b"f", 0, "new".into(), nfs41::Create::No).await;
+    assert!(matches!(heard, Err(Error::Uncertain(_))), "{heard:?}");
+    assert_eq!(fs::read(server.directory().join("f")).unwrap(), b"new");
+}
