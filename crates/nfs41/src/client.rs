@@ -59,8 +59,9 @@ pub struct Options {
     pub connect_deadline: Duration,
     /// How long a call waits where there is no connection.
     pub patience: Duration,
-    /// No call of an operation is sent after this; `None` for as long as it takes. A change that was sent by then is
-    /// fenced: see [`Error::Uncertain`] and [`Error::Pending`].
+    /// No call is sent after this; `None` for as long as it takes. A change that was sent by then is fenced: see
+    /// [`Error::Uncertain`] and [`Error::Pending`]. What needs several calls to walk a deep path has it for each of them;
+    /// with [`Client::until`] for all.
     pub deadline: Option<Duration>,
     /// Other addresses of the same file system, to fence what hangs on its way to this one.
     pub alternatives: Alternatives,
@@ -313,7 +314,11 @@ impl Client {
         loop {
             let session = match only {
                 Some(session) => Arc::clone(session),
-                None => self.session(budget).await?,
+                // Why there is no connection is worth more than that the time is over, but to whoever had one.
+                None => self.session(budget).await.map_err(|why| match budget.was_sent() && budget.is_over() {
+                    true => budget.error(),
+                    false => why,
+                })?,
             };
             let agreed = &session.agreed;
             if compound.operations() >= agreed.most_operations {
@@ -363,7 +368,7 @@ impl Client {
                 },
                 Err(Fault::NotSent) => continue,
                 Err(Fault::Refused(why)) if why.status().is_some_and(Status::is_later) => why,
-                Err(Fault::Lost | Fault::Forgotten) if again == Again::Yes && !budget.is_over() => {
+                Err(Fault::Lost | Fault::Forgotten | Fault::Abandoned) if again == Again::Yes && !budget.is_over() => {
                     was_lost = true;
                     continue;
                 }
@@ -481,7 +486,7 @@ impl Fault {
             Self::NotSent | Self::Withdrawn => budget.error(),
             Self::Lost => Error::Uncertain("the session was lost"),
             Self::Forgotten => Error::Uncertain("the server has not kept its answer"),
-            Self::Abandoned => Error::Pending("this client was closed"),
+            Self::Abandoned => Error::Pending("its session was given up"),
         }
     }
 }

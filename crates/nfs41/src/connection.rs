@@ -40,7 +40,7 @@ const MANY: u32 = 8;
 /// A server that answers faster than this is near: what is done there and here takes longer than the way.
 const NEAR: Duration = Duration::from_micros(300);
 /// How long a session that is given up waits until its changes have ended.
-const RETIRING_TIMEOUT: Duration = Duration::from_secs(10);
+const RETIRING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A server that has heard nothing of a client for its lease and this long gives the client up (RFC 8881, section 8.3).
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 

@@ -38,7 +38,7 @@ pub(crate) enum Fault {
     NotSent,
     /// The session is gone: the server has executed the call already, or never will.
     Lost,
-    /// This client is closed, and the server may still execute the call.
+    /// The session is given up, and the server may still execute the call.
     Abandoned,
     /// The server knows the call and has not kept its answer. It does not execute it again.
     Forgotten,
@@ -383,7 +383,7 @@ impl Session {
         self.close(|| Fault::Lost);
     }
 
-    /// This client is closed: nobody finds out any more what becomes of what was sent.
+    /// Nobody finds out any more what becomes of what was sent.
     pub fn abandon(&self) {
         self.close(|| Fault::Abandoned);
     }

@@ -945,7 +945,8 @@ async fn a_session_that_the_server_does_not_know_is_made_anew() {
             let put = client.put(f, "new".into(), Put::default()).await;
             match fs::read(server.directory().join(&name)).unwrap() == b"new" {
                 true => assert!(put.is_ok(), "{status}: {put:?}"),
-                false => assert!(matches!(put, Err(Error::Uncertain(_))), "{status}: {put:?}"),
+                // A session that the server may still have is given up, and nobody can tell.
+                false => assert!(matches!(put, Err(Error::Uncertain(_) | Error::Pending(_))), "{status}: {put:?}"),
             }
         }
     })

@@ -150,3 +150,23 @@ fn what_is_given_up_when_the_service_is_told_to_end_leaves_nothing() {
         assert_eq!(left, (Vec::new(), false), "run {run}");
     }
 }
+
+/// The directories that an upload made go when it is given up, while others write to the same place.
+#[test]
+fn who_writes_where_somebody_gives_up_is_told_that_it_is_done() {
+    let world = World::new(2);
+    let server = world.serve(NFS);
+    for number in 0..25 {
+        let stream = half(&server, "/files/a/b/c/d/upload");
+        eventually("it is made", || world.root().join("a/b/c/d").is_dir().then_some(()));
+        thread::sleep(Duration::from_millis(50));
+        drop(stream);
+        for _ in 0..4 {
+            let answer = server.put(&format!("/files/a/b/c/d/{number}"), "content");
+            assert!(matches!(answer.status, 201 | 204), "{answer:?}");
+            assert_eq!(server.send(&Request::new("DELETE", &format!("/files/a/b/c/d/{number}"))).status, 204);
+        }
+        eventually("what was left is gone", || common::temporaries(&world.root()).is_empty().then_some(()));
+        let _ = fs::remove_dir_all(world.root().join("a"));
+    }
+}

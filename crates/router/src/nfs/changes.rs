@@ -25,8 +25,14 @@ pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
     loop {
         tries += 1;
         match act().await {
-            Err(why) if why.status() == Some(Status::NOENT) && tries < TRIES => {
-                made = made.max(client.make_directories(directory, rules.directory_mode).await?);
+            // Whoever made it for a content that was given up may take it away again, also between its name and what is
+            // asked of it.
+            Err(why) if is_missing(&why) && tries < TRIES => {
+                match client.make_directories(directory, rules.directory_mode).await {
+                    Ok(count) => made = made.max(count),
+                    Err(why) if is_missing(&why) => {}
+                    Err(why) => return Err(why.into()),
+                }
             }
             Err(why) => {
                 remove_made(client, directory, made).await;
@@ -35,6 +41,10 @@ pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
             Ok(done) => return Ok((done, made)),
         }
     }
+}
+
+fn is_missing(why: &nfs41::Error) -> bool {
+    why.status() == Some(Status::NOENT) || why.is_gone()
 }
 
 /// The last so many directories of this path, as far as they are empty. The time of whoever made them may be over.
@@ -100,7 +110,7 @@ pub(super) async fn append(
             Ok(Some(found)) => return Ok((meta(&found)?, false)),
             // There is no file, or not even its directory.
             Ok(None) => {}
-            Err(why) if why.status() == Some(Status::NOENT) => {}
+            Err(why) if is_missing(&why) => {}
             Err(why) => return Err(judge(&client, &path, why).await),
         }
         if !conditions.allow(None) {
