@@ -94,8 +94,9 @@ impl Options {
 /// | operation | round trips |
 /// |---|---|
 /// | [`attributes`](Client::attributes), [`read`](Client::read), [`remove`](Client::remove), [`rename`](Client::rename), [`make_directory`](Client::make_directory), [`write`](Client::write), [`put`](Client::put) | 1 |
+/// | `put` without a condition where there is nothing | 2 |
 /// | [`append`](Client::append) | 3 |
-/// | `put` with a condition | 4 |
+/// | `put` with a condition | 5 |
 ///
 /// More where a path has so many components that the server does not take them in one call, and where the server
 /// refuses the stateids that make one of them enough.
