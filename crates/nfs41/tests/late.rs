@@ -19,8 +19,11 @@ fn denied(call: &[u8]) -> Vec<u8> {
     words(&[number(call), 1, 1, 1, 1])
 }
 
+/// An answer to a call.
+type Answer = fn(&[u8]) -> Vec<u8>;
+
 /// The two ways to refuse a call before anything of it is executed.
-const REFUSALS: [fn(&[u8]) -> Vec<u8>; 2] = [|call| refusal(call, Status::SERVERFAULT.0), denied];
+const REFUSALS: [Answer; 2] = [|call| refusal(call, Status::SERVERFAULT.0), denied];
 
 fn with_others(server: &Ganesha, others: &[&Relay], deadline: Duration) -> (Relay, Client) {
     let addresses: Vec<_> = others.iter().map(|other| other.address()).collect();
