@@ -207,6 +207,8 @@ impl Want {
         let same = self.part_if.as_ref().is_none_or(|tag| *tag == meta.tag.to_string());
         match self.part.filter(|_| same) {
             None => Verdict::Content { from: 0, to: meta.size, part: false },
+            // All of nothing, which no Content-Range can tell (RFC 9110, section 14.1.2).
+            Some(Part::Last(1..)) if meta.size == 0 => Verdict::Content { from: 0, to: 0, part: false },
             Some(part) => match part.of(meta.size) {
                 Some((from, to)) => Verdict::Content { from, to, part: true },
                 None => Verdict::Unsatisfiable,

@@ -270,8 +270,12 @@ impl Model {
             }
             Span::Last(length) => {
                 let length = at(length);
-                let part =
-                    if length == 0 || size == 0 { Err(()) } else { Ok(Some((size.saturating_sub(length), size))) };
+                let part = match length {
+                    0 => Err(()),
+                    // All of nothing is no part.
+                    _ if size == 0 => Ok(None),
+                    _ => Ok(Some((size.saturating_sub(length), size))),
+                };
                 (Some(format!("bytes=-{length}")), part)
             }
         }

@@ -167,10 +167,12 @@ impl Temporary {
     /// In the directory of this path, which is made if it is missing. Nobody may read it who may not read the file
     /// that it is to replace.
     pub fn beside(root: BorrowedFd<'_>, path: &FilePath, modes: Modes) -> Result<Self> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let (directory, made) = beneath::open_or_make(root, path.split().0, modes.directory)?;
+        for _ in 0..TRIES {
+            let (directory, made) = match beneath::open_or_make(root, path.split().0, modes.directory) {
+                // Somebody removed one of them meanwhile.
+                Err(Errno::NOENT) => continue,
+                other => other?,
+            };
             let name = temporary::name();
             let replaced = match made {
                 0 => again(|| fs::statat(&directory, path.split().1, AtFlags::SYMLINK_NOFOLLOW)).ok(),
@@ -194,10 +196,11 @@ impl Temporary {
                     });
                 }
                 // Somebody removed the directory meanwhile, or another process has the same random number.
-                Err(Errno::NOENT | Errno::EXIST) if tries < TRIES => {}
+                Err(Errno::NOENT | Errno::EXIST) => {}
                 Err(why) => return Err(why.into()),
             }
         }
+        Err(Error::Locked)
     }
 
     pub fn write(&mut self, content: &[u8], flush: Flush) -> Result<()> {
@@ -564,4 +567,32 @@ pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditi
         return Err(Error::Uncertain);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Another upload that made the same directories is given up, again and again.
+    #[test]
+    fn directories_that_are_removed_meanwhile_are_made_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let root = fs::open(root.path(), beneath::DIRECTORY, Mode::empty()).unwrap();
+        let path = FilePath::new(b"a/b/f").unwrap();
+        let modes = Modes { file: Mode::RUSR | Mode::WUSR, directory: Mode::RWXU };
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    beneath::remove_empty(root.as_fd(), path.split().0, 2);
+                    thread::sleep(Duration::from_micros(300));
+                }
+            });
+            let failed = (0..3000).find_map(|_| Temporary::beside(root.as_fd(), &path, modes).err());
+            is_done.store(true, Ordering::Relaxed);
+            assert!(failed.is_none(), "{failed:?}");
+        });
+    }
 }

@@ -178,7 +178,8 @@ async fn work(
     ended: watch::Receiver<()>,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER);
+    // A client that has closed its direction after a whole request still reads the response.
+    http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER).half_close(true);
     while let Some(Connection { stream, open }) = connections.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let (framing, mut ended) = (Arc::<Framing>::default(), ended.clone());
@@ -221,11 +222,11 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
     open: Open,
     mut ended: watch::Receiver<()>,
 ) {
-    let served = tokio::select! {
-        served = &mut connection => served,
+    let (served, is_ending) = tokio::select! {
+        served = &mut connection => (served, false),
         _ = ended.changed() => {
             Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+            ((&mut connection).await, true)
         }
     };
     // A client that has been silent for too long, or that has gone, is told nothing.
@@ -235,9 +236,12 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let stream = connection.into_parts().io.into_inner();
     let rest = if stream.is_line_too_long() { line_too_long() } else { String::new() };
-    if !rest.is_empty() || is_told && stream.is_mid_request() {
+    // Between two requests it may have been the last response that ended the connection: more requests may be on their
+    // way. At the end of the service most connections are idle, and none of those is waited for.
+    let is_sending = !stream.is_ended() && (stream.is_mid_request() || !is_ending);
+    if !rest.is_empty() || is_told && is_sending {
         // In a box: every connection would have the room for it otherwise.
-        Box::pin(linger::close(stream, rest.as_bytes())).await;
+        Box::pin(linger::close(stream.into_inner(), rest.as_bytes())).await;
     }
     drop((open, ended));
 }

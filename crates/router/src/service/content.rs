@@ -149,7 +149,7 @@ impl Incoming {
                 Ok(bytes) => bytes,
                 // Other trailers say nothing here.
                 Err(frame) => {
-                    frame.trailers_ref().map_or(Ok(()), headers::check_write)?;
+                    frame.trailers_ref().map_or(Ok(()), headers::check_trailers)?;
                     continue;
                 }
             };
@@ -161,7 +161,20 @@ impl Incoming {
         }
     }
 
-    /// The same, with what comes soon after: whoever sends byte by byte does not have each written by itself, and whoever
+    /// Makes sure that it has no bytes, however it is framed: the content of a DELETE has no meaning (RFC 9110, section
+    /// 9.3.5), and whoever sends one means something.
+    ///
+    /// # Errors
+    /// It has some, or as [`Incoming::next`].
+    pub async fn none(mut self) -> std::result::Result<(), Refusal> {
+        // Where the length is known, nobody is asked for the content.
+        match self.body.size_hint().lower() > 0 || self.next().await?.is_some() {
+            true => Err(Refusal::bad_request("BadHeader", "DELETE takes no content")),
+            false => Ok(()),
+        }
+    }
+
+    /// [`Incoming::next`] with what comes soon after: whoever sends byte by byte does not have each written by itself, and whoever
     /// is fast has large pieces, as long as there is room for them.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    BoxError, Router,
     response::{IntoResponse, Response},
     routing::future::RouteFuture,
 };
@@ -106,7 +107,7 @@ impl Future for Exchange {
     }
 }
 
-/// A content that says when it has been read to its end.
+/// A content that says when it has been read to its end, and ends only with its request.
 struct Watched {
     body: Incoming,
     number: u64,
@@ -115,17 +116,21 @@ struct Watched {
 
 impl HttpBody for Watched {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if frame.is_none() || self.body.is_end_stream() {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let is_at_end = matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
+        // hyper's own error says more.
+        if !matches!(frame, Poll::Ready(Some(Err(_)))) && self.framing.is_malformed(self.number, is_at_end) {
+            let why = io::Error::new(io::ErrorKind::InvalidData, "a line of a chunk or a trailer does not end in CRLF");
+            return Poll::Ready(Some(Err(why.into())));
+        }
+        let frame = ready!(frame);
+        if is_at_end {
             self.framing.set_read(self.number);
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {

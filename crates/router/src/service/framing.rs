@@ -36,7 +36,7 @@ pub(super) enum Fault {
     LongLine,
     /// Both a Content-Length and a Transfer-Encoding (RFC 9112, section 6.3): a sign of request smuggling.
     TwoLengths,
-    /// The request before this one did not end as its framing says.
+    /// The request is not framed as it says (RFC 9112, sections 6.3 and 7.1). Where it ends is not known.
     Lost,
 }
 
@@ -52,7 +52,7 @@ impl From<Fault> for Refusal {
             Fault::TwoLengths => {
                 Self::bad_request("BadFraming", "a request has a Content-Length or a Transfer-Encoding, not both")
             }
-            Fault::Lost => Self::bad_request("BadFraming", "the request before this one did not end as it said"),
+            Fault::Lost => Self::bad_request("BadFraming", "the content is not framed as it says"),
         }
     }
 }
@@ -74,6 +74,12 @@ impl Framing {
         self.fault.get().filter(|(first, _)| request >= *first).map(|(_, fault)| *fault)
     }
 
+    /// Whether the content of this request is malformed although hyper tells no error, or its end before it has come.
+    /// hyper takes a bare LF for a part of a trailer, and the request behind it too.
+    pub fn is_malformed(&self, request: u64, is_at_end: bool) -> bool {
+        self.fault(request).is_some() || is_at_end && !self.is_received(request)
+    }
+
     /// Whether the last byte of this request has come.
     pub fn is_received(&self, request: u64) -> bool {
         self.received.load(Ordering::Relaxed) >= request
@@ -93,11 +99,17 @@ impl Framing {
 pub(super) struct Followed<S> {
     stream: S,
     follower: Follower,
+    is_ended: bool,
 }
 
 impl<S> Followed<S> {
     pub fn new(stream: S, framing: Arc<Framing>) -> Self {
-        Self { stream, follower: Follower::new(framing) }
+        Self { stream, follower: Follower::new(framing), is_ended: false }
+    }
+
+    /// The stream itself: what is read from it is followed no more.
+    pub fn into_inner(self) -> S {
+        self.stream
     }
 
     /// Whether the service reads no more because of a request line that has no end. hyper has answered nothing then.
@@ -105,9 +117,14 @@ impl<S> Followed<S> {
         self.follower.is_line_too_long()
     }
 
-    /// Whether the client may still be sending: a request has not ended, or one was refused for its framing.
+    /// Whether a request has not ended, or one was refused for its framing.
     pub fn is_mid_request(&self) -> bool {
         self.follower.is_mid_request()
+    }
+
+    /// Whether the client has closed its direction: it sends nothing more.
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
     }
 }
 
@@ -119,6 +136,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
         }
         let before = into.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, into);
+        self.is_ended |= matches!(read, Poll::Ready(Ok(()))) && into.filled().len() == before && into.remaining() > 0;
         self.follower.follow(into.filled().get(before..).unwrap_or_default());
         read
     }
@@ -293,9 +311,9 @@ impl Follower {
         let _ = self.framing.fault.set((self.request, fault));
     }
 
-    /// A handler may have the request that is malformed; it meets the error itself.
+    /// A handler may have the request already: it finds out when it reads the content.
     fn lose(&mut self) -> State {
-        let _ = self.framing.fault.set((self.request + 1, Fault::Lost));
+        self.fault(Fault::Lost);
         State::Lost
     }
 }
@@ -393,14 +411,15 @@ mod tests {
             "3\n",
             "3\r\nabcd\r\n",
             "0\r\nx: y\n",
+            "0\r\n\n",
         ] {
             let (follower, framing) = followed(&[CHUNKED.as_bytes(), bad.as_bytes()].concat(), &[]);
-            assert_eq!((framing.fault(1), framing.fault(2)), (None, Some(Fault::Lost)), "{bad:?}");
+            assert_eq!((framing.fault(0), framing.fault(1)), (None, Some(Fault::Lost)), "{bad:?}");
             assert!(follower.is_mid_request() && !framing.is_received(1), "{bad:?}");
         }
         for bad in ["-1", "1x", "1, 1", "", "18446744073709551616"] {
             let (_, framing) = followed(format!("PUT /a HTTP/1.1\r\ncontent-length: {bad}\r\n").as_bytes(), &[]);
-            assert_eq!(framing.fault(2), Some(Fault::Lost), "{bad:?}");
+            assert_eq!(framing.fault(1), Some(Fault::Lost), "{bad:?}");
         }
     }
 

@@ -2,31 +2,41 @@
 
 use std::net::Ipv6Addr;
 
-use axum::body::Body;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
-use hyper::body::Body as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header, uri::Scheme};
 
 use super::refusal::{Refusal, UNSUPPORTED_CODING};
 
 /// Header fields that change what a write means. The service can honour none of them, and a write without them is
 /// another write.
-const NOT_ON_A_WRITE: [(&str, &str); 16] = [
-    // RFC 9110, section 14.5.
-    ("content-range", "a write is of the whole content"),
+const NOT_ON_A_WRITE: [(&str, &str); 26] = [
+    // RFC 9110, section 14.5, and the fields of products that mean the same.
+    ("content-range", WHOLE),
+    ("x-content-range", WHOLE),
+    ("x-file-offset", WHOLE),
+    ("x-amz-write-offset-bytes", WHOLE),
     // RFC 9530, and what was before it: a digest that nobody compares promises what nobody keeps.
-    ("content-digest", "the content is not compared with a digest"),
-    ("repr-digest", "the content is not compared with a digest"),
-    ("digest", "the content is not compared with a digest"),
-    ("content-md5", "the content is not compared with a digest"),
+    ("content-digest", NO_DIGEST),
+    ("repr-digest", NO_DIGEST),
+    ("digest", NO_DIGEST),
+    ("content-md5", NO_DIGEST),
+    // S3 has such a checksum in a trailer, which this field names; Google Cloud Storage and ownCloud have one each.
+    ("x-amz-trailer", NO_DIGEST),
+    ("x-amz-sdk-checksum-algorithm", NO_DIGEST),
+    ("x-goog-hash", NO_DIGEST),
+    ("oc-checksum", NO_DIGEST),
     // The method is the one of the request line.
     ("x-http-method-override", "the method is the one of the request line"),
     ("x-http-method", "the method is the one of the request line"),
     ("x-method-override", "the method is the one of the request line"),
     // Uploads in parts: tus, and the IETF's resumable uploads.
-    ("upload-offset", "a write is of the whole content"),
-    ("upload-complete", "a write is of the whole content"),
-    ("upload-incomplete", "a write is of the whole content"),
-    ("x-update-range", "a write is of the whole content"),
+    ("tus-resumable", WHOLE),
+    ("upload-length", WHOLE),
+    ("upload-offset", WHOLE),
+    ("upload-complete", WHOLE),
+    ("upload-incomplete", WHOLE),
+    ("x-update-range", WHOLE),
+    // ownCloud's chunks.
+    ("oc-chunked", WHOLE),
     // Conditions of WebDAV (RFC 4918, sections 10.4 and 10.6).
     ("if", "the conditions are those of RFC 9110"),
     ("overwrite", "the conditions are those of RFC 9110"),
@@ -36,8 +46,23 @@ const NOT_ON_A_WRITE: [(&str, &str); 16] = [
     ("x-amz-copy-source", "nothing is copied"),
 ];
 
-/// Media types that are a wrapping of contents, not a content: they would be stored with their boundaries.
-const WRAPPINGS: [&str; 2] = ["multipart/form-data", "multipart/byteranges"];
+const WHOLE: &str = "a write is of the whole content";
+const NO_DIGEST: &str = "the content is not compared with a digest";
+
+/// Checksums of products: a field for each algorithm.
+const CHECKSUM_PREFIXES: [&str; 2] = ["x-amz-checksum-", "x-checksum-"];
+
+/// Header fields that count in the head only (RFC 9110, section 6.5.1). They come too late in a trailer, and a write
+/// without them is another write.
+const NOT_IN_A_TRAILER: [HeaderName; 7] = [
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_UNMODIFIED_SINCE,
+];
 
 /// Checks what concerns every request.
 ///
@@ -53,13 +78,17 @@ pub(super) fn check_request<B>(request: &Request<B>) -> Result<(), Refusal> {
 
 /// Checks the form of the request target (RFC 9112, section 3.2).
 fn check_target<B>(request: &Request<B>) -> Result<(), Refusal> {
-    let (method, path) = (request.method(), request.uri().path());
-    let is_of_method = match path {
+    let (method, uri) = (request.method(), request.uri());
+    let is_of_method = match uri.path() {
+        // This is no proxy.
+        _ if method == Method::CONNECT => false,
         "*" => method == Method::OPTIONS,
-        "" => method == Method::CONNECT,
         path => path.starts_with('/'),
     };
-    match is_of_method {
+    let is_http = uri.scheme().is_none_or(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
+    // RFC 9110, section 4.2.4: what is before an `@` makes one host look like another.
+    let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    match is_of_method && is_http && !has_user {
         true => Ok(()),
         false => Err(Refusal::bad_request("BadPath", "the request target is neither a path nor an http address")),
     }
@@ -150,7 +179,10 @@ fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Checks that nothing is expected but 100-continue (RFC 9110, section 10.1.1). HTTP/1.0 has no expectations.
 fn check_expect(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
-    let is_met = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    // hyper asks for the content only where this is the whole value. A list may have empty elements (section 5.6.1).
+    let is_empty = |value: &[u8]| value.split(|byte| *byte == b',').all(|element| element.trim_ascii().is_empty());
+    let is_met =
+        |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue") || is_empty(value.as_bytes());
     match version < Version::HTTP_11 || headers.get_all(header::EXPECT).iter().all(is_met) {
         true => Ok(()),
         false => Err(Refusal::new(
@@ -166,10 +198,42 @@ fn check_expect(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
 /// # Errors
 /// The write is refused; nothing has happened.
 pub(super) fn check_write(headers: &HeaderMap) -> Result<(), Refusal> {
+    let refused =
+        |name: &str, why: &str| Err(Refusal::bad_request("BadHeader", &format!("a write takes no {name}: {why}")));
     if let Some((name, why)) = NOT_ON_A_WRITE.iter().find(|(name, _)| headers.contains_key(*name)) {
-        return Err(Refusal::bad_request("BadHeader", &format!("a write takes no {name}: {why}")));
+        return refused(name, why);
+    }
+    let is_checksum = |name: &&HeaderName| CHECKSUM_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix));
+    if let Some(name) = headers.keys().find(is_checksum) {
+        return refused(name.as_str(), NO_DIGEST);
+    }
+    let has = |name: &str, is_it: fn(&[u8]) -> bool| headers.get_all(name).iter().any(|value| is_it(value.as_bytes()));
+    if has("x-amz-content-sha256", |value| starts_with(value, b"STREAMING-")) {
+        return refused(
+            "x-amz-content-sha256: STREAMING-",
+            "the content is to be that of the file, without signed chunks",
+        );
+    }
+    if has("x-ms-blob-type", |value| !value.eq_ignore_ascii_case(b"BlockBlob")) {
+        return refused("x-ms-blob-type but BlockBlob", WHOLE);
     }
     Ok(())
+}
+
+/// Whether the value begins so, in any case.
+fn starts_with(value: &[u8], prefix: &[u8]) -> bool {
+    value.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+/// Checks the same of the trailers of a write.
+///
+/// # Errors
+/// As [`check_write`].
+pub(super) fn check_trailers(trailers: &HeaderMap) -> Result<(), Refusal> {
+    if let Some(name) = NOT_IN_A_TRAILER.iter().find(|name| trailers.contains_key(*name)) {
+        return Err(Refusal::bad_request("BadHeader", &format!("{name} comes before the content, or not at all")));
+    }
+    check_write(trailers)
 }
 
 /// Checks the content that a write brings: its length, its coding, its type.
@@ -191,25 +255,11 @@ pub(super) fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
             "a file is stored without its Content-Encoding, and would be read as it is coded",
         );
     }
-    let is_wrapping = |value: &HeaderValue| {
-        let kind = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        WRAPPINGS.iter().any(|wrapping| kind.eq_ignore_ascii_case(wrapping.as_bytes()))
-    };
+    // All multipart types wrap contents, which would be stored with their boundaries (RFC 2046, section 5.1).
+    let is_wrapping = |value: &HeaderValue| starts_with(value.as_bytes(), b"multipart/");
     match headers.get_all(header::CONTENT_TYPE).iter().any(is_wrapping) {
         true => unsupported("UnsupportedType", "the content is to be that of the file, without a multipart wrapping"),
         false => Ok(()),
-    }
-}
-
-/// Checks that a DELETE brings no content: it has no meaning (RFC 9110, section 9.3.5), and whoever sends one means
-/// something.
-///
-/// # Errors
-/// As [`check_write`].
-pub(super) fn check_no_content(body: &Body) -> Result<(), Refusal> {
-    match body.is_end_stream() {
-        true => Ok(()),
-        false => Err(Refusal::bad_request("BadHeader", "DELETE takes no content")),
     }
 }
 

@@ -124,19 +124,27 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/route/{*path}", get(route))
         .route("/targets", get(targets))
         .route("/metrics", get(metrics))
-        .fallback(async || {
-            Refusal::new(
-                StatusCode::NOT_FOUND,
-                "NoSuchAddress",
-                "there is /files/, /list/, /route/, /targets, /metrics, /healthz and /readyz",
-            )
-        })
+        .fallback(no_such_address)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate))
         // Asked by who has no token.
         .route("/healthz", get(async || "alive\n").fallback(no_such_method))
         .route("/readyz", get(ready).fallback(no_such_method))
         .with_state(app)
+}
+
+async fn no_such_address(uri: Uri) -> Response {
+    if uri.path() == "*" {
+        // OPTIONS of the service as a whole (RFC 9110, section 9.3.7).
+        let allow = [(header::ALLOW, HeaderValue::from_static("GET,HEAD,PUT,DELETE,POST"))];
+        return (allow, no_such_method().await).into_response();
+    }
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "NoSuchAddress",
+        "there is /files/, /list/, /route/, /targets, /metrics, /healthz and /readyz",
+    )
+    .into_response()
 }
 
 /// axum adds Allow, with the methods of the address.
@@ -339,15 +347,14 @@ async fn delete(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body:
         Err(refusal) => return refusal.into_response(),
     };
     let mut record = app.record(&Method::DELETE, &path);
-    let asked = only_query(&uri, &[])
-        .and_then(|()| headers::check_write(&headers))
-        .and_then(|()| headers::check_no_content(&body))
-        .and_then(|()| conditions(&headers));
-    let deleted = match asked {
-        Ok(conditions) => app.files.delete(&path, conditions).await.map_err(Refusal::from),
-        Err(refusal) => Err(refusal),
+    let deleted = async {
+        only_query(&uri, &[])?;
+        headers::check_write(&headers)?;
+        let conditions = conditions(&headers)?;
+        Incoming::new(body, u64::MAX, app.pace)?.none().await?;
+        Ok(app.files.delete(&path, conditions).await?)
     };
-    match deleted {
+    match deleted.await {
         Err(refusal) => refused(record, refusal),
         Ok(member) => {
             record.target(&member);

@@ -104,6 +104,13 @@ fn a_range_is_one_by_its_grammar_or_is_ignored() {
         let expected = part.map_or((200, &b"0123456789"[..]), |part| (206, part.as_bytes()));
         assert_eq!((answer.status, &*answer.body), expected, "{ranges:?}");
     }
+    // A suffix that is longer than the content is all of it (RFC 9110, section 14.1.2), also where there is nothing.
+    assert_eq!(server.put("/files/empty", "").status, 201);
+    for (range, status) in [("bytes=-5", 200), ("bytes=-0", 416), ("bytes=0-", 416), ("bytes=0-0", 416)] {
+        let answer = server.send(&Request::get("/files/empty").header("range", range));
+        let told = (status == 416).then_some("bytes */0");
+        assert_eq!((answer.status, answer.header("content-range")), (status, told), "{range}");
+    }
     let (after, joined, listed) = (format!("{tag} x"), format!("{tag}, \"a\""), format!("\"a\", {tag}"));
     for (validators, status) in [
         (&[tag][..], 206),

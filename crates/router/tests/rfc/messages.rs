@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     TOKEN,
-    common::{Answer, MEBIBYTE, PATIENCE, Request, Server, World, answer, connect, tree},
+    common::{Answer, MEBIBYTE, PATIENCE, Request, Server, World, answer, connect, eventually, tree},
     header_lines, is_unchanged, one_file, raw, statuses,
 };
 
@@ -81,8 +81,15 @@ fn a_target_has_the_form_that_its_method_takes() {
         ("GET", "*", 400),
         ("GET", "elsewhere.example:80", 400),
         ("PUT", "files", 400),
-        ("OPTIONS", "*", 404),
-        ("CONNECT", "elsewhere.example:80", 404),
+        ("GET", "HTTPS://elsewhere.example/files/f", 200),
+        ("GET", "ftp://a/files/f", 400),
+        ("GET", "httpx://a/files/f", 400),
+        ("GET", "http://user@a/files/f", 400),
+        ("GET", "http://user:word@a:80/files/f", 400),
+        ("OPTIONS", "*", 405),
+        ("CONNECT", "elsewhere.example:80", 400),
+        ("CONNECT", "/files/f", 400),
+        ("CONNECT", "http://a/files/f", 400),
     ] {
         let bytes = format!("{method} {target} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
         assert_eq!(statuses(&server, bytes.as_bytes()), [status], "{method} {target}");
@@ -186,6 +193,11 @@ fn a_chunk_that_is_none_is_the_clients_mistake() {
             "3\r\nabc0\r\n\r\n",
             "3;a\nb\r\nabc\r\n0\r\n\r\n",
             "3\r\nabc\r\n0\r\nno field\r\n\r\n",
+            // hyper takes a bare LF for a part of a trailer, and what follows it too.
+            "3\r\nabc\r\n0\r\n\n",
+            "3\r\nabc\r\n0\r\nx: y\n\r\n",
+            "3\r\nabc\r\n0\r\nx: y\n\n",
+            "3\r\nabc\r\n0\r\n\ncontent-digest: sha-256=:AA==:\r\n\r\n",
         ] {
             let bytes = format!("{method} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
             let next = format!("{bytes}DELETE /files/f HTTP/1.1\r\nhost: a\r\n\r\n");
@@ -194,6 +206,8 @@ fn a_chunk_that_is_none_is_the_clients_mistake() {
             assert_eq!(answer.refusal(), "400 BadFraming", "{method} {chunks:?}");
             assert_eq!(answer.header("connection"), Some("close"), "{method} {chunks:?}");
             assert_eq!(statuses(&server, next.as_bytes()), [400], "{method} {chunks:?}");
+            // Also when nothing comes after it: the service does not wait for what would make it whole.
+            assert_eq!(server.client().send_bytes(bytes.as_bytes(), false).unwrap().refusal(), "400 BadFraming");
         }
         // One that only stops has not been sent wrong.
         let mut stream = connect(server.address);
@@ -390,4 +404,81 @@ fn a_lingering_connection_ends() {
         }
     }
     assert_eq!(server.metric("router_connections"), 1.0);
+}
+
+/// Sends piece after piece, slowly, before it looks for an answer. The status, or why there is none.
+fn status_after_pieces(server: &Server, first: &[u8], piece: &[u8]) -> Result<u16, String> {
+    let mut stream = connect(server.address);
+    stream.write_all(first).map_err(|why| format!("the first write: {why}"))?;
+    for _ in 0..40 {
+        thread::sleep(Duration::from_millis(2));
+        stream.write_all(piece).map_err(|why| format!("a later write: {why}"))?;
+    }
+    thread::sleep(Duration::from_millis(50));
+    let mut said = String::new();
+    stream.read_to_string(&mut said).map_err(|why| format!("the read: {why}"))?;
+    said.get(9..12).and_then(|status| status.parse().ok()).ok_or(said)
+}
+
+#[test]
+fn every_last_response_is_seen_by_who_still_sends() {
+    let (_world, server, _) = one_file();
+    let get = "GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    let (path, field) = ("a".repeat(20_000), "x".repeat(40_000));
+    for (first, piece, status) in [
+        (format!("GET /files/{path}"), &*path, 414),
+        (format!("GET /files/f HTTP/1.1\r\nx: {field}"), &field, 431),
+        ("GET /healthz HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(), get, 400),
+        ("GET /healthz HTTP/1.1\r\nhost: a\r\nexpect: b\r\n\r\n".to_owned(), get, 417),
+        ("GET /heal thz HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), get, 400),
+        ("GET /healthz#a HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), get, 400),
+        ("GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_owned(), get, 200),
+        ("GET /healthz HTTP/1.0\r\n\r\n".to_owned(), get, 200),
+    ] {
+        for _ in 0..3 {
+            let seen = status_after_pieces(&server, first.as_bytes(), piece.as_bytes());
+            assert_eq!(seen, Ok(status), "{:?}", first.get(..60).unwrap_or(&first));
+        }
+    }
+    // Whoever closes after the answer is not waited for.
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert_eq!(server.send(&Request::get("/healthz").header("connection", "close")).status, 200);
+        eventually("its connection ends", || (server.metric("router_connections") == 1.0).then_some(()));
+        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn who_sends_no_more_than_a_request_is_answered() {
+    let (world, server, _) = one_file();
+    for bytes in [3, 300_000] {
+        let content = vec![b'x'; bytes];
+        for request in [
+            Request::put("/files/f", content.clone()),
+            Request::put("/files/f", content.clone()).chunked(1000),
+            Request::append("/files/f", content.clone()),
+            Request::get("/files/f"),
+        ] {
+            for _ in 0..5 {
+                let mut stream = connect(server.address);
+                stream.write_all(&request.bytes()).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                let mut said = BufReader::new(stream);
+                let status = if request.method == "GET" { 200 } else { 204 };
+                assert_eq!(answer(&mut said, false).unwrap().status, status, "{}", request.method);
+                // Nothing more comes, so the connection ends.
+                assert!(said.fill_buf().is_ok_and(<[u8]>::is_empty), "{}", request.method);
+            }
+        }
+        // The last PUT, and five appends.
+        assert_eq!(fs::read(world.root().join("f")).unwrap().len(), 6 * bytes);
+    }
+    // What has not come whole is not done.
+    let mut stream = connect(server.address);
+    stream.write_all(b"PUT /files/f HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nab").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let answer = answer(&mut BufReader::new(stream), false).unwrap();
+    assert_eq!(answer.refusal(), "408 IncompleteBody");
+    assert_eq!(fs::read(world.root().join("f")).unwrap().len(), 1_800_000);
 }

@@ -135,6 +135,7 @@ fn a_405_says_what_is_allowed() {
         ("POST", "/metrics", &["GET", "HEAD"]),
         ("POST", "/healthz", &["GET", "HEAD"]),
         ("POST", "/readyz", &["GET", "HEAD"]),
+        ("OPTIONS", "*", &of_files),
     ] {
         let answer = server.send(&Request::new(method, target).body(""));
         assert_eq!(answer.refusal(), "405 NoSuchMethod", "{method} {target}");

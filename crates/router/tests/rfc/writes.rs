@@ -5,7 +5,7 @@ use super::{common::Request, is_unchanged, one_file, raw, with};
 #[test]
 fn an_expectation_other_than_100_continue_is_refused() {
     let (world, server, before) = one_file();
-    for expectations in [&["x"][..], &["100-continue, x"], &["100-continue", "x"], &["100-continue=1"], &[""]] {
+    for expectations in [&["x"][..], &["100-continue, x"], &["100-continue", "x"], &["100-continue=1"]] {
         let lines: Vec<_> = expectations.iter().map(|value| ("expect", *value)).collect();
         for request in [Request::put("/files/f", "x"), Request::get("/files/f")] {
             assert_eq!(server.send(&with(request, &lines)).refusal(), "417 UnsupportedExpectation", "{expectations:?}");
@@ -13,6 +13,10 @@ fn an_expectation_other_than_100_continue_is_refused() {
     }
     assert!(is_unchanged(&world, &server, &before));
     assert_eq!(server.send(&Request::put("/files/f", "x").header("expect", "100-Continue")).status, 204);
+    // A list may have empty elements, and no others.
+    for empty in ["", ",", " , "] {
+        assert_eq!(server.send(&Request::put("/files/f", "x").header("expect", empty)).status, 204, "{empty:?}");
+    }
     // Whoever is refused is not asked for the content first.
     let head = "PUT /files/.. HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
     assert!(raw(&server, head.as_bytes()).starts_with("HTTP/1.1 400 "));
@@ -38,11 +42,30 @@ fn what_a_write_cannot_honour_is_refused() {
         ("overwrite", "F", "400 BadHeader"),
         ("idempotency-key", "\"a\"", "400 BadHeader"),
         ("x-amz-copy-source", "/a/b", "400 BadHeader"),
+        ("x-amz-write-offset-bytes", "5", "400 BadHeader"),
+        ("x-content-range", "bytes 0-1/10", "400 BadHeader"),
+        ("x-file-offset", "5", "400 BadHeader"),
+        ("upload-length", "5", "400 BadHeader"),
+        ("tus-resumable", "1.0.0", "400 BadHeader"),
+        ("x-amz-checksum-crc32", "AAAAAA==", "400 BadHeader"),
+        ("x-amz-checksum-sha256", "AA==", "400 BadHeader"),
+        ("x-amz-trailer", "x-amz-checksum-crc32", "400 BadHeader"),
+        ("x-amz-sdk-checksum-algorithm", "CRC32", "400 BadHeader"),
+        ("oc-chunked", "1", "400 BadHeader"),
+        ("x-goog-hash", "crc32c=AAAAAA==", "400 BadHeader"),
+        ("oc-checksum", "SHA1:00", "400 BadHeader"),
+        ("x-checksum-sha1", "00", "400 BadHeader"),
+        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "400 BadHeader"),
+        ("x-amz-content-sha256", "streaming-unsigned-payload-trailer", "400 BadHeader"),
+        ("x-ms-blob-type", "AppendBlob", "400 BadHeader"),
+        ("x-ms-blob-type", "PageBlob", "400 BadHeader"),
         ("content-encoding", "gzip", "415 UnsupportedCoding"),
         ("content-encoding", "identity, br", "415 UnsupportedCoding"),
         ("content-encoding", "aws-chunked", "415 UnsupportedCoding"),
         ("content-type", "multipart/form-data; boundary=x", "415 UnsupportedType"),
         ("content-type", "Multipart/ByteRanges;boundary=x", "415 UnsupportedType"),
+        ("content-type", "multipart/related; boundary=x", "415 UnsupportedType"),
+        ("content-type", "multipart/mixed", "415 UnsupportedType"),
     ];
     for (name, value, refusal) in refusals {
         for request in
@@ -58,6 +81,25 @@ fn what_a_write_cannot_honour_is_refused() {
             assert_eq!(server.send(&delete).refusal(), refusal, "DELETE {name}: {value}");
         }
     }
+    for (name, value) in [
+        ("content-digest", "sha-256=:AA==:"),
+        ("x-amz-checksum-crc32", "AAAAAA=="),
+        ("content-encoding", "gzip"),
+        ("content-type", "multipart/mixed"),
+        ("content-length", "1"),
+        ("if-match", "\"a\""),
+        ("if-none-match", "*"),
+        ("if-unmodified-since", "Sun, 06 Nov 1994 08:49:37 GMT"),
+    ] {
+        for method in ["PUT /files/f", "POST /files/f?append", "DELETE /files/f"] {
+            let content = if method.starts_with("DELETE") { "" } else { "1\r\nx\r\n" };
+            let bytes = format!(
+                "{method} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{content}0\r\n{name}: {value}\r\n\r\n"
+            );
+            let answer = server.client().send_bytes(bytes.as_bytes(), false).unwrap();
+            assert_eq!(answer.refusal(), "400 BadHeader", "{method}, trailer {name}: {value}");
+        }
+    }
     assert_eq!(server.send(&Request::new("DELETE", "/files/f").body("x")).refusal(), "400 BadHeader");
     assert_eq!(server.send(&Request::new("DELETE", "/files/f").body("x").chunked(1)).refusal(), "400 BadHeader");
     assert!(is_unchanged(&world, &server, &before));
@@ -68,6 +110,8 @@ fn what_a_write_cannot_honour_is_refused() {
         ("content-language", "en"),
         ("content-location", "/x"),
         ("content-disposition", "attachment; filename=x"),
+        ("x-ms-blob-type", "BlockBlob"),
+        ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
         // RFC 9110, section 14.2: means nothing but to GET.
         ("range", "bytes=0-1"),
         ("if-range", "\"x\""),
@@ -75,6 +119,9 @@ fn what_a_write_cannot_honour_is_refused() {
         assert_eq!(server.send(&Request::put("/files/f", "x").header(name, value)).status, 204, "{name}");
         assert_eq!(server.get("/files/f").body, b"x", "{name}");
     }
+    // A content of no bytes is none, however it is framed.
+    assert_eq!(server.send(&Request::new("DELETE", "/files/f").body("").chunked(1)).status, 204);
+    assert_eq!(server.get("/files/f").status, 404);
 }
 
 #[test]
