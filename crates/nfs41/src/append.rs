@@ -57,23 +57,19 @@ enum Added {
 impl File {
     /// After the first `size` bytes, which are all that there are.
     async fn add(mut self, size: u64, content: Bytes, modified: Option<Time>, budget: &Budget) -> Result<Attributes> {
-        let mut is_one = content.len() <= self.session().agreed.largest_write as usize;
-        let added = match is_one {
+        let added = match content.len() <= self.session().agreed.largest_write as usize {
             true => self.end_with(size, &content, modified, budget).await,
             false => Ok(Added::Part(0)),
         };
         let added = match added {
-            Ok(Added::Part(count)) => {
-                is_one = false;
-                self.add_rest(size, content, count, modified, budget).await
-            }
+            Ok(Added::Part(count)) => self.add_rest(size, content, count, modified, budget).await,
             Ok(Added::Whole(attributes)) => Ok(attributes),
             Err(why) => Err(why),
         };
         match added {
-            // One call, which was never executed.
-            Err(why) if is_one && matches!(why, Error::Deadline(_) | Error::Busy(_)) => Err(why),
-            Err(why) if why.status().is_some() || matches!(why, Error::Deadline(_) | Error::Protocol(_)) => {
+            // The lock went with the session.
+            Err(Error::SessionLost) => Err(Error::Uncertain("the session was lost")),
+            Err(why) if self.has_written() && !matches!(why, Error::Uncertain(_) | Error::Pending(_)) => {
                 // Under the lock still: what is behind the old end is ours.
                 match self.cut(size).await {
                     Ok(()) => Err(why),
@@ -83,8 +79,6 @@ impl File {
                     }
                 }
             }
-            // The lock went with the session.
-            Err(Error::SessionLost) => Err(Error::Uncertain("the session was lost")),
             other => other,
         }
     }
@@ -130,6 +124,9 @@ impl File {
                 true => None,
                 false => Some(results.written()?),
             };
+            if written.is_some_and(|written| written.bytes > 0) {
+                self.set_written();
+            }
             let bytes = written.map_or(0, |written| written.bytes as usize);
             match results.op(Op::VERIFY).map(drop) {
                 Err(why) if why.is(Status::NOT_SAME) && bytes < content.len() => {
@@ -151,7 +148,8 @@ impl File {
             Ok(attributes) => {
                 // A server that keeps less of its word than it was asked for.
                 if let Some(written) = written.filter(|written| !written.is_stable) {
-                    self.commit_written(written.verifier, budget).await?;
+                    let committed = self.commit_written(written.verifier, budget).await;
+                    committed.map_err(|_| Error::Uncertain("the server may have lost what it has written"))?;
                 }
                 Ok(Added::Whole(attributes))
             }
@@ -160,12 +158,13 @@ impl File {
 
     /// Takes away what is behind the first `size` bytes, if there is anything.
     async fn cut(&self, size: u64) -> Result<()> {
-        if self.attributes_in(Wanted::SIZE, &Budget::cleanup()).await?.size == Some(size) {
+        let budget = Budget::cleanup_change();
+        if self.attributes_in(Wanted::SIZE, &budget).await?.size == Some(size) {
             return Ok(());
         }
         let mut compound = Compound::new();
         compound.at(&self.handle).set(&self.current(), &Set { size: Some(size), ..Set::default() });
-        self.ask(&Budget::cleanup(), &compound, |mut results| {
+        self.ask(&budget, &compound, |mut results| {
             results.op(Op::PUTFH)?;
             results.set()
         })

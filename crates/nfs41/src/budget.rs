@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 /// A cleanup that has not ended by then is left to whoever removes orphaned temporary files.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
+const CLEANUP_CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long the calls of a client may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
@@ -50,6 +52,11 @@ impl Budget {
     /// For calls whose late effect does no harm: they remove names and close files that nobody else has.
     pub fn cleanup() -> Self {
         Self { is_cleanup: true, ..Self::new(Limit::Within(CLEANUP_TIMEOUT), false) }
+    }
+
+    /// For what takes a change back: it must not do so late either.
+    pub fn cleanup_change() -> Self {
+        Self { is_cleanup: true, ..Self::new(Limit::Within(CLEANUP_CHANGE_TIMEOUT), true) }
     }
 
     pub fn deadline(&self) -> Option<Instant> {

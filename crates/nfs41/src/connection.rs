@@ -258,9 +258,9 @@ impl Keeper {
         let mut ticks = tokio::time::interval((session.agreed.lease / 3).min(SILENCE / 4));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ticks.tick().await;
-        self.heard = Instant::now();
+        let began = Instant::now();
         let is_near = session.agreed.round_trip < NEAR;
-        let mut others = Others { not_before: self.heard };
+        let mut others = Others { not_before: began };
         // Until when what is on its way may have its answer.
         let mut closing = None;
         loop {
@@ -285,7 +285,12 @@ impl Keeper {
                     }
                 }
                 _ = ticks.tick() => {
-                    let silent = self.heard.elapsed();
+                    // As the server sees it, too: it has given this client up.
+                    if self.heard.elapsed() > session.agreed.lease + LEASE_MARGIN {
+                        session.lose();
+                        return io::Error::new(io::ErrorKind::TimedOut, "the lease is over").into();
+                    }
+                    let silent = self.heard.max(began).elapsed();
                     let waiting = session.oldest().map(|since| since.elapsed()).unwrap_or_default();
                     if silent > SILENCE && waiting > SILENCE {
                         return io::Error::new(io::ErrorKind::TimedOut, "the server does not answer any more").into();

@@ -2,7 +2,10 @@
 //! lost, so is it, and whatever is asked of it says so.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -42,6 +45,8 @@ pub struct File {
     asking: Arc<tokio::sync::Mutex<()>>,
     /// Of the server's run in which what is not on stable storage yet was written.
     written: Mutex<Option<[u8; 8]>>,
+    /// The server has said of some bytes that they are written.
+    has_written: AtomicBool,
     is_open: bool,
 }
 
@@ -123,8 +128,8 @@ impl Client {
 
 impl File {
     pub(crate) fn new(client: Client, session: Arc<Session>, handle: Bytes, stateid: Stateid) -> Self {
-        let (lock, asking, written) = Default::default();
-        Self { client, session, handle, stateid, lock, asking, written, is_open: true }
+        let (lock, asking, written, has_written) = Default::default();
+        Self { client, session, handle, stateid, lock, asking, written, has_written, is_open: true }
     }
 
     /// What is asked of it has the time that this client gives, and not what was left when it was opened.
@@ -141,6 +146,14 @@ impl File {
         read: impl Fn(Results) -> Result<T>,
     ) -> Result<T> {
         in_session(&self.client, &self.session, budget, compound, read).await
+    }
+
+    pub(crate) fn set_written(&self) {
+        self.has_written.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_written(&self) -> bool {
+        self.has_written.load(Ordering::Acquire)
     }
 
     /// It was closed, or not, by a compound of somebody else's.
@@ -241,7 +254,7 @@ impl File {
             let Written { bytes, verifier, .. } = self
                 .ask(budget, &compound, |mut results| {
                     results.op(Op::PUTFH)?;
-                    results.written()
+                    results.written().inspect(|_| self.set_written())
                 })
                 .await?;
             let count = bytes as usize;

@@ -206,8 +206,8 @@ impl Client {
             Conditions::New => self.make(start, content, put, name, Step::New, None, budget).await,
             Conditions::File => self.replace_in_one(start, name, content, put, budget).await,
             Conditions::If(_) => {
-                let made = self.make(start, content, put, name, Step::Stay, None, budget).await?;
-                if let Made::Whole(attributes) = &made {
+                let mut made = self.make(start, content, put, name, Step::Stay, None, budget).await?;
+                if let Made::Whole(attributes) = &mut made {
                     self.settle(start, name, put, attributes, budget).await?;
                 }
                 Ok(made)
@@ -277,7 +277,7 @@ impl Client {
             let is_left = match &made {
                 Ok(Made::Whole(_)) => false,
                 Ok(_) => true,
-                Err(why) => !why.is_not_begun(),
+                Err(why) => budget.was_sent() || !why.is_not_begun(),
             };
             if is_left {
                 self.tidy(start, &put.temporary, budget).await;
@@ -312,16 +312,17 @@ impl Client {
         let ownership = kept.and_then(|kept| kept.ownership.as_ref());
         let given = ownership.filter(|_| kept.is_some_and(|kept| kept.is_given)).cloned();
         let (owner, group) = given.map(|given| (given.owner, given.group)).unzip();
-        let set = Set { modified: put.modified, owner, group, ..Set::default() };
-        let owned_by = Expected {
-            owner: ownership.map(|ownership| &*ownership.owner),
-            group: ownership.map(|ownership| &*ownership.group),
-            ..Expected::default()
-        };
         let mode = match step {
             // What it will replace may be for fewer to read.
             Step::Stay => PRIVATE_MODE,
             _ => kept.map_or(put.mode, |kept| kept.mode & !RUNS_AS_OTHERS),
+        };
+        // Of an earlier try there may be one with another mode.
+        let set = Set { mode: Some(mode), modified: put.modified, owner, group, ..Set::default() };
+        let owned_by = Expected {
+            owner: ownership.map(|ownership| &*ownership.owner),
+            group: ownership.map(|ownership| &*ownership.group),
+            ..Expected::default()
         };
         let replaced = Expected { kind: Some(Kind::File), mode: kept.map(|kept| kept.mode), ..owned_by };
         let whole = Expected { size: Some(content.len() as u64), ..owned_by };
@@ -333,9 +334,7 @@ impl Client {
         }
         compound.open(&put.temporary, Share::Both, Create::IfMissing(mode), Owner::Slot).plain(Op::GETFH);
         compound.write(&CURRENT, 0, Stable::Yes, content).close(&CURRENT);
-        if set != Set::default() {
-            compound.set(&ANONYMOUS, &set);
-        }
+        compound.set(&ANONYMOUS, &set);
         // A server may write a part, and say that all is well.
         compound.attributes(MADE).verify(&whole);
         if step.renames() {
@@ -356,9 +355,7 @@ impl Client {
             let written = results.written()?;
             results.stateid(Op::CLOSE)?;
             file.set_closed(true);
-            if set != Set::default() {
-                results.set()?;
-            }
+            results.set()?;
             let attributes = results.attributes()?;
             match results.verified(&whole) {
                 Err(why) if why.is(Status::NOT_SAME) => return Ok((file, written, attributes, None)),

@@ -38,7 +38,7 @@ impl Client {
         start: &Start<'_>,
         name: &[u8],
         put: &Put,
-        made: &Attributes,
+        made: &mut Attributes,
         budget: &Budget,
     ) -> Result<()> {
         let settled = match &put.conditions {
@@ -59,10 +59,10 @@ impl Client {
         start: &Start<'_>,
         name: &[u8],
         put: &Put,
-        made: &Attributes,
+        made: &mut Attributes,
         budget: &Budget,
     ) -> Result<()> {
-        self.adopt(start, &put.temporary, Kept::difference(None, made, put.mode), budget).await?;
+        self.adopt(start, put, None, made, budget).await?;
         self.step(start, &put.temporary, name, Step::New, budget).await
     }
 
@@ -72,39 +72,63 @@ impl Client {
         start: &Start<'_>,
         name: &[u8],
         put: &Put,
-        made: &Attributes,
+        made: &mut Attributes,
         budget: &Budget,
     ) -> Result<()> {
-        let old = match self.look(start, name, budget).await {
-            Ok(old) => Some(old).filter(|old| old.kind == Some(Kind::File)),
-            Err(Error::Status { op: Op::LOOKUP, status: Status::NOENT }) => None,
-            Err(why) => return Err(why),
+        let mut tries = 0..TRIES;
+        let old = loop {
+            match self.look(start, name, budget).await {
+                Ok(old) => break Some(old).filter(|old| old.kind == Some(Kind::File)),
+                Err(Error::Status { op: Op::LOOKUP, status: Status::NOENT }) => break None,
+                // Replaced between its name and what was asked of it.
+                Err(why) if why.is_gone() && tries.next().is_some() => {}
+                Err(why) => return Err(why),
+            }
         };
-        self.adopt(start, &put.temporary, Kept::difference(old.as_ref(), made, put.mode), budget).await?;
+        self.adopt(start, put, old.as_ref(), made, budget).await?;
         let step = if let Conditions::File = put.conditions { Step::ReplaceFile } else { Step::Replace };
         self.step(start, &put.temporary, name, step, budget).await
     }
 
     /// Gives a temporary file what the one has that it will replace. Who may not give it away keeps it.
-    async fn adopt(&self, start: &Start<'_>, temporary: &[u8], set: Set, budget: &Budget) -> Result<()> {
-        if set == Set::default() {
-            return Ok(());
+    async fn adopt(
+        &self,
+        start: &Start<'_>,
+        put: &Put,
+        old: Option<&Attributes>,
+        made: &mut Attributes,
+        budget: &Budget,
+    ) -> Result<()> {
+        let mut set = Kept::difference(old, made, put.mode);
+        while set != Set::default() {
+            match self.set_at(start, &put.temporary, &set, budget).await {
+                Ok(()) => {
+                    made.mode = set.mode.or(made.mode);
+                    made.owner = set.owner.or(made.owner.take());
+                    made.group = set.group.or(made.group.take());
+                    // Another one by now.
+                    made.change = None;
+                    return Ok(());
+                }
+                Err(Error::Status { op: Op::SETATTR, .. }) if set.owner.is_some() || set.group.is_some() => {
+                    (set.owner, set.group) = (None, None);
+                }
+                Err(why) => return Err(why),
+            }
         }
+        Ok(())
+    }
+
+    async fn set_at(&self, start: &Start<'_>, name: &[u8], set: &Set, budget: &Budget) -> Result<()> {
         let mut compound = Compound::new();
         start.walk(&mut compound);
-        compound.lookup(temporary).set(&ANONYMOUS, &set);
+        compound.lookup(name).set(&ANONYMOUS, set);
         let read = |mut results: Results, _| {
             start.walked(&mut results)?;
             results.op(Op::LOOKUP)?;
             results.set()
         };
-        match self.repeat(&compound, Again::Yes, budget, read).await {
-            Err(Error::Status { op: Op::SETATTR, .. }) if set.owner.is_some() || set.group.is_some() => {
-                let set = Set { owner: None, group: None, ..set };
-                Box::pin(self.adopt(start, temporary, set, budget)).await
-            }
-            other => other,
-        }
+        self.repeat(&compound, Again::Yes, budget, read).await
     }
 
     async fn step(&self, start: &Start<'_>, temporary: &[u8], name: &[u8], step: Step, budget: &Budget) -> Result<()> {
@@ -142,7 +166,7 @@ impl Client {
         start: &Start<'_>,
         name: &[u8],
         put: &Put,
-        made: &Attributes,
+        made: &mut Attributes,
         holds: &(dyn Fn(Option<&Attributes>) -> bool + Send + Sync),
         budget: &Budget,
     ) -> Result<()> {
@@ -161,8 +185,13 @@ impl Client {
                 held.close().await?;
                 return Err(Error::ConditionFailed);
             }
-            self.adopt(start, &put.temporary, Kept::difference(Some(&attributes), made, put.mode), budget).await?;
-            return self.replace_held(start, held, put, name, budget).await;
+            self.adopt(start, put, Some(&attributes), made, budget).await?;
+            match self.replace_held(start, held, put, name, budget).await {
+                // Replaced since it was held, by whoever asks for no lock: that one is to be judged.
+                Err(why) if why.is_gone() => {}
+                Err(Error::Status { op: Op::LINK, status: Status::NOENT }) => {}
+                settled => return settled,
+            }
         }
         Err(Error::Status { op: Op::LOCK, status: Status::DENIED })
     }
@@ -181,6 +210,7 @@ impl Client {
             let (file, directory) = match opened {
                 Ok(opened) => opened,
                 Err(Error::Status { op: Op::OPEN, status: Status::NOENT }) => return Ok(None),
+                Err(why) if why.is_gone() => continue,
                 Err(why) => return Err(why),
             };
             // Looked at when the lock is held, and by the name: whoever had the lock may have replaced the file.

@@ -26,6 +26,8 @@ use crate::{
 /// Pauses before a call is sent once more in its slot.
 const FIRST_PAUSE: Duration = Duration::from_millis(15);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// Sends of one call after which a refusal ends its session. With the pauses between them that takes some seconds.
+const MAX_REFUSED_SENDS: u32 = 12;
 /// A call's number has the slot in its last bits.
 const SLOT_BITS: u32 = 8;
 /// More calls are not on their way at once.
@@ -466,7 +468,7 @@ impl Session {
                 self.replace(&mut table, slot);
                 return Ok(Some(Later { pause, id }));
             }
-            Err(Error::Refused(why)) => Sequenced::refused(call, Error::Refused(why)),
+            Err(Error::Refused(why)) => Sequenced::refused(call, Error::Refused(why))?,
             Err(why) => return Err(why),
         };
         if answer.again {
@@ -544,9 +546,14 @@ impl Sequenced {
 
     /// The server has not begun what this answers, and its slot is as it was (RFC 8881, section 18.46.3). Of a call that was
     /// sent more than once that says nothing of the other sends: the server may execute one of them, or has.
-    fn refused(call: &Call, why: Error) -> Self {
-        let again = call.transmissions > 1;
-        Self { counts: false, again, ..Self::fault(Fault::Refused(why)) }
+    ///
+    /// # Errors
+    /// It was refused so often that the session is of no more use.
+    fn refused(call: &Call, why: Error) -> Result<Self> {
+        match call.transmissions {
+            MAX_REFUSED_SENDS.. => Err(Error::Protocol("what was sent again is refused each time")),
+            sends => Ok(Self { counts: false, again: sends > 1, ..Self::fault(Fault::Refused(why)) }),
+        }
     }
 }
 
@@ -558,7 +565,7 @@ fn sequenced(session: &Session, slot: u32, number: u32, call: &Call, mut answer:
     let operations = answer.word()?;
     if operations == 0 {
         // Not even that was done: the compound is too large, or its version unknown.
-        return Ok(Sequenced::refused(call, Error::Status { op: Op::SEQUENCE, status }));
+        return Sequenced::refused(call, Error::Status { op: Op::SEQUENCE, status });
     }
     let mut results = Results(answer);
     let said = match results.op(Op::SEQUENCE) {
@@ -571,7 +578,7 @@ fn sequenced(session: &Session, slot: u32, number: u32, call: &Call, mut answer:
         Err(Error::Status { status, .. }) if status.retires_session() => {
             return Err(Error::Protocol("the server does not take this call for the next one of its slot"));
         }
-        Err(why @ Error::Status { .. }) => return Ok(Sequenced::refused(call, why)),
+        Err(why @ Error::Status { .. }) => return Sequenced::refused(call, why),
         Err(why) => return Err(why),
     };
     if said.fixed::<16>()? != session.id || said.word()? != number || said.word()? != slot {

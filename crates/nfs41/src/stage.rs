@@ -130,10 +130,10 @@ impl Staged {
     pub(crate) async fn commit_to_the_end(mut self, size: u64, budget: &Budget) -> Result<Attributes> {
         let file = self.file.take().ok_or(Error::Closed)?;
         let set = Set { modified: self.put.modified, ..Set::default() };
-        let made = file.finish(size, &set, budget).await?;
+        let mut made = file.finish(size, &set, budget).await?;
         let start = Start::at(self.directory.clone());
         self.is_moved = true;
-        self.client.settle(&start, &self.name, &self.put, &made, budget).await?;
+        self.client.settle(&start, &self.name, &self.put, &mut made, budget).await?;
         Ok(made)
     }
 }
