@@ -17,6 +17,8 @@ use crate::{
     status::Status,
 };
 
+/// From one try to tidy up to the next, where there is no connection.
+const TIDYING_PAUSE: Duration = Duration::from_secs(1);
 /// A pause where the server says later, and has done a part.
 const LATER: Duration = Duration::from_millis(50);
 
@@ -356,7 +358,14 @@ impl Client {
                 results.plain(&steps)?;
                 results.changed(Op::REMOVE)
             };
-            client.repeat(&compound, Again::Yes, &Budget::cleanup(), read).await
+            let budget = Budget::cleanup();
+            loop {
+                match client.repeat(&compound, Again::Yes, &budget, read).await {
+                    // There is no connection: there may be one again.
+                    Err(Error::Unreachable { .. }) if !budget.is_over() => tokio::time::sleep(TIDYING_PAUSE).await,
+                    tidied => return tidied,
+                }
+            }
         });
         let _ = budget.wait(removing).await;
     }

@@ -13,6 +13,8 @@ use nfs_lab::{Act, End, Ganesha, Relay, Way, lab_or_skip};
 use nfs41::{Client, Error, Put, Status, Wanted};
 
 const CREATE: u32 = 6;
+const LINK: u32 = 11;
+const VERIFY: u32 = 37;
 
 /// An RPC reply that denies the call for its credentials.
 fn denied(call: &[u8]) -> Vec<u8> {
@@ -186,4 +188,75 @@ async fn what_was_sent_is_not_told_to_be_unreachable() {
     let heard = client.write(b"f", 0, "new".into(), nfs41::Create::No).await;
     assert!(matches!(heard, Err(Error::Uncertain(_))), "{heard:?}");
     assert_eq!(fs::read(server.directory().join("f")).unwrap(), b"new");
+}
+
+/// The server says later to what comes after the WRITE of an append, until the time is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_was_written_and_not_ended_is_taken_back() {
+    let uncached = nfs_lab::Options { cached: false, ..nfs_lab::Options::default() };
+    let Some(Lab { server, relay, client }) = lab_with(uncached, |_| {}) else { return };
+    put_each(&client, &["log"]).await;
+    for operation in [common::GETATTR, VERIFY] {
+        let mut failing = common::Failing::default();
+        relay.on_record(move |way, record| {
+            if way == Way::ToClient {
+                return failing.answered(record);
+            }
+            let all: Vec<_> = common::operations(record).into_iter().map(|(operation, _)| operation).collect();
+            let write = all.iter().position(|found| *found == WRITE);
+            let after =
+                write.and_then(|write| Some(write + all[write..].iter().position(|found| *found == operation)?));
+            after.map_or(Act::Pass, |index| failing.stop(record, index, Status::DELAY.0))
+        });
+        let late = client.until((Instant::now() + Duration::from_millis(700)).into());
+        let heard = late.append(b"log", " new".into(), Put::default()).await;
+        relay.pass_records();
+        assert!(matches!(heard, Err(Error::Deadline(_))), "{heard:?}");
+        assert_eq!(fs::read(server.directory().join("log")).unwrap(), b"old");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_of_which_a_part_is_refused_is_taken_back() {
+    let small = |options: &mut nfs41::Options| options.largest_io = 64 << 10;
+    let Some(Lab { server, relay, client }) = lab_with(nfs_lab::Options::default(), small) else { return };
+    put_each(&client, &["log"]).await;
+    let mut writes = 0;
+    relay.on_record(move |way, record| {
+        writes += usize::from(way == Way::ToServer && has(record, WRITE));
+        if way == Way::ToServer && writes == 2 && has(record, WRITE) {
+            return Act::Answer(denied(record));
+        }
+        Act::Pass
+    });
+    let heard = client.append(b"log", common::content(3 * (64 << 10)), Put::default()).await;
+    relay.pass_records();
+    assert!(matches!(heard, Err(Error::Refused(_))), "{heard:?}");
+    assert_eq!(fs::read(server.directory().join("log")).unwrap(), b"old");
+}
+
+/// A file for its owner only comes between the look and the LINK of a put on a condition.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_comes_meanwhile_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let uncached = nfs_lab::Options { cached: false, ..nfs_lab::Options::default() };
+    let Some(Lab { server, relay, client }) = lab_with(uncached, |_| {}) else { return };
+    for mode in [0o600, 0o640] {
+        let name = format!("f{mode:o}");
+        let (path, mut once) = (server.directory().join(&name), true);
+        let made = path.clone();
+        relay.on_record(move |way, record| {
+            let is_link = way == Way::ToServer && has(record, LINK) && !has(record, common::RENAME);
+            if is_link && std::mem::take(&mut once) {
+                fs::write(&made, "secret").unwrap();
+                fs::set_permissions(&made, fs::Permissions::from_mode(mode)).unwrap();
+            }
+            Act::Pass
+        });
+        let conditions = nfs41::Conditions::If(std::sync::Arc::new(|_| true));
+        let put = client.put(name.as_bytes(), "new".into(), Put { conditions, ..Put::default() }).await;
+        assert_eq!(put.unwrap().mode, Some(mode));
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+    }
 }
