@@ -1,6 +1,7 @@
 //! Probes each target again and again, in a task of its own.
 
 use std::{
+    io::ErrorKind,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -75,7 +76,8 @@ fn finding(answer: Result<()>) -> Finding {
         Err(why) => {
             let is_late = match &why {
                 Error::Deadline | Error::Busy => true,
-                Error::Failed(why) => why.kind() == std::io::ErrorKind::TimedOut,
+                // Who resets a connection may take the next one.
+                Error::Failed(why) => matches!(why.kind(), ErrorKind::TimedOut | ErrorKind::ConnectionReset),
                 _ => false,
             };
             if is_late { Finding::Late(why.to_string()) } else { Finding::Failed(why.to_string()) }
@@ -92,7 +94,9 @@ mod tests {
     #[test]
     fn what_says_neither_yes_nor_no_is_late() {
         let failed = |kind: io::ErrorKind| finding(Err(Error::Failed(kind.into())));
-        for late in [finding(Err(Error::Deadline)), finding(Err(Error::Busy)), failed(io::ErrorKind::TimedOut)] {
+        let kinds = [io::ErrorKind::TimedOut, io::ErrorKind::ConnectionReset];
+        let own = [finding(Err(Error::Deadline)), finding(Err(Error::Busy))];
+        for late in own.into_iter().chain(kinds.map(failed)) {
             assert!(matches!(late, Finding::Late(_)), "{late:?}");
         }
         let kinds = [io::ErrorKind::ConnectionRefused, io::ErrorKind::PermissionDenied, io::ErrorKind::NotFound];
