@@ -87,19 +87,17 @@ fn finding(answer: Result<()>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[test]
     fn what_says_neither_yes_nor_no_is_late() {
-        let failed = |kind: io::ErrorKind| finding(Err(Error::Failed(kind.into())));
-        let kinds = [io::ErrorKind::TimedOut, io::ErrorKind::ConnectionReset];
+        let failed = |kind: ErrorKind| finding(Err(Error::Failed(kind.into())));
+        let kinds = [ErrorKind::TimedOut, ErrorKind::ConnectionReset];
         let own = [finding(Err(Error::Deadline)), finding(Err(Error::Busy))];
         for late in own.into_iter().chain(kinds.map(failed)) {
             assert!(matches!(late, Finding::Late(_)), "{late:?}");
         }
-        let kinds = [io::ErrorKind::ConnectionRefused, io::ErrorKind::PermissionDenied, io::ErrorKind::NotFound];
+        let kinds = [ErrorKind::ConnectionRefused, ErrorKind::PermissionDenied, ErrorKind::NotFound];
         for no in kinds.map(failed).into_iter().chain([finding(Err(Error::NotADirectory))]) {
             assert!(matches!(no, Finding::Failed(_)), "{no:?}");
         }
