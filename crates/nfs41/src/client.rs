@@ -37,7 +37,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// How long a client that is closed waits for what tidies up.
 const CLEANING_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the deadline of a change that has no answer, whoever waits for it waits this long to know whether it is fenced.
-const FENCING: Duration = Duration::from_secs(2);
+const FENCING_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a compound has besides the way to a directory, at most; and that way is in it twice, at most.
 const BESIDES: usize = 22;
 
@@ -424,7 +424,7 @@ impl Client {
         let Some(deadline) = budget.deadline().filter(|_| !self.awaits_end || !budget.is_change) else {
             return work.await;
         };
-        let time = if budget.is_change { FENCING } else { Duration::ZERO };
+        let time = if budget.is_change { FENCING_TIMEOUT } else { Duration::ZERO };
         match timeout_at(deadline + time, work).await {
             Ok(answer) => answer,
             Err(_) if budget.is_change && budget.was_sent() => Err(Error::Pending("no answer came in time")),

@@ -36,7 +36,7 @@ use crate::{
 /// An address that has not said who it is by then is not the one to ask.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(2);
 /// From one address to the next: most answer at once, and who does not keeps nobody waiting.
-const STAGGER: Duration = Duration::from_millis(100);
+const STAGGER_DELAY: Duration = Duration::from_millis(100);
 /// A server that executes a late call may answer when it has done so. A connection that is silent for longer is given up.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection is kept for the next late call.
@@ -109,7 +109,7 @@ impl Origin {
         let mut connecting = futures(others.len() + 1);
         for (number, address) in (0..).zip(addresses) {
             connecting.push(Box::pin(async move {
-                tokio::time::sleep(STAGGER * number).await;
+                tokio::time::sleep(STAGGER_DELAY * number).await;
                 let connected = timeout(IDENTIFY_TIMEOUT, self.connect(address, server)).await;
                 (address, connected.unwrap_or_else(|_| Err(late())))
             }));

@@ -325,8 +325,8 @@ impl Nfs {
 /// A change goes on to its end: who else may change its path must know that it has ended. What it sends it has sent so
 /// long before the deadline that a late call can be fenced by then.
 fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
-    const FENCING: Duration = Duration::from_secs(2);
-    client.until(tokio::time::Instant::now() + deadline - FENCING.min(deadline / 4))
+    const FENCING_TIMEOUT: Duration = Duration::from_secs(2);
+    client.until(tokio::time::Instant::now() + deadline - FENCING_TIMEOUT.min(deadline / 4))
 }
 
 impl Target for Nfs {
