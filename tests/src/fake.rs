@@ -131,7 +131,14 @@ pub fn target(id: &str, zone: usize, state: LifeCycle) -> MountTarget {
 }
 
 pub fn a_fault(code: &str) -> AwsFault {
-    AwsFault { operation: "fake", code: code.to_owned(), message: "as told".to_owned(), request_id: None, source: None }
+    AwsFault {
+        operation: "fake",
+        resource: "it".to_owned(),
+        code: code.to_owned(),
+        message: "as told".to_owned(),
+        request_id: None,
+        source: None,
+    }
 }
 
 impl Clock for Fake {

@@ -9,10 +9,9 @@ use domain::{
 
 use crate::{
     Aws,
+    errors::DESCRIBE_SUBNETS,
     fault::{classify, incomplete},
 };
-
-const DESCRIBE: &str = "ec2:DescribeSubnets";
 
 fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Filter {
     Filter::builder().name(name).set_values(Some(values.into_iter().map(str::to_owned).collect())).build()
@@ -28,9 +27,9 @@ impl ListSubnets for Aws {
         let mut pages = request.into_paginator().items().send();
         let mut subnets = Vec::new();
         while let Some(subnet) = pages.next().await {
-            let subnet = subnet.map_err(|error| classify(DESCRIBE, error))?;
+            let subnet = subnet.map_err(|err| classify(&DESCRIBE_SUBNETS, vpc, err))?;
             let (Some(id), Some(zone)) = (subnet.subnet_id(), subnet.availability_zone_id()) else {
-                return Err(incomplete(DESCRIBE, "SubnetId and AvailabilityZoneId"));
+                return Err(incomplete(&DESCRIBE_SUBNETS, vpc, "SubnetId and AvailabilityZoneId"));
             };
             subnets.push(Subnet {
                 id: SubnetId::new(id),

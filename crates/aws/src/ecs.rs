@@ -8,15 +8,21 @@ use domain::{
     ports::{DescribeService, Redeploy},
 };
 
-use crate::{Aws, fault::classify};
+use crate::{
+    Aws,
+    errors::{DESCRIBE_SERVICES, Meaning, UPDATE_SERVICE},
+    fault::classify,
+};
 
 impl DescribeService for Aws {
     async fn describe_service(&self, name: &ServiceName) -> Result<Option<Service>, AwsError> {
         let sent = self.ecs.describe_services().cluster(&name.cluster).services(&name.service).send().await;
         let answer = match sent {
             Ok(answer) => answer,
-            Err(error) if error.code() == Some("ClusterNotFoundException") => return Ok(None),
-            Err(error) => return Err(classify("ecs:DescribeServices", error)),
+            Err(err) => match classify(&DESCRIBE_SERVICES, name, err) {
+                failure if failure.meaning == Meaning::NotFound => return Ok(None),
+                failure => return Err(failure.into()),
+            },
         };
         let active = answer.services().iter().find(|service| service.status() != Some("INACTIVE"));
         Ok(active.map(|service| Service {
@@ -53,7 +59,7 @@ impl Redeploy for Aws {
             Err(error) => {
                 let too_many = error.code() == Some("InvalidParameterException")
                     && error.message().is_some_and(|why| why.contains("deployments"));
-                Err(match classify("ecs:UpdateService", error) {
+                Err(match classify(&UPDATE_SERVICE, name, error).into() {
                     AwsError::Refused(fault) if too_many => UpdateFailure::Busy(fault),
                     other => UpdateFailure::Aws(other),
                 })

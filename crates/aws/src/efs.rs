@@ -1,7 +1,7 @@
 //! Amazon EFS: the file system and its mount targets.
 
 use aws_config::{retry::RetryConfig, timeout::TimeoutConfig};
-use aws_sdk_efs::{error::ProvideErrorMetadata, types::LifeCycleState};
+use aws_sdk_efs::types::LifeCycleState;
 use domain::{
     error::{AwsError, CreateFailure},
     model::{
@@ -13,18 +13,17 @@ use domain::{
 
 use crate::{
     Aws, CALL_TIMEOUT,
-    fault::{classify, incomplete},
+    errors::{CREATE_MOUNT_TARGET, DESCRIBE_FILE_SYSTEMS, DESCRIBE_MOUNT_TARGETS, Meaning},
+    fault::{Failure, classify, incomplete},
 };
-
-const DESCRIBE: &str = "efs:DescribeMountTargets";
-const CREATE: &str = "efs:CreateMountTarget";
 
 /// One mount target out of either call's answer: two types with the same fields.
 macro_rules! mount_target {
-    ($operation:expr, $answer:expr) => {{
-        let (operation, answer) = ($operation, $answer);
-        let zone = answer.availability_zone_id().ok_or_else(|| incomplete(operation, "AvailabilityZoneId"))?;
-        let zone_name = answer.availability_zone_name().ok_or_else(|| incomplete(operation, "AvailabilityZoneName"))?;
+    ($call:expr, $answer:expr) => {{
+        let answer = $answer;
+        let missing = |what| incomplete($call, &answer.mount_target_id(), what);
+        let zone = answer.availability_zone_id().ok_or_else(|| missing("AvailabilityZoneId"))?;
+        let zone_name = answer.availability_zone_name().ok_or_else(|| missing("AvailabilityZoneName"))?;
         MountTarget {
             id: MountTargetId::new(answer.mount_target_id()),
             subnet: SubnetId::new(answer.subnet_id()),
@@ -56,10 +55,10 @@ impl ListTargets for Aws {
             self.efs.describe_mount_targets().file_system_id(file_system.as_str()).into_paginator().items().send();
         let mut targets = Vec::new();
         while let Some(target) = pages.next().await {
-            match target {
-                Ok(target) => targets.push(mount_target!(DESCRIBE, &target)),
-                Err(error) if error.code() == Some("FileSystemNotFound") => return Ok(Vec::new()),
-                Err(error) => return Err(classify(DESCRIBE, error)),
+            match target.map_err(|err| classify(&DESCRIBE_MOUNT_TARGETS, file_system, err)) {
+                Ok(target) => targets.push(mount_target!(&DESCRIBE_MOUNT_TARGETS, &target)),
+                Err(failure) if failure.meaning == Meaning::NotFound => return Ok(Vec::new()),
+                Err(failure) => return Err(failure.into()),
             }
         }
         Ok(targets)
@@ -91,22 +90,18 @@ impl CreateTarget for Aws {
             .config_override(once())
             .send()
             .await;
-        let target = match sent {
-            Ok(target) => target,
-            Err(error) => {
-                let code = error.code().unwrap_or_default().to_owned();
-                return Err(match (code.as_str(), classify(CREATE, error)) {
-                    ("MountTargetConflict", AwsError::Refused(fault)) => CreateFailure::Conflict(fault),
-                    ("NoFreeAddressesInSubnet" | "SubnetNotFound", AwsError::Refused(fault)) => {
-                        CreateFailure::Subnet(fault)
-                    }
-                    ("UnsupportedAvailabilityZone", AwsError::Refused(fault)) => CreateFailure::Zone(fault),
-                    ("IncorrectFileSystemLifeCycleState", AwsError::Unavailable(fault)) => CreateFailure::Later(fault),
-                    (_, other) => CreateFailure::Aws(other),
-                });
+        let target = sent.map_err(|err| {
+            let resource = format!("{file_system} in {subnet}");
+            let Failure { meaning, fault } = classify(&CREATE_MOUNT_TARGET, &resource, err);
+            match meaning {
+                Meaning::Conflict => CreateFailure::Conflict(fault),
+                Meaning::Subnet => CreateFailure::Subnet(fault),
+                Meaning::Zone => CreateFailure::Zone(fault),
+                Meaning::Later => CreateFailure::Later(fault),
+                _ => CreateFailure::Aws(Failure { meaning, fault }.into()),
             }
-        };
-        Ok(mount_target!(CREATE, &target))
+        })?;
+        Ok(mount_target!(&CREATE_MOUNT_TARGET, &target))
     }
 }
 
@@ -118,8 +113,10 @@ impl DescribeFileSystem for Aws {
                 id: file_system.clone(),
                 one_zone: found.availability_zone_id().map(ZoneId::new),
             })),
-            Err(error) if error.code() == Some("FileSystemNotFound") => Ok(None),
-            Err(error) => Err(classify("efs:DescribeFileSystems", error)),
+            Err(err) => match classify(&DESCRIBE_FILE_SYSTEMS, file_system, err) {
+                failure if failure.meaning == Meaning::NotFound => Ok(None),
+                failure => Err(failure.into()),
+            },
         }
     }
 }

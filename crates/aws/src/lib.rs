@@ -5,6 +5,8 @@
 
 pub mod credentials;
 #[cfg(any(feature = "ec2", feature = "ecs", feature = "efs", feature = "ssm"))]
+mod errors;
+#[cfg(any(feature = "ec2", feature = "ecs", feature = "efs", feature = "ssm"))]
 mod fault;
 #[cfg(feature = "lambda")]
 pub mod lambda;

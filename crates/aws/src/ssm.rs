@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_ssm::{
-    error::ProvideErrorMetadata,
-    types::{ParameterTier, ParameterType as SdkType},
-};
+use aws_sdk_ssm::types::{ParameterTier, ParameterType as SdkType};
 use domain::{
     config::ParameterType,
     error::{AwsError, AwsFault, PutFailure},
@@ -16,11 +13,10 @@ use domain::{
 
 use crate::{
     Aws,
-    fault::{classify, incomplete},
+    errors::{DELETE_PARAMETER, GET_PARAMETERS, Meaning, PUT_PARAMETER},
+    fault::{Failure, classify, incomplete},
 };
 
-const GET: &str = "ssm:GetParameters";
-const PUT: &str = "ssm:PutParameter";
 /// One call takes this many names.
 const NAMES_PER_CALL: usize = 10;
 
@@ -28,11 +24,12 @@ impl ReadParameters for Aws {
     async fn read_parameters(&self, names: &[ParameterName]) -> Result<BTreeMap<ParameterName, Parameter>, AwsError> {
         let mut found = BTreeMap::new();
         for names in names.chunks(NAMES_PER_CALL) {
-            let names = names.iter().map(ToString::to_string).collect();
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            let resource = names.join(" ");
             let sent = self.ssm.get_parameters().set_names(Some(names)).with_decryption(true).send().await;
-            for parameter in sent.map_err(|error| classify(GET, error))?.parameters() {
+            for parameter in sent.map_err(|err| classify(&GET_PARAMETERS, &resource, err))?.parameters() {
                 let (Some(name), Some(value)) = (parameter.name(), parameter.value()) else {
-                    return Err(incomplete(GET, "Name and Value"));
+                    return Err(incomplete(&GET_PARAMETERS, &resource, "Name and Value"));
                 };
                 let parameter = Parameter { value: value.to_owned(), version: parameter.version() };
                 found.insert(ParameterName::new(name), parameter);
@@ -47,12 +44,10 @@ impl WriteParameter for Aws {
         if value.len() > PARAMETER_LIMIT {
             // Systems Manager would say so too; not sending it keeps the reason independent of its tier.
             return Err(PutFailure::TooLarge(AwsFault {
-                operation: PUT,
+                operation: PUT_PARAMETER.operation,
+                resource: name.to_string(),
                 code: "ValueTooLarge".to_owned(),
-                message: format!(
-                    "{name}: {} bytes do not fit into the {PARAMETER_LIMIT} of a standard parameter",
-                    value.len()
-                ),
+                message: format!("{} bytes do not fit into the {PARAMETER_LIMIT} of a standard parameter", value.len()),
                 request_id: None,
                 source: None,
             }));
@@ -70,25 +65,20 @@ impl WriteParameter for Aws {
             .overwrite(true)
             .send()
             .await;
-        match sent {
-            Ok(answer) => Ok(answer.version()),
-            Err(error) => {
-                let code = error.code().unwrap_or_default().to_owned();
-                Err(match (code.as_str(), classify(PUT, error)) {
-                    ("HierarchyTypeMismatchException", AwsError::Refused(fault)) => PutFailure::TypeMismatch(fault),
-                    (_, other) => PutFailure::Aws(other),
-                })
-            }
-        }
+        let answer = sent.map_err(|err| match classify(&PUT_PARAMETER, name, err) {
+            Failure { meaning: Meaning::TypeMismatch, fault } => PutFailure::TypeMismatch(fault),
+            failure => PutFailure::Aws(failure.into()),
+        })?;
+        Ok(answer.version())
     }
 }
 
 impl DeleteParameter for Aws {
     async fn delete_parameter(&self, name: &ParameterName) -> Result<(), AwsError> {
-        match self.ssm.delete_parameter().name(name.as_str()).send().await {
-            Ok(_) => Ok(()),
-            Err(error) if error.code() == Some("ParameterNotFound") => Ok(()),
-            Err(error) => Err(classify("ssm:DeleteParameter", error)),
+        let sent = self.ssm.delete_parameter().name(name.as_str()).send().await;
+        match sent.map_err(|err| classify(&DELETE_PARAMETER, name, err)) {
+            Err(failure) if failure.meaning != Meaning::NotFound => Err(failure.into()),
+            _ => Ok(()),
         }
     }
 }

@@ -20,6 +20,7 @@ use domain::{
         Redeploy, WriteParameter,
     },
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn config() -> aws_types::sdk_config::Builder {
     // No retry: each test says what one answer means.
@@ -121,11 +122,11 @@ async fn a_state_that_nobody_knows_yet_is_not_lost() {
 #[tokio::test]
 async fn every_documented_error_of_create_mount_target_is_mapped() {
     for (status, code, expected) in [
-        (400, "BadRequest", "stop"),
+        (400, "BadRequest", "subnet"),
         (404, "FileSystemNotFound", "stop"),
         (409, "IncorrectFileSystemLifeCycleState", "not now"),
         (500, "InternalServerError", "uncertain"),
-        (409, "IpAddressInUse", "stop"),
+        (409, "IpAddressInUse", "subnet"),
         (409, "MountTargetConflict", "conflict"),
         (409, "NetworkInterfaceLimitExceeded", "stop"),
         (409, "NoFreeAddressesInSubnet", "subnet"),
@@ -134,12 +135,15 @@ async fn every_documented_error_of_create_mount_target_is_mapped() {
         (400, "SubnetNotFound", "subnet"),
         (404, "SubnetNotFound", "subnet"),
         (400, "UnsupportedAvailabilityZone", "zone"),
-        (400, "AvailabilityZonesMismatch", "stop"),
+        (400, "AvailabilityZonesMismatch", "zone"),
         // Of every API.
         (400, "ThrottlingException", "throttled"),
         (429, "TooManyRequestsException", "throttled"),
         (503, "ServiceUnavailable", "uncertain"),
-        (403, "AccessDeniedException", "stop"),
+        (403, "AccessDeniedException", "subnet"),
+        (403, "UnrecognizedClientException", "stop"),
+        (403, "ExpiredTokenException", "not now"),
+        (400, "OutpostSubnetsAreNotSupported", "subnet"),
     ] {
         let body = format!(r#"{{"ErrorCode":"{code}","Message":"as the API says"}}"#);
         let (aws, _) = replay(&[(status, code, body.as_str())]);
@@ -157,7 +161,7 @@ async fn every_documented_error_of_create_mount_target_is_mapped() {
         assert_eq!(found, expected, "{code}");
         assert_eq!(
             failure.to_string(),
-            format!("efs:CreateMountTarget: {code}: as the API says (request id the-request)")
+            format!("efs:CreateMountTarget fs-1 in subnet-1: {code}: as the API says (request id the-request)")
         );
     }
 }
@@ -228,7 +232,7 @@ async fn errors_of_ec2_are_xml() {
     let (aws, _) = replay(&[(503, "", error)]);
     let failure = aws.list_subnets(&VpcId::new("vpc-1"), &[]).await.unwrap_err();
     assert!(matches!(failure, AwsError::Throttled(_)), "{failure}");
-    assert!(failure.to_string().starts_with("ec2:DescribeSubnets: RequestLimitExceeded: slow down"));
+    assert!(failure.to_string().starts_with("ec2:DescribeSubnets vpc-1: RequestLimitExceeded: slow down"));
 }
 
 #[tokio::test]
@@ -267,4 +271,68 @@ async fn a_connection_that_fails_is_tried_again_later() {
     let failure = aws.list_targets(&file_system()).await.unwrap_err();
     assert!(matches!(failure, AwsError::Unavailable(_)), "{failure}");
     assert!(failure.to_string().contains("ConnectionFailed"), "{failure}");
+}
+
+/// A page of a proxy in between, a body that is none, an error without a code: nobody knows what the service did.
+#[tokio::test]
+async fn only_a_response_of_the_service_is_a_refusal() {
+    let page = "<html>\n  <h1>Blocked by policy</h1></html>";
+    for (status, body) in
+        [(403, page), (200, page), (302, ""), (400, "{}"), (404, ""), (407, page), (429, page), (200, "{\"Mount")]
+    {
+        let uncertain = |failure: &AwsError, resource: &str| {
+            let text = failure.to_string();
+            assert!(matches!(failure, AwsError::Unavailable(_)), "{status} {body}: {text}");
+            // An answer of 200 without a field is incomplete, and not somebody else's.
+            assert!(text.contains(resource) && text.contains(&format!("HTTP {status} ")), "{text}");
+            assert!(body != page || text.contains("Blocked by policy"), "{text}");
+        };
+        let name = ParameterName::new("/list");
+        let service = ServiceName { cluster: "c".into(), service: "files".into() };
+        let answers = vec![(status, "", body); 5];
+        let (aws, _) = replay(&answers);
+        match aws.create_target(&file_system(), &SubnetId::new("subnet-1"), &[]).await.unwrap_err() {
+            CreateFailure::Aws(failure) => uncertain(&failure, "efs:CreateMountTarget fs-1 in subnet-1: "),
+            failure => panic!("{status} {body}: {failure:?}"),
+        }
+        uncertain(&aws.list_targets(&file_system()).await.unwrap_err(), "efs:DescribeMountTargets fs-1: ");
+        match aws.write_parameter(&name, "x", ParameterType::String).await.unwrap_err() {
+            PutFailure::Aws(failure) => uncertain(&failure, "ssm:PutParameter /list: "),
+            failure => panic!("{status} {body}: {failure:?}"),
+        }
+        match aws.redeploy(&service).await.unwrap_err() {
+            UpdateFailure::Aws(failure) => uncertain(&failure, "ecs:UpdateService c/files: "),
+            failure => panic!("{status} {body}: {failure:?}"),
+        }
+        uncertain(&aws.list_subnets(&VpcId::new("vpc-1"), &[]).await.unwrap_err(), "ec2:DescribeSubnets vpc-1: ");
+    }
+}
+
+/// FIN or RST instead of a response, half of its head, half of its body, something that is no HTTP.
+#[tokio::test]
+async fn a_connection_that_ends_says_nothing_for_certain() {
+    for sent in [
+        "",
+        "HTTP/1.1 200 OK\r\nContent-Ty",
+        "HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n{\"Mount",
+        "\x16 no HTTP\r\n\r\n",
+    ] {
+        for reset in [false, true] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = format!("http://{}", listener.local_addr().unwrap());
+            let server = tokio::spawn(async move {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4096];
+                connection.read(&mut request).await.unwrap();
+                connection.write_all(sent.as_bytes()).await.unwrap();
+                if reset {
+                    connection.set_zero_linger().unwrap();
+                }
+            });
+            let aws = Aws::new(&config().endpoint_url(endpoint).build());
+            let failure = aws.create_target(&file_system(), &SubnetId::new("subnet-1"), &[]).await.unwrap_err();
+            server.await.unwrap();
+            assert!(matches!(failure, CreateFailure::Aws(AwsError::Unavailable(_))), "{sent:?} {reset}: {failure:?}");
+        }
+    }
 }

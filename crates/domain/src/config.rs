@@ -1,7 +1,7 @@
 //! Typed configuration out of named strings. Where the strings come from is the caller's affair; each
 //! function reads what it needs, once, before its first request, and a bad value names its variable.
 
-use std::{num::NonZero, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{
     model::{FileSystemId, ParameterName, SecurityGroupId, SubnetId, VpcId},
@@ -227,6 +227,12 @@ pub fn parameter_type(v: &impl Variables) -> Result<ParameterType, ConfigError> 
 pub struct ServiceName {
     pub cluster: String,
     pub service: String,
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster, self.service)
+    }
 }
 
 pub fn service_name(v: &impl Variables) -> Result<ServiceName, ConfigError> {

@@ -95,6 +95,8 @@ pub struct InvalidInput(pub String);
 pub struct AwsFault {
     /// The call, such as `efs:CreateMountTarget`.
     pub operation: &'static str,
+    /// What the call was about: the parameter, the subnet, the service.
+    pub resource: String,
     /// AWS's own code, such as `AccessDeniedException`, or what the connection did.
     pub code: String,
     pub message: String,
@@ -104,7 +106,7 @@ pub struct AwsFault {
 
 impl fmt::Display for AwsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.operation, self.code, self.message)?;
+        write!(f, "{} {}: {}: {}", self.operation, self.resource, self.code, self.message)?;
         match &self.request_id {
             Some(id) => write!(f, " (request id {id})"),
             None => Ok(()),
