@@ -270,7 +270,7 @@ mod tests {
             packages.iter().find(|package| package["name"] == sdk).unwrap()["manifest_path"].as_str().unwrap();
         let source = PathBuf::from(manifest).with_file_name("src/operation").join(operation).with_extension("rs");
         let source = fs::read_to_string(source).unwrap();
-        let variants = source.split_once("Error {\n").unwrap().1.split_once("\n}").unwrap().0;
+        let variants = source.split_once("\npub enum ").unwrap().1.split_once("\n}").unwrap().0;
         let variants = variants.lines().filter_map(|line| line.split_once("(crate::types::error::"));
         variants.map(|(name, _)| name.trim().to_owned()).collect()
     }
