@@ -133,7 +133,7 @@ pub fn target(id: &str, zone: usize, state: LifeCycle) -> MountTarget {
 pub fn a_fault(code: &str) -> AwsFault {
     AwsFault {
         operation: "fake",
-        resource: "it".to_owned(),
+        resource: "it".into(),
         code: code.to_owned(),
         message: "as told".to_owned(),
         request_id: None,

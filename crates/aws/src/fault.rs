@@ -41,7 +41,7 @@ impl From<Failure> for AwsError {
 pub(crate) fn incomplete(call: &Call, resource: &impl Display, what: &str) -> AwsError {
     AwsError::Unavailable(AwsFault {
         operation: call.operation,
-        resource: resource.to_string(),
+        resource: resource.to_string().into(),
         code: "ResponseIncomplete".to_owned(),
         message: format!("the response has no {what}"),
         request_id: None,
@@ -70,7 +70,7 @@ where
     };
     let fault = AwsFault {
         operation: call.operation,
-        resource: resource.to_string(),
+        resource: resource.to_string().into(),
         code,
         message,
         request_id: err.request_id().map(str::to_owned),

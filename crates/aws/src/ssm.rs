@@ -45,7 +45,7 @@ impl WriteParameter for Aws {
             // Systems Manager would say so too; not sending it keeps the reason independent of its tier.
             return Err(PutFailure::TooLarge(AwsFault {
                 operation: PUT_PARAMETER.operation,
-                resource: name.to_string(),
+                resource: name.to_string().into(),
                 code: "ValueTooLarge".to_owned(),
                 message: format!("{} bytes do not fit into the {PARAMETER_LIMIT} of a standard parameter", value.len()),
                 request_id: None,

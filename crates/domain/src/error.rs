@@ -96,7 +96,7 @@ pub struct AwsFault {
     /// The call, such as `efs:CreateMountTarget`.
     pub operation: &'static str,
     /// What the call was about: the parameter, the subnet, the service.
-    pub resource: String,
+    pub resource: Box<str>,
     /// AWS's own code, such as `AccessDeniedException`, or what the connection did.
     pub code: String,
     pub message: String,

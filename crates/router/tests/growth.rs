@@ -68,7 +68,12 @@ fn connections_are_added_where_each_is_the_limit() {
         thread::sleep(Duration::from_secs(3));
     });
     let mib = |rate: f64| rate / MEBIBYTE as f64;
-    println!("{:.1} MiB/s with one connection, {:.1} with auto: {:.2} times", mib(of_one), mib(of_more), of_more / of_one);
+    println!(
+        "{:.1} MiB/s with one connection, {:.1} with auto: {:.2} times",
+        mib(of_one),
+        mib(of_more),
+        of_more / of_one
+    );
     assert!(of_more > 1.5 * of_one, "{:.1} and {:.1} MiB/s", mib(of_one), mib(of_more));
 }
 
@@ -80,6 +85,11 @@ fn no_connection_stays_where_another_one_brings_nothing() {
     // Time for a trial, if there is one.
     let of_auto = rate(&auto, || thread::sleep(Duration::from_secs(8)));
     let mib = |rate: f64| rate / MEBIBYTE as f64;
-    println!("{:.1} MiB/s with one connection, {:.1} with auto: {:.2} times", mib(of_one), mib(of_auto), of_auto / of_one);
+    println!(
+        "{:.1} MiB/s with one connection, {:.1} with auto: {:.2} times",
+        mib(of_one),
+        mib(of_auto),
+        of_auto / of_one
+    );
     eventually("no other one is left", || (told(&auto, "connections") == AT_FIRST).then_some(()));
 }

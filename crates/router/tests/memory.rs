@@ -164,8 +164,7 @@ fn a_task_of_512_mib_sheds_load_while_a_target_hangs() {
     let (end, mut most) = (AtomicBool::new(false), 0);
     let done: Vec<_> = thread::scope(|scope| {
         let (server, end) = (&server, &end);
-        let clients: Vec<_> =
-            (0..CLIENTS).map(|number| scope.spawn(move || client(server, number, end))).collect();
+        let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || client(server, number, end))).collect();
         let mut watch = |what: &str, time: Duration| {
             let until = Instant::now() + time;
             while Instant::now() < until {

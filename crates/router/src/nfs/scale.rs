@@ -105,8 +105,7 @@ impl Scale {
 
     fn is_busy(&mut self, window: Window) -> bool {
         let calls = MIN_CALLS * u32::try_from(self.connections()).unwrap_or(u32::MAX);
-        let is_busy =
-            window.rate >= MIN_RATE && window.calls >= calls && window.processor_share < MAX_PROCESSOR_SHARE;
+        let is_busy = window.rate >= MIN_RATE && window.calls >= calls && window.processor_share < MAX_PROCESSOR_SHARE;
         self.busy = if is_busy { self.busy + 1 } else { 0 };
         self.busy >= BUSY_WINDOWS
     }

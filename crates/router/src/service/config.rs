@@ -288,7 +288,7 @@ fn nfs(v: &impl Variables, deadline: Duration, modes: Modes) -> Result<Backend, 
         directory_mode: modes.directory,
         ..default
     };
-    Ok(Backend::Nfs(options, Settings::read(v)?))
+    Ok(Backend::Nfs(Box::new(options), Settings::read(v)?))
 }
 
 fn connections(v: &impl Variables) -> Result<Option<nfs::Connections>, ConfigError> {
