@@ -73,7 +73,7 @@ where
         resource: resource.to_string().into(),
         code,
         message,
-        request_id: err.request_id().map(str::to_owned),
+        request_id: err.request_id().map(Into::into),
         source: Some(Box::new(err)),
     };
     Failure { meaning, fault }

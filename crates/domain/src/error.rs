@@ -100,7 +100,7 @@ pub struct AwsFault {
     /// AWS's own code, such as `AccessDeniedException`, or what the connection did.
     pub code: String,
     pub message: String,
-    pub request_id: Option<String>,
+    pub request_id: Option<Box<str>>,
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
