@@ -102,7 +102,7 @@ fn ask(server: &Server, head: &str, body: &[u8]) -> std::io::Result<common::Answ
 }
 
 fn client(server: &Server, number: usize, end: &AtomicBool) -> Done {
-    let length = if number % 3 == 0 { SMALL } else { LARGE };
+    let length = if number.is_multiple_of(3) { SMALL } else { LARGE };
     let path = format!("/files/client/{number}");
     let mut done = Done { path: path.clone(), length, ..Done::default() };
     for version in 0.. {
