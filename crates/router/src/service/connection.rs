@@ -183,7 +183,7 @@ async fn work(
     while let Some(Connection { stream, open }) = connections.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let (framing, mut ended) = (Arc::<Framing>::default(), ended.clone());
-        let service = Exchanges::new(router.clone(), Arc::clone(&framing));
+        let service = Exchanges::new(router.clone(), Arc::clone(&open.0), Arc::clone(&framing));
         // Two tasks of different sizes: who speaks in plain text has no room for TLS.
         match &tls {
             None => {

@@ -22,19 +22,20 @@ use http::{HeaderValue, Request, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tower::Service as _;
 
-use super::{framing::Framing, headers, refusal::Refusal};
+use super::{App, framing::Framing, headers, refusal::Refusal};
 
 /// The requests of one connection, one after another.
 pub(super) struct Exchanges {
     router: Router,
+    app: Arc<App>,
     framing: Arc<Framing>,
     /// Number of requests so far.
     requests: AtomicU64,
 }
 
 impl Exchanges {
-    pub fn new(router: Router, framing: Arc<Framing>) -> Self {
-        Self { router, framing, requests: AtomicU64::new(0) }
+    pub fn new(router: Router, app: Arc<App>, framing: Arc<Framing>) -> Self {
+        Self { router, app, framing, requests: AtomicU64::new(0) }
     }
 }
 
@@ -49,12 +50,14 @@ impl hyper::service::Service<Request<Incoming>> for Exchanges {
         if let Some(refusal) = fault.or_else(|| headers::check_request(&request).err()) {
             return Exchange::Refused(refusal.into_response());
         }
+        // The connection itself may learn of the end of the service after this request has begun.
+        let is_last = self.app.counters.is_ending();
         if request.body().is_end_stream() {
-            return Exchange::Handled { response: self.router.clone().call(request), content: None };
+            return Exchange::Handled { response: self.router.clone().call(request), content: None, is_last };
         }
         let content = Content { number, framing: Arc::clone(&self.framing), is_chunked: is_chunked(&request) };
         let request = request.map(|body| Watched { body, number, framing: Arc::clone(&self.framing) });
-        Exchange::Handled { response: self.router.clone().call(request), content: Some(content) }
+        Exchange::Handled { response: self.router.clone().call(request), content: Some(content), is_last }
     }
 }
 
@@ -82,7 +85,7 @@ impl Content {
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and a connection has one at a time")]
 pub(super) enum Exchange {
     Refused(Response),
-    Handled { response: RouteFuture<Infallible>, content: Option<Content> },
+    Handled { response: RouteFuture<Infallible>, content: Option<Content>, is_last: bool },
 }
 
 impl Future for Exchange {
@@ -91,9 +94,9 @@ impl Future for Exchange {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let (mut response, is_last) = match &mut *self {
             Self::Refused(response) => (std::mem::take(response), true),
-            Self::Handled { response, content } => {
+            Self::Handled { response, content, is_last } => {
                 let response = ready!(Pin::new(response).poll(context))?;
-                (response, content.as_ref().is_some_and(Content::is_left))
+                (response, *is_last || content.as_ref().is_some_and(Content::is_left))
             }
         };
         let headers = response.headers_mut();
