@@ -50,6 +50,8 @@ impl Emulator {
         let directory = tempfile::Builder::new().prefix("efs-autoscale-").tempdir()?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let log = std::fs::File::create(directory.path().join("log"))?;
+        // Node takes the nearest one above a function's code for the function's own.
+        std::fs::write(directory.path().join("package.json"), "{}")?;
         let mut command = Command::new(ministack);
         command
             // The functions inherit the emulator's environment: nothing of the caller's gets that far.

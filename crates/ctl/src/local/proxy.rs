@@ -177,7 +177,7 @@ impl Drop for Proxy {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     match shared.pass(request).await {
         Ok(response) => response,
-        Err(why) => error(StatusCode::BAD_GATEWAY, "ProxyFailed", &why.to_string()),
+        Err(why) => error("", StatusCode::BAD_GATEWAY, "ProxyFailed", &why.to_string()),
     }
 }
 
@@ -191,14 +191,14 @@ impl Shared {
         let rule = self.take_rule(&operation, &body);
         match &rule {
             Some(Behaviour::Refuse { status, code, message }) => {
-                return Ok(error(StatusCode::from_u16(*status)?, code, message));
+                return Ok(error(&operation, StatusCode::from_u16(*status)?, code, message));
             }
             Some(Behaviour::Delay(time)) => tokio::time::sleep(*time).await,
             _ => {}
         }
         let (parts, body) = self.forward(head.method, &head.uri, head.headers, body).await?;
         if let Some(Behaviour::LoseAnswer { status, code }) = rule {
-            return Ok(error(StatusCode::from_u16(status)?, code, "the answer was lost on the way"));
+            return Ok(error(&operation, StatusCode::from_u16(status)?, code, "the answer was lost on the way"));
         }
         if let Some(Behaviour::HoldCreating(time)) = rule
             && let Ok(created) = serde_json::from_slice::<Value>(&body)
@@ -296,16 +296,30 @@ fn operation(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Op
     }
 }
 
-fn error(status: StatusCode, code: &str, message: &str) -> Response<Body> {
-    // REST-JSON reads the header, AWS-JSON the body: both get both.
-    let body = json!({"__type": code, "ErrorCode": code, "code": code, "message": message, "Message": message});
-    let mut response = Response::new(Body::from(body.to_string()));
+fn error(operation: &str, status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    let (kind, body) = match operation.starts_with("ec2:") {
+        // The query protocol of EC2.
+        true => (
+            "text/xml",
+            format!(
+                "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>\
+                 <RequestID>from-the-proxy</RequestID></Response>"
+            ),
+        ),
+        // REST-JSON reads the header, AWS-JSON the body: both get both.
+        false => (
+            "application/json",
+            json!({"__type": code, "ErrorCode": code, "code": code, "message": message, "Message": message})
+                .to_string(),
+        ),
+    };
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     if let Ok(code) = code.parse() {
         headers.insert(HeaderName::from_static("x-amzn-errortype"), code);
     }
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     headers.insert("x-amzn-requestid", header::HeaderValue::from_static("from-the-proxy"));
     response
 }
