@@ -1,11 +1,14 @@
 //! `efs-autoscale`, the program for people. [`count`] counts the files below a directory; [`local`] is the
 //! whole system on one machine; [`probe`] asks NFS servers what they do; [`teardown`] takes a deployed system away.
 
+mod account;
 pub mod count;
 pub mod local;
 pub mod probe;
 mod screen;
+mod stack;
 pub mod teardown;
+mod wait;
 
 /// A number as people read it: `150000` as `150,000`.
 fn grouped(number: u64) -> String {

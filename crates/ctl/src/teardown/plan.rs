@@ -6,11 +6,14 @@ use anyhow::{Context, Result};
 use aws_sdk_ssm::operation::get_parameters_by_path::GetParametersByPathOutput;
 use domain::{
     ledger::{self, Owner},
-    model::{MountTarget, ParameterName},
+    model::{MountTarget, ParameterName, ZoneId},
     ports::ListTargets,
 };
 
-use super::{Clients, Options, system::System};
+use super::{
+    Clients, Options,
+    system::{Part, System},
+};
 
 /// What there is now.
 pub struct Plan {
@@ -28,16 +31,23 @@ impl Plan {
     /// # Errors
     /// When AWS does not answer.
     pub async fn of(clients: &Clients, system: &System, take_uncertain: bool) -> Result<Self> {
-        let parameters = parameters(clients, &system.parameter).await?;
+        let parameters = match &system.parameter {
+            Some(published) => parameters(clients, published).await?,
+            None => BTreeMap::new(),
+        };
         let mut plan = Self { ours: vec![], uncertain: vec![], others: vec![], parameters };
-        for target in clients.aws.list_targets(&system.file_system).await? {
+        let Some(file_system) = &system.file_system else { return Ok(plan) };
+        for target in targets(clients, system).await? {
             if !target.occupies_its_zone() || system.targets.iter().any(|id| id == target.id.as_str()) {
                 continue;
             }
-            let text = |name| plan.parameters.get(&name).map(String::as_str);
-            let created = text(ledger::created_name(&system.parameter, &target.zone)).and_then(ledger::read);
-            let intended = text(ledger::intended_name(&system.parameter, &target.zone)).and_then(ledger::read);
-            match ledger::owner(&system.file_system, &target, created.as_ref(), intended.as_ref()) {
+            let text = |name: fn(&ParameterName, &ZoneId) -> ParameterName| {
+                let name = system.parameter.as_ref().map(|published| name(published, &target.zone))?;
+                plan.parameters.get(&name).map(String::as_str)
+            };
+            let created = text(ledger::created_name).and_then(ledger::read);
+            let intended = text(ledger::intended_name).and_then(ledger::read);
+            match ledger::owner(file_system, &target, created.as_ref(), intended.as_ref()) {
                 Owner::System => plan.ours.push(target),
                 Owner::Unknown if take_uncertain => plan.ours.push(target),
                 Owner::Unknown => plan.uncertain.push(target),
@@ -45,6 +55,11 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+
+    /// All but the list that a service that stays reads.
+    pub fn parameters_that_go<'a>(&'a self, system: &'a System) -> impl Iterator<Item = &'a ParameterName> {
+        self.parameters.keys().filter(|name| system.owns_service || Some(*name) != system.parameter.as_ref())
     }
 
     /// What a person reads before anything is done.
@@ -56,22 +71,37 @@ impl Plan {
             targets.iter().map(shown).collect()
         };
         let mut lines = vec![format!("{} and what it has made:", options.stack)];
-        lines.push(row("pauses", format!("the schedule {}", system.schedule)));
-        lines.push(match system.owns_service {
-            true => row("stops", format!("the service {}", system.service.service)),
-            false => row("redeploys", format!("the service {}, on the list that is left", system.service.service)),
-        });
+        lines.extend(system.schedule.iter().map(|name| row("pauses", format!("the schedule {name}"))));
+        lines.extend(system.service.iter().map(|name| match system.owns_service {
+            true => row("stops", format!("the service {}", name.service)),
+            false => row("redeploys", format!("the service {}, on the list that is left", name.service)),
+        }));
         lines.extend(targets("deletes", &self.ours, ""));
-        let kept = |name: &&ParameterName| !system.owns_service && **name == system.parameter;
-        lines.extend(
-            self.parameters.keys().filter(|name| !kept(name)).map(|name| row("deletes", format!("parameter {name}"))),
-        );
+        lines.extend(self.parameters_that_go(system).map(|name| row("deletes", format!("parameter {name}"))));
         if !options.keep_stack {
-            lines.push(row("deletes", format!("the stack {}", system.stack)));
+            lines.extend(system.system.iter().map(|stack| row("deletes", format!("the stack {}", stack.name))));
+        }
+        if let Some(data) = &system.data {
+            let files = match (&system.file_system, system.file_system_in) {
+                (Some(id), Some(Part::Data)) => format!(" with the file system {id}"),
+                _ => String::new(),
+            };
+            lines.push(match options.data {
+                true => row("deletes", format!("the stack {}{files} and ALL FILES in it", data.name)),
+                false => row("keeps", format!("the stack {}{files}: --data deletes it", data.name)),
+            });
         }
         lines.extend(targets("leaves", &self.uncertain, ": it may be the system's; --uncertain deletes it"));
         lines.extend(targets("leaves", &self.others, ": somebody else has made it"));
         lines
+    }
+}
+
+/// The mount targets of the file system.
+pub async fn targets(clients: &Clients, system: &System) -> Result<Vec<MountTarget>> {
+    match &system.file_system {
+        Some(id) => clients.aws.list_targets(id).await.with_context(|| format!("the mount targets of {id}")),
+        None => Ok(vec![]),
     }
 }
 

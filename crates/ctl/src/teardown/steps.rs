@@ -1,98 +1,88 @@
 //! What is done, in order. Each step looks first, and finds done what an earlier run has done.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, bail, ensure};
-use aws_sdk_cloudformation::{
-    error::ProvideErrorMetadata as _,
-    types::{ResourceStatus, StackStatus},
-};
-use aws_sdk_scheduler::types::ScheduleState;
+use anyhow::{Context, Result, bail};
+use aws_sdk_elasticloadbalancingv2::types::LoadBalancerAttribute;
+use aws_sdk_scheduler::{error::ProvideErrorMetadata as _, types::ScheduleState};
 use aws_sdk_sfn::types::ExecutionStatus;
-use domain::{
-    config::ParameterType,
-    ledger,
-    model::MountTarget,
-    ports::{DeleteParameter, ListTargets, Redeploy, WriteParameter},
-    published::PublishedList,
-};
+use domain::{ledger, model::MountTarget, ports::DeleteParameter};
 
-use super::{Clients, Options, plan::Plan, system::System};
-use crate::screen::Screen;
+use super::{Clients, Options, left_to_others, plan::Plan, system::System};
+use crate::{screen::Screen, stack::Left, wait::until};
 
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// What came of it.
+#[derive(Default)]
+pub struct Done {
+    /// Ids of mount targets.
+    pub deleted: Vec<String>,
+    /// What CloudFormation left on purpose.
+    pub retained: Vec<Left>,
+}
 
-/// All of them; the mount targets that were deleted, and what the stack retains.
+/// All of them.
 ///
 /// # Errors
 /// What could not be done, or was not done in time. Running it again goes on.
-pub async fn all(
-    clients: &Clients,
-    system: &System,
-    options: &Options,
-    screen: &Screen,
-) -> Result<(Vec<String>, Vec<String>)> {
+pub async fn all(clients: &Clients, system: &System, options: &Options, screen: &Screen) -> Result<Done> {
+    let mut done = Done::default();
+    if let Some(stack) = &system.system {
+        // An update that still runs would start again what is stopped here.
+        stack.settle(&clients.cloudformation, options.wait(), screen).await?;
+    }
     screen.doing("pausing the schedule");
     pause(clients, system).await.context("the schedule was not paused")?;
     screen.doing("waiting for executions that run");
-    executions_end(clients, system, options.wait()).await?;
+    executions_end(clients, system, options, screen).await?;
 
     // Only now: an execution may just have made one more.
     let plan = Plan::of(clients, system, options.uncertain).await?;
     if system.owns_service {
         screen.doing("stopping the service");
-        stop(clients, system, options.wait()).await.context("the service was not stopped")?;
-    } else {
+        stop(clients, system, options, screen).await.context("the service was not stopped")?;
+    } else if !plan.ours.is_empty() && !options.service_is_off {
         screen.doing("redeploying the service on the list that is left");
-        leave_to_others(clients, system, &plan, options.wait()).await.context("the service was not redeployed")?;
+        left_to_others::leave(clients, system, &plan, options, screen).await?;
     }
-
-    let mut deleted = Vec::new();
     for target in &plan.ours {
         screen.doing(&format!("deleting the mount target {} in {}", target.id, target.zone_name));
-        delete(clients, system, target, options.wait())
-            .await
-            .with_context(|| format!("{} was not deleted", target.id))?;
-        deleted.push(target.id.to_string());
+        let deleted = delete(clients, system, target, options, screen).await;
+        deleted.with_context(|| format!("{} was not deleted", target.id))?;
+        done.deleted.push(target.id.to_string());
     }
     let left: Vec<_> = plan.uncertain.iter().chain(&plan.others).map(|target| target.id.to_string()).collect();
-    if system.owns_file_system && !options.keep_stack && !left.is_empty() {
+    if system.deletes_file_system(options) && !left.is_empty() {
         // Before its ledger goes: it says whose they may be.
         bail!(
-            "the file system has mount targets that are not known to be this system's, and the stack cannot be \
+            "the file system has mount targets that are not known to be this system's, and its stack cannot be \
              deleted with them: {}. Delete them, or give --uncertain for those that may be its own",
             left.join(", ")
         );
     }
 
     screen.doing("deleting the ledger");
-    for name in plan.parameters.keys() {
-        if system.owns_service || *name != system.parameter {
-            clients.aws.delete_parameter(name).await.with_context(|| format!("{name} was not deleted"))?;
-        }
+    for name in plan.parameters_that_go(system) {
+        clients.aws.delete_parameter(name).await.with_context(|| format!("{name} was not deleted"))?;
     }
     if options.keep_stack {
-        return Ok((deleted, vec![]));
+        return Ok(done);
     }
-    screen.doing("deleting the stack");
-    delete_stack(clients, system, options.wait(), screen).await?;
-    Ok((deleted, retained(clients, system).await))
-}
-
-/// Looks again and again until it is so, or fails when it takes too long.
-async fn until(what: &str, wait: Duration, mut is_so: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let began = Instant::now();
-    while !is_so().await? {
-        ensure!(began.elapsed() < wait, "{what}: not after {wait:?} (--wait)");
-        tokio::time::sleep(LOOK_EVERY.min(wait)).await;
+    lift_deletion_protection(clients, system).await?;
+    if let Some(stack) = &system.system {
+        screen.doing(&format!("deleting the stack {}", stack.name));
+        done.retained.extend(stack.delete(&clients.cloudformation, options.wait(), screen).await?);
     }
-    Ok(())
+    if let Some(stack) = system.data.as_ref().filter(|_| options.data) {
+        screen.doing(&format!("deleting the stack {}", stack.name));
+        stack.settle(&clients.cloudformation, options.wait(), screen).await?;
+        stack.release(&clients.cloudformation, options.wait(), screen).await?;
+        done.retained.extend(stack.delete(&clients.cloudformation, options.wait(), screen).await?);
+    }
+    Ok(done)
 }
 
 async fn pause(clients: &Clients, system: &System) -> Result<()> {
-    let found = clients.scheduler.get_schedule().name(&system.schedule).send().await;
-    let schedule = match found {
-        Err(why) if why.code() == Some("ResourceNotFoundException") => return Ok(()),
+    let Some(name) = &system.schedule else { return Ok(()) };
+    let schedule = match clients.scheduler.get_schedule().name(name).send().await {
+        Err(err) if err.code() == Some("ResourceNotFoundException") => return Ok(()),
         found => found?,
     };
     if schedule.state() == Some(&ScheduleState::Disabled) {
@@ -102,7 +92,7 @@ async fn pause(clients: &Clients, system: &System) -> Result<()> {
     clients
         .scheduler
         .update_schedule()
-        .name(&system.schedule)
+        .name(name)
         .set_group_name(schedule.group_name().map(str::to_owned))
         .set_description(schedule.description().map(str::to_owned))
         .set_schedule_expression(schedule.schedule_expression().map(str::to_owned))
@@ -114,25 +104,28 @@ async fn pause(clients: &Clients, system: &System) -> Result<()> {
     Ok(())
 }
 
-async fn executions_end(clients: &Clients, system: &System, wait: Duration) -> Result<()> {
-    until("executions that run have ended", wait, async || {
-        let request = clients.sfn.list_executions().state_machine_arn(&system.state_machine);
-        match request.status_filter(ExecutionStatus::Running).send().await {
-            Err(why) if why.code() == Some("StateMachineDoesNotExist") => Ok(true),
-            answer => Ok(answer.context("executions cannot be listed")?.executions().is_empty()),
-        }
+async fn executions_end(clients: &Clients, system: &System, options: &Options, screen: &Screen) -> Result<()> {
+    let Some(machine) = &system.state_machine else { return Ok(()) };
+    until(screen, "executions that run have ended", options.wait(), async || {
+        let request = clients.sfn.list_executions().state_machine_arn(machine);
+        let running = match request.status_filter(ExecutionStatus::Running).send().await {
+            Err(err) if err.code() == Some("StateMachineDoesNotExist") => return Ok(None),
+            answer => answer.context("executions cannot be listed")?.executions().len(),
+        };
+        Ok((running > 0).then(|| format!("{running} run")))
     })
     .await
 }
 
 /// The service to no task at all, so that what it writes is written.
-async fn stop(clients: &Clients, system: &System, wait: Duration) -> Result<()> {
-    let (cluster, service) = (&system.service.cluster, &system.service.service);
+async fn stop(clients: &Clients, system: &System, options: &Options, screen: &Screen) -> Result<()> {
+    let Some(name) = &system.service else { return Ok(()) };
+    let (cluster, service) = (&name.cluster, &name.service);
     let sent = clients.aws.ecs.update_service().cluster(cluster).service(service).desired_count(0).send().await;
     match sent {
-        Err(why)
+        Err(err)
             if matches!(
-                why.code(),
+                err.code(),
                 Some("ServiceNotFoundException" | "ServiceNotActiveException" | "ClusterNotFoundException")
             ) =>
         {
@@ -140,97 +133,53 @@ async fn stop(clients: &Clients, system: &System, wait: Duration) -> Result<()> 
         }
         sent => sent?,
     };
-    until("its tasks have ended", wait, async || {
+    until(screen, "the tasks of the service have ended", options.wait(), async || {
         let answer = clients.aws.ecs.describe_services().cluster(cluster).services(service).send().await?;
-        Ok(answer.services().iter().all(|service| service.running_count() == 0))
-    })
-    .await
-}
-
-/// Takes this system's targets out of the list, and sees a service that stays on what is left.
-async fn leave_to_others(clients: &Clients, system: &System, plan: &Plan, wait: Duration) -> Result<()> {
-    let text = plan.parameters.get(&system.parameter);
-    let Some(list) = text.and_then(|text| PublishedList::parse(text).ok()) else { return Ok(()) };
-    if !plan.ours.iter().any(|target| list.contains(&target.id)) {
-        return Ok(());
-    }
-    let mut targets = clients.aws.list_targets(&system.file_system).await?;
-    targets.retain(|target| !plan.ours.iter().any(|ours| ours.id == target.id));
-    let left = PublishedList::of(&targets, Some(&list)).context(
-        "all targets in the published list are this system's: the service would be left with none. Point it elsewhere, \
-         and delete the parameter",
-    )?;
-    // As it is: Systems Manager does not change a parameter's type.
-    let kind = clients.aws.ssm.get_parameter().name(system.parameter.as_str()).send().await?;
-    let secure =
-        kind.parameter().and_then(|found| found.r#type()) == Some(&aws_sdk_ssm::types::ParameterType::SecureString);
-    let kind = if secure { ParameterType::SecureString } else { ParameterType::String };
-    clients.aws.write_parameter(&system.parameter, &left.to_json(), kind).await?;
-    clients.aws.redeploy(&system.service).await?;
-    let (cluster, service) = (&system.service.cluster, &system.service.service);
-    until("its deployment has ended", wait, async || {
-        let answer = clients.aws.ecs.describe_services().cluster(cluster).services(service).send().await?;
-        Ok(answer.services().iter().all(|service| service.deployments().len() <= 1))
+        let running: i32 = answer.services().iter().map(|service| service.running_count()).sum();
+        Ok((running > 0).then(|| format!("{running} run")))
     })
     .await
 }
 
 /// The target, and when it is gone what the ledger says of it: a run that ends between them finds the record.
-async fn delete(clients: &Clients, system: &System, target: &MountTarget, wait: Duration) -> Result<()> {
+async fn delete(
+    clients: &Clients,
+    system: &System,
+    target: &MountTarget,
+    options: &Options,
+    screen: &Screen,
+) -> Result<()> {
     match clients.aws.efs.delete_mount_target().mount_target_id(target.id.as_str()).send().await {
-        Err(why) if why.code() == Some("MountTargetNotFound") => {}
+        Err(err) if err.code() == Some("MountTargetNotFound") => {}
         sent => {
             sent?;
         }
     }
-    until("it is gone", wait, async || {
-        let targets = clients.aws.list_targets(&system.file_system).await?;
-        Ok(!targets.iter().any(|left| left.id == target.id && left.occupies_its_zone()))
+    until(screen, &format!("{} is gone", target.id), options.wait(), async || {
+        let targets = super::plan::targets(clients, system).await?;
+        let left = targets.into_iter().find(|left| left.id == target.id && left.occupies_its_zone());
+        Ok(left.map(|_| "EFS is deleting it".to_owned()))
     })
     .await?;
-    for name in [ledger::created_name, ledger::intended_name].map(|name| name(&system.parameter, &target.zone)) {
-        clients.aws.delete_parameter(&name).await?;
+    if let Some(parameter) = &system.parameter {
+        for name in [ledger::created_name, ledger::intended_name].map(|name| name(parameter, &target.zone)) {
+            clients.aws.delete_parameter(&name).await?;
+        }
     }
     Ok(())
 }
 
-async fn delete_stack(clients: &Clients, system: &System, wait: Duration, screen: &Screen) -> Result<()> {
-    let cloudformation = &clients.cloudformation;
-    if system.is_protected {
-        let request = cloudformation.update_termination_protection().stack_name(&system.stack);
-        request.enable_termination_protection(false).send().await.context("the stack stays protected")?;
-    }
-    cloudformation.delete_stack().stack_name(&system.stack).send().await.context("the stack was not deleted")?;
-    until("the stack is gone", wait, async || {
-        let answer = match cloudformation.describe_stacks().stack_name(&system.stack).send().await {
-            Err(why) if why.code() == Some("ValidationError") => return Ok(true),
-            answer => answer?,
-        };
-        let Some(stack) = answer.stacks().first() else { return Ok(true) };
-        match stack.stack_status() {
-            Some(StackStatus::DeleteComplete) => Ok(true),
-            Some(StackStatus::DeleteFailed) => {
-                bail!("the stack was not deleted: {}", stack.stack_status_reason().unwrap_or("its events say why"))
-            }
-            _ => {
-                let left = cloudformation.list_stack_resources().stack_name(&system.stack).send().await?;
-                let left = left.stack_resource_summaries().iter();
-                let left = left.filter(|one| one.resource_status() != Some(&ResourceStatus::DeleteComplete)).count();
-                screen.detail(format!("deleting the stack: {left} resources are left"));
-                Ok(false)
+/// A load balancer that is protected refuses the deletion of its stack. Ours are not, but those of systems from before
+/// were, and people set it.
+async fn lift_deletion_protection(clients: &Clients, system: &System) -> Result<()> {
+    for arn in &system.load_balancers {
+        let off = LoadBalancerAttribute::builder().key("deletion_protection.enabled").value("false").build();
+        match clients.elb.modify_load_balancer_attributes().load_balancer_arn(arn).attributes(off).send().await {
+            Err(err) if err.code() == Some("LoadBalancerNotFound") => {}
+            sent => {
+                sent.with_context(|| format!("the load balancer {arn} keeps its deletion protection"))?;
             }
         }
-    })
-    .await
-}
-
-/// What CloudFormation left on purpose. For the person's eyes: a stack that is gone may not say it any more.
-async fn retained(clients: &Clients, system: &System) -> Vec<String> {
-    let answer = clients.cloudformation.list_stack_resources().stack_name(&system.stack).send().await;
-    let resources = answer.map(|answer| answer.stack_resource_summaries().to_vec()).unwrap_or_default();
-    let skipped = resources.iter().filter(|one| one.resource_status() == Some(&ResourceStatus::DeleteSkipped));
-    let name = |one: &aws_sdk_cloudformation::types::StackResourceSummary| {
-        format!("{} {}", one.resource_type().unwrap_or_default(), one.physical_resource_id().unwrap_or_default())
-    };
-    skipped.map(name).collect()
+    }
+    Ok(())
 }

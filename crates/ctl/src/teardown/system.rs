@@ -1,79 +1,171 @@
-//! A deployed system, as its stack describes it.
-
-use std::collections::BTreeMap;
+//! A deployed system, as its stacks describe it: complete, half made, or half gone.
 
 use anyhow::{Context, Result, bail};
-use aws_sdk_cloudformation::{error::ProvideErrorMetadata, types::StackStatus};
+use aws_sdk_efs::error::ProvideErrorMetadata as _;
 use domain::{
     config::ServiceName,
     model::{FileSystemId, ParameterName},
 };
+use serde_json::Value;
 
-use super::Clients;
+use super::{Clients, Options};
+use crate::stack::{Stack, data_stack_name};
 
-/// What the stack's outputs say, and which of it is the stack's own.
+/// One of the two stacks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    System,
+    Data,
+}
+
+/// What the outputs say, or else the resources, and which of it is whose.
+#[derive(Default)]
 pub struct System {
-    /// By which the stack is found after its deletion, too.
-    pub stack: String,
-    pub is_protected: bool,
-    pub file_system: FileSystemId,
-    pub state_machine: String,
-    pub schedule: String,
-    pub parameter: ParameterName,
-    pub service: ServiceName,
+    pub system: Option<Stack>,
+    /// `None` also of a system from before there were two.
+    pub data: Option<Stack>,
+    pub file_system: Option<FileSystemId>,
+    /// The stack that the file system goes with.
+    pub file_system_in: Option<Part>,
+    pub state_machine: Option<String>,
+    pub schedule: Option<String>,
+    pub parameter: Option<ParameterName>,
+    pub service: Option<ServiceName>,
     /// The service goes with the stack.
     pub owns_service: bool,
-    /// The file system is one of the stack's resources, and so are its first mount targets.
-    pub owns_file_system: bool,
-    /// Mount targets that go with the stack.
+    /// Mount targets that go with a stack.
     pub targets: Vec<String>,
+    pub load_balancers: Vec<String>,
 }
 
 impl System {
     /// # Errors
     /// When there is no such stack, or it is not one of this system.
-    pub async fn find(clients: &Clients, name: &str) -> Result<Self> {
-        let sent = clients.cloudformation.describe_stacks().stack_name(name).send().await;
-        let answer = match sent {
-            Err(why) if why.code() == Some("ValidationError") => {
-                bail!("--stack: there is no stack {name} in this region")
-            }
-            answer => answer.context("CloudFormation cannot be asked (credentials: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)")?,
-        };
-        let stack = answer.stacks().first().with_context(|| format!("--stack: there is no stack {name}"))?;
-        if stack.stack_status() == Some(&StackStatus::DeleteComplete) {
-            bail!("--stack: {name} is deleted already");
+    pub async fn find(clients: &Clients, options: &Options) -> Result<Self> {
+        let client = &clients.cloudformation;
+        let name = &options.stack;
+        let mut found = Self { system: Stack::find(client, name).await?, ..Self::default() };
+        let said = found.system.as_ref().and_then(|stack| stack.output("DataStackName"));
+        let data_name = said.map_or_else(|| data_stack_name(name), str::to_owned);
+        found.data = Stack::find(client, &data_name).await?;
+        if found.system.is_none() && found.data.is_none() {
+            bail!("--stack: there is no stack {name} in this region, nor {data_name}");
         }
-        let outputs: BTreeMap<&str, &str> =
-            stack.outputs().iter().filter_map(|one| Some((one.output_key()?, one.output_value()?))).collect();
-        let output = |key: &str| {
-            let value = outputs.get(key).map(|value| (*value).to_owned());
-            value.with_context(|| format!("--stack: {name} is not a stack of this system: it has no output {key}"))
-        };
-        let mut system = Self {
-            stack: stack.stack_id().unwrap_or(name).to_owned(),
-            is_protected: stack.enable_termination_protection().unwrap_or(false),
-            file_system: FileSystemId::new(output("FileSystemId")?),
-            state_machine: output("StateMachineArn")?,
-            schedule: output("ScheduleName")?,
-            parameter: ParameterName::new(output("ParameterName")?),
-            service: ServiceName { cluster: output("ClusterName")?, service: output("ServiceName")? },
-            owns_service: output("ServiceOwned")? == "true",
-            owns_file_system: false,
-            targets: Vec::new(),
-        };
-        let request = clients.cloudformation.list_stack_resources().stack_name(&system.stack);
-        let mut resources = request.into_paginator().items().send();
-        while let Some(resource) = resources.next().await {
-            let resource = resource.context("the stack's resources cannot be listed")?;
+        found.parameter = options.parameter.clone().map(ParameterName::new);
+        if let Some(stack) = found.system.clone() {
+            // A stack that was never complete has no outputs; its template still says what they would be.
+            let written = match stack.output("StateMachineArn") {
+                Some(_) => Value::Null,
+                None => outputs(&stack.template(client).await?),
+            };
+            let is_of_this_system =
+                stack.output("StateMachineArn").is_some() || written.get("StateMachineArn").is_some();
+            if !is_of_this_system && (!stack.was_never_created() || written.as_object().is_some()) {
+                bail!("--stack: {name} is not a stack of this system: it has no output StateMachineArn");
+            }
+            let output = |key: &str| stack.output(key).map(str::to_owned);
+            found.file_system = output("FileSystemId").map(FileSystemId::new);
+            found.state_machine = output("StateMachineArn");
+            found.schedule = output("ScheduleName");
+            let literal = || written["ParameterName"]["Value"].as_str().map(str::to_owned);
+            let parameter = || output("ParameterName").or_else(literal).map(ParameterName::new);
+            found.parameter = found.parameter.or_else(parameter);
+            found.service = output("ClusterName")
+                .zip(output("ServiceName"))
+                .map(|(cluster, service)| ServiceName { cluster, service });
+            found.owns_service = stack.output("ServiceOwned") == Some("true");
+            found.add_resources(clients, &stack, Part::System).await?;
+        }
+        if let Some(stack) = found.data.clone() {
+            if found.file_system.is_none() {
+                found.file_system = stack.output("FileSystemId").map(FileSystemId::new);
+            }
+            found.add_resources(clients, &stack, Part::Data).await?;
+        }
+        if let Some(id) = &found.file_system
+            && !exists(clients, id).await?
+        {
+            found.file_system = None;
+        }
+        Ok(found)
+    }
+
+    /// What a stack without outputs still tells.
+    async fn add_resources(&mut self, clients: &Clients, stack: &Stack, part: Part) -> Result<()> {
+        for resource in stack.resources(&clients.cloudformation).await? {
+            let Some(id) = resource.physical_resource_id().filter(|id| !id.is_empty()).map(str::to_owned) else {
+                continue;
+            };
             match resource.resource_type() {
-                Some("AWS::EFS::FileSystem") => system.owns_file_system = true,
-                Some("AWS::EFS::MountTarget") => {
-                    system.targets.extend(resource.physical_resource_id().map(str::to_owned));
+                Some("AWS::EFS::FileSystem") => {
+                    self.file_system_in = Some(part);
+                    self.file_system.get_or_insert_with(|| FileSystemId::new(id));
+                }
+                Some("AWS::EFS::MountTarget") => self.targets.push(id),
+                Some("AWS::ElasticLoadBalancingV2::LoadBalancer") => self.load_balancers.push(id),
+                Some("AWS::StepFunctions::StateMachine") => {
+                    self.state_machine.get_or_insert(id);
+                }
+                Some("AWS::Scheduler::Schedule") => {
+                    self.schedule.get_or_insert(id);
+                }
+                Some("AWS::ECS::Service") => {
+                    self.owns_service = true;
+                    self.service = self.service.take().or_else(|| service_of(&id));
                 }
                 _ => {}
             }
         }
-        Ok(system)
+        Ok(())
+    }
+
+    /// The file system is deleted by what these options ask for.
+    pub fn deletes_file_system(&self, options: &Options) -> bool {
+        match self.file_system_in {
+            Some(Part::System) => !options.keep_stack,
+            Some(Part::Data) => options.data,
+            None => false,
+        }
+    }
+}
+
+/// `arn:aws:ecs:REGION:ACCOUNT:service/CLUSTER/SERVICE`
+fn service_of(arn: &str) -> Option<ServiceName> {
+    let (cluster, service) = arn.split_once(":service/")?.1.rsplit_once('/')?;
+    // The emulator has the cluster's ARN in the place of its name.
+    let cluster = cluster.rsplit('/').next()?;
+    Some(ServiceName { cluster: cluster.to_owned(), service: service.to_owned() })
+}
+
+fn outputs(template: &Option<Value>) -> Value {
+    template.as_ref().map_or(Value::Null, |template| template["Outputs"].clone())
+}
+
+async fn exists(clients: &Clients, id: &FileSystemId) -> Result<bool> {
+    match clients.aws.efs.describe_file_systems().file_system_id(id.as_str()).send().await {
+        Err(err) if err.code() == Some("FileSystemNotFound") => Ok(false),
+        answer => {
+            let answer = answer.with_context(|| format!("EFS cannot be asked about {id}"))?;
+            // Other implementations give nothing where AWS gives an error; some leave the answer out altogether.
+            Ok(!answer.file_systems().is_empty())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::service_of;
+
+    #[test]
+    fn a_service_is_read_from_its_arn() {
+        for arn in [
+            "arn:aws:ecs:us-east-1:123456789012:service/c/files",
+            "arn:aws:ecs:us-east-1:123456789012:service/arn:aws:ecs:us-east-1:123456789012:cluster/c/files",
+        ] {
+            let name = service_of(arn).unwrap();
+            assert_eq!((name.cluster.as_str(), name.service.as_str()), ("c", "files"));
+        }
+        assert!(service_of("arn:aws:ecs:us-east-1:123456789012:cluster/c").is_none());
+        assert!(service_of("").is_none());
     }
 }
