@@ -78,7 +78,7 @@ async fn primary(clients: &Clients, system: &System) -> Result<Option<Deployment
     let Some(name) = &system.service else { return Ok(None) };
     let request = clients.aws.ecs.describe_services().cluster(&name.cluster).services(&name.service);
     let answer = request.send().await.context("the service cannot be looked at")?;
-    let mut deployments = answer.services().iter().flat_map(|service| service.deployments());
+    let mut deployments = answer.services().iter().flat_map(aws_sdk_ecs::types::Service::deployments);
     Ok(deployments.find(|one| one.status() == Some("PRIMARY")).cloned())
 }
 

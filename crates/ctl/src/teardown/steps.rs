@@ -135,7 +135,7 @@ async fn stop(clients: &Clients, system: &System, options: &Options, screen: &Sc
     };
     until(screen, "the tasks of the service have ended", options.wait(), async || {
         let answer = clients.aws.ecs.describe_services().cluster(cluster).services(service).send().await?;
-        let running: i32 = answer.services().iter().map(|service| service.running_count()).sum();
+        let running: i32 = answer.services().iter().map(aws_sdk_ecs::types::Service::running_count).sum();
         Ok((running > 0).then(|| format!("{running} run")))
     })
     .await
