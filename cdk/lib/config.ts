@@ -124,6 +124,10 @@ const Pipeline = z.strictObject({
     .default('/efs-mount-autoscaling/mount-targets')
     .describe('where the list is published'),
   parameterType: z.enum(['String', 'SecureString']).default('String').describe('of that parameter'),
+  redeploy: z
+    .enum(['on-change', 'never'])
+    .default('on-change')
+    .describe('of the service when the list changes; `never` for one that reads the list again by itself'),
   countCacheSeconds: whole(0, 86_400).default(0).describe('a count younger than this is used again'),
   logDays: z
     .union([1, 3, 5, 7, 14, 30, 90, 365].map((days) => z.literal(days)))

@@ -84,6 +84,7 @@ export function wildcards(parameterName: string): Record<string, string> {
       'as the Lambda Developer Guide has it: Lambda makes the interfaces, and asks for all of the account; denied to the code itself',
     [arn('ssm', `parameter${parameterName}/created/*`)]: 'a parameter for each zone, of which EFS says the id',
     [arn('ssm', `parameter${parameterName}/intended/*`)]: 'a parameter for each zone, of which EFS says the id',
+    [arn('ssm', `parameter${parameterName}/refused/*`)]: 'a parameter for each zone, of which EFS says the id',
     [arn('acm', 'certificate/*')]: 'a certificate has no ARN before it is there; only those with the tag of this stack',
     [arn('ecs', 'container-instance/*')]: 'an instance has no id before it is there, and this is said by itself',
   };
@@ -118,13 +119,9 @@ export function permissions(
   const stack = Stack.of(scope);
   const name = config.pipeline.parameterName;
   // The ledger's names, as `crates/domain/src/ledger.rs` has them.
-  const [published, deployed, created, intended, counted] = [
-    '',
-    '/deployed',
-    '/created/*',
-    '/intended/*',
-    '/counted',
-  ].map((below) => parameterArn(scope, name + below)) as [string, string, string, string, string];
+  const below = (suffix: string) => parameterArn(scope, name + suffix);
+  const [published, deployed, counted] = [below(''), below('/deployed'), below('/counted')];
+  const [created, intended, refused] = [below('/created/*'), below('/intended/*'), below('/refused/*')];
   const fileSystem = [storage.fileSystem.fileSystemArn];
   const service = [world.service.arn];
   const describeTargets = allow(['elasticfilesystem:DescribeMountTargets'], fileSystem);
@@ -143,7 +140,7 @@ export function permissions(
       describeTargets,
       allow(['elasticfilesystem:DescribeFileSystems'], fileSystem),
       allow(['ec2:DescribeSubnets'], ['*']),
-      allow(['ssm:GetParameters'], [published, deployed, created, intended]),
+      allow(['ssm:GetParameters'], [published, deployed, created, intended, refused]),
       allow(['ecs:DescribeServices'], service),
     ],
     'create-target': [
@@ -158,11 +155,16 @@ export function permissions(
           ec2('security-group', network.targets.securityGroupId),
         ],
       ),
-      allow(['ssm:GetParameters', 'ssm:PutParameter'], [created, intended]),
+      allow(['ssm:GetParameters', 'ssm:PutParameter'], [created, intended, refused]),
       allow(['ssm:DeleteParameter'], [intended]),
     ],
     'poll-available': [describeTargets],
-    'publish-ssm': [describeTargets, allow(['ssm:GetParameters', 'ssm:PutParameter'], [published])],
+    'publish-ssm': [
+      describeTargets,
+      allow(['ssm:GetParameters'], [published, deployed]),
+      allow(['ssm:PutParameter'], [published]),
+      allow(['ssm:DeleteParameter'], [deployed]),
+    ],
     redeploy: [
       allow(['ecs:DescribeServices', 'ecs:UpdateService'], service),
       allow(['ssm:GetParameters'], [published, deployed]),

@@ -148,11 +148,12 @@ export class Pipeline extends Construct {
         INITIAL_MOUNT_TARGETS: scaling.initialMountTargets,
         COOLDOWN_SECONDS: scaling.cooldownSeconds,
         MAX_MOUNT_TARGETS: scaling.maxMountTargets,
+        REDEPLOY: pipeline.redeploy,
       },
       'create-target': { ...parameter, SECURITY_GROUP_IDS: props.network.targets.securityGroupId },
       'poll-available': {},
       'publish-ssm': { ...parameter, SSM_PARAMETER_TYPE: pipeline.parameterType },
-      redeploy: { ...parameter, ...service },
+      redeploy: { ...parameter, ...service, REDEPLOY: pipeline.redeploy },
     };
     const all = { EFS_FILE_SYSTEM_ID: props.storage.fileSystem.fileSystemId, ...own[name] };
     const set = Object.entries(all).filter(([, value]) => value !== undefined);

@@ -41,6 +41,14 @@ pub struct State {
     pub targets: Vec<MountTarget>,
     pub parameters: BTreeMap<ParameterName, Parameter>,
     pub deployments: Vec<Deployment>,
+    pub redeployments: u32,
+    /// Parameters that nobody may write.
+    pub read_only: BTreeSet<ParameterName>,
+    /// Subnets that EFS takes no target in, ever.
+    pub outposts: BTreeSet<SubnetId>,
+    /// The account may have no more network interfaces.
+    pub quota_is_reached: bool,
+    pub refused_creations: u32,
     /// Which targets came by `create_target`, and so are the system's.
     pub made: BTreeSet<MountTargetId>,
     /// How often the state of a target that is `creating` is asked for before it is `available`.
@@ -59,6 +67,8 @@ pub struct Fake {
     looks: RefCell<BTreeMap<MountTargetId, u32>>,
     made: Cell<u32>,
     time: Cell<u64>,
+    /// Neither parameters nor deployments say when they were made.
+    pub undated: Cell<bool>,
 }
 
 impl Fake {
@@ -73,7 +83,7 @@ impl Fake {
         state.targets = (0..targets.min(zones))
             .map(|zone| target(&format!("fsmt-theirs{zone}"), zone, LifeCycle::Available))
             .collect();
-        state.deployments.push(Deployment { id: "ecs-svc/0".to_owned(), failed: false });
+        state.deployments.push(deployment("ecs-svc/0".to_owned(), Some(0)));
         drop(state);
         fake
     }
@@ -130,6 +140,11 @@ pub fn target(id: &str, zone: usize, state: LifeCycle) -> MountTarget {
     }
 }
 
+/// The only one of its service, and complete.
+fn deployment(id: String, created_at: Option<u64>) -> Deployment {
+    Deployment { id, primary: true, created_at, in_progress: false, failed: false }
+}
+
 pub fn a_fault(code: &str) -> AwsFault {
     AwsFault {
         operation: "fake",
@@ -172,6 +187,14 @@ impl CreateTarget for Fake {
         _: &[SecurityGroupId],
     ) -> Result<MountTarget, CreateFailure> {
         self.carry_out(|state| {
+            if state.quota_is_reached {
+                state.refused_creations += 1;
+                return Err(AwsError::Refused(a_fault("NetworkInterfaceLimitExceeded")).into());
+            }
+            if state.outposts.contains(subnet) {
+                state.refused_creations += 1;
+                return Err(CreateFailure::Subnet(a_fault("BadRequest")));
+            }
             let Some(subnet) = state.subnets.iter_mut().find(|known| known.id == *subnet) else {
                 return Err(CreateFailure::Subnet(a_fault("SubnetNotFound")));
             };
@@ -223,8 +246,12 @@ impl ReadParameters for Fake {
 impl WriteParameter for Fake {
     async fn write_parameter(&self, name: &ParameterName, value: &str, _: ParameterType) -> Result<i64, PutFailure> {
         self.carry_out(|state| {
+            if state.read_only.contains(name) {
+                return Err(AwsError::Refused(a_fault("AccessDeniedException")).into());
+            }
             let version = state.parameters.get(name).map_or(1, |there| there.version + 1);
-            state.parameters.insert(name.clone(), Parameter { value: value.to_owned(), version });
+            let modified_at = (!self.undated.get()).then_some(self.time.get());
+            state.parameters.insert(name.clone(), Parameter { value: value.to_owned(), version, modified_at });
             Ok(version)
         })
         .await
@@ -243,7 +270,7 @@ impl DeleteParameter for Fake {
 
 impl DescribeService for Fake {
     async fn describe_service(&self, _: &ServiceName) -> Result<Option<Service>, AwsError> {
-        self.carry_out(|state| Ok(Some(Service { deployments: state.deployments.clone() }))).await
+        self.carry_out(|state| Ok(Some(Service { deployments: state.deployments.clone(), ..Service::default() }))).await
     }
 }
 
@@ -252,7 +279,9 @@ impl Redeploy for Fake {
         self.carry_out(|state| {
             let last = state.deployments.last().and_then(|last| last.id.strip_prefix("ecs-svc/")?.parse::<u32>().ok());
             let id = format!("ecs-svc/{}", last.unwrap_or(0) + 1);
-            state.deployments = vec![Deployment { id: id.clone(), failed: false }];
+            let created_at = (!self.undated.get()).then_some(self.time.get());
+            state.deployments = vec![deployment(id.clone(), created_at)];
+            state.redeployments += 1;
             Ok(Some(id))
         })
         .await

@@ -92,8 +92,9 @@ async fn creating() -> Result<()> {
     lab.scenario("a conflict is adopted").await?;
     // The other execution's target, which neither Evaluate nor the first look of CreateTarget sees.
     let theirs = lab.create_target(1).await?;
-    lab.publish(&domain::published::PublishedList::of(&lab.targets().await?[..1], None).unwrap().to_json()).await?;
-    lab.set_deployed(lab.published().await?.unwrap().1).await?;
+    let list = domain::published::PublishedList::of(&lab.targets().await?[..1], None).unwrap();
+    let version = lab.publish(&list.to_json()).await?;
+    lab.set_deployed(&list, version).await?;
     lab.proxy.add(Rule { times: 2, ..Rule::always("efs:DescribeMountTargets", hide_zone("us-east-1b")) });
     let run = lab.run(json!({})).await?;
     assert_eq!(run.status, "SUCCEEDED");
@@ -137,8 +138,15 @@ async fn creating() -> Result<()> {
     );
     lab.published_is_what_there_is().await?;
 
-    // The same world: it has just created one.
-    assert_eq!(lab.run(json!({})).await?.reason(), Some(Reason::CoolingDown));
+    // The same world: what EFS has just refused is not asked for again.
+    let calls = lab.called("efs:CreateMountTarget");
+    let run = lab.run(json!({})).await?;
+    assert_eq!((run.reason(), lab.called("efs:CreateMountTarget")), (Some(Reason::AllSubnetsRefused), calls));
+    let warnings = run.evaluated.unwrap().warnings;
+    assert!(warnings.iter().any(|warning| matches!(
+        warning,
+        Warning::SubnetRefused { subnet_id, code, .. } if subnet_id.as_str() == lab.subnets[1] && code == "NoFreeAddressesInSubnet"
+    )), "{warnings:?}");
 
     lab.scenario("every zone refused: nothing, and a warning").await?;
     let unsupported = Behaviour::Refuse { status: 400, code: "UnsupportedAvailabilityZone", message: "not here" };
@@ -295,7 +303,7 @@ async fn redeploying() -> Result<()> {
     let before = lab.deployment().await?;
     let run = lab.run(json!({})).await?;
     assert_eq!(run.status, "SUCCEEDED");
-    assert!(matches!(run.decision(), Some(Decision::Redeploy { version: 2 })));
+    assert!(matches!(run.decision(), Some(Decision::Redeploy { version: 2, .. })));
     assert_eq!(run.redeployed.as_ref().unwrap().outcome, RedeployOutcome::Started);
     assert_ne!(lab.deployment().await?, before);
     assert_eq!(lab.run(json!({})).await?.entered("Redeploy"), 0, "once for each version");

@@ -20,7 +20,7 @@ use domain::{
 };
 use proptest::prelude::*;
 use serde_json::json;
-use tests::fake::{FILE_SYSTEM, Fake, Fault, State, target};
+use tests::fake::{FILE_SYSTEM, Fake, Fault, State, subnet, target};
 
 const THRESHOLD: u64 = 100;
 
@@ -55,7 +55,7 @@ impl System {
                 parameter: parameter.clone(),
                 kind: ParameterType::String,
             },
-            redeploy: redeploy::Config { file_system, parameter, service },
+            redeploy: redeploy::Config { file_system, parameter, service, redeploy: true },
         }
     }
 
@@ -100,7 +100,7 @@ async fn execution(system: &System, world: &Fake, files: u64) -> Result<Decision
     };
     match &decision {
         Decision::Publish => publish_and_redeploy(system, world, None).await?,
-        Decision::Redeploy { version } => redeploy(system, world, *version).await?,
+        Decision::Redeploy { version, fingerprint } => redeploy(system, world, *version, fingerprint.clone()).await?,
         Decision::Adopt { mount_target_id } => wait_and_publish(system, world, mount_target_id.clone()).await?,
         Decision::NoAvailableTargets => return Err(Code::NoAvailableTargets),
         Decision::Create { .. } | Decision::Nothing { .. } => {}
@@ -123,11 +123,12 @@ async fn wait_and_publish(system: &System, world: &Fake, id: MountTargetId) -> R
 async fn publish_and_redeploy(system: &System, world: &Fake, id: Option<MountTargetId>) -> Result<(), Code> {
     let input = PublishInput { must_include: id };
     let published = state!(publish_ssm::handle(world, &system.publish, input.clone()))?;
-    redeploy(system, world, published.version).await
+    redeploy(system, world, published.version, published.fingerprint).await
 }
 
-async fn redeploy(system: &System, world: &Fake, published_version: i64) -> Result<(), Code> {
-    state!(redeploy::handle(world, &system.redeploy, RedeployInput { published_version })).map(|_| ())
+async fn redeploy(system: &System, world: &Fake, published_version: i64, fingerprint: String) -> Result<(), Code> {
+    let input = RedeployInput { published_version, fingerprint: Some(fingerprint) };
+    state!(redeploy::handle(world, &system.redeploy, input.clone())).map(|_| ())
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -175,8 +176,11 @@ fn settled(system: &System, world: &Fake) -> bool {
     let Some(published) = system.published(&state) else { return false };
     let deployed = state.parameters.get(&ledger::deployed_name(&system.redeploy.parameter));
     let deployed: Option<Deployed> = deployed.and_then(|fact| ledger::read(&fact.value));
-    PublishedList::parse(&published.value).ok() == PublishedList::of(&state.targets, None)
-        && deployed.is_some_and(|fact| fact.version == published.version)
+    let Ok(list) = PublishedList::parse(&published.value) else { return false };
+    // By the ledger, or by the dates where the fact could not be written.
+    let later = state.deployments[0].created_at.zip(published.modified_at).is_some_and(|(new, list)| new > list);
+    Some(&list) == PublishedList::of(&state.targets, None).as_ref()
+        && (later || deployed.is_some_and(|fact| fact.started && fact.fingerprint == list.fingerprint()))
 }
 
 /// Executions without faults come to rest, and soon.
@@ -199,9 +203,10 @@ fn faults() -> impl Strategy<Value = BTreeMap<usize, Fault>> {
 
 fn worlds() -> impl Strategy<Value = Fake> {
     let one_zone = proptest::bool::weighted(0.15);
-    let shape = (2..6_usize, 1..4_usize, 0..4_u8, 0..4_u32, any::<bool>(), one_zone);
-    shape.prop_map(|(zones, targets, stuck, looks, full, one_zone)| {
+    let shape = (2..6_usize, 1..4_usize, 0..4_u8, 0..4_u32, any::<bool>(), one_zone, any::<bool>());
+    shape.prop_map(|(zones, targets, stuck, looks, full, one_zone, undated)| {
         let world = Fake::new(zones, if one_zone { 1 } else { targets });
+        world.undated.set(undated);
         {
             let mut state = world.state.borrow_mut();
             state.creating_looks = looks;
@@ -306,8 +311,10 @@ proptest! {
             }
             let publish = || publish_ssm::handle(&world, &system.publish, PublishInput { must_include: None });
             twice(&world, publish).await;
-            let version = system.published(&world.state.borrow()).unwrap().version;
-            let redeploy = || redeploy::handle(&world, &system.redeploy, RedeployInput { published_version: version });
+            let published_version = system.published(&world.state.borrow()).unwrap().version;
+            let redeploy = || {
+                redeploy::handle(&world, &system.redeploy, RedeployInput { published_version, fingerprint: None })
+            };
             twice(&world, redeploy).await;
         });
     }
@@ -329,26 +336,115 @@ async fn twice<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(world: &
     assert_eq!(settle(&once), settle(&world.state.borrow()));
 }
 
+/// A list of one target in this zone.
+fn list(zone: usize) -> PublishedList {
+    PublishedList::of(&[target(&format!("fsmt-{zone}"), zone, LifeCycle::Available)], None).unwrap()
+}
+
+fn put(system: &System, world: &Fake, list: &PublishedList, version: i64) {
+    let parameter = Parameter { value: list.to_json(), version, modified_at: None };
+    world.state.borrow_mut().parameters.insert(system.redeploy.parameter.clone(), parameter);
+}
+
 /// A read of the parameter may lag behind its writing, or see another execution's newer one.
 #[test]
-fn a_redeployment_covers_the_newest_version_that_anybody_knows_of() {
+fn a_redeployment_covers_the_newest_list_that_anybody_knows_of() {
     run(async {
         let (system, world) = (System::new(), Fake::new(3, 2));
-        let redeployed = |asked| redeploy::handle(&world, &system.redeploy, RedeployInput { published_version: asked });
-        let put = |version| {
-            let parameter = Parameter { value: String::new(), version };
-            world.state.borrow_mut().parameters.insert(system.redeploy.parameter.clone(), parameter);
+        let redeployed = async |published_version, zone| {
+            let input = RedeployInput { published_version, fingerprint: Some(list(zone).fingerprint()) };
+            let output = redeploy::handle(&world, &system.redeploy, input).await.unwrap();
+            (output.version, output.outcome)
         };
-        put(3);
-        let lagging = redeployed(4).await.unwrap();
-        assert_eq!((lagging.version, lagging.outcome), (4, RedeployOutcome::Started));
-        put(5);
-        let newer = redeployed(4).await.unwrap();
-        assert_eq!((newer.version, newer.outcome), (5, RedeployOutcome::Started));
-        let late = redeployed(4).await.unwrap();
-        assert_eq!((late.version, late.outcome), (5, RedeployOutcome::Covered));
+        put(&system, &world, &list(3), 3);
+        assert_eq!(redeployed(4, 4).await, (4, RedeployOutcome::Started), "the read lags");
+        put(&system, &world, &list(4), 4);
+        assert_eq!(redeployed(4, 4).await, (4, RedeployOutcome::Covered));
+        put(&system, &world, &list(5), 5);
+        assert_eq!(redeployed(4, 4).await, (5, RedeployOutcome::Started), "somebody has published a newer one");
+        assert_eq!(redeployed(4, 4).await, (5, RedeployOutcome::Covered));
+        // Written again as it was.
+        put(&system, &world, &list(5), 9);
+        assert_eq!(redeployed(9, 5).await, (9, RedeployOutcome::Covered));
         // Deleted and made anew: its versions begin again, and it is another list.
-        put(1);
-        assert_eq!(redeployed(1).await.unwrap().outcome, RedeployOutcome::Started);
+        put(&system, &world, &list(1), 5);
+        assert_eq!(redeployed(5, 1).await, (5, RedeployOutcome::Started));
+    });
+}
+
+/// Tasks may have started with the list between, though the ledger says that the service has read this one.
+#[test]
+fn a_list_that_comes_back_is_redeployed_for() {
+    run(async {
+        let (system, world) = (System::new(), Fake::new(2, 2));
+        world.undated.set(true);
+        comes_to_rest(&system, &world, THRESHOLD).await;
+        let redeployments = world.state.borrow().redeployments;
+        // An execution publishes while a target is away, and ends there; then the target is back.
+        put(&system, &world, &list(0), 7);
+        assert_eq!(comes_to_rest(&system, &world, THRESHOLD).await, Reason::BelowThreshold);
+        assert_eq!(world.state.borrow().redeployments, redeployments + 1);
+    });
+}
+
+/// A ledger that cannot be written for good, and a service that is redeployed all the same: once, or not at all
+/// where nothing would say that it has been.
+#[test]
+fn what_cannot_be_recorded_is_not_repeated() {
+    for undated in [false, true] {
+        run(async {
+            let (system, world) = (System::new(), Fake::new(3, 2));
+            world.undated.set(undated);
+            world.state.borrow_mut().read_only.insert(ledger::deployed_name(&system.redeploy.parameter));
+            let mut ends = Vec::new();
+            for _ in 0..20 {
+                ends.push(execution(&system, &world, THRESHOLD + 1).await);
+                world.pass(300);
+            }
+            let state = world.state.borrow();
+            assert_eq!(state.targets.len(), 3, "{ends:?}");
+            // Two lists were published: the first, and that with the third target.
+            assert_eq!(state.redeployments, if undated { 0 } else { 2 }, "{ends:?}");
+            assert!(ends.contains(&Err(Code::AwsRefused)), "{ends:?}");
+            let last = ends.last().unwrap();
+            assert_eq!(matches!(last, Ok(Decision::Nothing { .. })), !undated, "{ends:?}");
+        });
+    }
+}
+
+/// What EFS refuses for good is left alone for an hour, and other zones get their turn at once.
+#[test]
+fn what_efs_has_refused_is_remembered() {
+    run(async {
+        let (system, world) = (System::new(), Fake::new(4, 2));
+        world.state.borrow_mut().outposts.insert(subnet(2));
+        for _ in 0..6 {
+            let _ = execution(&system, &world, THRESHOLD + 1).await;
+            world.pass(300);
+        }
+        assert_eq!(world.state.borrow().targets.len(), 3, "the fourth zone has its target");
+        assert_eq!(world.state.borrow().refused_creations, 1);
+        world.pass(ledger::REFUSAL_SECONDS);
+        let end = execution(&system, &world, THRESHOLD + 1).await;
+        assert_eq!(end, Ok(Decision::Nothing { reason: Reason::AllSubnetsRefused }));
+        assert_eq!(world.state.borrow().refused_creations, 2, "tried again after an hour");
+    });
+}
+
+/// A quota stands in the way of each new target, and the service still learns of the list.
+#[test]
+fn a_target_that_cannot_be_had_keeps_no_redeployment_waiting() {
+    run(async {
+        let (system, world) = (System::new(), Fake::new(3, 2));
+        world.undated.set(true);
+        comes_to_rest(&system, &world, THRESHOLD).await;
+        let before = world.state.borrow().redeployments;
+        world.state.borrow_mut().quota_is_reached = true;
+        world.state.borrow_mut().parameters.remove(&ledger::deployed_name(&system.redeploy.parameter));
+        for _ in 0..3 {
+            let _ = execution(&system, &world, THRESHOLD + 1).await;
+            world.pass(60);
+        }
+        assert_eq!(world.state.borrow().redeployments, before + 1);
     });
 }

@@ -1,10 +1,13 @@
 //! Amazon ECS: the file service's deployments.
 
-use aws_sdk_ecs::{error::ProvideErrorMetadata, types::DeploymentRolloutState};
+use aws_sdk_ecs::{
+    error::ProvideErrorMetadata,
+    types::{DeploymentController, DeploymentControllerType, DeploymentRolloutState},
+};
 use domain::{
     config::ServiceName,
     error::{AwsError, UpdateFailure},
-    model::{Deployment, Service},
+    model::{Controller, Deployment, Service},
     ports::{DescribeService, Redeploy},
 };
 
@@ -26,11 +29,19 @@ impl DescribeService for Aws {
         };
         let active = answer.services().iter().find(|service| service.status() != Some("INACTIVE"));
         Ok(active.map(|service| Service {
+            active: service.status() == Some("ACTIVE"),
+            controller: match service.deployment_controller().map(DeploymentController::r#type) {
+                None | Some(DeploymentControllerType::Ecs) => Controller::Ecs,
+                Some(_) => Controller::Other,
+            },
             deployments: service
                 .deployments()
                 .iter()
                 .map(|deployment| Deployment {
                     id: deployment.id().unwrap_or_default().to_owned(),
+                    primary: deployment.status() == Some("PRIMARY"),
+                    created_at: deployment.created_at().and_then(|at| at.secs().try_into().ok()),
+                    in_progress: deployment.rollout_state() == Some(&DeploymentRolloutState::InProgress),
                     failed: deployment.rollout_state() == Some(&DeploymentRolloutState::Failed)
                         // After a rollback the failed deployment is gone, and this one says why it is here.
                         || deployment.rollout_state_reason().is_some_and(|why| why.contains("rolling back")),

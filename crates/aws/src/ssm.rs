@@ -31,7 +31,11 @@ impl ReadParameters for Aws {
                 let (Some(name), Some(value)) = (parameter.name(), parameter.value()) else {
                     return Err(incomplete(&GET_PARAMETERS, &resource, "Name and Value"));
                 };
-                let parameter = Parameter { value: value.to_owned(), version: parameter.version() };
+                let parameter = Parameter {
+                    value: value.to_owned(),
+                    version: parameter.version(),
+                    modified_at: parameter.last_modified_date().and_then(|at| at.secs().try_into().ok()),
+                };
                 found.insert(ParameterName::new(name), parameter);
             }
         }

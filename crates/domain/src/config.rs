@@ -259,10 +259,18 @@ pub fn policy(v: &impl Variables) -> Result<Policy, ConfigError> {
             .unwrap_or(default.initial_mount_targets),
         cooldown_seconds: optional(v, "COOLDOWN_SECONDS", "a whole number of seconds, 0 or more", number)?
             .unwrap_or(default.cooldown_seconds),
+        min_mount_targets: optional(v, "MIN_MOUNT_TARGETS", "a whole number of targets, 0 or more", number)?
+            .unwrap_or(default.min_mount_targets),
         max_mount_targets: optional(v, "MAX_MOUNT_TARGETS", "a whole number of targets, 1 or more", |value| {
             number(value).filter(|&max: &u32| max > 0)
         })?,
+        redeploy: redeploy(v)?,
     })
+}
+
+/// Is the service redeployed when the list changes? Not one that reads the list again by itself.
+pub fn redeploy(v: &impl Variables) -> Result<bool, ConfigError> {
+    word(v, "REDEPLOY", "on-change or never", &[("on-change", true), ("never", false)])
 }
 
 #[cfg(test)]

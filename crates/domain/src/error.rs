@@ -3,7 +3,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use crate::model::{LifeCycle, MountTargetId};
+use crate::model::{LifeCycle, MountTargetId, ParameterName};
 
 /// What the state machine does about an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -303,13 +303,26 @@ codes!(PublishError {
 pub enum RedeployError {
     #[error(transparent)]
     InvalidInput(InvalidInput),
+    /// Without the record, each execution would redeploy the service again.
+    #[error("the service is not redeployed, since the ledger's parameter {parameter} cannot be written: {error}")]
+    LedgerNotWritable { parameter: ParameterName, error: AwsError },
+    #[error(
+        "the service is being redeployed ({deployment}), and the ledger's parameter {parameter} cannot be written: {error}"
+    )]
+    NotRecorded { deployment: String, parameter: ParameterName, error: AwsError },
     #[error(transparent)]
     Aws(#[from] AwsError),
 }
 
 codes!(RedeployError {
     InvalidInput(_) => InvalidInput,
-    Aws(AwsError::Throttled(_)) => AwsThrottled,
-    Aws(AwsError::Unavailable(_)) => AwsUnavailable,
-    Aws(AwsError::Refused(_)) => AwsRefused,
+    Aws(AwsError::Throttled(_))
+    | LedgerNotWritable { error: AwsError::Throttled(_), .. }
+    | NotRecorded { error: AwsError::Throttled(_), .. } => AwsThrottled,
+    Aws(AwsError::Unavailable(_))
+    | LedgerNotWritable { error: AwsError::Unavailable(_), .. }
+    | NotRecorded { error: AwsError::Unavailable(_), .. } => AwsUnavailable,
+    Aws(AwsError::Refused(_))
+    | LedgerNotWritable { error: AwsError::Refused(_), .. }
+    | NotRecorded { error: AwsError::Refused(_), .. } => AwsRefused,
 });

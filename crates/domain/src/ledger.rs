@@ -4,7 +4,8 @@
 //! - `{parameter}/intended/{zone-id}` — [`Intended`]: that this system was about to make a target there.
 //! - `{parameter}/created/{zone-id}` — [`Created`]: which target this system made there.
 //! - `{parameter}/counted` — [`Counted`]: the last count, where counts may be used again.
-//! - `{parameter}/deployed` — [`Deployed`]: which published version the service was last redeployed for.
+//! - `{parameter}/deployed` — [`Deployed`]: which published list the service was last redeployed for.
+//! - `{parameter}/refused/{zone-id}` — [`Refusals`]: which subnets EFS has refused there, and why.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,13 +50,82 @@ pub struct Counted {
     pub counted_at: u64,
 }
 
-/// Written by `redeploy` after `UpdateService`. A crash between the two costs one deployment more.
+/// Written by `redeploy` before and after `UpdateService`. A crash between the two costs at most one
+/// deployment more; see [`Evidence`](crate::redeployment::Evidence).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Deployed {
-    /// The version of the published parameter that the deployment's tasks find at least.
+    /// Of the list that the deployment's tasks find. A list is known by its content: versions begin anew with
+    /// a parameter that was deleted, and a value that was written again has a new one.
+    #[serde(default)]
+    pub fingerprint: String,
+    /// `false` when the service was about to be redeployed.
+    #[serde(default)]
+    pub started: bool,
+    /// The version of the published parameter, for the person who reads this.
     pub version: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment_id: Option<String>,
+}
+
+/// What EFS has refused in one zone, newest last. Written by `create-target`.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Refusals {
+    pub refusals: Vec<Refusal>,
+}
+
+/// One refusal of EFS.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub file_system_id: FileSystemId,
+    pub subnet_id: SubnetId,
+    pub zone_id: ZoneId,
+    pub scope: Scope,
+    pub code: String,
+    pub message: String,
+    /// Seconds since 1970.
+    pub refused_at: u64,
+}
+
+/// What a refusal is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    Subnet,
+    Zone,
+    /// No subnet would have done: a quota, a security group, a file system that is being changed.
+    FileSystem,
+}
+
+/// A subnet or a zone that EFS has refused is not asked for again so soon: other zones get their turn, and
+/// somebody gets the time to mend it.
+pub const REFUSAL_SECONDS: u64 = 3600;
+/// The newest are kept, so that they fit into a standard parameter.
+const MAX_REFUSALS: usize = 8;
+const MAX_MESSAGE_BYTES: usize = 160;
+const MAX_CODE_BYTES: usize = 60;
+
+impl Refusal {
+    /// Is the subnet left alone at `now` because of it?
+    pub fn is_fresh(&self, now: u64) -> bool {
+        now.saturating_sub(self.refused_at) < REFUSAL_SECONDS
+    }
+}
+
+impl Refusals {
+    /// Adds one in the place of an earlier one of the same subnet, and forgets those that are over.
+    pub fn add(&mut self, mut refusal: Refusal) {
+        let short = |text: &str, bytes| text.chars().filter(|char| (' '..='~').contains(char)).take(bytes).collect();
+        refusal.message = short(&refusal.message, MAX_MESSAGE_BYTES);
+        refusal.code = short(&refusal.code, MAX_CODE_BYTES);
+        self.refusals.retain(|old| {
+            old.subnet_id != refusal.subnet_id
+                && old.file_system_id == refusal.file_system_id
+                && old.is_fresh(refusal.refused_at)
+        });
+        self.refusals.push(refusal);
+        let over = self.refusals.len().saturating_sub(MAX_REFUSALS);
+        self.refusals.drain(..over);
+    }
 }
 
 pub fn intended_name(published: &ParameterName, zone: &ZoneId) -> ParameterName {
@@ -64,6 +134,10 @@ pub fn intended_name(published: &ParameterName, zone: &ZoneId) -> ParameterName 
 
 pub fn created_name(published: &ParameterName, zone: &ZoneId) -> ParameterName {
     ParameterName::new(format!("{published}/created/{zone}"))
+}
+
+pub fn refused_name(published: &ParameterName, zone: &ZoneId) -> ParameterName {
+    ParameterName::new(format!("{published}/refused/{zone}"))
 }
 
 pub fn counted_name(published: &ParameterName) -> ParameterName {
@@ -118,6 +192,31 @@ pub fn write<T: Serialize>(fact: &T) -> String {
 mod tests {
     use super::*;
     use crate::model::{LifeCycle, ZoneName};
+
+    #[test]
+    fn refusals_fit_into_a_parameter_whatever_they_say() {
+        let mut refusals = Refusals::default();
+        for number in 0..20 {
+            refusals.add(Refusal {
+                file_system_id: FileSystemId::new("fs-0123456789abcdef0"),
+                subnet_id: SubnetId::new(format!("subnet-0123456789abcde{number:02}")),
+                zone_id: ZoneId::new("use1-az3"),
+                scope: Scope::Subnet,
+                code: "NoFreeAddressesInSubnet".to_owned(),
+                message: "\u{1}あ\"".repeat(5_000),
+                refused_at: number,
+            });
+        }
+        let text = write(&refusals);
+        assert!(text.len() <= crate::published::PARAMETER_LIMIT, "{}", text.len());
+        assert_eq!(read::<Refusals>(&text), Some(refusals.clone()));
+        assert_eq!(refusals.refusals.len(), MAX_REFUSALS);
+        assert_eq!(refusals.refusals.last().map(|last| last.refused_at), Some(19));
+        // The same subnet again, two hours later: it alone is left.
+        let again = Refusal { refused_at: 7200, ..refusals.refusals[0].clone() };
+        refusals.add(again.clone());
+        assert_eq!(refusals.refusals, [again]);
+    }
 
     #[test]
     fn only_what_is_recorded_is_the_systems() {

@@ -12,3 +12,4 @@ pub mod model;
 pub mod policy;
 pub mod ports;
 pub mod published;
+pub mod redeployment;

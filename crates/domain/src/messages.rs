@@ -169,7 +169,11 @@ pub struct Observed {
     /// Ids in the published list; `null` when there is none or it does not parse.
     pub published: Option<Vec<MountTargetId>>,
     pub published_version: Option<i64>,
+    /// What tells the published list from another.
+    pub published_fingerprint: Option<String>,
     pub deployed_version: Option<i64>,
+    /// Of the list that the service was last redeployed for, by the ledger.
+    pub deployed_fingerprint: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -233,6 +237,8 @@ pub struct PublishInput {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PublishOutput {
     pub version: i64,
+    /// What tells this list from another.
+    pub fingerprint: String,
     /// `false` when the list was published already.
     pub changed: bool,
     pub mount_targets: Vec<PublishedTarget>,
@@ -242,6 +248,9 @@ pub struct PublishOutput {
 #[serde(deny_unknown_fields)]
 pub struct RedeployInput {
     pub published_version: i64,
+    /// Of that list; for a read that does not show it yet.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -250,16 +259,21 @@ pub struct RedeployOutput {
     /// The published version that the deployment covers.
     pub version: i64,
     pub deployment_id: Option<String>,
+    /// Why the service is not redeployed now; of `deferred` only.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RedeployOutcome {
     Started,
-    /// The service has been redeployed for this version already.
+    /// The service has been redeployed for this list already.
     Covered,
-    /// Too many deployments are under way; the next execution tries again.
+    /// Not now, and `warnings` says why; the next execution tries again.
     Deferred,
+    /// `REDEPLOY=never`: the service reads the list again by itself.
+    Never,
 }
 
 #[cfg(test)]

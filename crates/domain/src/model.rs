@@ -114,20 +114,31 @@ pub struct FileSystem {
     pub one_zone: Option<ZoneId>,
 }
 
-/// ECS refuses another deployment of a service when about this many are under way.
-const MOST_DEPLOYMENTS: usize = 5;
-
 /// The file service as ECS reports it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Service {
+    /// `false` while it is being deleted.
+    pub active: bool,
+    pub controller: Controller,
     pub deployments: Vec<Deployment>,
 }
 
-impl Service {
-    pub fn has_most_deployments(&self) -> bool {
-        self.deployments.len() >= MOST_DEPLOYMENTS
+impl Default for Service {
+    fn default() -> Self {
+        Self { active: true, controller: Controller::Ecs, deployments: Vec::new() }
     }
+}
 
+/// Who deploys the service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Controller {
+    /// ECS itself, which takes `forceNewDeployment`.
+    Ecs,
+    /// `CODE_DEPLOY`, `EXTERNAL`: these refuse it.
+    Other,
+}
+
+impl Service {
     /// Did the deployment circuit breaker give up on a deployment that is still shown?
     pub fn rolled_back(&self) -> bool {
         self.deployments.iter().any(|d| d.failed)
@@ -138,6 +149,11 @@ impl Service {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Deployment {
     pub id: String,
+    /// The newest one.
+    pub primary: bool,
+    /// Seconds since 1970.
+    pub created_at: Option<u64>,
+    pub in_progress: bool,
     /// Failed by itself, or the one that takes its place after the circuit breaker's rollback.
     pub failed: bool,
 }

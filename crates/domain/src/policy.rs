@@ -6,9 +6,15 @@ use std::{cmp::Reverse, collections::BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    ledger::{Deployed, Refusal, Scope},
     model::{LifeCycle, MountTarget, MountTargetId, Service, Subnet, SubnetId, ZoneId},
     published::{NotAList, PublishedList},
+    redeployment::{Deferral, Evidence, deferral},
 };
+
+/// A redeployment that is due comes before a new target for so long after a try to create one: neither keeps
+/// the other from its turn for good.
+const CREATE_PAUSE_SECONDS: u64 = 600;
 
 /// What the operator wants.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,8 +26,12 @@ pub struct Policy {
     pub initial_mount_targets: u32,
     /// No target is created sooner than this after the last one.
     pub cooldown_seconds: u64,
+    /// Fewer targets than this are too few, whatever the count.
+    pub min_mount_targets: u32,
     /// `None`: as many as there are zones.
     pub max_mount_targets: Option<u32>,
+    /// `false`: the service reads the list again by itself.
+    pub redeploy: bool,
 }
 
 impl Default for Policy {
@@ -31,7 +41,9 @@ impl Default for Policy {
             rule: ScalingRule::Threshold,
             initial_mount_targets: 2,
             cooldown_seconds: 0,
+            min_mount_targets: 0,
             max_mount_targets: None,
+            redeploy: true,
         }
     }
 }
@@ -73,12 +85,14 @@ pub struct Observation {
     pub subnets: Vec<Subnet>,
     /// The published parameter; `None` when there is none.
     pub published: Option<Published>,
-    /// The version that the service was last redeployed for, by the ledger.
-    pub deployed: Option<i64>,
+    /// What the service was last redeployed for, by the ledger.
+    pub deployed: Option<Deployed>,
     /// When the system last created a target, or meant to, by the ledger. Seconds since 1970.
     pub last_created: Option<u64>,
     /// `None` when ECS knows no such service; an error, and why, when it could not be asked.
     pub service: Result<Option<Service>, String>,
+    /// What EFS has refused, by the ledger.
+    pub refusals: Vec<Refusal>,
     pub excluded: Excluded,
 }
 
@@ -95,6 +109,8 @@ pub struct FileCount {
 pub struct Published {
     /// Grows by one with each write.
     pub version: i64,
+    /// When it was written. Seconds since 1970.
+    pub modified_at: Option<u64>,
     pub list: Result<PublishedList, NotAList>,
 }
 
@@ -114,9 +130,10 @@ pub struct Excluded {
 pub enum Decision {
     /// The published list is not what can be published now.
     Publish,
-    /// The service has not been redeployed for the published version.
+    /// The service has not been redeployed for the published list.
     Redeploy {
         version: i64,
+        fingerprint: String,
     },
     /// A target is on its way: wait for it.
     Adopt {
@@ -195,13 +212,41 @@ impl Observation {
         self.published.as_ref()?.list.as_ref().ok()
     }
 
-    /// Would ECS take another deployment? An answer that is not known is no reason not to try.
-    fn takes_deployments(&self) -> bool {
-        match &self.service {
-            Ok(Some(service)) => !service.has_most_deployments(),
-            Ok(None) => false,
-            Err(_) => true,
-        }
+    /// The redeployment that is due: the service has not read the published list.
+    fn due(&self, policy: &Policy) -> Option<Decision> {
+        let published = self.published.as_ref()?;
+        let fingerprint = published.list.as_ref().ok()?.fingerprint();
+        let service = self.service.as_ref().ok().and_then(Option::as_ref);
+        let evidence = Evidence {
+            fingerprint: &fingerprint,
+            modified_at: published.modified_at,
+            deployed: self.deployed.as_ref(),
+            service,
+        };
+        let is_due = policy.redeploy && !evidence.is_covered();
+        is_due.then_some(Decision::Redeploy { version: published.version, fingerprint })
+    }
+
+    /// Why ECS would not take it now. An answer that is not known is no reason not to try.
+    fn deferral(&self) -> Option<Deferral> {
+        deferral(self.service.as_ref().ok()?.as_ref(), self.now)
+    }
+
+    /// Has somebody tried to create a target a moment ago?
+    fn has_just_tried(&self) -> bool {
+        let tries = self.refusals.iter().map(|refusal| refusal.refused_at).chain(self.last_created);
+        tries.max().is_some_and(|at| self.now.saturating_sub(at) < CREATE_PAUSE_SECONDS)
+    }
+
+    fn is_refused(&self, subnet: &Subnet) -> bool {
+        let in_this_execution =
+            self.excluded.subnets.contains(&subnet.id) || self.excluded.zones.contains(&subnet.zone);
+        in_this_execution
+            || self.refusals.iter().filter(|refusal| refusal.is_fresh(self.now)).any(|refusal| match refusal.scope {
+                Scope::Subnet => refusal.subnet_id == subnet.id,
+                Scope::Zone => refusal.zone_id == subnet.zone,
+                Scope::FileSystem => false,
+            })
     }
 
     /// Is the count over the rule's limit? `None` when the count cannot say.
@@ -214,8 +259,9 @@ impl Observation {
     }
 }
 
-/// Decides the next step. Repairs come first, so that they go on whatever else is in the way; a target
-/// on its way comes before a new one, so that there is never a second meanwhile.
+/// Decides the next step. The list is published first; a target on its way comes before a new one, so that
+/// there is never a second meanwhile; a new target comes before a redeployment that is due, which its own
+/// publishing brings along. Neither a redeployment nor a target that cannot be had keeps the other waiting.
 ///
 /// The same world gives the same decision, whatever the order of its lists: overlapping executions need
 /// no lock, since they choose the same subnet and EFS lets one of them in.
@@ -224,33 +270,30 @@ pub fn decide(world: &Observation, policy: &Policy) -> Decision {
     if publishable.is_some() && publishable.as_ref() != world.published_list() {
         return Decision::Publish;
     }
-    // A redeployment that cannot be had now must not keep the rest from going on.
-    if let Some(published) = &world.published
-        && published.list.is_ok()
-        && world.deployed != Some(published.version)
-        && world.takes_deployments()
-    {
-        return Decision::Redeploy { version: published.version };
-    }
+    let redeploy = world.due(policy).filter(|_| world.deferral().is_none());
     let on_its_way = world.targets.iter().filter(|t| t.state == LifeCycle::Creating).map(|t| &t.id).min();
-    if let Some(id) = on_its_way {
-        return Decision::Adopt { mount_target_id: id.clone() };
+    let next = match on_its_way {
+        Some(id) => Decision::Adopt { mount_target_id: id.clone() },
+        None if publishable.is_none() => Decision::NoAvailableTargets,
+        None => scale(world, policy),
+    };
+    match (redeploy, next) {
+        (Some(_), create @ Decision::Create { .. }) if !world.has_just_tried() => create,
+        (Some(redeploy), _) => redeploy,
+        (None, next) => next,
     }
-    if publishable.is_none() {
-        return Decision::NoAvailableTargets;
-    }
-    scale(world, policy)
 }
 
 /// The part of the decision that adds a target: reasons that stay before reasons that pass.
 fn scale(world: &Observation, policy: &Policy) -> Decision {
     let nothing = |reason| Decision::Nothing { reason };
+    let occupied = world.occupied_zones();
     match world.over_limit(policy) {
+        _ if occupied.len() < policy.min_mount_targets as usize => {}
         None => return nothing(Reason::CountUnknown),
         Some(false) => return nothing(Reason::BelowThreshold),
         Some(true) => {}
     }
-    let occupied = world.occupied_zones();
     if world.one_zone.as_ref().is_some_and(|zone| occupied.contains(zone)) {
         return nothing(Reason::OneZone);
     }
@@ -267,14 +310,9 @@ fn scale(world: &Observation, policy: &Policy) -> Decision {
         return nothing(Reason::NoAvailableSubnet);
     }
     // EFS refuses a subnet without a free address: not asking leaves the tries to the others.
-    let refused = |subnet: &Subnet| {
-        subnet.free_addresses == 0
-            || world.excluded.subnets.contains(&subnet.id)
-            || world.excluded.zones.contains(&subnet.zone)
-    };
     let chosen = candidates
         .into_iter()
-        .filter(|subnet| !refused(subnet))
+        .filter(|subnet| subnet.free_addresses > 0 && !world.is_refused(subnet))
         .min_by_key(|subnet| (&subnet.zone, Reverse(subnet.free_addresses), &subnet.id));
     let Some(subnet) = chosen else {
         return nothing(Reason::AllSubnetsRefused);
@@ -304,8 +342,10 @@ pub enum Warning {
     AllSubnetsRefused,
     /// The circuit breaker took the last deployment back. That version is not tried again.
     RedeployRolledBack,
-    /// Too many deployments are under way: the service is redeployed for the published list later.
-    RedeployDeferred,
+    /// The service cannot be redeployed for the published list now.
+    RedeployDeferred { reason: Deferral },
+    /// EFS has refused this not long ago, and is not asked again for a while.
+    SubnetRefused { subnet_id: SubnetId, zone_id: ZoneId, code: String, message: String, refused_at: u64 },
     /// ECS knows no such service: nothing is redeployed.
     ServiceNotFound,
     /// ECS could not be asked.
@@ -314,7 +354,7 @@ pub enum Warning {
     ObservationIncomplete { why: String },
 }
 
-pub fn warnings(world: &Observation, decision: &Decision) -> Vec<Warning> {
+pub fn warnings(world: &Observation, policy: &Policy, decision: &Decision) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut targets: Vec<_> = world.targets.iter().collect();
     targets.sort_by_key(|target| &target.id);
@@ -339,6 +379,18 @@ pub fn warnings(world: &Observation, decision: &Decision) -> Vec<Warning> {
         Decision::Nothing { reason: Reason::AllSubnetsRefused } => warnings.push(Warning::AllSubnetsRefused),
         _ => {}
     }
+    let mut refusals: Vec<_> = world.refusals.iter().filter(|refusal| refusal.is_fresh(world.now)).collect();
+    refusals.sort_by_key(|refusal| (&refusal.zone_id, &refusal.subnet_id, refusal.refused_at));
+    warnings.extend(refusals.into_iter().map(|refusal| Warning::SubnetRefused {
+        subnet_id: refusal.subnet_id.clone(),
+        zone_id: refusal.zone_id.clone(),
+        code: refusal.code.clone(),
+        message: refusal.message.clone(),
+        refused_at: refusal.refused_at,
+    }));
+    if !policy.redeploy {
+        return warnings;
+    }
     match &world.service {
         Err(why) => warnings.push(Warning::ServiceUnknown { why: why.clone() }),
         Ok(None) => warnings.push(Warning::ServiceNotFound),
@@ -346,8 +398,10 @@ pub fn warnings(world: &Observation, decision: &Decision) -> Vec<Warning> {
             if service.rolled_back() {
                 warnings.push(Warning::RedeployRolledBack);
             }
-            if service.has_most_deployments() {
-                warnings.push(Warning::RedeployDeferred);
+            if world.due(policy).is_some()
+                && let Some(reason) = world.deferral()
+            {
+                warnings.push(Warning::RedeployDeferred { reason });
             }
         }
     }

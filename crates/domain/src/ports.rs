@@ -42,11 +42,13 @@ pub trait ListSubnets {
     async fn list_subnets(&self, vpc: &VpcId, only: &[SubnetId]) -> Result<Vec<Subnet>, AwsError>;
 }
 
-/// A parameter's value, decrypted, and its version.
+/// A parameter's value, decrypted, its version, and when that was written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Parameter {
     pub value: String,
     pub version: i64,
+    /// Seconds since 1970.
+    pub modified_at: Option<u64>,
 }
 
 /// `ssm:GetParameters`

@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::model::{LifeCycle, MountTarget, MountTargetId, SubnetId, ZoneName};
 
@@ -116,6 +117,12 @@ impl PublishedList {
         self.mount_targets.iter().any(|t| t.mount_target_id == *id)
     }
 
+    /// What tells one list from another: the first 16 hexadecimal digits of the SHA-256 of its text.
+    pub fn fingerprint(&self) -> String {
+        let digest = Sha256::digest(self.to_json());
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The text that is written to the parameter.
     pub fn to_json(&self) -> String {
         // Strings and addresses in a struct: there is nothing here that serde_json can refuse.
@@ -132,6 +139,17 @@ mod tests {
     #[test]
     fn the_seeds_text_is_read_and_written_to_the_letter() {
         assert_eq!(PublishedList::parse(SEED).unwrap().to_json(), SEED);
+    }
+
+    #[test]
+    fn a_list_is_known_by_its_content() {
+        let list = PublishedList::parse(SEED).unwrap();
+        // By another program: `printf %s "$list" | sha256sum | cut -c1-16`.
+        assert_eq!(list.fingerprint(), "bc6419a7b1a6bfee");
+        let spaced = PublishedList::parse(&SEED.replace(',', " , ")).unwrap();
+        assert_eq!(spaced.fingerprint(), list.fingerprint());
+        let other = PublishedList::parse(&SEED.replace("10.0.1.100", "10.0.1.101")).unwrap();
+        assert_ne!(other.fingerprint(), list.fingerprint());
     }
 
     #[test]

@@ -4,9 +4,16 @@
 use std::net::Ipv4Addr;
 
 use domain::{
-    model::{Deployment, LifeCycle, MountTarget, MountTargetId, Service, Subnet, SubnetId, ZoneId, ZoneName},
-    policy::{Decision, Excluded, FileCount, Observation, Policy, Published, Reason, ScalingRule, decide, warnings},
+    ledger::{Deployed, Refusal, Scope},
+    model::{
+        Controller, Deployment, FileSystemId, LifeCycle, MountTarget, MountTargetId, Service, Subnet, SubnetId, ZoneId,
+        ZoneName,
+    },
+    policy::{
+        Decision, Excluded, FileCount, Observation, Policy, Published, Reason, ScalingRule, Warning, decide, warnings,
+    },
     published::PublishedList,
+    redeployment::Deferral,
 };
 use proptest::prelude::*;
 
@@ -53,6 +60,41 @@ prop_compose! {
     }
 }
 
+fn deployed_for(list: &PublishedList) -> Deployed {
+    Deployed { fingerprint: list.fingerprint(), started: true, version: 4, deployment_id: None }
+}
+
+/// Not by the dates, and with nothing under way.
+fn service(created_at: u64) -> Service {
+    let deployment = Deployment {
+        id: "ecs-svc/1".to_owned(),
+        primary: true,
+        created_at: Some(created_at),
+        in_progress: false,
+        failed: false,
+    };
+    Service { deployments: vec![deployment], ..Service::default() }
+}
+
+fn refusal(number: u8, scope: Scope, refused_at: u64) -> Refusal {
+    Refusal {
+        file_system_id: FileSystemId::new("fs-1"),
+        subnet_id: SubnetId::new(format!("subnet-{number}")),
+        zone_id: zone(number % 4),
+        scope,
+        code: "BadRequest".to_owned(),
+        message: String::new(),
+        refused_at,
+    }
+}
+
+prop_compose! {
+    fn refusals()(picked in proptest::collection::vec((0..9_u8, 0..3_usize, 0..5000_u64), 0..3)) -> Vec<Refusal> {
+        let scopes = [Scope::Subnet, Scope::Zone, Scope::FileSystem];
+        picked.into_iter().map(|(number, scope, at)| refusal(number, scopes[scope], at)).collect()
+    }
+}
+
 prop_compose! {
     fn worlds()(
         targets in targets(),
@@ -61,8 +103,10 @@ prop_compose! {
         one_zone in proptest::option::weighted(0.2, 0..6_u8),
         up_to_date in proptest::bool::weighted(0.7),
         damaged in proptest::bool::weighted(0.1),
-        deployed in proptest::option::weighted(0.9, 3..5_i64),
-        last_created in proptest::option::of(0..100_u64),
+        deployed in 0..10_u8,
+        deployed_at in proptest::option::of(9..12_u64),
+        refusals in refusals(),
+        last_created in proptest::option::of(0..5000_u64),
         refused in proptest::collection::btree_set(0..9_u8, 0..3),
     ) -> Observation {
         let published = if damaged {
@@ -73,15 +117,25 @@ prop_compose! {
             Some(PublishedList::of(&[target(9, 5, LifeCycle::Available, true)], None).unwrap().to_json())
         };
         Observation {
-            now: 100,
+            now: 5000,
             count: count.map(|(files, complete)| FileCount { files, complete }),
             one_zone: one_zone.map(zone),
             targets,
             subnets,
-            published: published.map(|text| Published { version: 4, list: PublishedList::parse(&text) }),
-            deployed,
+            deployed: published.as_ref().and_then(|text| {
+                let fact = deployed_for(&PublishedList::parse(text).ok()?);
+                match deployed {
+                    0 => None,
+                    1 => Some(Deployed { started: false, ..fact }),
+                    2 => Some(Deployed { fingerprint: "another".to_owned(), ..fact }),
+                    _ => Some(fact),
+                }
+            }),
+            published: published
+                .map(|text| Published { version: 4, modified_at: Some(10), list: PublishedList::parse(&text) }),
             last_created,
-            service: Ok(Some(Service::default())),
+            service: Ok(Some(deployed_at.map_or_else(Service::default, service))),
+            refusals,
             excluded: Excluded {
                 subnets: refused.into_iter().map(|number| SubnetId::new(format!("subnet-{number}"))).collect(),
                 zones: Default::default(),
@@ -95,11 +149,13 @@ prop_compose! {
         threshold in 0..20_u64,
         per_target in any::<bool>(),
         initial_mount_targets in 0..4_u32,
-        cooldown_seconds in prop_oneof![Just(0), 0..50_u64],
+        cooldown_seconds in prop_oneof![Just(0), 0..5000_u64],
+        min_mount_targets in prop_oneof![Just(0), 0..5_u32],
+        redeploy in proptest::bool::weighted(0.8),
         max_mount_targets in proptest::option::of(1..5_u32),
     ) -> Policy {
         let rule = if per_target { ScalingRule::PerTarget } else { ScalingRule::Threshold };
-        Policy { threshold, rule, initial_mount_targets, cooldown_seconds, max_mount_targets }
+        Policy { threshold, rule, initial_mount_targets, cooldown_seconds, min_mount_targets, max_mount_targets, redeploy }
     }
 }
 
@@ -113,7 +169,10 @@ proptest! {
         let turn = turn.min(other.subnets.len());
         other.subnets.rotate_left(turn);
         prop_assert_eq!(decide(&world, &policy), decide(&other, &policy));
-        prop_assert_eq!(warnings(&world, &decide(&world, &policy)), warnings(&other, &decide(&other, &policy)));
+        prop_assert_eq!(
+            warnings(&world, &policy, &decide(&world, &policy)),
+            warnings(&other, &policy, &decide(&other, &policy))
+        );
     }
 
     #[test]
@@ -127,10 +186,21 @@ proptest! {
             prop_assert!(world.targets.iter().all(|target| target.state != LifeCycle::Creating), "one is on its way");
             prop_assert!(policy.max_mount_targets.is_none_or(|max| occupied.len() < max as usize), "the maximum");
             prop_assert!(world.one_zone.as_ref().is_none_or(|only| *only == zone_id), "a One Zone file system");
-            prop_assert!(world.count.unwrap().files > policy.limit(occupied.len()), "over the limit");
+            let too_few = occupied.len() < policy.min_mount_targets as usize;
+            prop_assert!(too_few || world.count.unwrap().files > policy.limit(occupied.len()), "over the limit");
+            let refused = world.refusals.iter().any(|refusal| {
+                world.now - refusal.refused_at < 3600
+                    && (refusal.scope == Scope::Subnet && refusal.subnet_id == subnet_id
+                        || refusal.scope == Scope::Zone && refusal.zone_id == zone_id)
+            });
+            prop_assert!(!refused, "EFS refused it not long ago");
             let since = world.last_created.map(|at| world.now - at);
             prop_assert!(policy.cooldown_seconds == 0 || since.is_none_or(|since| since >= policy.cooldown_seconds));
+            let is_fresh = |other: &&Subnet| !world.refusals.iter().any(|refusal| {
+                refusal.scope == Scope::Subnet && refusal.subnet_id == other.id && world.now - refusal.refused_at < 3600
+            });
             let best = world.subnets.iter().filter(|other| other.zone == zone_id && !world.excluded.subnets.contains(&other.id));
+            let best = best.filter(is_fresh);
             prop_assert!(best.clone().all(|other| other.free_addresses <= subnet.free_addresses));
         }
     }
@@ -146,10 +216,11 @@ proptest! {
             one_zone: None,
             targets,
             subnets: vec![Subnet { id: SubnetId::new("subnet-1"), zone: zone(1), free_addresses: 1 }],
-            published: Some(Published { version: 1, list: Ok(list) }),
-            deployed: Some(1),
+            deployed: Some(deployed_for(&list)),
+            published: Some(Published { version: 1, modified_at: None, list: Ok(list) }),
             last_created: None,
             service: Ok(Some(Service::default())),
+            refusals: vec![],
             excluded: Excluded::default(),
         };
         let policy = Policy { threshold, ..Policy::default() };
@@ -169,10 +240,19 @@ proptest! {
         let drift = publishable.is_some() && publishable.as_ref() != world.published_list();
         let decision = decide(&world, &policy);
         prop_assert_eq!(decision == Decision::Publish, drift);
-        let damaged = world.published.as_ref().is_some_and(|published| published.list.is_err());
-        if !drift && !damaged && let Some(published) = &world.published {
-            let undeployed = world.deployed != Some(published.version);
-            prop_assert_eq!(decision == Decision::Redeploy { version: published.version }, undeployed);
+        if !drift && let Some(list) = world.published_list() {
+            let recorded = world.deployed == Some(deployed_for(list));
+            let service = world.service.as_ref().unwrap().as_ref().unwrap();
+            let dated = service.deployments.iter().any(|deployment| deployment.created_at > Some(10));
+            let due = policy.redeploy && !recorded && !dated;
+            let tries = world.refusals.iter().map(|refusal| refusal.refused_at).chain(world.last_created);
+            match decision {
+                Decision::Redeploy { version, fingerprint } => {
+                    prop_assert!(due && version == 4 && fingerprint == list.fingerprint());
+                }
+                Decision::Create { .. } if due => prop_assert!(tries.max().is_none_or(|at| at + 600 <= world.now)),
+                _ => prop_assert!(!due),
+            }
         }
     }
 
@@ -215,12 +295,12 @@ fn carry_out(world: &mut Observation, decision: &Decision) {
     let publish = |world: &mut Observation| {
         let list = world.publishable().unwrap();
         let version = world.published.as_ref().map_or(1, |published| published.version + 1);
-        world.published = Some(Published { version, list: Ok(list) });
-        world.deployed = Some(version);
+        world.deployed = Some(deployed_for(&list));
+        world.published = Some(Published { version, modified_at: None, list: Ok(list) });
     };
     match decision {
         Decision::Publish => publish(world),
-        Decision::Redeploy { version } => world.deployed = Some(*version),
+        Decision::Redeploy { .. } => world.deployed = world.published_list().map(deployed_for),
         Decision::Adopt { mount_target_id } => {
             let target = world.targets.iter_mut().find(|target| target.id == *mount_target_id).unwrap();
             target.state = LifeCycle::Available;
@@ -269,15 +349,24 @@ fn at_rest() -> Observation {
         now: 1000,
         count: Some(FileCount { files: 11, complete: true }),
         one_zone: None,
-        published: Some(Published { version: 4, list: Ok(PublishedList::of(&targets, None).unwrap()) }),
+        deployed: Some(deployed_for(&PublishedList::of(&targets, None).unwrap())),
+        published: Some(Published {
+            version: 4,
+            modified_at: Some(10),
+            list: Ok(PublishedList::of(&targets, None).unwrap()),
+        }),
         targets,
         // Zones 0 to 3; of zone 2 three subnets: 2 and 6 with as many addresses, 10 with fewer.
         subnets: vec![subnet(0, 9), subnet(1, 9), subnet(3, 9), subnet(10, 4), subnet(6, 5), subnet(2, 5)],
-        deployed: Some(4),
         last_created: Some(900),
-        service: Ok(Some(Service::default())),
+        service: Ok(Some(service(5))),
+        refusals: vec![],
         excluded: Excluded::default(),
     }
+}
+
+fn redeploy(world: &Observation) -> Decision {
+    Decision::Redeploy { version: 4, fingerprint: world.published_list().unwrap().fingerprint() }
 }
 
 /// Each row adds one thing to the world of the rows before it, and the decision follows the newest: this is
@@ -323,9 +412,32 @@ fn the_precedence_of_decisions() {
     world.targets.push(target(2, 2, LifeCycle::Creating, false));
     assert_eq!(decide(&world, &policy), Decision::Adopt { mount_target_id: MountTargetId::new("fsmt-2") });
     world.deployed = None;
-    assert_eq!(decide(&world, &policy), Decision::Redeploy { version: 4 });
+    assert_eq!(decide(&world, &policy), redeploy(&world));
     world.targets[0].state = LifeCycle::Available;
     assert_eq!(decide(&world, &policy), Decision::Publish);
+}
+
+/// A new target brings a redeployment along. Only one that has just been tried waits for it.
+#[test]
+fn neither_a_target_nor_a_redeployment_waits_for_the_other_for_good() {
+    let mut world = at_rest();
+    let mut policy = Policy { threshold: 10, ..Policy::default() };
+    let is_create = |world: &Observation, policy: &Policy| matches!(decide(world, policy), Decision::Create { .. });
+    world.deployed = None;
+    world.last_created = Some(400);
+    assert!(is_create(&world, &policy), "ten minutes ago");
+    world.last_created = Some(401);
+    assert_eq!(decide(&world, &policy), redeploy(&world));
+    world.last_created = None;
+    assert!(is_create(&world, &policy));
+    world.refusals = vec![refusal(9, Scope::FileSystem, 999)];
+    assert_eq!(decide(&world, &policy), redeploy(&world), "EFS has just refused one");
+    policy.redeploy = false;
+    assert!(is_create(&world, &policy));
+    assert_eq!(warnings(&world, &policy, &decide(&world, &policy)).len(), 1, "the refusal");
+    // Nothing to create.
+    policy = Policy { threshold: 100, ..Policy::default() };
+    assert_eq!(decide(&world, &policy), redeploy(&world));
 }
 
 /// What cannot be redeployed now must not keep targets from being added.
@@ -333,14 +445,41 @@ fn the_precedence_of_decisions() {
 fn a_redeployment_that_cannot_be_had_is_left_out() {
     let mut world = at_rest();
     let policy = Policy { threshold: 10, ..Policy::default() };
-    world.deployed = Some(3);
-    assert_eq!(decide(&world, &policy), Decision::Redeploy { version: 4 });
+    world.deployed = None;
+    assert_eq!(decide(&world, &policy), redeploy(&world));
     world.service = Err("throttled".to_owned());
-    assert_eq!(decide(&world, &policy), Decision::Redeploy { version: 4 }, "nobody knows that it cannot be had");
-    let busy = Deployment { id: "ecs-svc/1".to_owned(), failed: false };
-    for service in [None, Some(Service { deployments: vec![busy; 5] })] {
+    assert_eq!(decide(&world, &policy), redeploy(&world), "nobody knows that it cannot be had");
+    let deferred = |reason| Warning::RedeployDeferred { reason };
+    let busy = Service { deployments: vec![service(5).deployments[0].clone(); 5], ..Service::default() };
+    for (service, expected) in [
+        (None, Warning::ServiceNotFound),
+        (Some(busy), deferred(Deferral::TooManyDeployments)),
+        (Some(Service { active: false, ..service(5) }), deferred(Deferral::ServiceNotActive)),
+        (Some(Service { controller: Controller::Other, ..service(5) }), deferred(Deferral::DeploymentController)),
+    ] {
         world.service = Ok(service);
-        assert!(matches!(decide(&world, &policy), Decision::Create { .. }));
-        assert_eq!(warnings(&world, &decide(&world, &policy)).len(), 1);
+        let decision = decide(&world, &policy);
+        assert!(matches!(decision, Decision::Create { .. }));
+        assert_eq!(warnings(&world, &policy, &decision), [expected]);
     }
+    // Its primary deployment is younger than the list.
+    world.service = Ok(Some(service(11)));
+    assert!(matches!(decide(&world, &policy), Decision::Create { .. }));
+    assert_eq!(warnings(&world, &policy, &decide(&world, &policy)), []);
+}
+
+/// Whatever the count says, and when there is none.
+#[test]
+fn fewer_targets_than_the_minimum_are_too_few() {
+    let mut world = at_rest();
+    world.count = None;
+    let policy = |min_mount_targets, max_mount_targets| Policy {
+        threshold: 10,
+        min_mount_targets,
+        max_mount_targets,
+        ..Policy::default()
+    };
+    assert_eq!(decide(&world, &policy(2, None)), Decision::Nothing { reason: Reason::CountUnknown });
+    assert!(matches!(decide(&world, &policy(3, None)), Decision::Create { .. }));
+    assert_eq!(decide(&world, &policy(3, Some(2))), Decision::Nothing { reason: Reason::AtMaximum });
 }

@@ -4,17 +4,18 @@
 //! execution all find the target and take it.
 //!
 //! The ledger keeps the intent and the outcome apart: whoever withdraws an intent, with two executions in
-//! the same zone, never takes away the record of what was made.
+//! the same zone, never takes away the record of what was made. It keeps what EFS has refused as well.
 
 use domain::{
     config::{ConfigError, ParameterType, Variables},
-    error::{AwsError, CreateFailure, CreateTargetError, PutFailure},
-    ledger::{self, Created, Intended},
+    error::{AwsError, AwsFault, CreateFailure, CreateTargetError, PutFailure},
+    ledger::{self, Created, Intended, Refusal, Refusals, Scope},
     messages::{CreateOutcome, CreateTargetInput, CreateTargetOutput},
     model::{FileSystemId, MountTarget, MountTargetId, ParameterName, SecurityGroupId, ZoneId},
     ports::{Clock, CreateTarget, DeleteParameter, ListTargets, ReadParameters, WriteParameter},
 };
 use serde::Serialize;
+use tracing::warn;
 
 pub struct Config {
     pub file_system: FileSystemId,
@@ -90,6 +91,9 @@ pub async fn handle(
         Err(CreateFailure::Aws(error @ AwsError::Unavailable(_))) => Err(error.into()),
         Err(refused) => {
             ports.delete_parameter(&intention).await?;
+            if let Some((scope, fault)) = about(&refused) {
+                remember(ports, config, &input, scope, fault).await;
+            }
             match refused {
                 CreateFailure::Conflict(fault) => {
                     let found = target_in(&input.zone_id, ports.list_targets(&config.file_system).await?);
@@ -101,6 +105,45 @@ pub async fn handle(
                 CreateFailure::Aws(error) => Err(error.into()),
             }
         }
+    }
+}
+
+/// What a refusal is about, and what EFS said; `None` when it is none.
+fn about(failure: &CreateFailure) -> Option<(Scope, &AwsFault)> {
+    match failure {
+        CreateFailure::Subnet(fault) => Some((Scope::Subnet, fault)),
+        CreateFailure::Zone(fault) => Some((Scope::Zone, fault)),
+        CreateFailure::Later(fault) | CreateFailure::Aws(AwsError::Refused(fault)) => Some((Scope::FileSystem, fault)),
+        CreateFailure::Conflict(_) | CreateFailure::Aws(_) => None,
+    }
+}
+
+/// Keeps a refusal for the executions to come. One that cannot be kept costs them a call that is refused again.
+async fn remember(
+    ports: &(impl Clock + ReadParameters + WriteParameter),
+    config: &Config,
+    input: &CreateTargetInput,
+    scope: Scope,
+    fault: &AwsFault,
+) {
+    let name = ledger::refused_name(&config.parameter, &input.zone_id);
+    let kept = async {
+        let found = ports.read_parameters(std::slice::from_ref(&name)).await?;
+        let known = found.get(&name).and_then(|fact| ledger::read::<Refusals>(&fact.value));
+        let mut refusals = known.unwrap_or_default();
+        refusals.add(Refusal {
+            file_system_id: config.file_system.clone(),
+            subnet_id: input.subnet_id.clone(),
+            zone_id: input.zone_id.clone(),
+            scope,
+            code: fault.code.clone(),
+            message: fault.message.clone(),
+            refused_at: ports.now(),
+        });
+        write(ports, &name, &refusals).await
+    };
+    if let Err(error) = kept.await {
+        warn!(%error, parameter = %name, "what EFS has refused cannot be kept");
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::{
     config::{ConfigError, ServiceName, Variables},
     error::EvaluateError,
-    ledger::{self, Created, Deployed, Intended},
+    ledger::{self, Created, Deployed, Intended, Refusal, Refusals},
     messages::{EvaluateInput, EvaluateOutput, Observed, ObservedTarget, Start},
     model::{FileSystemId, MountTarget, ParameterName, Subnet, SubnetId, VpcId, ZoneId},
     policy::{Observation, Policy, Published, Warning, decide, warnings},
@@ -73,15 +73,19 @@ pub async fn handle(
         one_zone,
         targets,
         subnets,
-        published: published
-            .map(|found| Published { version: found.version, list: PublishedList::parse(&found.value) }),
-        deployed: fact::<Deployed>(&facts, &ledger::deployed_name(&config.parameter)).map(|fact| fact.version),
+        published: published.map(|found| Published {
+            version: found.version,
+            modified_at: found.modified_at,
+            list: PublishedList::parse(&found.value),
+        }),
+        deployed: fact::<Deployed>(&facts, &ledger::deployed_name(&config.parameter)),
         last_created: last_created(&facts, config),
         service: service.map_err(|why| why.to_string()),
+        refusals: refusals(&facts, config),
         excluded: input.excluded,
     };
     let decision = decide(&world, &policy);
-    let mut warnings = warnings(&world, &decision);
+    let mut warnings = warnings(&world, &policy, &decision);
     match unseen {
         Some(why) if decision.is_repair() => warnings.push(Warning::ObservationIncomplete { why: why.to_string() }),
         Some(why) => return Err(why.into()),
@@ -93,14 +97,19 @@ pub async fn handle(
 /// The published list, and every fact that the ledger may hold for the zones that are in play.
 fn fact_names(published: &ParameterName, targets: &[MountTarget], subnets: &[Subnet]) -> Vec<ParameterName> {
     let zones: BTreeSet<&ZoneId> = targets.iter().map(|t| &t.zone).chain(subnets.iter().map(|s| &s.zone)).collect();
-    let of_zones = zones
-        .into_iter()
-        .flat_map(|zone| [ledger::intended_name(published, zone), ledger::created_name(published, zone)]);
+    let of_zones = zones.into_iter().flat_map(|zone| {
+        [ledger::intended_name, ledger::created_name, ledger::refused_name].map(|of| of(published, zone))
+    });
     [published.clone(), ledger::deployed_name(published)].into_iter().chain(of_zones).collect()
 }
 
 fn fact<T: serde::de::DeserializeOwned>(facts: &BTreeMap<ParameterName, Parameter>, name: &ParameterName) -> Option<T> {
     ledger::read(&facts.get(name)?.value)
+}
+
+fn refusals(facts: &BTreeMap<ParameterName, Parameter>, config: &Config) -> Vec<Refusal> {
+    let all = facts.keys().filter_map(|name| fact::<Refusals>(facts, name)).flat_map(|fact| fact.refusals);
+    all.filter(|refusal| refusal.file_system_id == config.file_system).collect()
 }
 
 /// When a target was last created or meant to be: an intent without an outcome may have reached EFS.
@@ -134,6 +143,8 @@ fn observed(world: &Observation, policy: &Policy) -> Observed {
         publishable: world.publishable().as_ref().map(ids).unwrap_or_default(),
         published: world.published_list().map(ids),
         published_version: world.published.as_ref().map(|published| published.version),
-        deployed_version: world.deployed,
+        published_fingerprint: world.published_list().map(PublishedList::fingerprint),
+        deployed_version: world.deployed.as_ref().map(|fact| fact.version),
+        deployed_fingerprint: world.deployed.as_ref().map(|fact| fact.fingerprint.clone()),
     }
 }

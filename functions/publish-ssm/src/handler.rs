@@ -1,12 +1,16 @@
 //! Publishes the list of mount targets: computed from what EFS reports at this moment, written whole,
 //! and only when it differs from what is published. On any error the published list stays what it was.
+//!
+//! A list that comes back is the ledger's matter: tasks may have started with the one between. Before it is
+//! written, the record that the service has been redeployed for it is withdrawn.
 
 use domain::{
     config::{ConfigError, ParameterType, Variables},
     error::{PublishError, PutFailure},
+    ledger::{self, Deployed},
     messages::{PublishInput, PublishOutput},
     model::{FileSystemId, ParameterName},
-    ports::{ListTargets, ReadParameters, WriteParameter},
+    ports::{DeleteParameter, ListTargets, ReadParameters, WriteParameter},
     published::{PARAMETER_LIMIT, PublishedList},
 };
 
@@ -33,12 +37,13 @@ impl Config {
 /// [`PublishError::TargetNotVisible`] when EFS does not show the target that must be in the list yet;
 /// [`PublishError::NoAvailableTargets`] rather than an empty list.
 pub async fn handle(
-    ports: &(impl ListTargets + ReadParameters + WriteParameter),
+    ports: &(impl DeleteParameter + ListTargets + ReadParameters + WriteParameter),
     config: &Config,
     input: PublishInput,
 ) -> Result<PublishOutput, PublishError> {
     let targets = ports.list_targets(&config.file_system).await?;
-    let found = ports.read_parameters(std::slice::from_ref(&config.parameter)).await?;
+    let deployed = ledger::deployed_name(&config.parameter);
+    let found = ports.read_parameters(&[config.parameter.clone(), deployed.clone()]).await?;
     let current = found.get(&config.parameter);
     let current_list = current.and_then(|parameter| PublishedList::parse(&parameter.value).ok());
 
@@ -50,15 +55,20 @@ pub async fn handle(
     }
     let list = list.ok_or(PublishError::NoAvailableTargets)?;
     let mount_targets = list.targets().to_vec();
+    let fingerprint = list.fingerprint();
     if let Some(current) = current
         && current_list.as_ref() == Some(&list)
     {
-        return Ok(PublishOutput { version: current.version, changed: false, mount_targets });
+        return Ok(PublishOutput { version: current.version, fingerprint, changed: false, mount_targets });
     }
     let text = list.to_json();
     let too_large = PublishError::ParameterTooLarge { targets: mount_targets.len(), bytes: text.len() };
     if text.len() > PARAMETER_LIMIT {
         return Err(too_large);
+    }
+    let recorded: Option<Deployed> = found.get(&deployed).and_then(|fact| ledger::read(&fact.value));
+    if current_list.is_some() && recorded.is_some_and(|fact| fact.fingerprint == fingerprint) {
+        ports.delete_parameter(&deployed).await?;
     }
     let version =
         ports.write_parameter(&config.parameter, &text, config.kind).await.map_err(|failure| match failure {
@@ -66,5 +76,5 @@ pub async fn handle(
             PutFailure::TypeMismatch(fault) => PublishError::ParameterTypeMismatch(fault),
             PutFailure::Aws(error) => PublishError::Aws(error),
         })?;
-    Ok(PublishOutput { version, changed: true, mount_targets })
+    Ok(PublishOutput { version, fingerprint, changed: true, mount_targets })
 }

@@ -220,7 +220,7 @@ impl World {
         }
         if let Some(list) = PublishedList::of(&self.targets().await?, None) {
             let version = self.publish(&list.to_json()).await?;
-            self.set_deployed(version).await?;
+            self.set_deployed(&list, version).await?;
         }
         Ok(())
     }
@@ -383,8 +383,8 @@ impl World {
         Ok(self.parameter(name.as_str()).await?.and_then(|(text, _)| ledger::read(&text)))
     }
 
-    pub async fn set_deployed(&self, version: i64) -> Result<()> {
-        let fact = Deployed { version, deployment_id: None };
+    pub async fn set_deployed(&self, list: &PublishedList, version: i64) -> Result<()> {
+        let fact = Deployed { fingerprint: list.fingerprint(), started: true, version, deployment_id: None };
         self.put(&ledger::deployed_name(&ParameterName::new(DEFAULT_PARAMETER_NAME)), &ledger::write(&fact)).await?;
         Ok(())
     }
