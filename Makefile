@@ -86,7 +86,8 @@ test-cdk: $(PYTHON)/.done cdk/node_modules ## The infrastructure: its types, wha
 	@rm -rf $(TARGET)/templates && mkdir -p $(TARGET)/templates
 	cd cdk && node_modules/.bin/prettier --check --log-level warn bin lib test && node_modules/.bin/tsc
 	cd cdk && TEMPLATES=$(abspath $(TARGET))/templates node_modules/.bin/tsx --test --test-concurrency=2 test/*.test.ts
-	cd cdk && $(PYTHON)/bin/cfn-lint -t $(abspath $(TARGET))/templates/*.json
+	@# W3010: zones are named where somebody has chosen them.
+	cd cdk && $(PYTHON)/bin/cfn-lint -i W3010 -t $(abspath $(TARGET))/templates/*.json
 
 .PHONY: deny
 deny: $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) ## Licences, sources and bans of all dependencies
@@ -100,32 +101,39 @@ diagram: tools build-tests ## Draw statemachine/README.md anew
 
 ## Infrastructure
 
-# Settings: cdk/config.json, or SET="scaling.threshold=50000 pipeline.paused=true". docs/deploying.md lists them.
+# Settings: cdk/config.json, or SET="scaling.threshold=50000 pipeline.schedule=rate(10 minutes)". docs/deploying.md lists
+# them. SET goes by way of the shell's variable, whole: the app takes it apart.
 # Processors are arm64, as the settings have it by default; X86=1 for x86-64.
+export SET
 CDK = cd cdk && NODE_NO_WARNINGS=1 node_modules/.bin/cdk
-SETTINGS = $(if $(X86),-c pipeline.architecture=x86_64) $(foreach setting,$(SET),-c '$(setting)')
+SETTINGS = $(if $(X86),-c pipeline.architecture=x86_64) $(if $(SET),-c "set=$$SET")
 NAME := efs-mount-autoscaling
+# What is there, for the template: whether a service runs, the zones, the quotas. It ends here where nothing can be deployed.
+PREFLIGHT = account=$$($(TARGET)/local/efs-autoscale preflight --stack $(NAME) --json $(if $(REGION),--region $(REGION)))
+ACCOUNT = -c "account=$$account" -c stack.name=$(NAME)
+# Nobody is asked where nobody can answer.
+APPROVAL = $(if $(YES),--require-approval never,$$([ -t 0 ] || echo --require-approval never))
 
 .PHONY: synth
-synth: cdk/node_modules build-deployed ## The stack's template, into cdk/cdk.out: [SET=…] [X86=1]
+synth: cdk/node_modules build-deployed ## The templates of the first deployment, into cdk/cdk.out: [SET=…] [X86=1]
 	$(CDK) synth --quiet $(SETTINGS)
 	@ls -1 cdk/cdk.out/*.template.json
 
 .PHONY: diff
-diff: cdk/node_modules build-deployed ## What a deployment would change: [SET=…] [X86=1]
-	$(CDK) diff $(SETTINGS)
+diff: cdk/node_modules build-deployed build-local ## What a deployment would change: [SET=…] [NAME=the stack's] [X86=1]
+	@$(PREFLIGHT) && $(CDK) diff $(ACCOUNT) $(SETTINGS)
 
 .PHONY: deploy
-deploy: cdk/node_modules build-deployed ## Deploy the whole system into the account of the environment: [SET=…] [X86=1]
-	$(CDK) deploy $(SETTINGS)
+deploy: cdk/node_modules build-deployed build-local ## Deploy the whole system into the account of the environment: [SET=…] [NAME=the stack's] [X86=1] [YES=1]
+	@$(PREFLIGHT) && $(CDK) deploy --all $(APPROVAL) $(ACCOUNT) $(SETTINGS)
 
 .PHONY: build-deployed
 build-deployed:
 	@$(MAKE) --no-print-directory build-lambda $(if $(X86),,ARM=1)
 
 .PHONY: destroy
-destroy: build-local ## Take a deployed system away, after asking: [NAME=the stack's] [REGION=] [YES=1]
-	@exec $(TARGET)/local/efs-autoscale teardown --stack $(NAME) $(if $(REGION),--region $(REGION)) $(if $(YES),--yes)
+destroy: build-local ## Take a deployed system away, after asking; its files too with DATA=1: [NAME=the stack's] [REGION=] [YES=1]
+	@exec $(TARGET)/local/efs-autoscale teardown --stack $(NAME) $(if $(REGION),--region $(REGION)) $(if $(YES),--yes) $(if $(DATA),--data)
 
 ## Shipping
 

@@ -1,9 +1,11 @@
-/** The app around the system: the library's advised behaviour, and the checks of every synthesis. */
-import { App, Validations } from 'aws-cdk-lib';
+/** The app around the two stacks: the library's advised behaviour, and the checks of every synthesis. */
+import { App, Aspects, Validations } from 'aws-cdk-lib';
 import flags from 'aws-cdk-lib/recommended-feature-flags.json' with { type: 'json' };
 import { AwsSolutionsChecks } from 'cdk-nag';
 import { join } from 'node:path';
 import { check, read, type Config, type Given } from './config.ts';
+import { Data, makesData } from './data.ts';
+import { LeaveOut } from './local.ts';
 import { System } from './system.ts';
 
 const ADVISED = {
@@ -15,9 +17,11 @@ const ADVISED = {
 };
 
 function make(app: App, config: Config) {
-  const system = new System(app, config);
+  const data = makesData(config) ? new Data(app, config) : undefined;
+  const system = new System(app, config, data);
+  if (config.local) Aspects.of(app).add(new LeaveOut());
   Validations.of(app).addPlugins(new AwsSolutionsChecks(app));
-  return { app, system };
+  return { app, data, system };
 }
 
 /** By the settings of `config.json` and of the command line. */

@@ -25,6 +25,12 @@ const Subnet = z.strictObject({
 
 const Network = z.strictObject({
   zones: whole(2, 6).default(3).describe('zones with a private subnet each: as many targets as there can be'),
+  zoneNames: z
+    .array(z.string().regex(/^[a-z]{2}(-[a-z]+)+-\d[a-z]$/, 'expected the name of a zone, such as ap-northeast-1a'))
+    .min(2)
+    .max(6)
+    .optional()
+    .describe('these zones, instead of the first `network.zones` by name: `["ap-northeast-1a", "ap-northeast-1d"]`'),
   cidr: z.cidrv4().default('10.0.0.0/16').describe('of the VPC; its subnets are x.y.1.0/24, x.y.2.0/24 and so on'),
   existing: z
     .strictObject({
@@ -74,13 +80,18 @@ const Storage = z.strictObject({
       'EFS refuses whoever has no permission; only after `efs-autoscale probe` has shown `tls_client_certificate`',
     ),
   backup: z.boolean().default(true).describe('AWS Backup, daily, kept for 30 days'),
-  retain: z.boolean().default(true).describe('the file system, its key and its backups outlive the stack'),
+  retain: z
+    .boolean()
+    .default(true)
+    .describe('the file system, its key and its backups outlive the stack with the data'),
 });
 
 const Scaling = z.strictObject({
   threshold: whole(0, Number.MAX_SAFE_INTEGER).default(100_000).describe('more files than this are too many'),
   rule: z.enum(['threshold', 'per-target']).default('threshold').describe('see [operations](operations.md)'),
-  initialMountTargets: whole(1, 6).default(2).describe('made by the stack, in the first zones'),
+  initialMountTargets: whole(1, 6)
+    .default(2)
+    .describe('two at most are made by the stack, in the first zones; the pipeline makes the others'),
   maxMountTargets: whole(1, 6).optional().describe('no more targets than this; else as many as zones'),
   cooldownSeconds: whole(0, 31_536_000).default(0).describe('between one new target and the next'),
 });
@@ -102,8 +113,10 @@ const Pipeline = z.strictObject({
   pollTimeoutSeconds: whole(10, 1800).default(300).describe('then the execution fails, and the next one waits on'),
   reservedConcurrency: z
     .boolean()
-    .default(true)
-    .describe("`count` has as many places as the machine's Map asks for; `false` in an account whose quota is 10"),
+    .default(false)
+    .describe(
+      "`count` has as many places as the machine's Map asks for; needs a quota of 108 for Lambda, and new accounts have 10",
+    ),
   inVpc: z
     .boolean()
     .default(false)
@@ -153,7 +166,9 @@ const Service = z.strictObject({
     .enum(['light', 'standard', 'heavy'])
     .default('standard')
     .describe("the seed's table: 0.5 vCPU and 1 GB, 2 and 4, or 4 and 8"),
-  desiredCount: whole(0, 100).default(3).describe('tasks, over the zones; 0 for none yet'),
+  desiredCount: whole(0, 100)
+    .default(3)
+    .describe('tasks, over the zones, and no fewer by auto scaling; none at the first deployment'),
   maxCount: whole(1, 1000).default(12).describe('auto scaling makes no more of them'),
   cpuPercent: whole(10, 90).default(60).describe('auto scaling keeps to it'),
   requestsPerTask: whole(1, 10_000_000).default(60_000).describe('a minute; auto scaling keeps to it'),
@@ -202,13 +217,22 @@ const Local = z.strictObject({
   directory: z.string().regex(/^\//, 'expected an absolute path'),
 });
 
+/** What `efs-autoscale preflight` has found in the account. */
+const Account = z.strictObject({
+  /** Of the service of this stack, where it is there: how many tasks it is to have now. */
+  desiredCount: whole(0, 1_000_000).nullable(),
+  zones: z.array(z.string()),
+  /** How many functions may run at once in the account. */
+  lambdaConcurrency: whole(0, 1_000_000),
+});
+
 const Stack = z.strictObject({
   name: z
     .string()
     .regex(word, 'expected a letter, then letters, digits and -')
     .default('efs-mount-autoscaling')
     .describe('of the stack, and of what has a name of its own'),
-  terminationProtection: z.boolean().default(true).describe('nobody deletes the stack by accident'),
+  terminationProtection: z.boolean().default(true).describe('nobody deletes the stack with the data by accident'),
 });
 
 export const Schema = z.strictObject({
@@ -220,6 +244,8 @@ export const Schema = z.strictObject({
   service: Service.prefault({}),
   audit: Audit.prefault({}),
   alarms: Alarms.prefault({}),
+  /** From `make deploy`; nobody gives it by hand. */
+  account: Account.optional(),
   /** Into the emulator of `make run STACK=1`; for nobody else. */
   local: Local.optional(),
 });
@@ -230,10 +256,15 @@ export type Given = z.input<typeof Schema>;
 /** A setting that is wrong; what was wrong and what was expected, a line for each. */
 export class ConfigError extends Error {}
 
+/** Lambda leaves at least 100 places to other functions, and the machine's Map asks for 8. */
+const MIN_LAMBDA_CONCURRENCY = 108;
+
 /** What settings ask of each other: the setting that cannot stay, and why. */
 function conflicts(config: Config): [string, string][] {
   const { network, storage, scaling, service, pipeline } = config;
-  const zones = network.existing?.subnets.length ?? network.zones;
+  const { account } = config;
+  const zones = network.existing?.subnets.length ?? network.zoneNames?.length ?? network.zones;
+  const unknown = network.zoneNames?.filter((name) => account && !account.zones.includes(name)) ?? [];
   const found: [boolean, string, string][] = [
     [
       scaling.initialMountTargets > zones,
@@ -244,6 +275,26 @@ function conflicts(config: Config): [string, string][] {
       (scaling.maxMountTargets ?? zones) < scaling.initialMountTargets,
       'scaling.maxMountTargets',
       'it is less than scaling.initialMountTargets',
+    ],
+    [
+      new Set(network.zoneNames).size !== (network.zoneNames?.length ?? 0),
+      'network.zoneNames',
+      'a zone is there twice',
+    ],
+    [
+      unknown.length > 0,
+      'network.zoneNames',
+      `the region has ${account?.zones.join(', ')}, and not ${unknown.join(', ')}`,
+    ],
+    [
+      account !== undefined && !network.existing && !network.zoneNames && zones > account.zones.length,
+      'network.zones',
+      `the region has ${account?.zones.length} zones: ${account?.zones.join(', ')}`,
+    ],
+    [
+      pipeline.reservedConcurrency && account !== undefined && account.lambdaConcurrency < MIN_LAMBDA_CONCURRENCY,
+      'pipeline.reservedConcurrency',
+      `the account's quota for Lambda is ${account?.lambdaConcurrency}, and this needs ${MIN_LAMBDA_CONCURRENCY}: ask for more, or leave it false`,
     ],
     [
       new Set(network.existing?.subnets.map((subnet) => subnet.zone)).size !== (network.existing?.subnets.length ?? 0),
@@ -337,6 +388,19 @@ export function check(given: unknown): Config {
 /** A setting in CDK context. What the library and the CLI keep there has other characters in its name. */
 const SETTING = /^[A-Za-z]\w*(\.\w+)*$/;
 
+/**
+ * The settings of a text such as `scaling.threshold=50000 pipeline.schedule=rate(10 minutes)`. A value goes on until the
+ * next name, so that it may have spaces in it.
+ *
+ * @throws ConfigError when the text does not begin with a setting
+ */
+export function settingsOf(text: string): [string, string][] {
+  const [before = '', ...found] = text.split(/(?:^|\s+)([A-Za-z]\w*(?:\.\w+)+)=/);
+  if (before.trim() !== '')
+    throw new ConfigError(`SET: ${before.trim()}: expected settings, such as scaling.threshold=50000`);
+  return Array.from({ length: found.length / 2 }, (_, at) => [found[2 * at] ?? '', (found[2 * at + 1] ?? '').trim()]);
+}
+
 /** A value of CDK context: what the command line gives is text. */
 function value(text: unknown): unknown {
   if (typeof text !== 'string') return text;
@@ -363,8 +427,10 @@ export function read(node: Node, folder: string): Config {
       throw new ConfigError(`config: ${file} cannot be read as JSON: ${(why as Error).message}`);
     }
   }
-  for (const [key, text] of Object.entries(node.getAllContext() as Record<string, unknown>)) {
-    if (key !== 'config' && SETTING.test(key)) given = put(given, key.split('.'), value(text));
+  const set: unknown = node.tryGetContext('set');
+  const context = Object.entries(node.getAllContext() as Record<string, unknown>);
+  for (const [key, text] of [...context, ...settingsOf(typeof set === 'string' ? set : '')]) {
+    if (!['config', 'set'].includes(key) && SETTING.test(key)) given = put(given, key.split('.'), value(text));
   }
   return check(given);
 }

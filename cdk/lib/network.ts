@@ -24,19 +24,14 @@ function literal(cidr: string): ec2.IIpAddresses {
   };
 }
 
-export class Network extends Construct {
+/** What outlives the system: where the mount targets are, and who is one. */
+export class DataNetwork extends Construct {
   readonly vpc: ec2.IVpc;
   /** One for each zone, in the order of the zones. */
   readonly subnets: ec2.ISubnet[];
   readonly cidr: string;
-  /** Of `count`, and of every function in the VPC. */
-  readonly functions: ec2.SecurityGroup;
-  /** Of the file service's tasks. */
-  readonly tasks: ec2.ISecurityGroup;
   /** Of the file system's mount targets. */
   readonly targets: ec2.ISecurityGroup;
-  /** What has to be there before anything runs in the network: whoever is first would reach nothing, and fail. */
-  readonly ready = new DependencyGroup();
 
   constructor(scope: Construct, id: string, config: Config) {
     super(scope, id);
@@ -44,28 +39,14 @@ export class Network extends Construct {
     this.vpc = existing ? this.given(existing) : this.made(config);
     this.cidr = existing?.cidr ?? config.network.cidr;
     this.subnets = this.vpc.privateSubnets.length > 0 ? this.vpc.privateSubnets : this.vpc.isolatedSubnets;
-
-    this.functions = this.group('Functions', 'Functions: to EFS and to AWS, nothing in');
-    this.tasks = config.service.existing
-      ? ec2.SecurityGroup.fromSecurityGroupId(this, 'Tasks', config.service.existing.securityGroup)
-      : this.group('Tasks', 'Tasks of the file service: to EFS and to AWS');
     const theirs = config.storage.existing?.securityGroup;
     this.targets = theirs
       ? ec2.SecurityGroup.fromSecurityGroupId(this, 'Targets', theirs)
-      : this.group('Targets', 'EFS mount targets: from functions and tasks, nothing out');
-    for (const [name, client] of Object.entries({ functions: this.functions, tasks: this.tasks })) {
-      // A service and a file system that are there have met: a second rule like theirs would be refused.
-      if (client === this.tasks && config.service.existing && theirs) continue;
-      client.addEgressRule(this.targets, NFS, 'NFS to EFS');
-      client.addEgressRule(ec2.Peer.anyIpv4(), HTTPS, 'AWS, by its endpoints');
-      this.targets.addIngressRule(client, NFS, `NFS from ${name}`);
-    }
-    this.ready.add(this.functions, this.tasks, this.targets);
-    if (config.network.endpoints) this.endpoints(config);
-  }
-
-  private group(id: string, description: string) {
-    return new ec2.SecurityGroup(this, id, { vpc: this.vpc, description, allowAllOutbound: false });
+      : new ec2.SecurityGroup(this, 'Targets', {
+          vpc: this.vpc,
+          description: 'EFS mount targets: from functions and tasks, nothing out',
+          allowAllOutbound: false,
+        });
   }
 
   private given(existing: NonNullable<Config['network']['existing']>) {
@@ -82,8 +63,10 @@ export class Network extends Construct {
   private made(config: Config) {
     const vpc = new ec2.Vpc(this, 'Vpc', {
       ipAddresses: literal(config.network.cidr),
-      // By their number: which zones an account has is known when it is deployed, not before.
-      availabilityZones: Array.from({ length: config.network.zones }, (_, index) => Fn.select(index, Fn.getAzs())),
+      // Else by their number: which zones an account has is known when it is deployed, not before.
+      availabilityZones:
+        config.network.zoneNames ??
+        Array.from({ length: config.network.zones }, (_, index) => Fn.select(index, Fn.getAzs())),
       subnetConfiguration: [{ name: 'Private', subnetType: ec2.SubnetType.PRIVATE_ISOLATED, cidrMask: 24 }],
     });
     if (config.network.flowLogs) {
@@ -98,6 +81,50 @@ export class Network extends Construct {
       });
     }
     return vpc;
+  }
+}
+
+/** Who speaks to the mount targets and to AWS, and the ways that lead there. */
+export class Network extends Construct {
+  readonly vpc: ec2.IVpc;
+  readonly subnets: ec2.ISubnet[];
+  readonly cidr: string;
+  readonly targets: ec2.ISecurityGroup;
+  /** Of `count`, and of every function in the VPC. */
+  readonly functions: ec2.SecurityGroup;
+  /** Of the file service's tasks. */
+  readonly tasks: ec2.ISecurityGroup;
+  /** What has to be there before anything runs in the network: whoever is first would reach nothing, and fail. */
+  readonly ready = new DependencyGroup();
+
+  constructor(scope: Construct, id: string, config: Config, data: DataNetwork) {
+    super(scope, id);
+    ({ vpc: this.vpc, subnets: this.subnets, cidr: this.cidr, targets: this.targets } = data);
+    this.functions = this.group('Functions', 'Functions: to EFS and to AWS, nothing in');
+    this.tasks = config.service.existing
+      ? ec2.SecurityGroup.fromSecurityGroupId(this, 'Tasks', config.service.existing.securityGroup)
+      : this.group('Tasks', 'Tasks of the file service: to EFS and to AWS');
+    for (const [name, client] of Object.entries({ functions: this.functions, tasks: this.tasks })) {
+      // A service and a file system that are there have met: a second rule like theirs would be refused.
+      if (client === this.tasks && config.service.existing && config.storage.existing?.securityGroup) continue;
+      client.addEgressRule(this.targets, NFS, 'NFS to EFS');
+      client.addEgressRule(ec2.Peer.anyIpv4(), HTTPS, 'AWS, by its endpoints');
+      const rule = new ec2.CfnSecurityGroupIngress(this, `TargetsFrom${name}`, {
+        groupId: this.targets.securityGroupId,
+        sourceSecurityGroupId: client.securityGroupId,
+        ipProtocol: 'tcp',
+        fromPort: 2049,
+        toPort: 2049,
+        description: `NFS from ${name}`,
+      });
+      this.ready.add(rule);
+    }
+    this.ready.add(this.functions, this.tasks);
+    if (config.network.endpoints) this.endpoints(config);
+  }
+
+  private group(id: string, description: string) {
+    return new ec2.SecurityGroup(this, id, { vpc: this.vpc, description, allowAllOutbound: false });
   }
 
   /** Of what is called from within the VPC, and of nothing else: each costs by the hour and the zone. */

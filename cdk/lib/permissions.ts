@@ -74,12 +74,20 @@ export const EVERYWHERE: Record<string, string> = {
 };
 
 /** Resources of which a part is a wildcard, as cdk-nag writes them, and why. */
-export function wildcards(parameterName: string): Record<string, string> {
+export function wildcards({ pipeline, network }: Config): Record<string, string> {
+  const { parameterName } = pipeline;
+  const subnets = network.existing?.subnets ?? [];
   const arn = (service: string, resource: string) =>
     `arn:<AWS::Partition>:${service}:<AWS::Region>:<AWS::AccountId>:${resource}`;
   return {
     [arn('ec2', 'network-interface/*')]:
       'an interface has no id before it is there; its subnet and its security group are named',
+    ...Object.fromEntries(
+      subnets.map(({ id }) => [
+        `arn:<AWS::Partition>:ec2:<AWS::Region>:*:subnet/${id}`,
+        'the subnet may be shared by another account, which then stands in its ARN',
+      ]),
+    ),
     [arn('ec2', '*/*')]:
       'as the Lambda Developer Guide has it: Lambda makes the interfaces, and asks for all of the account; denied to the code itself',
     [arn('ssm', `parameter${parameterName}/created/*`)]: 'a parameter for each zone, of which EFS says the id',
@@ -94,7 +102,7 @@ export function wildcards(parameterName: string): Record<string, string> {
 export function explainWildcards(scope: IConstruct, config: Config) {
   const reasons = {
     '*': [...new Set(Object.values(EVERYWHERE))].join('; '),
-    ...wildcards(config.pipeline.parameterName),
+    ...wildcards(config),
   };
   for (const [resource, reason] of Object.entries(reasons)) {
     Validations.of(scope).acknowledge({ id: `AwsSolutions-IAM5[Resource::${resource}]`, reason });
@@ -151,7 +159,7 @@ export function permissions(
         ['ec2:CreateNetworkInterface'],
         [
           interfaces,
-          ...network.subnets.map((subnet) => subnetArn(scope, subnet.subnetId)),
+          ...network.subnets.map((subnet) => subnetArn(scope, config, subnet.subnetId)),
           ec2('security-group', network.targets.securityGroupId),
         ],
       ),
@@ -176,6 +184,7 @@ export function permissions(
 /** What Lambda itself does in the name of a function in the VPC, and the function's own code may not. */
 export function attach(
   scope: Construct,
+  config: Config,
   network: Network,
   name: FunctionName,
   functionArn: string,
@@ -192,7 +201,7 @@ export function attach(
       ['ec2:CreateNetworkInterface'],
       [
         ec2('network-interface', '*'),
-        ...network.subnets.map((subnet) => subnetArn(scope, subnet.subnetId)),
+        ...network.subnets.map((subnet) => subnetArn(scope, config, subnet.subnetId)),
         ec2('security-group', network.functions.securityGroupId),
       ],
     ),

@@ -13,20 +13,22 @@ import { ConfigError, type Config } from './config.ts';
 import { definition, FUNCTIONS, PROJECT, shape, stateOf, type FunctionName } from './functions.ts';
 import { kept } from './logs.ts';
 import { allow, attach, explainWildcards, permissions, type World } from './permissions.ts';
+import { countPath } from './storage.ts';
 
 /** A Lambda mounts below /mnt only. */
 const MOUNT = '/mnt/data';
 /** The seed's table. */
 const COUNT_MEMORY = { small: 512, medium: 1024, large: 2048 };
 
-/** The roles of the functions. Before everything else: the file system's policy names one of them. */
+/** The roles of the functions. The file system's policy knows that of `count` by its path. */
 export class Roles extends Construct {
   readonly of = {} as Record<FunctionName, iam.Role>;
 
-  constructor(scope: Construct, id: string) {
+  constructor(scope: Construct, id: string, config: Config) {
     super(scope, id);
     for (const name of FUNCTIONS) {
       this.of[name] = new iam.Role(this, stateOf(name), {
+        ...(name === 'count' && { path: countPath(config) }),
         assumedBy: new iam.ServicePrincipal('lambda.amazonaws.com'),
         description: `The function ${name}`,
       });
@@ -64,11 +66,16 @@ export class Pipeline extends Construct {
       id: 'AwsSolutions-SQS3',
       reason: 'it is a dead-letter queue itself',
     });
+    const role = new iam.Role(this, 'ScheduleRole', {
+      assumedBy: new iam.ServicePrincipal('scheduler.amazonaws.com'),
+      description: 'The schedule: starts the state machine',
+    });
     this.schedule = new scheduler.Schedule(this, 'Schedule', {
       description: 'Starts a cycle of the mount target autoscaler',
       schedule: scheduler.ScheduleExpression.expression(config.pipeline.schedule),
       enabled: !config.pipeline.paused,
       target: new StepFunctionsStartExecution(this.machine, {
+        role,
         input: scheduler.ScheduleTargetInput.fromObject({}),
         deadLetterQueue: this.notStarted,
         // The next one does the same: what could not be started for five minutes need not be.
@@ -76,6 +83,8 @@ export class Pipeline extends Construct {
         retryAttempts: 3,
       }),
     });
+    // Its policy first: what it may not start yet lands in the queue.
+    this.schedule.node.addDependency(role);
   }
 
   private function(name: FunctionName, config: Config, props: PipelineProps, role: iam.Role) {
@@ -93,7 +102,7 @@ export class Pipeline extends Construct {
         resourceName: functionName,
         arnFormat,
       });
-      for (const statement of attach(this, props.network, name, arn)) role.addToPolicy(statement);
+      for (const statement of attach(this, config, props.network, name, arn)) role.addToPolicy(statement);
     }
     const made = new lambda.Function(this, stateOf(name), {
       functionName,
@@ -147,6 +156,7 @@ export class Pipeline extends Construct {
         SCALING_RULE: scaling.rule,
         INITIAL_MOUNT_TARGETS: scaling.initialMountTargets,
         COOLDOWN_SECONDS: scaling.cooldownSeconds,
+        MIN_MOUNT_TARGETS: config.storage.existing ? undefined : scaling.initialMountTargets,
         MAX_MOUNT_TARGETS: scaling.maxMountTargets,
         REDEPLOY: pipeline.redeploy,
       },

@@ -27,6 +27,20 @@ export interface ServiceProps {
   readonly storage: Storage;
 }
 
+function serviceArn(scope: Construct, cluster: string, name: string) {
+  return Stack.of(scope).formatArn({ service: 'ecs', resource: 'service', resourceName: `${cluster}/${name}` });
+}
+
+/**
+ * How many tasks the template asks for. At the first deployment none: nothing has shown yet that they get healthy here.
+ * Of a service that runs, nothing is said: auto scaling has made of it what it should be, and an update would undo that.
+ */
+function tasks({ account, local, service: { desiredCount } }: Config): { wanted?: number; least: number } {
+  const now = account?.desiredCount ?? null;
+  if (desiredCount === 0 || (now === null && !local)) return { wanted: 0, least: 0 };
+  return { ...(!now && { wanted: desiredCount }), least: desiredCount };
+}
+
 export class Service extends Construct {
   readonly arn: string;
   readonly cluster: string;
@@ -43,21 +57,21 @@ export class Service extends Construct {
     if (existing) {
       this.cluster = existing.cluster;
       this.name = existing.name;
-      this.arn = Stack.of(this).formatArn({
-        service: 'ecs',
-        resource: 'service',
-        resourceName: `${existing.cluster}/${existing.name}`,
-      });
+      this.arn = serviceArn(this, existing.cluster, existing.name);
       return;
     }
     const { network } = props;
+    // Names of our own: whoever names them here does not wait for them. What CloudFormation can only replace is part
+    // of the service's name, since two services of one name cannot be there at once.
+    this.cluster = `${config.stack.name}-cluster`;
+    this.name = `${config.stack.name}-${config.service.launch}`;
+    this.arn = serviceArn(this, this.cluster, this.name);
     const cluster = new ecs.Cluster(this, 'Cluster', {
       vpc: network.vpc,
-      clusterName: `${config.stack.name}-cluster`,
+      clusterName: this.cluster,
       containerInsightsV2: ecs.ContainerInsights.ENABLED,
       enableFargateCapacityProviders: config.service.launch === 'fargate-spot',
     });
-    this.cluster = cluster.clusterName;
     this.token = new secrets.Secret(this, 'Token', {
       description: 'AUTH_TOKEN of the file service',
       generateSecretString: { passwordLength: 48, excludePunctuation: true },
@@ -73,8 +87,6 @@ export class Service extends Construct {
     // cluster come its capacity providers, which the service may not name before.
     service.node.addDependency(cluster, network.ready, props.storage.fileSystem.mountTargetsAvailable);
     this.made = service;
-    this.name = service.serviceName;
-    this.arn = service.serviceArn;
     this.url = this.lead(config, network, service);
   }
 
@@ -172,11 +184,12 @@ export class Service extends Construct {
   }
 
   private run(config: Config, network: Network, cluster: ecs.Cluster, task: ecs.TaskDefinition) {
-    const { launch, desiredCount } = config.service;
+    const { launch } = config.service;
     const common = {
       cluster,
+      serviceName: this.name,
       taskDefinition: task,
-      desiredCount,
+      desiredCount: tasks(config).wanted,
       minHealthyPercent: 100,
       maxHealthyPercent: 200,
       circuitBreaker: { enable: true, rollback: true },
@@ -219,7 +232,7 @@ export class Service extends Construct {
     const { domainName, clientCidrs } = config.service;
     const clients = (clientCidrs.length > 0 ? clientCidrs : [network.cidr]).map((cidr) => ec2.Peer.ipv4(cidr));
     const scaling = service.autoScaleTaskCount({
-      minCapacity: config.service.desiredCount,
+      minCapacity: tasks(config).least,
       maxCapacity: config.service.maxCount,
     });
     scaling.scaleOnCpuUtilization('Cpu', { targetUtilizationPercent: config.service.cpuPercent });
@@ -248,7 +261,6 @@ export class Service extends Construct {
       internetFacing: false,
       securityGroup: group,
       dropInvalidHeaderFields: true,
-      deletionProtection: config.stack.terminationProtection,
       // A large file may take this long.
       idleTimeout: Duration.seconds(120),
     });

@@ -22,11 +22,11 @@ function values({ enum: words, anyOf, minimum, maximum }: Property): string {
   return maximum === Number.MAX_SAFE_INTEGER ? `${minimum} or more` : `${minimum} to ${maximum.toLocaleString('en')}`;
 }
 
-/** In Markdown: a row for each setting, but for those of the emulator. */
+/** In Markdown: a row for each setting, but for those that programs give. */
 export function settingsTable(): string {
   const schema = z.toJSONSchema(Schema, { io: 'input' }) as Property;
   const rows = Object.entries(schema.properties ?? {})
-    .filter(([group]) => group !== 'local')
+    .filter(([group]) => !['account', 'local'].includes(group))
     .flatMap(([group, { properties }]) =>
       Object.entries(properties ?? {}).map(([name, property]) => {
         const text = JSON.stringify(property.default ?? '').replaceAll('"', '');

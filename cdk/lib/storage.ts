@@ -1,5 +1,5 @@
-/** The file system, what protects it, and the two ways in: one that reads all of it, one that the service uses. */
-import { Annotations, Duration, Fn, RemovalPolicy, Size, Stack, Validations } from 'aws-cdk-lib';
+/** The file system, what protects it, and the ways in. */
+import { Annotations, ArnFormat, Duration, Fn, RemovalPolicy, Size, Stack, Validations } from 'aws-cdk-lib';
 import * as backup from 'aws-cdk-lib/aws-backup';
 import type * as ec2 from 'aws-cdk-lib/aws-ec2';
 import * as efs from 'aws-cdk-lib/aws-efs';
@@ -8,66 +8,49 @@ import * as iam from 'aws-cdk-lib/aws-iam';
 import * as kms from 'aws-cdk-lib/aws-kms';
 import { Construct } from 'constructs';
 import type { Config } from './config.ts';
-import type { Network } from './network.ts';
+import type { DataNetwork } from './network.ts';
 
 /** Who owns the service's files, and who its tasks are: the seed's, and no privileged user. */
 export const OWNER = '1000';
 
-export interface StorageProps {
-  readonly network: Network;
-  /** Of `count`, which may never write. */
-  readonly countRole: iam.IRole;
-}
+/** The stack makes these; more than two are the pipeline's to make, which may have been where it would make the next. */
+const MAX_TARGETS_OF_STACK = 2;
 
-export class Storage extends Construct {
+/** What outlives the system: the files, and what protects them. */
+export class DataStorage extends Construct {
   readonly fileSystem: efs.IFileSystem;
-  /** Reads everything below the service's directory, as root. */
-  readonly counting: efs.AccessPoint;
-  /** The service's directory, as its owner. Not for a kernel that mounts, which knows of none. */
-  readonly serving?: efs.AccessPoint;
   /** The subnets in whose zones the stack knows of a mount target: a Lambda mounts nowhere else. */
   readonly mountable: ec2.ISubnet[];
   readonly key?: kms.Key;
 
-  constructor(scope: Construct, id: string, config: Config, props: StorageProps) {
+  constructor(scope: Construct, id: string, config: Config, network: DataNetwork) {
     super(scope, id);
     const { existing } = config.storage;
-    const first = props.network.subnets.slice(0, config.scaling.initialMountTargets);
+    const first = network.subnets.slice(0, Math.min(config.scaling.initialMountTargets, MAX_TARGETS_OF_STACK));
     if (existing) {
       this.fileSystem = efs.FileSystem.fromFileSystemAttributes(this, 'FileSystem', {
         fileSystemId: existing.fileSystem,
-        securityGroup: props.network.targets,
+        securityGroup: network.targets,
       });
       this.mountable = existing.targetSubnets
-        ? props.network.subnets.filter((subnet) => existing.targetSubnets?.includes(subnet.subnetId))
+        ? network.subnets.filter((subnet) => existing.targetSubnets?.includes(subnet.subnetId))
         : first;
-    } else {
-      const removalPolicy = config.storage.retain ? RemovalPolicy.RETAIN : RemovalPolicy.DESTROY;
-      this.key = new kms.Key(this, 'Key', {
-        description: 'EFS files and their backups',
-        enableKeyRotation: true,
-        removalPolicy,
-      });
-      const fileSystem = this.made(config, props, first, removalPolicy);
-      this.fileSystem = fileSystem;
-      this.mountable = first;
-      if (config.storage.backup) this.backUp(fileSystem, removalPolicy);
+      return;
     }
-    const mounts = config.service.backend === 'mounted';
-    const path = mounts ? '/' : config.storage.directory;
-    const directory = {
-      fileSystem: this.fileSystem,
-      path,
-      // Whoever comes first makes the directory, and it is the service's.
-      ...(path !== '/' && { createAcl: { ownerUid: OWNER, ownerGid: OWNER, permissions: '755' } }),
-    };
-    this.counting = new efs.AccessPoint(this, 'Counting', { ...directory, posixUser: { uid: '0', gid: '0' } });
-    if (!mounts && !config.service.existing) {
-      this.serving = new efs.AccessPoint(this, 'Serving', { ...directory, posixUser: { uid: OWNER, gid: OWNER } });
-    }
+    // What a first deployment that failed has made is empty, and goes with it.
+    const removalPolicy = config.storage.retain ? RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE : RemovalPolicy.DESTROY;
+    this.key = new kms.Key(this, 'Key', {
+      description: 'EFS files and their backups',
+      enableKeyRotation: true,
+      removalPolicy,
+    });
+    const fileSystem = this.made(config, network, first, removalPolicy);
+    this.fileSystem = fileSystem;
+    this.mountable = first;
+    if (config.storage.backup) this.backUp(fileSystem, removalPolicy);
   }
 
-  private made(config: Config, props: StorageProps, subnets: ec2.ISubnet[], removalPolicy: RemovalPolicy) {
+  private made(config: Config, network: DataNetwork, subnets: ec2.ISubnet[], removalPolicy: RemovalPolicy) {
     const { performance, throughput, provisionedMibps } = config.storage;
     if (performance === 'max-io') {
       Annotations.of(this).addWarningV2(
@@ -76,9 +59,9 @@ export class Storage extends Construct {
       );
     }
     const fileSystem = new efs.FileSystem(this, 'FileSystem', {
-      vpc: props.network.vpc,
+      vpc: network.vpc,
       vpcSubnets: { subnets },
-      securityGroup: props.network.targets,
+      securityGroup: network.targets,
       encrypted: true,
       kmsKey: this.key,
       performanceMode: performance === 'max-io' ? efs.PerformanceMode.MAX_IO : efs.PerformanceMode.GENERAL_PURPOSE,
@@ -93,7 +76,7 @@ export class Storage extends Construct {
       // Its own plan is below.
       enableAutomaticBackups: false,
       removalPolicy,
-      fileSystemPolicy: new iam.PolicyDocument({ statements: policy(config, props.countRole) }),
+      fileSystemPolicy: new iam.PolicyDocument({ statements: policy(this, config) }),
       // Who is anonymous is said there: else the library adds a statement by which everybody writes, and as root.
       allowAnonymousAccess: true,
     });
@@ -131,8 +114,35 @@ export class Storage extends Construct {
   }
 }
 
+/** The two ways in: one that reads all of it, one that the service uses. */
+export class Storage extends Construct {
+  readonly fileSystem: efs.IFileSystem;
+  readonly mountable: ec2.ISubnet[];
+  /** Reads everything below the service's directory, as root. */
+  readonly counting: efs.AccessPoint;
+  /** The service's directory, as its owner. Not for a kernel that mounts, which knows of none. */
+  readonly serving?: efs.AccessPoint;
+
+  constructor(scope: Construct, id: string, config: Config, data: DataStorage) {
+    super(scope, id);
+    ({ fileSystem: this.fileSystem, mountable: this.mountable } = data);
+    const mounts = config.service.backend === 'mounted';
+    const path = mounts ? '/' : config.storage.directory;
+    const directory = {
+      fileSystem: this.fileSystem,
+      path,
+      // Whoever comes first makes the directory, and it is the service's.
+      ...(path !== '/' && { createAcl: { ownerUid: OWNER, ownerGid: OWNER, permissions: '755' } }),
+    };
+    this.counting = new efs.AccessPoint(this, 'Counting', { ...directory, posixUser: { uid: '0', gid: '0' } });
+    if (!mounts && !config.service.existing) {
+      this.serving = new efs.AccessPoint(this, 'Serving', { ...directory, posixUser: { uid: OWNER, gid: OWNER } });
+    }
+  }
+}
+
 /** What EFS asks of everybody, whatever their own permissions are. */
-function policy(config: Config, countRole: iam.IRole): iam.PolicyStatement[] {
+function policy(scope: Construct, config: Config): iam.PolicyStatement[] {
   const any = [new iam.AnyPrincipal()];
   const statements = [
     // The function's role does not have it either; a statement for everybody, below, must not give it.
@@ -141,7 +151,8 @@ function policy(config: Config, countRole: iam.IRole): iam.PolicyStatement[] {
       effect: iam.Effect.DENY,
       principals: any,
       actions: ['elasticfilesystem:ClientWrite'],
-      conditions: { ArnEquals: { 'aws:PrincipalArn': countRole.roleArn } },
+      // By its path: the role is in the other stack, and has no name before it is there.
+      conditions: { ArnLike: { 'aws:PrincipalArn': countRoles(scope, config) } },
     }),
   ];
   if (config.storage.requireTls) {
@@ -172,7 +183,22 @@ function policy(config: Config, countRole: iam.IRole): iam.PolicyStatement[] {
   return statements;
 }
 
-/** The ARN of a subnet. */
-export function subnetArn(scope: Construct, subnetId: string) {
-  return Stack.of(scope).formatArn({ service: 'ec2', resource: 'subnet', resourceName: subnetId });
+/** The path of `count`'s role, which no other role is below. */
+export function countPath(config: Config) {
+  return `/${config.stack.name}/count/`;
+}
+
+function countRoles(scope: Construct, config: Config) {
+  return Stack.of(scope).formatArn({
+    service: 'iam',
+    region: '',
+    resource: `role${countPath(config)}*`,
+    arnFormat: ArnFormat.NO_RESOURCE_NAME,
+  });
+}
+
+/** The ARN of a subnet. One that is there may be shared by another account, which then stands in its ARN. */
+export function subnetArn(scope: Construct, config: Config, subnetId: string) {
+  const account = config.network.existing ? '*' : undefined;
+  return Stack.of(scope).formatArn({ service: 'ec2', resource: 'subnet', resourceName: subnetId, account });
 }

@@ -1,13 +1,16 @@
-/** The whole system: one construct for each concern, in the order in which they need each other. */
-import { Aspects, CfnOutput, Stack, type App, type Environment } from 'aws-cdk-lib';
+/**
+ * All but the data: one construct for each concern, in the order in which they need each other. Freely deleted and made
+ * again.
+ */
+import { CfnOutput, Stack, type App, type Environment } from 'aws-cdk-lib';
 import { Audit } from './audit.ts';
 import type { Config } from './config.ts';
-import { LeaveOut } from './local.ts';
-import { Network } from './network.ts';
+import { dataStackName, makesData, type Data } from './data.ts';
+import { DataNetwork, Network } from './network.ts';
 import { Observability } from './observability.ts';
 import { Pipeline, Roles } from './pipeline.ts';
 import { Service } from './service.ts';
-import { Storage } from './storage.ts';
+import { DataStorage, Storage } from './storage.ts';
 
 export class System extends Stack {
   readonly network: Network;
@@ -15,17 +18,19 @@ export class System extends Stack {
   readonly service: Service;
   readonly pipeline: Pipeline;
 
-  constructor(app: App, config: Config, env?: Environment) {
+  constructor(app: App, config: Config, data: Data | undefined, env?: Environment) {
     super(app, config.stack.name, {
       env,
       description:
         'EFS mount target autoscaler: counts files, adds mount targets, publishes them, redeploys the service',
-      terminationProtection: config.stack.terminationProtection && !config.local,
       tags: { 'efs-autoscale': config.stack.name },
     });
-    const roles = new Roles(this, 'Roles');
-    this.network = new Network(this, 'Network', config);
-    this.storage = new Storage(this, 'Storage', config, { network: this.network, countRole: roles.of.count });
+    const roles = new Roles(this, 'Roles', config);
+    const network = data?.network ?? new DataNetwork(this, 'GivenNetwork', config);
+    const storage = data?.storage ?? new DataStorage(this, 'GivenStorage', config, network);
+    if (data) this.addDependency(data, 'its files and its network');
+    this.network = new Network(this, 'Network', config, network);
+    this.storage = new Storage(this, 'Storage', config, storage);
     this.service = new Service(this, 'Service', config, this);
     this.pipeline = new Pipeline(this, 'Pipeline', config, {
       network: this.network,
@@ -40,10 +45,10 @@ export class System extends Stack {
       service: this.service,
     });
     if (config.audit.trail) new Audit(this, 'Audit');
-    if (config.local) Aspects.of(this).add(new LeaveOut());
 
     // What `efs-autoscale` finds the system by.
     const outputs: Record<string, string | undefined> = {
+      DataStackName: makesData(config) ? dataStackName(config) : undefined,
       FileSystemId: fileSystemId,
       StateMachineArn: this.pipeline.machine.stateMachineArn,
       ScheduleName: this.pipeline.schedule.scheduleName,

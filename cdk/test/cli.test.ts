@@ -38,10 +38,12 @@ test('cdk synth needs no account, no credentials and no network', () => {
   const [program = '', ...first] = [...ALONE, join(BIN, 'cdk'), 'synth', '--quiet', '--output', out, ...settings];
   const { status, stderr, stdout } = spawnSync(program, first, { cwd: CDK, env, encoding: 'utf8', timeout: 80_000 });
   assert.equal(status, 0, stdout + stderr);
-  const { Resources } = JSON.parse(readFileSync(join(out, 'files.template.json'), 'utf8'));
-  const types = Object.values<any>(Resources).map(({ Type }) => Type);
-  assert.equal(types.filter((type) => type === 'AWS::EC2::Subnet').length, 3);
-  assert(types.includes('AWS::StepFunctions::StateMachine'));
+  const types = (stack: string) => {
+    const { Resources } = JSON.parse(readFileSync(join(out, `${stack}.template.json`), 'utf8'));
+    return Object.values<any>(Resources).map(({ Type }) => Type);
+  };
+  assert.equal(types('files-data').filter((type) => type === 'AWS::EC2::Subnet').length, 3);
+  assert(types('files').includes('AWS::StepFunctions::StateMachine'));
 });
 
 test('a setting that is wrong ends the app with status 2, and is named', () => {

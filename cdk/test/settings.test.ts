@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { App } from 'aws-cdk-lib';
-import { check, ConfigError, read, Schema } from '../lib/config.ts';
+import { check, ConfigError, read, Schema, settingsOf } from '../lib/config.ts';
 import { PROJECT } from '../lib/functions.ts';
 import { settingsTable } from '../lib/settings-table.ts';
 import { SETTINGS, temporary } from './world.ts';
@@ -45,7 +45,8 @@ test("without any settings, the seed's", () => {
     paused: false,
     pollIntervalSeconds: 10,
     pollTimeoutSeconds: 300,
-    reservedConcurrency: true,
+    redeploy: 'on-change',
+    reservedConcurrency: false,
     inVpc: false,
     namePrefix: '',
     parameterName: '/efs-mount-autoscaling/mount-targets',
@@ -73,6 +74,7 @@ test('every bound holds, and the setting is named', () => {
   const bounds: [string, unknown[]][] = [
     ['stack.name', ['1st', 'a b', '', 'x'.repeat(64)]],
     ['network.zones', [1, 7, 2.5, '3']],
+    ['network.zoneNames', [['eu-west-1a'], ['eu-west-1a', 'use1-az1'], 'eu-west-1a']],
     ['network.cidr', ['10.0.0.0', '10.0.0.0/24', 'ten', '10.1.2.0/16']],
     ['network.endpoints', ['yes', 1]],
     ['network.existing.vpc', ['vpc', 'sg-00000000']],
@@ -97,6 +99,8 @@ test('every bound holds, and the setting is named', () => {
       ['targets', '/a/', '/a b', '/aws/targets', '/SSM/x', '/a'.repeat(14), `/${'a'.repeat(900)}`],
     ],
     ['pipeline.parameterType', ['StringList']],
+    ['pipeline.redeploy', ['always', false]],
+    ['account.zones', ['eu-west-1a']],
     ['pipeline.countCacheSeconds', [-1, 86_401]],
     ['pipeline.logDays', [0, 2, 8]],
     ['service.image.tag', ['', 'a b']],
@@ -146,6 +150,12 @@ test('a setting that there is not is named', () => {
 
 test('settings that cannot be together are named, with the reason', () => {
   const { existing } = SETTINGS;
+  const account = { desiredCount: null, zones: ['eu-west-1a', 'eu-west-1b'], lambdaConcurrency: 10 };
+  assert.equal(
+    refused(() => check({ network: { zones: 2 }, account })),
+    '',
+    'a region with two zones',
+  );
   const conflicts: [unknown, RegExp][] = [
     [{ scaling: { initialMountTargets: 4 } }, /^scaling\.initialMountTargets: there are 3 zones/],
     [{ scaling: { initialMountTargets: 2, maxMountTargets: 1 } }, /^scaling\.maxMountTargets: /],
@@ -179,6 +189,13 @@ test('settings that cannot be together are named, with the reason', () => {
     ],
     [{ service: { desiredCount: 13 } }, /^service\.maxCount: /],
     [{ pipeline: { pollIntervalSeconds: 60, pollTimeoutSeconds: 30 } }, /^pipeline\.pollTimeoutSeconds: /],
+    [{ network: { zoneNames: ['eu-west-1a', 'eu-west-1a'] } }, /^network\.zoneNames: a zone is there twice/],
+    [{ network: { zoneNames: ['eu-west-1a', 'eu-west-1d'] }, account }, /^network\.zoneNames: .*and not eu-west-1d/],
+    [{ account }, /^network\.zones: the region has 2 zones: eu-west-1a, eu-west-1b$/],
+    [
+      { pipeline: { reservedConcurrency: true }, network: { zones: 2 }, account },
+      /^pipeline\.reservedConcurrency: the account's quota for Lambda is 10, and this needs 108/,
+    ],
   ];
   for (const [given, expected] of conflicts)
     assert.match(
@@ -222,6 +239,35 @@ test('settings of a file, and those of the context over them', () => {
   );
 });
 
+test('SET has any number of settings, whose values may have spaces in them', () => {
+  const of = (set: string) => settingsOf(set).map(([name, value]) => `${name} is ${value}`);
+  assert.deepEqual(of(''), []);
+  assert.deepEqual(of(' pipeline.schedule=rate(10 minutes)  scaling.threshold=50000 '), [
+    'pipeline.schedule is rate(10 minutes)',
+    'scaling.threshold is 50000',
+  ]);
+  assert.deepEqual(of('pipeline.schedule=cron(0/10 * ? * MON-FRI *)'), [
+    'pipeline.schedule is cron(0/10 * ? * MON-FRI *)',
+  ]);
+  assert.deepEqual(of(`alarms.emails=["a@example.com", "b=c@example.com"]\nstack.name=it's`), [
+    'alarms.emails is ["a@example.com", "b=c@example.com"]',
+    "stack.name is it's",
+  ]);
+  assert.deepEqual(of('service.image={"repository": "a/b", "tag": "v=1"} service.domainName=a.b.example.com'), [
+    'service.image is {"repository": "a/b", "tag": "v=1"}',
+    'service.domainName is a.b.example.com',
+  ]);
+  for (const bad of ['threshold=5', '5', 'x scaling.threshold=5', '=5'])
+    assert.match(
+      refused(() => of(bad)),
+      /^SET: /,
+      bad,
+    );
+  const context = { set: 'pipeline.schedule=rate(10 minutes) scaling.threshold=5', 'scaling.threshold': '6' };
+  const { pipeline, scaling } = read(new App({ context }).node, temporary());
+  assert.deepEqual([pipeline.schedule, scaling.threshold], ['rate(10 minutes)', 5]);
+});
+
 test('docs/deploying.md has the table of the settings; UPDATE_SETTINGS=1 writes it', () => {
   const file = join(PROJECT, 'docs', 'deploying.md');
   const text = readFileSync(file, 'utf8');
@@ -233,7 +279,7 @@ test('docs/deploying.md has the table of the settings; UPDATE_SETTINGS=1 writes 
   if (process.env['UPDATE_SETTINGS']) writeFileSync(file, `${before}${begin}${expected}${end}${after}`);
   else assert.equal(table, expected);
   const rows = Object.entries(Schema.shape)
-    .filter(([group]) => group !== 'local')
+    .filter(([group]) => !['account', 'local'].includes(group))
     .flatMap(([group, inner]) => {
       const shape = (inner as any).def.innerType.shape as Record<string, { description?: string }>;
       for (const [name, { description }] of Object.entries(shape))

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { CfnElement, type App } from 'aws-cdk-lib';
 import { withSettings } from '../lib/app.ts';
 import { check, type Config, type Given } from '../lib/config.ts';
+import type { Data } from '../lib/data.ts';
 import { FUNCTIONS } from '../lib/functions.ts';
 import type { System } from '../lib/system.ts';
 
@@ -89,7 +90,14 @@ export const SETTINGS = {
     service: { launch: 'managed-instances', backend: 'mounted', image: IMAGE, certificateArn: CERTIFICATE },
   },
   inVpc: {
-    pipeline: { inVpc: true, countCacheSeconds: 600, reservedConcurrency: false },
+    pipeline: { inVpc: true, countCacheSeconds: 600 },
+    service: { image: IMAGE, certificateArn: CERTIFICATE },
+  },
+  /** A later deployment of a service that runs. */
+  later: {
+    account: { desiredCount: 7, zones: ['eu-west-1a', 'eu-west-1b', 'eu-west-1c'], lambdaConcurrency: 1000 },
+    network: { zoneNames: ['eu-west-1a', 'eu-west-1c'] },
+    pipeline: { reservedConcurrency: true, redeploy: 'never' },
     service: { image: IMAGE, certificateArn: CERTIFICATE },
   },
   restored: {
@@ -113,6 +121,7 @@ export const NAMES = Object.keys(SETTINGS) as Name[];
 
 export interface Resource {
   readonly id: string;
+  readonly stack: string;
   /** Of its construct, in the stack. */
   readonly path: string;
   readonly type: string;
@@ -124,42 +133,64 @@ export interface Resource {
 
 export class World {
   readonly config: Config;
+  readonly data: Data | undefined;
   readonly system: System;
+  /** Of the system; and of each stack, by its name. */
   readonly template: any;
-  readonly resources: Resource[];
-  readonly warnings: string[];
+  readonly templates = new Map<string, any>();
+  /** Of both stacks. */
+  readonly resources: Resource[] = [];
+  readonly warnings: string[] = [];
   /** The stages of the images that are built. */
   readonly images: (string | undefined)[];
   private readonly paths = new Map<string, string>();
+  /** What one stack says to the other, by its name and the output's. */
+  private readonly outputs = new Map<string, any>();
 
   constructor(given: Given) {
     const settings: Given = { ...given, pipeline: { ...given.pipeline, binaries: BINARIES } };
     this.config = check(settings);
     const folder = temporary();
-    const { app, system } = withSettings(settings, folder);
+    const { app, data, system } = withSettings(settings, folder);
+    this.data = data;
     this.system = system;
-    const artifact = synthesized(app, folder).getStackArtifact(system.artifactId);
+    const assembly = synthesized(app, folder);
     const { dockerImages } = JSON.parse(readFileSync(join(folder, `${system.artifactId}.assets.json`), 'utf8'));
     this.images = Object.values<any>(dockerImages ?? {}).map(({ source }) => source.dockerBuildTarget);
-    this.template = artifact.template;
-    this.warnings = artifact.messages
-      .filter((message) => message.level === 'warning')
-      .map((message) => String(message.entry.data));
-    for (const construct of system.node.findAll()) {
-      if (!CfnElement.isCfnElement(construct)) continue;
-      const path = construct.node.path.slice(system.node.path.length + 1).replace(/\/Resource$/, '');
-      this.paths.set(system.resolve(construct.logicalId), path);
+    // The data first, as it is deployed.
+    for (const stack of [data, system].filter((one) => one !== undefined)) {
+      const artifact = assembly.getStackArtifact(stack.artifactId);
+      this.templates.set(stack.stackName, artifact.template);
+      this.warnings.push(
+        ...artifact.messages.filter(({ level }) => level === 'warning').map(({ entry }) => String(entry.data)),
+      );
+      const paths = new Map<string, string>();
+      for (const construct of stack.node.findAll()) {
+        if (!CfnElement.isCfnElement(construct)) continue;
+        const path = construct.node.path.slice(stack.node.path.length + 1).replace(/\/Resource$/, '');
+        paths.set(stack.resolve(construct.logicalId), path);
+      }
+      const clash = [...paths].find(([id, path]) => this.paths.has(id) && this.paths.get(id) !== path);
+      if (clash) throw new Error(`${clash[0]} is in both stacks`);
+      paths.forEach((path, id) => this.paths.set(id, path));
+      for (const [name, output] of Object.entries<any>(artifact.template.Outputs ?? {})) {
+        this.outputs.set(`${stack.stackName} ${name}`, output.Value);
+      }
+      for (const [id, { Type, Properties, DependsOn, DeletionPolicy }] of Object.entries<any>(
+        artifact.template.Resources,
+      )) {
+        this.resources.push({
+          id,
+          stack: stack.stackName,
+          path: this.paths.get(id) ?? id,
+          type: Type,
+          is: Properties ?? {},
+          dependsOn: [DependsOn ?? []].flat().map((on) => this.paths.get(on) ?? on),
+          deletion: DeletionPolicy,
+        });
+      }
     }
-    this.resources = Object.entries<any>(this.template.Resources).map(
-      ([id, { Type, Properties, DependsOn, DeletionPolicy }]) => ({
-        id,
-        path: this.paths.get(id) ?? id,
-        type: Type,
-        is: Properties ?? {},
-        dependsOn: [DependsOn ?? []].flat().map((on) => this.paths.get(on) ?? on),
-        deletion: DeletionPolicy,
-      }),
-    );
+    this.template = assembly.getStackArtifact(system.artifactId).template;
   }
 
   /** All of a type, such as `EFS::MountTarget`. */
@@ -185,6 +216,10 @@ export class World {
   /** A value of the template, with the paths of constructs for what only the deployment knows. */
   text(value: any): string {
     if (value === null || typeof value !== 'object') return String(value);
+    if ('Fn::GetStackOutput' in value) {
+      const { StackName, OutputName } = value['Fn::GetStackOutput'];
+      return this.text(this.outputs.get(`${StackName} ${OutputName}`));
+    }
     if ('Ref' in value) return `<${this.paths.get(value.Ref) ?? value.Ref}>`;
     if ('Fn::GetAtt' in value) return `<${this.paths.get(value['Fn::GetAtt'][0])}.${value['Fn::GetAtt'][1]}>`;
     if ('Fn::Join' in value) return value['Fn::Join'][1].map((part: any) => this.text(part)).join(value['Fn::Join'][0]);
@@ -241,7 +276,9 @@ export function world(name: Name): World {
     made.set(name, known);
     // For `make test-cdk`, which shows them to cfn-lint.
     const folder = process.env['TEMPLATES'];
-    if (folder) writeFileSync(join(folder, `${name}.json`), JSON.stringify(known.template));
+    for (const [stack, template] of folder ? known.templates : []) {
+      writeFileSync(join(folder as string, `${name}.${stack}.json`), JSON.stringify(template));
+    }
   }
   return known;
 }

@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::Result;
-use ctl::local::{emulator::Emulator, stack::NAME, world::sdk_config};
+use ctl::local::{
+    emulator::Emulator,
+    stack::{DATA_NAME, NAME},
+    world::sdk_config,
+};
 use serde_json::{Value, json};
 use tests::{Lab, binaries, project, tools};
 
@@ -32,9 +36,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Logical id and type of everything in the stack, as CloudFormation lists it.
-async fn resources(lab: &Lab) -> Result<BTreeMap<String, String>> {
-    let request = lab.clients.cloudformation.list_stack_resources().stack_name(NAME);
+/// Logical id and type of everything in a stack, as CloudFormation lists it.
+async fn resources(lab: &Lab, stack: &str) -> Result<BTreeMap<String, String>> {
+    let request = lab.clients.cloudformation.list_stack_resources().stack_name(stack);
     let mut all = request.into_paginator().items().send();
     let mut found = BTreeMap::new();
     while let Some(resource) = all.next().await {
@@ -62,14 +66,17 @@ async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
     let mut lab = Lab::deployed().await?;
 
     // What CloudFormation has is what CDK wrote.
-    let template = lab.stack.as_ref().unwrap().template()?;
-    let written: BTreeMap<String, String> = template["Resources"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(id, one)| (id.clone(), one["Type"].as_str().unwrap().to_owned()))
-        .collect();
-    assert_eq!(resources(&lab).await?, written);
+    for stack in [NAME, DATA_NAME] {
+        let template = lab.stack.as_ref().unwrap().template(stack)?;
+        let written: BTreeMap<String, String> = template["Resources"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(id, one)| (id.clone(), one["Type"].as_str().unwrap().to_owned()))
+            .collect();
+        assert_eq!(resources(&lab, stack).await?, written);
+    }
+    let template = lab.stack.as_ref().unwrap().template(NAME)?;
     let subnets = lab.clients.ec2.describe_subnets().set_subnet_ids(Some(lab.subnets.clone())).send().await?;
     let mut cidrs: Vec<_> = subnets.subnets().iter().filter_map(|one| one.cidr_block()).collect();
     cidrs.sort_unstable();
@@ -106,7 +113,7 @@ async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
     let quiet = lab.run(json!({})).await?;
     assert_eq!((quiet.status.as_str(), quiet.decision().unwrap().word()), ("SUCCEEDED", "below_threshold"));
 
-    // Somebody else's target is never deleted, and the stack cannot go with it.
+    // Somebody else's target is never deleted, and the file system cannot go with it.
     let third = lab.targets().await?[2].id.clone();
     lab.delete_target(&third).await?;
     let foreign = lab.create_target(2).await?;
@@ -116,7 +123,7 @@ async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
     let unasked = teardown(&lab, &[]).await?;
     assert_eq!(unasked.status.code(), Some(2), "nobody agreed");
     assert_eq!((lab.targets().await?.len(), lab.list().await?.targets().len()), (3, 3), "nothing was changed");
-    let refused = teardown(&lab, &["--yes"]).await?;
+    let refused = teardown(&lab, &["--yes", "--data"]).await?;
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains(foreign.as_str()), "it names what is in the way");
     assert_eq!(lab.targets().await?.len(), 3, "it is still there");
@@ -133,6 +140,18 @@ async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
     assert_eq!(gone.status.code(), Some(0));
     let said: Value = serde_json::from_slice(&gone.stdout)?;
     assert_eq!((&said["stack"], &said["deleted_mount_targets"]), (&json!(NAME), &json!([third])));
+    assert_eq!(said["kept_stack"], json!(DATA_NAME));
+    let left = lab.left().await?;
+    let of = |kind: &str| left.iter().filter(|id| id.starts_with(kind)).count();
+    assert_eq!((of("fs-"), of("fsmt-"), of("subnet-")), (1, 2, 3), "the files stay, and their two targets: {left:?}");
+    assert_eq!(left.len(), 6, "{left:?}");
+
+    // Made again around the same files; and then all of it goes.
+    lab.deploy(|_| {}).await?;
+    let run = lab.run(json!({})).await?;
+    assert_eq!((run.status.as_str(), run.decision().unwrap().word()), ("SUCCEEDED", "publish"));
+    let gone = teardown(&lab, &["--yes", "--data"]).await?;
+    assert_eq!(gone.status.code(), Some(0));
     assert_eq!(lab.left().await?, Vec::<String>::new());
     let again = teardown(&lab, &["--yes"]).await?;
     assert_eq!(again.status.code(), Some(2));

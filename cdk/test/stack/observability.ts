@@ -37,7 +37,9 @@ test("the seed's four alarms", () => {
   const rule = it.one('Events::Rule');
   assert.deepEqual(
     rule.EventPattern.resources.map((one: unknown) => it.text(one)),
-    ['<Service/FileService/Service>'],
+    [
+      'arn:<AWS::Partition>:ecs:<AWS::Region>:<AWS::AccountId>:service/efs-mount-autoscaling-cluster/efs-mount-autoscaling-fargate',
+    ],
   );
   assert(rule.EventPattern.detail.eventName.includes('SERVICE_TASK_START_IMPAIRED'));
 });

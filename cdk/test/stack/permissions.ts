@@ -214,13 +214,13 @@ test('each action is for what it is about', () => {
     `arn:<AWS::Partition>:${service}:<AWS::Region>:<AWS::AccountId>:${resource}`;
   const parameter = (below: string) => arn('ssm', `parameter/efs-mount-autoscaling/mount-targets${below}`);
   const fileSystem = ['<Storage/FileSystem.Arn>'];
-  const service = ['<Service/FileService/Service>'];
+  const service = [arn('ecs', 'service/efs-mount-autoscaling-cluster/efs-mount-autoscaling-fargate')];
   const expected: Record<string, Record<string, string[]>> = {
     'Roles/Count': { 'elasticfilesystem:ClientMount': fileSystem, 'elasticfilesystem:ClientRootAccess': fileSystem },
     'Roles/Evaluate': {
       'elasticfilesystem:DescribeMountTargets': fileSystem,
       'elasticfilesystem:DescribeFileSystems': fileSystem,
-      'ssm:GetParameters': ['', '/created/*', '/deployed', '/intended/*'].map(parameter),
+      'ssm:GetParameters': ['', '/created/*', '/deployed', '/intended/*', '/refused/*'].map(parameter),
       'ecs:DescribeServices': service,
     },
     'Roles/CreateTarget': {
@@ -231,15 +231,16 @@ test('each action is for what it is about', () => {
         arn('ec2', 'security-group/<Network/Targets.GroupId>'),
         ...[1, 2, 3].map((zone) => arn('ec2', `subnet/<Network/Vpc/PrivateSubnet${zone}/Subnet>`)),
       ],
-      'ssm:GetParameters': ['/created/*', '/intended/*'].map(parameter),
-      'ssm:PutParameter': ['/created/*', '/intended/*'].map(parameter),
+      'ssm:GetParameters': ['/created/*', '/intended/*', '/refused/*'].map(parameter),
+      'ssm:PutParameter': ['/created/*', '/intended/*', '/refused/*'].map(parameter),
       'ssm:DeleteParameter': [parameter('/intended/*')],
     },
     'Roles/PollAvailable': { 'elasticfilesystem:DescribeMountTargets': fileSystem },
     'Roles/PublishSsm': {
       'elasticfilesystem:DescribeMountTargets': fileSystem,
-      'ssm:GetParameters': [parameter('')],
+      'ssm:GetParameters': ['', '/deployed'].map(parameter),
       'ssm:PutParameter': [parameter('')],
+      'ssm:DeleteParameter': [parameter('/deployed')],
     },
     'Roles/Redeploy': {
       'ecs:DescribeServices': service,
@@ -323,7 +324,7 @@ test('every wildcard has a reason, and every reason a wildcard', () => {
   const partly = new Set<string>();
   for (const name of NAMES) {
     const it = world(name);
-    const reasons = wildcards(it.config.pipeline.parameterName);
+    const reasons = wildcards(it.config);
     for (const { path } of it.all('IAM::Role')) {
       for (const { effect, actions, resources } of statements(it, path)) {
         if (effect !== 'Allow') continue;
@@ -342,7 +343,7 @@ test('every wildcard has a reason, and every reason a wildcard', () => {
     }
   }
   assert.deepEqual([...everywhere].sort(), Object.keys(EVERYWHERE).sort());
-  const settings = NAMES.map((name) => Object.keys(wildcards(world(name).config.pipeline.parameterName))).flat();
+  const settings = NAMES.map((name) => Object.keys(wildcards(world(name).config))).flat();
   assert.deepEqual([...partly].sort(), [...new Set(settings)].sort());
 });
 

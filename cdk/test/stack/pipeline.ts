@@ -44,9 +44,9 @@ test("memory by scale is the seed's table; time is what each Cargo.toml says, fo
 
 test('count has as many places as the Map asks for at once, and the others none of their own', () => {
   assert.equal(map.MaxConcurrency, 8);
-  const reserved = each(world('default'), (is) => is.ReservedConcurrentExecutions);
-  assert.deepEqual(reserved, { ...each(world('default'), () => undefined), count: map.MaxConcurrency });
-  assert.equal(of(world('inVpc'), 'count').ReservedConcurrentExecutions, undefined, 'an account may have too few');
+  const reserved = each(world('later'), (is) => is.ReservedConcurrentExecutions);
+  assert.deepEqual(reserved, { ...each(world('later'), () => undefined), count: map.MaxConcurrency });
+  assert.equal(of(world('default'), 'count').ReservedConcurrentExecutions, undefined, 'a new account has too few');
 });
 
 test('logs are kept for a week, each in a group of its own', () => {
@@ -105,7 +105,16 @@ test('each function has the variables that it reads, with what the settings say'
   );
   const EFS_FILE_SYSTEM_ID = '<Storage/FileSystem>';
   const SSM_PARAMETER_NAME = '/efs-mount-autoscaling/mount-targets';
-  const service = { ECS_CLUSTER_NAME: '<Service/Cluster>', ECS_SERVICE_NAME: '<Service/FileService/Service.Name>' };
+  // Names, not references: nothing waits for a service that may never get stable.
+  const service = {
+    ECS_CLUSTER_NAME: 'efs-mount-autoscaling-cluster',
+    ECS_SERVICE_NAME: 'efs-mount-autoscaling-fargate-spot',
+  };
+  assert.deepEqual(
+    [it.at('Service/Cluster').ClusterName, it.at('Service/FileService/Service').ServiceName],
+    Object.values(service),
+  );
+  const REDEPLOY = 'on-change';
   assert.deepEqual(variables, {
     count: { EFS_FILE_SYSTEM_ID, SSM_PARAMETER_NAME, TARGET_DIRECTORY: '/mnt/data' },
     evaluate: {
@@ -118,13 +127,22 @@ test('each function has the variables that it reads, with what the settings say'
       SCALING_RULE: 'per-target',
       INITIAL_MOUNT_TARGETS: '3',
       COOLDOWN_SECONDS: '600',
+      MIN_MOUNT_TARGETS: '3',
       MAX_MOUNT_TARGETS: '4',
+      REDEPLOY,
     },
     'create-target': { EFS_FILE_SYSTEM_ID, SSM_PARAMETER_NAME, SECURITY_GROUP_IDS: '<Network/Targets.GroupId>' },
     'poll-available': { EFS_FILE_SYSTEM_ID },
     'publish-ssm': { EFS_FILE_SYSTEM_ID, SSM_PARAMETER_NAME, SSM_PARAMETER_TYPE: 'SecureString' },
-    redeploy: { EFS_FILE_SYSTEM_ID, SSM_PARAMETER_NAME, ...service },
+    redeploy: { EFS_FILE_SYSTEM_ID, SSM_PARAMETER_NAME, ...service, REDEPLOY },
   });
+  for (const path of ['Pipeline/Evaluate', 'Pipeline/Redeploy']) {
+    const found = it.resources.find((resource) => resource.path === path);
+    assert(!JSON.stringify([found?.is, found?.dependsOn]).includes('FileService'), `${path} waits for the service`);
+  }
+  for (const name of ['evaluate', 'redeploy'] as const) {
+    assert.equal(of(world('later'), name).Environment.Variables.REDEPLOY, 'never');
+  }
   const read = ['crates/domain/src/config.rs', 'functions/count/src/handler.rs']
     .map((file) => readFileSync(join(PROJECT, file), 'utf8'))
     .join('\n');
@@ -190,6 +208,9 @@ test('the schedule starts it every five minutes, or as it is told, or not at all
   const { Target } = it.one('Scheduler::Schedule');
   assert.deepEqual([it.text(Target.Arn), Target.Input], ['<Pipeline/Machine>', '{}']);
   assert.equal(it.text(Target.DeadLetterConfig.Arn), '<Pipeline/NotStarted.Arn>');
+  // A schedule whose role may not start anything yet fills the queue.
+  const schedule = it.resources.find(({ path }) => path === 'Pipeline/Schedule');
+  assert.deepEqual(schedule?.dependsOn, ['Pipeline/ScheduleRole/DefaultPolicy', 'Pipeline/ScheduleRole']);
   assert.equal(it.at('Pipeline/NotStarted').SqsManagedSseEnabled, true);
 });
 

@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { PROJECT } from '../../lib/functions.ts';
-import { world, type World } from '../world.ts';
+import type { Given } from '../../lib/config.ts';
+import { SETTINGS, world, World } from '../world.ts';
 
 const service = (it: World) => it.one('ECS::Service');
 const task = (it: World) => it.one('ECS::TaskDefinition');
@@ -67,7 +68,7 @@ test('the token is in Secrets Manager only', () => {
 test('three tasks over all zones; a deployment that fails is taken back', () => {
   const it = world('default');
   const { DesiredCount, DeploymentConfiguration, NetworkConfiguration, LaunchType } = service(it);
-  assert.deepEqual([DesiredCount, LaunchType], [3, 'FARGATE']);
+  assert.deepEqual([DesiredCount, LaunchType], [0, 'FARGATE'], 'none at the first deployment');
   assert.deepEqual(DeploymentConfiguration, {
     DeploymentCircuitBreaker: { Enable: true, Rollback: true },
     MinimumHealthyPercent: 100,
@@ -81,12 +82,26 @@ test('three tasks over all zones; a deployment that fails is taken back', () => 
   );
 });
 
+test('what auto scaling has made of a service that runs is left alone', () => {
+  const counts = (account: Given['account'], desiredCount = 3) => {
+    const it = new World({ ...SETTINGS.inVpc, account, service: { ...SETTINGS.inVpc.service, desiredCount } });
+    return [service(it).DesiredCount, it.one('ApplicationAutoScaling::ScalableTarget').MinCapacity];
+  };
+  const account = (now: number | null) => ({ desiredCount: now, zones: [], lambdaConcurrency: 10 });
+  const zones = { zones: ['a', 'b', 'c'] };
+  assert.deepEqual(counts(undefined), [0, 0], 'a template that nobody has asked an account for');
+  assert.deepEqual(counts({ ...account(null), ...zones }), [0, 0], 'the first deployment');
+  assert.deepEqual(counts({ ...account(0), ...zones }), [3, 3], 'the second one');
+  assert.deepEqual(counts({ ...account(7), ...zones }), [undefined, 3]);
+  assert.deepEqual(counts({ ...account(7), ...zones }, 0), [0, 0], 'it is to stop');
+});
+
 test('an internal load balancer speaks HTTPS on both sides', () => {
   const it = world('default');
   const { Scheme, Subnets, LoadBalancerAttributes } = it.one('ElasticLoadBalancingV2::LoadBalancer');
   assert.deepEqual([Scheme, Subnets.length], ['internal', 3]);
   const attributes = Object.fromEntries(LoadBalancerAttributes.map(({ Key, Value }: any) => [Key, Value]));
-  assert.equal(attributes['deletion_protection.enabled'], 'true');
+  assert.equal(attributes['deletion_protection.enabled'] ?? 'false', 'false');
   assert.equal(attributes['routing.http.drop_invalid_header_fields.enabled'], 'true');
   const listener = it.one('ElasticLoadBalancingV2::Listener');
   assert.deepEqual([listener.Port, listener.Protocol], [443, 'HTTPS']);
@@ -123,21 +138,21 @@ test('there are more tasks when processors or requests ask for them', () => {
     });
     return { least: MinCapacity, most: MaxCapacity, ...Object.fromEntries(policies) };
   };
-  assert.deepEqual(scales(world('default')), {
+  assert.deepEqual(scales(world('later')), {
     least: 3,
     most: 12,
     ECSServiceAverageCPUUtilization: 60,
     ALBRequestCountPerTarget: 60_000,
   });
   assert.deepEqual(scales(world('spot')), {
-    least: 4,
+    least: 0,
     most: 20,
     ECSServiceAverageCPUUtilization: 50,
     ALBRequestCountPerTarget: 1000,
   });
   assert.deepEqual(
     scales(world('discovery')),
-    { least: 3, most: 12, ECSServiceAverageCPUUtilization: 60 },
+    { least: 0, most: 12, ECSServiceAverageCPUUtilization: 60 },
     'nobody counts requests there',
   );
 });

@@ -4,6 +4,7 @@
 mod account;
 pub mod count;
 pub mod local;
+pub mod preflight;
 pub mod probe;
 mod screen;
 mod stack;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ctl::{count, local, probe, teardown};
+use ctl::{count, local, preflight, probe, teardown};
 
 /// Looks after the EFS mount target autoscaler.
 #[derive(Parser)]
@@ -21,6 +21,9 @@ enum Command {
     /// Ask the mount targets of a file system what they do, and print a report
     #[command(after_help = probe::HELP)]
     Probe(probe::Options),
+    /// Look at the account that a system is to be deployed into
+    #[command(after_help = preflight::HELP)]
+    Preflight(preflight::Options),
     /// Take a deployed system away: the mount targets that it has made, then its stack
     #[command(after_help = teardown::HELP)]
     Teardown(teardown::Options),
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Count(options) => count::run(&options),
         Command::Probe(options) => probe::run(options),
+        Command::Preflight(options) => preflight::run(options),
         Command::Teardown(options) => teardown::run(options),
         Command::Local(Local::Run(options)) => local::run(options),
     }

@@ -22,6 +22,8 @@ use super::{
 
 /// The stack's name, and its state machine's.
 pub const NAME: &str = "efs-mount-autoscaling";
+/// The name of the stack with its data.
+pub const DATA_NAME: &str = "efs-mount-autoscaling-data";
 
 /// What is deployed with, and what was said of the last deployment.
 pub struct Stack {
@@ -78,6 +80,7 @@ impl Stack {
         let out = plain(&self.directory.path().join("cdk.out"))?.to_owned();
         let arguments = [
             "deploy",
+            "--all",
             "--require-approval",
             "never",
             "--progress",
@@ -105,12 +108,12 @@ impl Stack {
         Ok(())
     }
 
-    /// The template of the last deployment.
+    /// The template of the last deployment of one of the two stacks.
     ///
     /// # Errors
     /// When there is none.
-    pub fn template(&self) -> Result<Value> {
-        let file = self.directory.path().join("cdk.out").join(format!("{NAME}.template.json"));
+    pub fn template(&self, name: &str) -> Result<Value> {
+        let file = self.directory.path().join("cdk.out").join(format!("{name}.template.json"));
         Ok(serde_json::from_slice(&fs::read(file)?)?)
     }
 
