@@ -19,7 +19,7 @@ const ADVISED = {
 function make(app: App, config: Config) {
   const data = makesData(config) ? new Data(app, config) : undefined;
   const system = new System(app, config, data);
-  if (config.local) Aspects.of(app).add(new LeaveOut());
+  if (config.local) Aspects.of(app).add(new LeaveOut(config.local.fails));
   Validations.of(app).addPlugins(new AwsSolutionsChecks(app));
   return { app, data, system };
 }

@@ -215,6 +215,8 @@ const Alarms = z.strictObject({
 const Local = z.strictObject({
   endpoint: z.string().regex(/^http:\/\/(127\.0\.0\.1|localhost):\d+$/, 'expected http://127.0.0.1:PORT'),
   directory: z.string().regex(/^\//, 'expected an absolute path'),
+  /** The end of the path of a resource that cannot be made, for the tests of a deployment that fails. */
+  fails: z.string().optional(),
 });
 
 /** What `efs-autoscale preflight` has found in the account. */

@@ -22,7 +22,7 @@ export class Data extends Stack {
     super(app, dataStackName(config), {
       env,
       description: 'EFS mount target autoscaler: the file system, its network and its backups',
-      terminationProtection: config.stack.terminationProtection && !config.local,
+      terminationProtection: config.stack.terminationProtection,
       tags: { 'efs-autoscale': config.stack.name },
     });
     this.network = new DataNetwork(this, 'Network', config);

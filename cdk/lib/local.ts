@@ -24,7 +24,21 @@ export function kindOf(resource: CfnResource): string {
 }
 
 export class LeaveOut implements IAspect {
+  private readonly fails: string | undefined;
+
+  constructor(fails?: string) {
+    this.fails = fails;
+  }
+
   visit(node: IConstruct): void {
+    if (
+      this.fails &&
+      node instanceof CfnResource &&
+      `${node.node.path}/`.replace(/\/Resource\/$/, '/').endsWith(`/${this.fails}/`)
+    ) {
+      // The emulator finds out while it makes the stack, as AWS would of a service that does not get healthy.
+      node.addOverride('Type', 'Custom::CannotBeMade');
+    }
     if (node instanceof CfnResource && UNKNOWN_LOCALLY.includes(kindOf(node))) {
       // What depends on it is told by the library, which asks this.
       (node as unknown as { shouldSynthesize: () => boolean }).shouldSynthesize = () => false;

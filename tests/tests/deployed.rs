@@ -5,12 +5,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     process::{Output, Stdio},
+    time::Duration,
 };
 
 use anyhow::Result;
 use ctl::local::{
+    Spec,
     emulator::Emulator,
-    stack::{DATA_NAME, NAME},
+    stack::{DATA_NAME, NAME, Stack},
     world::sdk_config,
 };
 use serde_json::{Value, json};
@@ -190,7 +192,7 @@ async fn what_is_left_out_is_what_the_emulator_does_not_know() -> Result<()> {
             if !status.ends_with("IN_PROGRESS") {
                 return Ok(status == "CREATE_COMPLETE");
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     let left_out = listed(&fs::read_to_string(project().join("cdk/lib/local.ts"))?, "UNKNOWN_LOCALLY");
@@ -214,5 +216,119 @@ async fn a_region_that_nobody_names_is_asked_for() -> Result<()> {
     let output = command.output().await?;
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).starts_with("efs-autoscale: --region: "), "{}", text(&output.stderr));
+    Ok(())
+}
+
+/// A program of the project against this emulator, as a person would run it.
+async fn program(emulator: &Emulator, arguments: &[&str]) -> Result<Output> {
+    let mut command = tokio::process::Command::new(binaries().join("efs-autoscale"));
+    command
+        .args(arguments)
+        .args(["--region", "us-east-1"])
+        .env_clear()
+        .env("AWS_ENDPOINT_URL", emulator.endpoint())
+        .env("AWS_ACCESS_KEY_ID", "123456789012")
+        .env("AWS_SECRET_ACCESS_KEY", "local")
+        .stdin(Stdio::null());
+    let output = command.output().await?;
+    eprintln!("{arguments:?}\n{}{}", text(&output.stdout), text(&output.stderr));
+    Ok(output)
+}
+
+/// Whatever fails at a first deployment: the next one is taken, and a teardown leaves nothing to be found by hand. CDK
+/// protects a stack before it creates it, and can neither replace nor delete it after that.
+#[tokio::test]
+async fn a_first_deployment_that_fails_is_repeated_or_removed() -> Result<()> {
+    let emulator = Emulator::start(&tools().ministack, 1.0).await?;
+    let config = sdk_config(emulator.endpoint());
+    let cloudformation = aws_sdk_cloudformation::Client::new(&config);
+    let efs = aws_sdk_efs::Client::new(&config);
+    let files = tempfile::tempdir()?;
+    let directory = files.path().to_str().unwrap();
+    let spec = Spec {
+        directory: files.path().to_owned(),
+        zones: 3,
+        mount_targets: 2,
+        creation: Duration::ZERO,
+        poll_interval: 4,
+        poll_timeout: 60,
+        wait_scale: 1.0,
+        variables: vec![],
+        stack: true,
+    };
+    let settings = |fails: Option<&str>| {
+        let mut settings = spec.settings(&emulator.endpoint().replace("localhost", "127.0.0.1"), directory);
+        settings["local"]["fails"] = json!(fails);
+        settings["local"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        settings
+    };
+    let status = async |name: &str| -> Result<Option<(String, bool)>> {
+        let Ok(found) = cloudformation.describe_stacks().stack_name(name).send().await else { return Ok(None) };
+        let stack = found.stacks().first().unwrap();
+        let status = stack.stack_status().unwrap().as_str().to_owned();
+        Ok(Some((status, stack.enable_termination_protection().unwrap_or(false))))
+    };
+    let of = |status: &str, is_protected| Some((status.to_owned(), is_protected));
+    let preflight = async || program(&emulator, &["preflight", "--json"]).await;
+
+    // The file system cannot be made: what has failed is the protected stack.
+    let failed = Stack::deploy(&tools(), emulator.endpoint(), settings(Some("Storage/FileSystem")), |_| {}).await;
+    let said = format!("{:#}", failed.err().unwrap());
+    eprintln!("{said}");
+    assert_eq!(status(DATA_NAME).await?, of("ROLLBACK_COMPLETE", true));
+    let again = Stack::deploy(&tools(), emulator.endpoint(), settings(None), |_| {}).await;
+    assert!(again.is_err(), "CDK alone can do nothing about it");
+    let looked = preflight().await?;
+    assert_eq!(looked.status.code(), Some(0));
+    assert!(text(&looked.stderr).contains(DATA_NAME), "it says what it has changed");
+    let account: Value = serde_json::from_slice(&looked.stdout)?;
+    assert_eq!(account["desiredCount"], Value::Null);
+    assert!(account["zones"].as_array().unwrap().len() > 2 && account["lambdaConcurrency"].as_i64().unwrap() > 0);
+
+    // The service does not get healthy; a function is refused. The data is there already, and stays the same.
+    let mut file_systems = Vec::new();
+    for fails in ["Service/FileService/Service", "Pipeline/Evaluate"] {
+        let failed = Stack::deploy(&tools(), emulator.endpoint(), settings(Some(fails)), |_| {}).await;
+        assert!(failed.is_err(), "{fails}");
+        assert_eq!(status(NAME).await?, of("ROLLBACK_COMPLETE", false), "{fails}");
+        assert_eq!(status(DATA_NAME).await?, of("CREATE_COMPLETE", true), "{fails}");
+        assert_eq!(preflight().await?.status.code(), Some(0));
+        let found = efs.describe_file_systems().send().await?;
+        file_systems.push(found.file_systems().iter().map(|one| one.file_system_id().to_owned()).collect::<Vec<_>>());
+    }
+    assert_eq!((&file_systems[0], file_systems[0].len()), (&file_systems[1], 1), "each try has the same file system");
+
+    // Removed as it is: nothing is left, and nothing has to be known by hand.
+    let gone = program(&emulator, &["teardown", "--yes", "--data", "--wait", "60"]).await?;
+    assert_eq!(gone.status.code(), Some(0));
+    assert_eq!((status(NAME).await?, status(DATA_NAME).await?), (None, None));
+    assert!(efs.describe_file_systems().send().await?.file_systems().is_empty());
+
+    // And from the beginning, as if nothing had been.
+    let failed = Stack::deploy(&tools(), emulator.endpoint(), settings(Some("Pipeline/Machine")), |_| {}).await;
+    assert!(failed.is_err());
+    assert_eq!(preflight().await?.status.code(), Some(0));
+    let mut stack = Stack::deploy(&tools(), emulator.endpoint(), settings(None), |_| {}).await?;
+    assert_eq!(status(NAME).await?, of("CREATE_COMPLETE", false));
+
+    // What auto scaling has made of the service stays what it is.
+    let ecs = aws_sdk_ecs::Client::new(&config);
+    let (cluster, service) = (stack.output("ClusterName")?, stack.output("ServiceName")?);
+    ecs.update_service().cluster(&cluster).service(&service).desired_count(7).send().await?;
+    let account: Value = serde_json::from_slice(&preflight().await?.stdout)?;
+    assert_eq!(account["desiredCount"], json!(7));
+    let mut later = settings(None);
+    later["account"] = account.clone();
+    later["service"]["requestsPerTask"] = json!(1000);
+    stack.update(later.clone(), |_| {}).await?;
+    let found = ecs.describe_services().cluster(&cluster).services(&service).send().await?;
+    assert_eq!(found.services()[0].desired_count(), 7);
+
+    // A quota that is too small is known before anything is made.
+    later["account"]["lambdaConcurrency"] = json!(10);
+    later["pipeline"]["reservedConcurrency"] = json!(true);
+    let refused = stack.update(later, |_| {}).await;
+    assert!(refused.is_err());
+    assert_eq!(status(NAME).await?.unwrap().0, "UPDATE_COMPLETE");
     Ok(())
 }
