@@ -78,13 +78,14 @@ history: nfs-server ## A long history of several tasks with faults, checked for 
 	  --test history what_several_tasks -- --nocapture
 
 .PHONY: test-asl
-test-asl: $(NODE)/.done ## The state machine, by AWS's rules
-	$(NODE)/node_modules/.bin/asl-validator --json-path statemachine/autoscale.asl.json
+test-asl: cdk/node_modules ## The state machine, by AWS's rules, and each of its expressions by AWS's JSONata
+	cdk/node_modules/.bin/asl-validator --json-path statemachine/autoscale.asl.json
+	cd cdk && node_modules/.bin/tsx --test asl/*.test.ts
 
 .PHONY: test-cdk
 test-cdk: $(PYTHON)/.done cdk/node_modules ## The infrastructure: its types, what its templates say, permissions against the sources, and cfn-lint
 	@rm -rf $(TARGET)/templates && mkdir -p $(TARGET)/templates
-	cd cdk && node_modules/.bin/prettier --check --log-level warn bin lib test && node_modules/.bin/tsc
+	cd cdk && node_modules/.bin/prettier --check --log-level warn asl bin lib test && node_modules/.bin/tsc
 	cd cdk && TEMPLATES=$(abspath $(TARGET))/templates node_modules/.bin/tsx --test --test-concurrency=2 test/*.test.ts
 	@# W3010: zones are named where somebody has chosen them.
 	cd cdk && $(PYTHON)/bin/cfn-lint -i W3010 -t $(abspath $(TARGET))/templates/*.json
