@@ -82,6 +82,10 @@ test-asl: cdk/node_modules ## The state machine, by AWS's rules, and each of its
 	cdk/node_modules/.bin/asl-validator --json-path statemachine/autoscale.asl.json
 	cd cdk && node_modules/.bin/tsx --test asl/*.test.ts
 
+.PHONY: test-account
+test-account: cdk/node_modules ## The state machine on AWS's own engine, state by state: needs the AWS CLI and credentials
+	@cd cdk && node_modules/.bin/tsx asl/account.ts
+
 .PHONY: test-cdk
 test-cdk: $(PYTHON)/.done cdk/node_modules ## The infrastructure: its types, what its templates say, permissions against the sources, and cfn-lint
 	@rm -rf $(TARGET)/templates && mkdir -p $(TARGET)/templates

@@ -14,6 +14,21 @@ export type Answer = { payload: Json } | { error: string; cause?: string };
 /** For each Task state, and for a Map that fails as a whole: by what it is called with, and how often it has been. */
 export type Answers = Record<string, (payload: Json, times: number) => Answer>;
 
+/** One state, as it was entered and left: what AWS's own engine has to say of it, too. */
+export interface Step {
+  readonly state: string;
+  readonly type: string;
+  readonly input: Json;
+  /** As they were when it was entered, and when it was left. */
+  readonly before: Record<string, Json>;
+  readonly after: Record<string, Json>;
+  /** What a Task or a Map came to. */
+  readonly result?: Json;
+  readonly error?: { error: string; cause: string };
+  readonly next?: string;
+  readonly output?: Json;
+}
+
 export interface Run {
   /** The states in order; those of the Map too. */
   readonly entered: string[];
@@ -21,6 +36,7 @@ export interface Run {
   readonly calls: { state: string; payload: Json }[];
   readonly output?: Json;
   readonly failed?: { error: string; cause: string };
+  readonly steps: Step[];
 }
 
 const FILE = join(import.meta.dirname, '..', '..', 'statemachine', 'autoscale.asl.json');
@@ -57,7 +73,7 @@ class Failed extends Error {
 interface Frame {
   readonly answers: Answers;
   readonly context: Json;
-  readonly run: { entered: string[]; calls: { state: string; payload: Json }[] };
+  readonly run: { entered: string[]; calls: { state: string; payload: Json }[]; steps: Step[] };
   readonly variables: Record<string, Json>;
 }
 
@@ -113,33 +129,43 @@ async function walk(machine: Json, path: string, frame: Frame, input: Json): Pro
   for (let step = 0; step < 500; step += 1) {
     frame.run.entered.push(name);
     const [state, at] = [machine.States[name], `${path}/States/${name}`];
-    let output = input;
-    if (state.Type === 'Fail') {
-      const [error, cause] = [
-        await value(state.Error, `${at}/Error`, frame, { input }),
-        await value(state.Cause, `${at}/Cause`, frame, { input }),
-      ];
-      throw new Failed(error, cause);
-    } else if (state.Type === 'Choice') {
-      let chosen: string = state.Default;
+    const entered = { state: name, type: state.Type, input, before: structuredClone(frame.variables) };
+    const left = await enter(name, state, at, frame, input);
+    frame.run.steps.push({ ...entered, ...left, after: structuredClone(frame.variables) });
+    if (state.Type === 'Fail') throw new Failed(left.error?.error ?? '', left.error?.cause);
+    if (left.next === undefined) return left.output;
+    [input, name] = [left.output, left.next];
+  }
+  throw new Error('no end');
+}
+
+type Left = Pick<Step, 'result' | 'error' | 'next' | 'output'>;
+
+async function enter(name: string, state: Json, at: string, frame: Frame, input: Json): Promise<Left> {
+  const next: string | undefined = state.Next;
+  switch (state.Type) {
+    case 'Fail': {
+      const error = await value(state.Error, `${at}/Error`, frame, { input });
+      return { error: { error, cause: await value(state.Cause, `${at}/Cause`, frame, { input }) } };
+    }
+    case 'Choice':
       for (const [index, choice] of state.Choices.entries()) {
         const rule = `${at}/Choices/${index}`;
         const holds = await value(choice.Condition, `${rule}/Condition`, frame, { input });
-        if (typeof holds !== 'boolean')
-          throw new Failed('States.QueryEvaluationError', `${rule}: ${holds} is no boolean`);
+        if (typeof holds !== 'boolean') throw new Failed('States.QueryEvaluationError', `${rule}: ${holds}`);
         if (!holds) continue;
         await assign(choice, rule, frame, { input });
-        chosen = choice.Next;
-        break;
+        return { next: choice.Next, output: input };
       }
-      name = chosen;
-      continue;
-    } else if (state.Type === 'Task' || state.Type === 'Map') {
+      return { next: state.Default, output: input };
+    case 'Task':
+    case 'Map':
       try {
         const result = await work(name, state, at, frame, input);
-        await assign(state, at, frame, { input, result });
-        output =
-          state.Output === undefined ? result : await value(state.Output, `${at}/Output`, frame, { input, result });
+        const states = { input, result };
+        await assign(state, at, frame, states);
+        const output = state.Output === undefined ? result : await value(state.Output, `${at}/Output`, frame, states);
+        return { result, ...(!state.End && { next }), output };
       } catch (failed) {
         // What a Catch takes is what a function has answered; an expression that is wrong is the test's to see.
         if (!(failed instanceof Failed) || failed.error === 'States.QueryEvaluationError') throw failed;
@@ -149,25 +175,27 @@ async function walk(machine: Json, path: string, frame: Frame, input: Json): Pro
         if (index < 0) throw failed;
         const errorOutput = { Error: failed.error, ...(failed.message !== '' && { Cause: failed.message }) };
         await assign(state.Catch[index], `${at}/Catch/${index}`, frame, { input, errorOutput });
-        name = state.Catch[index].Next;
-        continue;
+        const error = { error: failed.error, cause: failed.message };
+        return { error, next: state.Catch[index].Next, output: input };
       }
-    } else if (state.Type === 'Wait') {
+    case 'Wait': {
       const seconds = await value(state.Seconds, `${at}/Seconds`, frame, { input });
       if (!Number.isInteger(seconds)) throw new Failed('States.QueryEvaluationError', `${at}: ${seconds} s`);
-    } else if (state.Type === 'Pass') {
-      await assign(state, at, frame, { input });
-      if (state.Output !== undefined) output = await value(state.Output, `${at}/Output`, frame, { input });
+      return { next, output: input };
     }
-    if (state.End || state.Type === 'Succeed') return output;
-    [input, name] = [output, state.Next];
+    case 'Pass': {
+      await assign(state, at, frame, { input });
+      const output = state.Output === undefined ? input : await value(state.Output, `${at}/Output`, frame, { input });
+      return { ...(!state.End && { next }), output };
+    }
+    default:
+      return { output: input };
   }
-  throw new Error('no end');
 }
 
 /** One execution, from its input to its end. */
 export async function execute(input: Json, answers: Answers): Promise<Run> {
-  const run: Frame['run'] = { entered: [], calls: [] };
+  const run: Frame['run'] = { entered: [], calls: [], steps: [] };
   const context = { Execution: { Id: 'arn:execution', Input: input } };
   try {
     return { ...run, output: await walk(definition(), '', { answers, context, run, variables: {} }, input) };
