@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { check, read, type Config, type Given } from './config.ts';
 import { Data, makesData } from './data.ts';
 import { LeaveOut } from './local.ts';
+import { applyPlatform } from './platform.ts';
 import { System } from './system.ts';
 
 const ADVISED = {
@@ -19,6 +20,7 @@ const ADVISED = {
 function make(app: App, config: Config) {
   const data = makesData(config) ? new Data(app, config) : undefined;
   const system = new System(app, config, data);
+  applyPlatform(app, config);
   if (config.local) Aspects.of(app).add(new LeaveOut(config.local.fails));
   Validations.of(app).addPlugins(new AwsSolutionsChecks(app));
   return { app, data, system };

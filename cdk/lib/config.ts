@@ -141,6 +141,9 @@ const Pipeline = z.strictObject({
     .enum(['on-change', 'never'])
     .default('on-change')
     .describe('of the service when the list changes; `never` for one that reads the list again by itself'),
+  countFullEvery: whole(1, 1000)
+    .optional()
+    .describe('a warm function reads everything at every so many counts, and between them what has changed'),
   countCacheSeconds: whole(0, 86_400).default(0).describe('a count younger than this is used again'),
   logDays: z
     .union([1, 3, 5, 7, 14, 30, 90, 365].map((days) => z.literal(days)))
@@ -159,9 +162,28 @@ const Service = z.strictObject({
     .optional()
     .describe('an ECS service that is there and is only redeployed: `{"cluster": …, "name": …, "securityGroup": …}`'),
   image: z
-    .strictObject({ repository: z.string().regex(/^[a-z0-9._/-]{2,256}$/), tag: z.string().regex(/^[\w.-]{1,128}$/) })
+    .strictObject({
+      repository: z
+        .string()
+        .regex(/^[a-z0-9._/-]{2,256}$/)
+        .optional(),
+      tag: z
+        .string()
+        .regex(/^[\w.-]{1,128}$/)
+        .optional(),
+      digest: z
+        .string()
+        .regex(/^sha256:[0-9a-f]{64}$/, 'expected sha256: and 64 hexadecimal digits')
+        .optional(),
+      uri: z
+        .string()
+        .regex(/^[a-z0-9.-]+(:\d+)?\/[\w./-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$/)
+        .optional(),
+    })
     .optional()
-    .describe('an image in ECR, `{"repository": …, "tag": …}`; else one is built of `crates/router/Dockerfile`'),
+    .describe(
+      'an image in ECR, `{"repository": …, "tag": …}` or with `"digest": "sha256:…"`; or `{"uri": …}` of any registry. Else one is built of `crates/router/Dockerfile`',
+    ),
   size: z
     .enum(['light', 'standard', 'heavy'])
     .default('standard')
@@ -196,6 +218,15 @@ const Service = z.strictObject({
     .regex(/^arn:aws[a-z-]*:acm:/, 'expected the ARN of a certificate in ACM')
     .optional()
     .describe('of the load balancer; else one is made that signs itself, for `service.domainName`'),
+  accessLogs: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'expected own, or the name of a bucket')
+    .optional()
+    .describe('of the load balancer: `own` for a bucket that is made and outlives the stack, or the name of one'),
+  exec: z
+    .boolean()
+    .default(false)
+    .describe('ECS Exec into the tasks, with its endpoint; they may then write to their own disk'),
   clientCidrs: z.array(z.cidrv4()).max(20).default([]).describe('who may reach the service; else the whole VPC'),
 });
 
@@ -235,6 +266,24 @@ const Stack = z.strictObject({
     .default('efs-mount-autoscaling')
     .describe('of the stack, and of what has a name of its own'),
   terminationProtection: z.boolean().default(true).describe('nobody deletes the stack with the data by accident'),
+  tags: z
+    .record(z.string().regex(/^(?!aws:)[\w .:/=+@-]{1,128}$/i), z.string().regex(/^[\w .:/=+@-]{0,256}$/))
+    .default({})
+    .describe('of everything that has tags: `{"cost-center": "42"}`'),
+  permissionsBoundary: z
+    .string()
+    .regex(
+      /^(arn:aws[a-z-]*:iam::(\d{12}|aws):policy\/)?[\w+=,.@/-]{1,128}$/,
+      'expected the name or the ARN of a policy',
+    )
+    .optional()
+    .describe('of every role: the name of a policy in the account, or its ARN'),
+  encryptionKey: z
+    .union([z.literal('own'), z.string().regex(/^arn:aws[a-z-]*:kms:/, 'expected own, or the ARN of a key')])
+    .optional()
+    .describe(
+      "of logs, token and queue: `own` for one that is made (in each stack), or the ARN of one whose policy lets CloudWatch Logs use it; else AWS's own",
+    ),
 });
 
 export const Schema = z.strictObject({
@@ -350,6 +399,22 @@ function conflicts(config: Config): [string, string][] {
       service.certificateArn !== undefined && service.entry !== 'load-balancer',
       'service.certificateArn',
       'only a load balancer shows it: service.entry must be load-balancer',
+    ],
+    [
+      service.image !== undefined &&
+        (service.image.uri ? 1 : 0) + (service.image.tag ? 1 : 0) + (service.image.digest ? 1 : 0) !== 1,
+      'service.image',
+      'expected one of tag, digest and uri',
+    ],
+    [
+      service.image !== undefined && (service.image.repository === undefined) !== (service.image.uri !== undefined),
+      'service.image',
+      'a tag or a digest is one of a repository, and a uri names its own',
+    ],
+    [
+      service.accessLogs !== undefined && (service.entry !== 'load-balancer' || service.existing !== undefined),
+      'service.accessLogs',
+      'only a load balancer of the stack has them',
     ],
     [
       service.backend === 'mounted' && service.launch !== 'managed-instances',

@@ -136,6 +136,7 @@ export class Network extends Construct {
       ECR_DOCKER: !config.service.existing,
       CLOUDWATCH_LOGS: !config.service.existing,
       SECRETS_MANAGER: !config.service.existing,
+      SSM_MESSAGES: config.service.exec && !config.service.existing,
       EC2: config.pipeline.inVpc,
       ECS: config.pipeline.inVpc || config.service.launch === 'managed-instances',
       ECS_AGENT: config.service.launch === 'managed-instances',

@@ -2,6 +2,7 @@
 import { Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
 import * as cloudwatch from 'aws-cdk-lib/aws-cloudwatch';
 import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
+import * as elb from 'aws-cdk-lib/aws-elasticloadbalancingv2';
 import * as events from 'aws-cdk-lib/aws-events';
 import { SnsTopic } from 'aws-cdk-lib/aws-events-targets';
 import * as iam from 'aws-cdk-lib/aws-iam';
@@ -11,9 +12,10 @@ import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import { Construct } from 'constructs';
 import type { Config } from './config.ts';
 import { FUNCTIONS, stateOf } from './functions.ts';
-import { byTarget, ofEfs, own } from './metrics.ts';
+import { byTarget, NAMESPACE, ofEfs, own } from './metrics.ts';
 import type { Pipeline } from './pipeline.ts';
 import type { Service } from './service.ts';
+import type { Storage } from './storage.ts';
 
 const { GREATER_THAN_THRESHOLD, GREATER_THAN_OR_EQUAL_TO_THRESHOLD, LESS_THAN_THRESHOLD } =
   cloudwatch.ComparisonOperator;
@@ -23,7 +25,7 @@ const FIVE_MINUTES = Duration.minutes(5);
 const FEW_CREDITS = 0.21 * 2 ** 40;
 
 export interface ObservabilityProps {
-  readonly fileSystemId: string;
+  readonly storage: Storage;
   readonly pipeline: Pipeline;
   readonly service: Service;
 }
@@ -94,7 +96,9 @@ export class Observability extends Construct {
     alarm.addOkAction(new SnsAction(this.topic));
   }
 
-  private watch(config: Config, { fileSystemId, pipeline, service }: ObservabilityProps) {
+  private watch(config: Config, { storage, pipeline, service }: ObservabilityProps) {
+    const { vault } = storage;
+    const { fileSystemId } = storage.fileSystem;
     const { functions, machine } = pipeline;
     for (const name of FUNCTIONS) {
       const rate = new cloudwatch.MathExpression({
@@ -135,7 +139,8 @@ export class Observability extends Construct {
       {},
     );
     const failed = new cloudwatch.MathExpression({
-      expression: 'failed + timedOut + aborted',
+      // A sum without a value of each has none itself.
+      expression: 'FILL(failed, 0) + FILL(timedOut, 0) + FILL(aborted, 0)',
       usingMetrics: {
         failed: machine.metricFailed({ period: FIVE_MINUTES }),
         timedOut: machine.metricTimedOut({ period: FIVE_MINUTES }),
@@ -196,7 +201,61 @@ export class Observability extends Construct {
       differ,
       { evaluationPeriods: 6 },
     );
-    if (service.made) this.watchTasks(service);
+    if (service.made) this.watchService(fileSystemId, service);
+    if (vault) {
+      this.alarm(
+        'BackupFailed',
+        'A backup of the file system failed: see its jobs in AWS Backup',
+        new cloudwatch.Metric({
+          namespace: 'AWS/Backup',
+          metricName: 'NumberOfBackupJobsFailed',
+          dimensionsMap: { BackupVaultName: vault.backupVaultName },
+          statistic: 'Sum',
+          period: Duration.hours(1),
+        }),
+        {},
+      );
+    }
+  }
+
+  private watchService(fileSystemId: string, service: Service) {
+    this.watchTasks(service);
+    this.alarm(
+      'TargetDown',
+      'The file service has not reached a mount target for five minutes: GET /targets says which, and why',
+      // No alarm takes a SEARCH, and the service has no metric without a target.
+      new cloudwatch.MathExpression({
+        expression: `SELECT MIN(TargetUp) FROM SCHEMA("${NAMESPACE}", FileSystemId, MountTargetId) WHERE FileSystemId = '${fileSystemId}'`,
+        usingMetrics: {},
+        period: Duration.minutes(1),
+        label: 'the worst target',
+      }),
+      { comparisonOperator: LESS_THAN_THRESHOLD, evaluationPeriods: 5 },
+    );
+    const { balancer, tasks } = service;
+    if (!balancer || !tasks) return;
+    this.alarm(
+      'UnhealthyTasks',
+      'The load balancer has called a task unhealthy for five minutes: see its log, and GET /readyz',
+      tasks.metrics.unhealthyHostCount({ period: Duration.minutes(1), statistic: 'Maximum' }),
+      { evaluationPeriods: 5 },
+    );
+    const errors = new cloudwatch.MathExpression({
+      expression: '100 * (FILL(ofTasks, 0) + FILL(ofBalancer, 0)) / requests',
+      usingMetrics: {
+        ofTasks: balancer.metrics.httpCodeTarget(elb.HttpCodeTarget.TARGET_5XX_COUNT, { period: FIVE_MINUTES }),
+        ofBalancer: balancer.metrics.httpCodeElb(elb.HttpCodeElb.ELB_5XX_COUNT, { period: FIVE_MINUTES }),
+        requests: balancer.metrics.requestCount({ period: FIVE_MINUTES }),
+      },
+      period: FIVE_MINUTES,
+      label: 'requests that end with 5xx, %',
+    });
+    this.alarm(
+      'ServiceErrors',
+      'More than 5 % of the requests end with 5xx: 503 of tasks says that targets are out of reach, 502 and 504 are of the balancer',
+      errors,
+      { threshold: 5, comparisonOperator: GREATER_THAN_THRESHOLD, evaluationPeriods: 3, datapointsToAlarm: 2 },
+    );
   }
 
   /** ECS has no metric of tasks that do not start; it tells EventBridge. */
@@ -233,7 +292,8 @@ export class Observability extends Construct {
     );
   }
 
-  private dashboard(config: Config, { fileSystemId, pipeline, service }: ObservabilityProps) {
+  private dashboard(config: Config, { storage, pipeline, service }: ObservabilityProps) {
+    const { fileSystemId } = storage.fileSystem;
     const graph = (title: string, left: cloudwatch.IMetric[], width = 8, right: cloudwatch.IMetric[] = []) =>
       new cloudwatch.GraphWidget({ title, left, right, width, height: 6, liveData: true });
     const { machine, functions } = pipeline;

@@ -17,7 +17,7 @@ export interface World {
 }
 
 /** Actions that no code calls, and why somebody needs them all the same. A test finds those that nobody has. */
-export const IMPLIED: Record<FunctionName | 'everyFunction' | 'inVpc' | 'tasks', Record<string, string>> = {
+export const IMPLIED: Record<FunctionName | 'everyFunction' | 'inVpc' | 'exec' | 'tasks', Record<string, string>> = {
   everyFunction: {
     'logs:CreateLogStream': "Lambda writes what the function says, in the role's name",
     'logs:PutLogEvents': "Lambda writes what the function says, in the role's name",
@@ -47,6 +47,16 @@ export const IMPLIED: Record<FunctionName | 'everyFunction' | 'inVpc' | 'tasks',
   // use the parameter.
   'publish-ssm': {},
   redeploy: {},
+  exec: {
+    'ssmmessages:CreateControlChannel':
+      'with `service.exec` the agent of ECS Exec speaks to Systems Manager in the name of the task',
+    'ssmmessages:CreateDataChannel':
+      'with `service.exec` the agent of ECS Exec speaks to Systems Manager in the name of the task',
+    'ssmmessages:OpenControlChannel':
+      'with `service.exec` the agent of ECS Exec speaks to Systems Manager in the name of the task',
+    'ssmmessages:OpenDataChannel':
+      'with `service.exec` the agent of ECS Exec speaks to Systems Manager in the name of the task',
+  },
   tasks: {
     'elasticfilesystem:ClientMount': 'with `storage.requireIam` the NFS client comes in the name of the task',
     'elasticfilesystem:ClientWrite': 'with `storage.requireIam` the NFS client comes in the name of the task',
@@ -63,6 +73,10 @@ export const EVERYWHERE: Record<string, string> = {
   'xray:PutTelemetryRecords': 'X-Ray has no resources for it',
   'xray:GetSamplingRules': 'X-Ray has no resources for it',
   'xray:GetSamplingTargets': 'X-Ray has no resources for it',
+  'ssmmessages:CreateControlChannel': 'Systems Manager has no resources for it',
+  'ssmmessages:CreateDataChannel': 'Systems Manager has no resources for it',
+  'ssmmessages:OpenControlChannel': 'Systems Manager has no resources for it',
+  'ssmmessages:OpenDataChannel': 'Systems Manager has no resources for it',
   'logs:CreateLogDelivery': 'the delivery of logs has no resources',
   'logs:GetLogDelivery': 'the delivery of logs has no resources',
   'logs:UpdateLogDelivery': 'the delivery of logs has no resources',

@@ -13,6 +13,7 @@ import { ConfigError, type Config } from './config.ts';
 import { definition, FUNCTIONS, PROJECT, shape, stateOf, type FunctionName } from './functions.ts';
 import { kept } from './logs.ts';
 import { allow, attach, explainWildcards, permissions, type World } from './permissions.ts';
+import { encryptionKey } from './platform.ts';
 import { countPath } from './storage.ts';
 
 /** A Lambda mounts below /mnt only. */
@@ -57,8 +58,10 @@ export class Pipeline extends Construct {
       this.functions[name] = this.function(name, config, props, role);
     }
     this.machine = this.chain(config);
+    const encryptionMasterKey = encryptionKey(this, config);
     this.notStarted = new sqs.Queue(this, 'NotStarted', {
-      encryption: sqs.QueueEncryption.SQS_MANAGED,
+      encryption: encryptionMasterKey ? sqs.QueueEncryption.KMS : sqs.QueueEncryption.SQS_MANAGED,
+      encryptionMasterKey,
       enforceSSL: true,
       retentionPeriod: Duration.days(14),
     });
@@ -70,6 +73,7 @@ export class Pipeline extends Construct {
       assumedBy: new iam.ServicePrincipal('scheduler.amazonaws.com'),
       description: 'The schedule: starts the state machine',
     });
+    encryptionMasterKey?.grant(role, 'kms:Decrypt', 'kms:GenerateDataKey');
     this.schedule = new scheduler.Schedule(this, 'Schedule', {
       description: 'Starts a cycle of the mount target autoscaler',
       schedule: scheduler.ScheduleExpression.expression(config.pipeline.schedule),
@@ -145,6 +149,7 @@ export class Pipeline extends Construct {
       count: {
         ...parameter,
         TARGET_DIRECTORY: config.local?.directory ?? MOUNT,
+        COUNT_FULL_EVERY: pipeline.countFullEvery,
         COUNT_CACHE_SECONDS: pipeline.countCacheSeconds || undefined,
       },
       evaluate: {

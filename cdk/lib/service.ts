@@ -16,6 +16,7 @@ import { PROJECT } from './functions.ts';
 import { kept } from './logs.ts';
 import { SERVICE_PORT, type Network } from './network.ts';
 import { allow, explainWildcards, parameterArn } from './permissions.ts';
+import { accessLogs, encryptionKey } from './platform.ts';
 import { OWNER, type Storage } from './storage.ts';
 
 /** The seed's table: units of a processor, and MiB. */
@@ -25,6 +26,13 @@ const CONTAINER = 'router';
 export interface ServiceProps {
   readonly network: Network;
   readonly storage: Storage;
+}
+
+/** What clients reach the tasks by. */
+interface Entry {
+  readonly url: string;
+  readonly balancer?: elb.ApplicationLoadBalancer;
+  readonly tasks?: elb.ApplicationTargetGroup;
 }
 
 function serviceArn(scope: Construct, cluster: string, name: string) {
@@ -50,6 +58,8 @@ export class Service extends Construct {
   /** What clients have to show. */
   readonly token?: secrets.Secret;
   readonly made?: ecs.FargateService | ecs.Ec2Service;
+  readonly balancer?: elb.ApplicationLoadBalancer;
+  readonly tasks?: elb.ApplicationTargetGroup;
 
   constructor(scope: Construct, id: string, config: Config, props: ServiceProps) {
     super(scope, id);
@@ -74,6 +84,7 @@ export class Service extends Construct {
     });
     this.token = new secrets.Secret(this, 'Token', {
       description: 'AUTH_TOKEN of the file service',
+      encryptionKey: encryptionKey(this, config),
       generateSecretString: { passwordLength: 48, excludePunctuation: true },
       removalPolicy: RemovalPolicy.DESTROY,
     });
@@ -87,7 +98,7 @@ export class Service extends Construct {
     // cluster come its capacity providers, which the service may not name before.
     service.node.addDependency(cluster, network.ready, props.storage.fileSystem.mountTargetsAvailable);
     this.made = service;
-    this.url = this.lead(config, network, service);
+    Object.assign(this, this.lead(config, network, service));
   }
 
   private task(config: Config, { storage }: ServiceProps): ecs.TaskDefinition {
@@ -124,12 +135,14 @@ export class Service extends Construct {
       },
       // It finishes what runs, for SHUTDOWN_SECONDS.
       stopTimeout: Duration.seconds(30),
-      readonlyRootFilesystem: !mounts,
+      readonlyRootFilesystem: !mounts && !config.service.exec,
       user: mounts ? '0:0' : `${OWNER}:${OWNER}`,
       linuxParameters,
     });
     if (mounts) container.addUlimits({ name: ecs.UlimitName.NOFILE, softLimit: 65536, hardLimit: 65536 });
 
+    // The key's own policy may not know this role.
+    encryptionKey(this, config)?.grantDecrypt(task.obtainExecutionRole());
     const published = parameterArn(this, config.pipeline.parameterName);
     task.addToTaskRolePolicy(allow(['ssm:GetParameters'], [published]));
     task.addToTaskRolePolicy(allow(['elasticfilesystem:DescribeMountTargets'], [storage.fileSystem.fileSystemArn]));
@@ -150,9 +163,10 @@ export class Service extends Construct {
 
   private image(config: Config, arm: boolean): ecs.ContainerImage {
     const { image } = config.service;
-    if (image) {
+    if (image?.uri) return ecs.ContainerImage.fromRegistry(image.uri);
+    if (image?.repository) {
       const repository = ecr.Repository.fromRepositoryName(this, 'Repository', image.repository);
-      return ecs.ContainerImage.fromEcrRepository(repository, image.tag);
+      return ecs.ContainerImage.fromEcrRepository(repository, image.digest ?? image.tag);
     }
     return ecs.ContainerImage.fromAsset(PROJECT, {
       file: 'crates/router/Dockerfile',
@@ -193,6 +207,7 @@ export class Service extends Construct {
       minHealthyPercent: 100,
       maxHealthyPercent: 200,
       circuitBreaker: { enable: true, rollback: true },
+      enableExecuteCommand: config.service.exec,
       vpcSubnets: { subnets: network.subnets },
       securityGroups: [network.tasks],
       ...(config.service.entry === 'load-balancer' && { healthCheckGracePeriod: Duration.seconds(60) }),
@@ -228,7 +243,7 @@ export class Service extends Construct {
   }
 
   /** What leads clients to the tasks, and the address under which. */
-  private lead(config: Config, network: Network, service: ecs.FargateService): string {
+  private lead(config: Config, network: Network, service: ecs.FargateService): Entry {
     const { domainName, clientCidrs } = config.service;
     const clients = (clientCidrs.length > 0 ? clientCidrs : [network.cidr]).map((cidr) => ec2.Peer.ipv4(cidr));
     const scaling = service.autoScaleTaskCount({
@@ -247,7 +262,7 @@ export class Service extends Construct {
         dnsTtl: Duration.seconds(10),
       });
       for (const peer of clients) network.tasks.addIngressRule(peer, ec2.Port.tcp(SERVICE_PORT), 'clients');
-      return `https://${domainName}:${SERVICE_PORT}`;
+      return { url: `https://${domainName}:${SERVICE_PORT}` };
     }
     const group = new ec2.SecurityGroup(this, 'Entry', {
       vpc: network.vpc,
@@ -264,11 +279,20 @@ export class Service extends Construct {
       // A large file may take this long.
       idleTimeout: Duration.seconds(120),
     });
-    Validations.of(balancer).acknowledge({
-      id: 'AwsSolutions-ELB2',
-      reason:
-        'the service logs its operations itself (ACCESS_LOG), with the mount target of each; logs of the balancer need a bucket of their own',
-    });
+    const logs = accessLogs(this, config);
+    if (logs) {
+      // Not by the library's own way, which has to know the region.
+      balancer.setAttribute('access_logs.s3.enabled', 'true');
+      balancer.setAttribute('access_logs.s3.bucket', logs.bucket);
+      // It writes a first object at once.
+      if (logs.ready) balancer.node.addDependency(logs.ready);
+    } else {
+      Validations.of(balancer).acknowledge({
+        id: 'AwsSolutions-ELB2',
+        reason:
+          'chosen by service.accessLogs; the service logs its operations itself (ACCESS_LOG), with the target of each',
+      });
+    }
     const certificate = new Certificate(this, 'Certificate', config);
     const listener = balancer.addListener('Https', {
       port: 443,
@@ -301,6 +325,6 @@ export class Service extends Construct {
       recordName: first,
       target: route53.RecordTarget.fromAlias(new LoadBalancerTarget(balancer)),
     });
-    return `https://${domainName}`;
+    return { url: `https://${domainName}`, balancer, tasks: targets };
   }
 }

@@ -22,6 +22,7 @@ export class DataStorage extends Construct {
   /** The subnets in whose zones the stack knows of a mount target: a Lambda mounts nowhere else. */
   readonly mountable: ec2.ISubnet[];
   readonly key?: kms.Key;
+  readonly vault?: backup.BackupVault;
 
   constructor(scope: Construct, id: string, config: Config, network: DataNetwork) {
     super(scope, id);
@@ -47,7 +48,7 @@ export class DataStorage extends Construct {
     const fileSystem = this.made(config, network, first, removalPolicy);
     this.fileSystem = fileSystem;
     this.mountable = first;
-    if (config.storage.backup) this.backUp(fileSystem, removalPolicy);
+    if (config.storage.backup) this.vault = this.backUp(fileSystem, removalPolicy);
   }
 
   private made(config: Config, network: DataNetwork, subnets: ec2.ISubnet[], removalPolicy: RemovalPolicy) {
@@ -111,6 +112,7 @@ export class DataStorage extends Construct {
       id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/AWSBackupServiceRolePolicyForBackup]',
       reason: 'the policy that AWS Backup asks for, which changes with what it does',
     });
+    return vault;
   }
 }
 
@@ -118,6 +120,7 @@ export class DataStorage extends Construct {
 export class Storage extends Construct {
   readonly fileSystem: efs.IFileSystem;
   readonly mountable: ec2.ISubnet[];
+  readonly vault?: backup.IBackupVault;
   /** Reads everything below the service's directory, as root. */
   readonly counting: efs.AccessPoint;
   /** The service's directory, as its owner. Not for a kernel that mounts, which knows of none. */
@@ -125,7 +128,7 @@ export class Storage extends Construct {
 
   constructor(scope: Construct, id: string, config: Config, data: DataStorage) {
     super(scope, id);
-    ({ fileSystem: this.fileSystem, mountable: this.mountable } = data);
+    ({ fileSystem: this.fileSystem, mountable: this.mountable, vault: this.vault } = data);
     const mounts = config.service.backend === 'mounted';
     const path = mounts ? '/' : config.storage.directory;
     const directory = {

@@ -40,7 +40,7 @@ export class System extends Stack {
     });
     const { fileSystemId } = this.storage.fileSystem;
     const watched = new Observability(this, 'Observability', config, {
-      fileSystemId,
+      storage: this.storage,
       pipeline: this.pipeline,
       service: this.service,
     });

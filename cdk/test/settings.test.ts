@@ -26,7 +26,7 @@ function refused(what: () => unknown): string {
 
 test("without any settings, the seed's", () => {
   const { stack, network, storage, scaling, pipeline, service, audit, alarms, local } = check({});
-  assert.deepEqual(stack, { name: 'efs-mount-autoscaling', terminationProtection: true });
+  assert.deepEqual(stack, { name: 'efs-mount-autoscaling', terminationProtection: true, tags: {} });
   assert.deepEqual(network, { zones: 3, cidr: '10.0.0.0/16', endpoints: true, flowLogs: true });
   assert.deepEqual(storage, {
     performance: 'general-purpose',
@@ -66,6 +66,7 @@ test("without any settings, the seed's", () => {
     entry: 'load-balancer',
     domainName: 'files.efs-autoscale.internal',
     clientCidrs: [],
+    exec: false,
   });
   assert.deepEqual([audit, alarms, local], [{ trail: false }, { emails: [] }, undefined]);
 });
@@ -104,6 +105,14 @@ test('every bound holds, and the setting is named', () => {
     ['pipeline.countCacheSeconds', [-1, 86_401]],
     ['pipeline.logDays', [0, 2, 8]],
     ['service.image.tag', ['', 'a b']],
+    ['service.image.digest', ['sha256:12', 'latest']],
+    ['service.image.uri', ['router', 'https://example.com/router']],
+    ['service.accessLogs', ['A', 'a_b', '']],
+    ['service.exec', ['yes']],
+    ['stack.tags', [{ 'aws:x': '1' }, { 'a"': '1' }, 'a=b']],
+    ['stack.permissionsBoundary', ['a b', 'arn:aws:iam::12:policy/x']],
+    ['stack.encryptionKey', ['mine', 'arn:aws:s3:::x']],
+    ['pipeline.countFullEvery', [0, 1001]],
     ['service.size', ['medium']],
     ['service.desiredCount', [-1, 101]],
     ['service.maxCount', [0, 1001]],
@@ -189,6 +198,10 @@ test('settings that cannot be together are named, with the reason', () => {
     ],
     [{ service: { desiredCount: 13 } }, /^service\.maxCount: /],
     [{ pipeline: { pollIntervalSeconds: 60, pollTimeoutSeconds: 30 } }, /^pipeline\.pollTimeoutSeconds: /],
+    [{ service: { image: { repository: 'a/b' } } }, /^service\.image: expected one of tag, digest and uri/],
+    [{ service: { image: { repository: 'a/b', uri: 'example.com/a' } } }, /^service\.image: .*names its own/],
+    [{ service: { image: { tag: 'a' } } }, /^service\.image: .*one of a repository/],
+    [{ service: { accessLogs: 'own', entry: 'service-discovery' } }, /^service\.accessLogs: /],
     [{ network: { zoneNames: ['eu-west-1a', 'eu-west-1a'] } }, /^network\.zoneNames: a zone is there twice/],
     [{ network: { zoneNames: ['eu-west-1a', 'eu-west-1d'] }, account }, /^network\.zoneNames: .*and not eu-west-1d/],
     [{ account }, /^network\.zones: the region has 2 zones: eu-west-1a, eu-west-1b$/],

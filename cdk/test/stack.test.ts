@@ -6,3 +6,4 @@ import './stack/service.ts';
 import './stack/observability.ts';
 import './stack/permissions.ts';
 import './stack/local.ts';
+import './stack/platform.ts';

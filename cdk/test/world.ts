@@ -93,6 +93,21 @@ export const SETTINGS = {
     pipeline: { inVpc: true, countCacheSeconds: 600 },
     service: { image: IMAGE, certificateArn: CERTIFICATE },
   },
+  /** As a platform team has it. */
+  platform: {
+    stack: {
+      tags: { 'cost-center': '42' },
+      permissionsBoundary: 'platform/boundary',
+      encryptionKey: 'own',
+    },
+    pipeline: { countFullEvery: 12 },
+    service: {
+      image: { repository: 'files/router', digest: `sha256:${'0123456789abcdef'.repeat(4)}` },
+      certificateArn: CERTIFICATE,
+      accessLogs: 'own',
+      exec: true,
+    },
+  },
   /** A later deployment of a service that runs. */
   later: {
     account: { desiredCount: 7, zones: ['eu-west-1a', 'eu-west-1b', 'eu-west-1c'], lambdaConcurrency: 1000 },

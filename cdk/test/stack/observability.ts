@@ -49,7 +49,12 @@ test('and those of executions, the schedule, credits, and a list that is not tha
   const failed = alarm(it, 'ExecutionFailed');
   assert.deepEqual(
     failed.Metrics.map((metric: any) => metric.MetricStat?.Metric.MetricName ?? metric.Expression),
-    ['failed + timedOut + aborted', 'ExecutionsFailed', 'ExecutionsTimedOut', 'ExecutionsAborted'],
+    [
+      'FILL(failed, 0) + FILL(timedOut, 0) + FILL(aborted, 0)',
+      'ExecutionsFailed',
+      'ExecutionsTimedOut',
+      'ExecutionsAborted',
+    ],
   );
   const silent = alarm(it, 'ScheduleSilent');
   assert.deepEqual(
@@ -61,6 +66,50 @@ test('and those of executions, the schedule, credits, and a list that is not tha
   assert(!has('default', 'BurstCreditsLow') && has('discovery', 'BurstCreditsLow'), 'only bursting has credits');
   const differs = alarm(it, 'PublishedDiffers');
   assert.deepEqual([differs.EvaluationPeriods, differs.Metrics[0].Expression], [6, 'ABS(targets - published)']);
+});
+
+test('a sum has a value where one of its metrics has none', () => {
+  for (const name of NAMES) {
+    for (const { path, is } of world(name).all('CloudWatch::Alarm')) {
+      const sums = (is.Metrics ?? []).filter(({ Expression }: any) => / \+ /.test(Expression ?? ''));
+      for (const { Expression } of sums) {
+        const parts = Expression.replace(/^100 \* \(|\) \/ requests$/g, '').split(' + ');
+        for (const part of parts) assert.match(part, /^FILL\(\w+, 0\)$/, `${name}, ${path}: ${Expression}`);
+      }
+    }
+  }
+});
+
+test('the service and the backups have alarms of their own, where there are any', () => {
+  const it = world('default');
+  const down = alarm(it, 'TargetDown');
+  assert.deepEqual([condition(down), down.Metrics[0].Period], ['Less 1, 5 of 5, else notBreaching', 60]);
+  assert.match(
+    it.text(down.Metrics[0].Expression),
+    /^SELECT MIN\(TargetUp\) .* FileSystemId = '<Storage\/FileSystem>'$/,
+  );
+  const unhealthy = alarm(it, 'UnhealthyTasks');
+  assert.deepEqual(
+    [unhealthy.MetricName, condition(unhealthy)],
+    ['UnHealthyHostCount', 'GreaterEqual 1, 5 of 5, else notBreaching'],
+  );
+  const errors = alarm(it, 'ServiceErrors');
+  assert.deepEqual(
+    errors.Metrics.map((metric: any) => metric.MetricStat?.Metric.MetricName ?? metric.Expression),
+    [
+      '100 * (FILL(ofTasks, 0) + FILL(ofBalancer, 0)) / requests',
+      'HTTPCode_Target_5XX_Count',
+      'HTTPCode_ELB_5XX_Count',
+      'RequestCount',
+    ],
+  );
+  const backup = alarm(it, 'BackupFailed');
+  assert.deepEqual(
+    [backup.MetricName, it.text(backup.Dimensions[0].Value)],
+    ['NumberOfBackupJobsFailed', '<Storage/Backups.BackupVaultName>'],
+  );
+  assert(!has('discovery', 'BackupFailed') && !has('discovery', 'ServiceErrors') && has('discovery', 'TargetDown'));
+  assert(!has('existing', 'TargetDown'), 'whose metrics these would be is not known');
 });
 
 test('a rare schedule is not silent before it is late', () => {

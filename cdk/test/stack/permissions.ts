@@ -131,7 +131,10 @@ function difference(it: World, calls: ReturnType<typeof called>, implied: typeof
     compare(name, `Roles/${stateOf(name)}`, [implied.everyFunction, implied[name], inVpc ? implied.inVpc : {}]);
   }
   if (it.resources.some(({ path }) => path === 'Service/Task/TaskRole')) {
-    compare('tasks', 'Service/Task/TaskRole', it.config.storage.requireIam ? [implied.tasks] : []);
+    compare('tasks', 'Service/Task/TaskRole', [
+      it.config.storage.requireIam ? implied.tasks : {},
+      it.config.service.exec ? implied.exec : {},
+    ]);
   }
   return found;
 }
