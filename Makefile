@@ -91,8 +91,7 @@ test-cdk: $(PYTHON)/.done cdk/node_modules ## The infrastructure: its types, wha
 	@rm -rf $(TARGET)/templates && mkdir -p $(TARGET)/templates
 	cd cdk && node_modules/.bin/prettier --check --log-level warn asl bin lib test && node_modules/.bin/tsc
 	cd cdk && TEMPLATES=$(abspath $(TARGET))/templates node_modules/.bin/tsx --test --test-concurrency=2 test/*.test.ts
-	@# W3010: zones are named where somebody has chosen them.
-	cd cdk && $(PYTHON)/bin/cfn-lint -i W3010 -t $(abspath $(TARGET))/templates/*.json
+	cd cdk && $(PYTHON)/bin/cfn-lint -t $(abspath $(TARGET))/templates/*.json
 
 .PHONY: deny
 deny: $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) ## Licences, sources and bans of all dependencies
