@@ -189,11 +189,13 @@ async fn a_certificate_says_what_one_of_efs_utils_says() {
 async fn what_is_not_wanted_is_left_out() {
     let der = made(subject(), None, NOW).await;
     let all = read(&parsed(&der));
-    assert_eq!(all.oids, ["2.5.29.14", "1.3.6.1.4.1.4843.7.3"]);
+    assert_eq!(all.oids, ["2.5.29.14", "1.3.6.1.4.1.4843.7.3", "1.3.6.1.4.1.4843.7.4"]);
+    assert_eq!(all.client_info, Some(["unknown".to_owned(), env!("CARGO_PKG_VERSION").to_owned()]));
     assert_eq!(all.file_system.as_deref(), Some("fs-0123456789abcdef0"));
 
     let der = made(subject().with_access_point("fsap-01234567").unwrap(), None, NOW).await;
-    assert_eq!(read(&parsed(&der)).oids, ["2.5.29.14", "1.3.6.1.4.1.4843.7.1", "1.3.6.1.4.1.4843.7.3"]);
+    let own = ["1.3.6.1.4.1.4843.7.1", "1.3.6.1.4.1.4843.7.3", "1.3.6.1.4.1.4843.7.4"];
+    assert_eq!(read(&parsed(&der)).oids, [&["2.5.29.14"], &own[..]].concat());
 
     let der = made(subject(), Some(credentials(None, None)), NOW).await;
     assert_eq!(read(&parsed(&der)).client_auth.unwrap().session_token, None);
@@ -356,7 +358,9 @@ proptest! {
         let all = read(&certificate);
         prop_assert_eq!(all.file_system, Some(case.file_system));
         prop_assert_eq!(all.access_point, case.access_point);
-        prop_assert_eq!(all.client_info, case.client.map(|(source, version)| [source, version]));
+        let unsaid = || ["unknown".to_owned(), env!("CARGO_PKG_VERSION").to_owned()];
+        let client = case.client.map_or_else(unsaid, |(source, version)| [source, version]);
+        prop_assert_eq!(all.client_info, Some(client));
         let auth = all.client_auth.unwrap();
         prop_assert_eq!(auth.access_key_id, case.access_key_id);
         prop_assert_eq!(auth.session_token, case.token);

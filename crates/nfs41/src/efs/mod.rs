@@ -17,7 +17,7 @@
 //! | .7.1 UTF8String, the access point; only where one is wanted | the same |
 //! | .7.2 SEQUENCE; only with IAM: UTF8String, the access key's id; OCTET STRING, the signature; UTCTime, when it was signed; where there is one, `[0] EXPLICIT` UTF8String, the session token | the same |
 //! | .7.3 UTF8String, the file system; always | the same |
-//! | .7.4 SEQUENCE of two UTF8Strings, where the client is from and its version; may be missing | the same, `platform_utils.py` |
+//! | .7.4 SEQUENCE of two UTF8Strings, where the client is from and its version; always | the same, `platform_utils.py` |
 //! | the octets of the signature are the 64 characters of its hexadecimal form, not the 32 bytes: OpenSSL's `ASN1_generate_nconf(3)` takes an OCTETSTRING as ASCII where nothing else is said | the same |
 //! | the request that is signed: a GET of `/`, the host is the file system's id, `Action=Connect`, 86,400 seconds, no empty line after the headers | the same, and `test/mount_common_test/test_create_self_signed_cert.py` |
 //! | `PublicKeyHash`: SHA-1 of the public key as RFC 5280 hashes it for a key identifier (4.2.1.2), in hexadecimal | the same |
@@ -71,6 +71,8 @@ const LONGEST_CLIENT_INFO: usize = 100;
 const ACCESS_POINT: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 1];
 const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 2];
 const FILE_SYSTEM: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 3];
+/// Where a client is from that says nothing of it, and its version.
+const CLIENT: [&str; 2] = ["unknown", env!("CARGO_PKG_VERSION")];
 const CLIENT_INFO: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 4];
 const SUBJECT_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 14];
 
@@ -198,7 +200,7 @@ pub struct Subject {
     region: String,
     access_point: Option<String>,
     common_name: String,
-    client: Option<[String; 2]>,
+    client: [String; 2],
 }
 
 impl Subject {
@@ -218,7 +220,7 @@ impl Subject {
         let host: String = rustix::system::uname().nodename().to_string_lossy().chars().take(LONGEST_NAME).collect();
         let common_name = if is_text(&host, LONGEST_NAME) { host } else { "localhost".to_owned() };
         let (file_system, region) = (file_system.to_owned(), region.to_owned());
-        Ok(Self { file_system, region, access_point: None, common_name, client: None })
+        Ok(Self { file_system, region, access_point: None, common_name, client: CLIENT.map(str::to_owned) })
     }
 
     /// Through this access point, whose root becomes the root, and whose user becomes the user.
@@ -241,8 +243,8 @@ impl Subject {
         Ok(Self { common_name: name.to_owned(), ..self })
     }
 
-    /// Says which client this is. efs-utils gives what it was configured as, or `unknown`, and its own version. Left
-    /// out by default: what the server makes of it is not documented, and this is not efs-utils.
+    /// Says which client this is: `unknown` and the version of this crate by default, as efs-utils says `unknown` where
+    /// nothing was configured, and its own version. What the server makes of it is not documented.
     ///
     /// # Errors
     /// [`Malformed::ClientInfo`].
@@ -252,7 +254,7 @@ impl Subject {
                 return Err(Malformed::ClientInfo(text.to_owned()));
             }
         }
-        Ok(Self { client: Some([source.to_owned(), version.to_owned()]), ..self })
+        Ok(Self { client: [source, version].map(str::to_owned), ..self })
     }
 
     pub fn access_point(&self) -> Option<&str> {
@@ -291,9 +293,8 @@ impl Subject {
             all.push((CLIENT_AUTH, der::sequence(&parts)));
         }
         all.push((FILE_SYSTEM, der::utf8(&self.file_system)));
-        if let Some([source, version]) = &self.client {
-            all.push((CLIENT_INFO, der::sequence(&[der::utf8(source), der::utf8(version)])));
-        }
+        let [source, version] = &self.client;
+        all.push((CLIENT_INFO, der::sequence(&[der::utf8(source), der::utf8(version)])));
         all.into_iter().map(|(oid, content)| CustomExtension::from_oid_content(oid, content)).collect()
     }
 }
