@@ -22,6 +22,9 @@ import { OWNER, type Storage } from './storage.ts';
 /** The seed's table: units of a processor, and MiB. */
 const SIZES = { light: [512, 1024], standard: [2048, 4096], heavy: [4096, 8192] } as const;
 const CONTAINER = 'router';
+/** A task reads the published list again this often: a GetParameters call a minute costs nothing, and a task that missed a
+ * redeployment uses a new target a minute later. */
+const REFRESH_SECONDS = 60;
 
 export interface ServiceProps {
   readonly network: Network;
@@ -183,6 +186,8 @@ export class Service extends Construct {
           NFS_TLS: 'efs',
           EFS_ACCESS_POINT_ID: storage.serving.accessPointId,
           ...(config.storage.requireIam && { NFS_IAM: '1' }),
+          // One to each target at first, and more while another one brings throughput.
+          CONNECTIONS_PER_TARGET: 'auto',
         }
       : { BACKEND: 'mounted', MOUNT: 'kernel' };
     return {
@@ -190,6 +195,7 @@ export class Service extends Construct {
       AWS_REGION: Stack.of(this).region,
       EFS_FILE_SYSTEM_ID: storage.fileSystem.fileSystemId,
       SSM_PARAMETER_NAME: config.pipeline.parameterName,
+      REFRESH_SECONDS: String(REFRESH_SECONDS),
       LISTEN: `0.0.0.0:${SERVICE_PORT}`,
       // The token does not cross the VPC in the clear, not on its last hop either.
       LISTEN_TLS: 'made',

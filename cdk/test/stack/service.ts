@@ -49,8 +49,15 @@ test('it is its own NFS client, through its access point and with TLS; in its ow
     LISTEN: '0.0.0.0:8443',
     LISTEN_TLS: 'made',
     METRICS: 'emf',
+    REFRESH_SECONDS: '60',
   };
-  const nfs = { ...common, BACKEND: 'nfs', NFS_TLS: 'efs', EFS_ACCESS_POINT_ID: '<Storage/Serving>' };
+  const nfs = {
+    ...common,
+    BACKEND: 'nfs',
+    NFS_TLS: 'efs',
+    EFS_ACCESS_POINT_ID: '<Storage/Serving>',
+    CONNECTIONS_PER_TARGET: 'auto',
+  };
   assert.deepEqual(variables(world('default')), { ...nfs, SSM_PARAMETER_NAME: '/efs-mount-autoscaling/mount-targets' });
   assert.deepEqual(variables(world('discovery')), { ...nfs, NFS_IAM: '1', SSM_PARAMETER_NAME: '/files/targets' });
 });

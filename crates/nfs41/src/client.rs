@@ -245,6 +245,20 @@ impl Client {
         self.inner.connections.iter().any(|connection| matches!(*connection.state.borrow(), State::Up(..)))
     }
 
+    /// Calls that are on their way now.
+    pub fn in_flight(&self) -> u32 {
+        self.sessions().map(|session| session.in_flight()).sum()
+    }
+
+    /// Bytes of calls and answers, both ways, in the sessions that there are now.
+    pub fn traffic(&self) -> u64 {
+        self.sessions().map(|session| session.traffic.load(Ordering::Relaxed)).sum()
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = Arc<Session>> {
+        self.inner.connections.iter().filter_map(Connection::session)
+    }
+
     /// Uses no memory of the current stateid that an operation before has left: more round trips, for servers that
     /// refuse it. Found out by itself; this is to try it.
     #[doc(hidden)]
@@ -268,8 +282,7 @@ impl Client {
     /// Of the connection that has the most slots free; where there is none, of the first that is up again.
     pub(crate) async fn session(&self, budget: &Budget) -> Result<Arc<Session>> {
         let inner = &*self.inner;
-        let sessions = inner.connections.iter().filter_map(Connection::session);
-        if let Some(session) = sessions.max_by_key(|session| session.slots.available_permits()) {
+        if let Some(session) = self.sessions().max_by_key(|session| session.slots.available_permits()) {
             return Ok(session);
         }
         let mut waiting = futures(inner.connections.len());

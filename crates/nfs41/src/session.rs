@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -94,6 +94,8 @@ pub(crate) struct Session {
     pub slots: Semaphore,
     /// A change in it is late: it is to be fenced.
     pub fenced: Notify,
+    /// Bytes of calls and answers so far.
+    pub traffic: AtomicU64,
     /// There is a connection by way of another address, which what tidies up may take, too.
     pub is_fencing: AtomicBool,
     /// Whoever keeps the connection is told that the session is lost.
@@ -182,8 +184,8 @@ impl Session {
         let (window, surplus, calls, link, retired, lost) = (agreed.slots, 0, 0, None, false, false);
         let table = Table { slots, busy: [0; _], window, surplus, calls, link, retired, lost };
         let slots = Semaphore::new(agreed.slots as usize);
-        let (fenced, is_fencing, lost) = Default::default();
-        Self { id, client, epoch, agreed, before, slots, fenced, is_fencing, lost, table: Mutex::new(table) }
+        let (fenced, traffic, is_fencing, lost) = Default::default();
+        Self { id, client, epoch, agreed, before, slots, fenced, traffic, is_fencing, lost, table: Mutex::new(table) }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -204,6 +206,7 @@ impl Session {
         let call = table.calls << SLOT_BITS | slot;
         let sequence = self.sequence(&table, slot, call);
         let message = compound.message(&self.before, &sequence);
+        self.traffic.fetch_add(compound.len() as u64, Ordering::Relaxed);
         let (answer, receiver) = oneshot::channel();
         let sent = table.link.as_ref().is_some_and(|link| link.send(message.clone()).is_ok());
         table.slots[slot as usize].call = Some(Call {
@@ -445,6 +448,7 @@ impl Session {
     /// [`Error::SessionLost`]: the server does not have this session any more. Any other: what came is not an answer of
     /// ours, or the session is of no more use; it has to be retired.
     pub fn heard(&self, record: Bytes) -> Result<Option<Later>> {
+        self.traffic.fetch_add(record.len() as u64, Ordering::Relaxed);
         let mut record = Decoder(record);
         let number = record.word()?;
         let slot = number & (MOST_SLOTS - 1);

@@ -3,6 +3,7 @@
 
 mod changes;
 mod reads;
+pub(crate) mod scale;
 mod status;
 
 use std::{
@@ -47,8 +48,8 @@ pub struct Options {
     pub port: u16,
     /// The directory at the server that is the root of all paths.
     pub root: Vec<u8>,
-    /// To each target; each is another client for the server.
-    pub connections: usize,
+    /// Of each event loop to each target; each is another client for the server.
+    pub connections: Connections,
     /// In the clear where there is none.
     pub tls: Option<nfs41::tls::Tls>,
     /// An operation that has not ended by then is given up: what was not sent never is, and a change that was sent is
@@ -63,12 +64,20 @@ pub struct Options {
     pub alternatives: nfs41::Alternatives,
 }
 
+/// How many connections there are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Connections {
+    Fixed(usize),
+    /// One at first, and more while that brings throughput.
+    Auto,
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             port: 2049,
             root: Vec::new(),
-            connections: 1,
+            connections: Connections::Fixed(1),
             tls: None,
             deadline: Duration::from_secs(10),
             connect_deadline: Duration::from_secs(2),
@@ -84,7 +93,6 @@ impl Options {
         nfs41::Options {
             tls: self.tls.clone(),
             root: self.root.clone(),
-            connections: self.connections,
             connect_deadline: self.connect_deadline,
             // Whoever comes while there is no connection is told so soon: the path's next choice may work.
             patience: self.connect_deadline.min(self.deadline / 4),
@@ -112,7 +120,7 @@ impl Options {
 
 impl Backend for Options {
     fn target(&self, target: &PublishedTarget, _place: usize) -> Arc<dyn Target> {
-        let clients = Clients::new(self.client(target));
+        let clients = Clients::new(self.client(target), self.connections);
         let prober = Client::new(self.prober(target));
         let Self { deadline, file_mode, directory_mode, .. } = *self;
         let rules = Rules { patience: deadline / 2, file_mode, directory_mode };
@@ -360,6 +368,10 @@ impl Target for Nfs {
             tokio::join!(self.clients.close(), prober.close());
             Ok(())
         })
+    }
+
+    fn connections(&self) -> Option<usize> {
+        Some(self.clients.connections())
     }
 
     fn read(&self, path: &FilePath, want: &Want) -> Answer<'_, Reading> {

@@ -294,6 +294,11 @@ pub trait Target: Send + Sync {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Connections for requests that there are now; `None` where somebody else has them.
+    fn connections(&self) -> Option<usize> {
+        None
+    }
+
     /// The answer to [`Target::read`], if it is there without waiting.
     fn read_now(&self, path: &FilePath, want: &Want) -> Option<Result<Reading>> {
         let _ = (path, want);

@@ -150,6 +150,8 @@ fn a_task_of_512_mib_sheds_load_while_a_target_hangs() {
         ("DEADLINE_SECONDS", &DEADLINE.as_secs().to_string()),
         ("PROBE_SECONDS", "0.5"),
         ("WORKERS", "2"),
+        // As the stack has it.
+        ("CONNECTIONS_PER_TARGET", "auto"),
         ("IDLE_SECONDS", "20"),
     ]);
     match &cgroup {

@@ -10,7 +10,7 @@ use crate::{files, mounted, nfs};
 /// `BACKEND`.
 pub enum Backend {
     Mounted(mounted::Options),
-    Nfs(nfs::Options, Option<Settings>),
+    Nfs(Box<nfs::Options>, Option<Settings>),
 }
 
 impl Backend {
@@ -18,10 +18,10 @@ impl Backend {
     pub(super) async fn open(&self) -> Result<Box<dyn files::Backend>, Failure> {
         Ok(match self {
             Self::Mounted(options) => Box::new(options.clone()),
-            Self::Nfs(options, None) => Box::new(options.clone()),
+            Self::Nfs(options, None) => Box::new(nfs::Options::clone(options)),
             Self::Nfs(options, Some(efs)) => {
                 let tls = Some(efs.tls(credentials).await.map_err(Failure::Tls)?);
-                Box::new(nfs::Options { tls, ..options.clone() })
+                Box::new(nfs::Options { tls, ..nfs::Options::clone(options) })
             }
         })
     }

@@ -47,7 +47,8 @@ Variables, with their defaults:
     NFS_TLS_ROOTS            a PEM file with who vouches for the server [the system's]
     NFS_IAM                  1: in the name of this task's role; with NFS_TLS=efs [0]
     EFS_ACCESS_POINT_ID      the access point that is asked for; with NFS_TLS=efs [none]
-    CONNECTIONS_PER_TARGET   of each worker, and one time more for the probes, 1 to 64 [1]
+    CONNECTIONS_PER_TARGET   of each worker, and one more for the probes, 1 to 64; or auto: one at first, and up to 5
+                             while another one brings throughput [1]
     DEADLINE_SECONDS         for one operation, 0.1 to 300 [10]
     FILE_MODE                of files that are new, octal, 0600 to 0777; the umask does not count [0644]
     DIRECTORY_MODE           of directories that are made for them, octal, 0700 to 0777 [0755]
@@ -280,14 +281,21 @@ fn nfs(v: &impl Variables, deadline: Duration, modes: Modes) -> Result<Backend, 
     let options = nfs::Options {
         port: within(v, "NFS_PORT", "a port, from 1 to 65535", 1..=65535, default.port)?,
         root: optional(v, "NFS_ROOT", "an absolute path without . and ..", root)?.unwrap_or_default(),
-        connections: within(v, "CONNECTIONS_PER_TARGET", "a number from 1 to 64", 1..=64, default.connections)?,
+        connections: connections(v)?.unwrap_or(default.connections),
         tls: None,
         deadline,
         file_mode: modes.file,
         directory_mode: modes.directory,
         ..default
     };
-    Ok(Backend::Nfs(options, Settings::read(v)?))
+    Ok(Backend::Nfs(Box::new(options), Settings::read(v)?))
+}
+
+fn connections(v: &impl Variables) -> Result<Option<nfs::Connections>, ConfigError> {
+    optional(v, "CONNECTIONS_PER_TARGET", "a number from 1 to 64, or auto", |value| match value {
+        "auto" => Some(nfs::Connections::Auto),
+        value => number(value).filter(|count| (1..=64).contains(count)).map(nfs::Connections::Fixed),
+    })
 }
 
 fn mount(v: &impl Variables) -> Result<Mount, ConfigError> {
@@ -411,7 +419,7 @@ mod tests {
             [nfs, ("NFS_TLS", "efs"), ("EFS_FILE_SYSTEM_ID", "fs-0123456789abcdef0"), ("AWS_REGION", "eu-west-1")];
         let Backend::Nfs(options, Some(efs_)) = read(&efs).unwrap().backend else { panic!("NFS with TLS") };
         assert_eq!(efs_.subject.server_name(), "fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com");
-        assert_eq!((options.port, options.connections, options.root), (2049, 1, vec![]));
+        assert_eq!((options.port, options.connections, options.root), (2049, nfs::Connections::Fixed(1), vec![]));
         for (variables, named) in [
             (&efs[..3], "AWS_REGION is missing"),
             (&efs[..2], "EFS_FILE_SYSTEM_ID is missing"),
@@ -421,6 +429,7 @@ mod tests {
             (&[nfs, ("NFS_ROOT", "a")][..], "NFS_ROOT"),
             (&[nfs, ("NFS_PORT", "0")][..], "NFS_PORT"),
             (&[nfs, ("CONNECTIONS_PER_TARGET", "0")][..], "CONNECTIONS_PER_TARGET"),
+            (&[nfs, ("CONNECTIONS_PER_TARGET", "many")][..], "CONNECTIONS_PER_TARGET"),
         ] {
             let why = read(variables).err().unwrap_or_default();
             assert!(why.starts_with(named), "{variables:?}: {why}");

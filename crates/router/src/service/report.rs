@@ -77,6 +77,7 @@ pub(super) fn targets(files: &Files) -> Value {
         target["refused"] = json!(one.refused);
         target["bytes_read"] = json!(one.bytes_read);
         target["bytes_written"] = json!(one.bytes_written);
+        target["connections"] = json!(member.target.connections());
         target["share_of_bytes"] = json!(share(&bytes, one));
         target["latency_ms"] = json!({ "p50": milliseconds(one, 0.5), "p99": milliseconds(one, 0.99) });
         target
@@ -128,6 +129,16 @@ impl Collector for Collected {
         for (_, member) in &members {
             let label = [("target", member.published.mount_target_id.as_str())];
             ConstGauge::new(i64::from(member.health.is_up())).encode(family.encode_family(&label)?)?;
+        }
+
+        let kind = ConstGauge::new(0_i64).metric_type();
+        let help = "Connections to the target, without that of its probes";
+        let mut family = encoder.encode_descriptor("target_connections", help, None, kind)?;
+        for (_, member) in &members {
+            let Some(connections) = member.target.connections() else { continue };
+            let label = [("target", member.published.mount_target_id.as_str())];
+            let connections = i64::try_from(connections).unwrap_or(i64::MAX);
+            ConstGauge::new(connections).encode(family.encode_family(&label)?)?;
         }
 
         let kind = Histogram::new([]).metric_type();

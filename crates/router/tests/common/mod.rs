@@ -78,7 +78,7 @@ pub fn temporaries(root: &Path) -> Vec<PathBuf> {
 
 /// `tests/nfs.rs` asks the same of targets that are reached without a mount; some others ask nothing else.
 pub fn without_a_mount() -> bool {
-    matches!(env!("CARGO_CRATE_NAME"), "nfs" | "throttled" | "undecided" | "given_up" | "memory")
+    matches!(env!("CARGO_CRATE_NAME"), "nfs" | "throttled" | "undecided" | "given_up" | "memory" | "growth")
 }
 
 /// A server, and what stands for its mount targets: each at an address of its own, as [`list`] has them.
