@@ -93,6 +93,10 @@ const Scaling = z.strictObject({
     .default(2)
     .describe('two at most are made by the stack, in the first zones; the pipeline makes the others'),
   maxMountTargets: whole(1, 6).optional().describe('no more targets than this; else as many as zones'),
+  ipAddressType: z
+    .enum(['IPV4_ONLY', 'DUAL_STACK', 'IPV6_ONLY'])
+    .default('IPV4_ONLY')
+    .describe('of the targets that the pipeline makes; IPv6 only with subnets of `network.existing` that have it'),
   cooldownSeconds: whole(0, 31_536_000).default(0).describe('between one new target and the next'),
 });
 
@@ -369,6 +373,11 @@ function conflicts(config: Config): [string, string][] {
         ) === false,
       'storage.existing.targetSubnets',
       'expected subnets of network.existing.subnets',
+    ],
+    [
+      scaling.ipAddressType !== 'IPV4_ONLY' && !network.existing,
+      'scaling.ipAddressType',
+      'the subnets that the stack makes have IPv4 only: network.existing says which have IPv6',
     ],
     [
       storage.performance === 'max-io' && storage.throughput === 'elastic',

@@ -165,7 +165,11 @@ export class Pipeline extends Construct {
         MAX_MOUNT_TARGETS: scaling.maxMountTargets,
         REDEPLOY: pipeline.redeploy,
       },
-      'create-target': { ...parameter, SECURITY_GROUP_IDS: props.network.targets.securityGroupId },
+      'create-target': {
+        ...parameter,
+        SECURITY_GROUP_IDS: props.network.targets.securityGroupId,
+        IP_ADDRESS_TYPE: scaling.ipAddressType === 'IPV4_ONLY' ? undefined : scaling.ipAddressType,
+      },
       'poll-available': {},
       'publish-ssm': { ...parameter, SSM_PARAMETER_TYPE: pipeline.parameterType },
       redeploy: { ...parameter, ...service, REDEPLOY: pipeline.redeploy },

@@ -37,7 +37,7 @@ test("without any settings, the seed's", () => {
     backup: true,
     retain: true,
   });
-  assert.deepEqual(scaling, { threshold: 100_000, rule: 'threshold', initialMountTargets: 2, cooldownSeconds: 0 });
+  assert.deepEqual(scaling, { threshold: 100_000, rule: 'threshold', initialMountTargets: 2, ipAddressType: 'IPV4_ONLY', cooldownSeconds: 0 });
   assert.deepEqual(pipeline, {
     architecture: 'arm64',
     scale: 'medium',
@@ -88,6 +88,7 @@ test('every bound holds, and the setting is named', () => {
     ['scaling.rule', ['per_target']],
     ['scaling.initialMountTargets', [0, 7]],
     ['scaling.maxMountTargets', [0, 7]],
+    ['scaling.ipAddressType', ['ipv6', 'IPV6']],
     ['scaling.cooldownSeconds', [-1, 31_536_001]],
     ['pipeline.architecture', ['arm', 'x86-64']],
     ['pipeline.scale', ['huge']],
@@ -185,6 +186,7 @@ test('settings that cannot be together are named, with the reason', () => {
       },
       /^network\.existing\.subnets: .*one subnet for each zone/,
     ],
+    [{ scaling: { ipAddressType: 'DUAL_STACK' } }, /^scaling\.ipAddressType: .*network\.existing/],
     [{ storage: { performance: 'max-io' } }, /^storage\.performance: /],
     [{ storage: { throughput: 'provisioned' } }, /^storage\.provisionedMibps: /],
     [{ storage: { provisionedMibps: 100 } }, /^storage\.provisionedMibps: /],

@@ -121,6 +121,7 @@ export const SETTINGS = {
   },
   adopted: {
     network: { existing: VPC, endpoints: false },
+    scaling: { ipAddressType: 'DUAL_STACK' },
     storage: { existing: FILE_SYSTEM },
     service: { image: IMAGE, certificateArn: CERTIFICATE },
   },

@@ -6,11 +6,11 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 use domain::{
-    config::{ParameterType, ServiceName},
+    config::{IpAddressType, ParameterType, ServiceName},
     error::{AwsError, AwsFault, CreateFailure, PutFailure, UpdateFailure},
     model::{
         Deployment, FileSystem, FileSystemId, LifeCycle, MountTarget, MountTargetId, ParameterName, SecurityGroupId,
@@ -136,6 +136,7 @@ pub fn target(id: &str, zone: usize, state: LifeCycle) -> MountTarget {
         zone: ZoneId::new(format!("az{zone}")),
         zone_name: ZoneName::new(format!("region-1{zone}")),
         ip: Some(Ipv4Addr::new(10, 0, u8::try_from(zone).unwrap_or(u8::MAX), 4)),
+        ipv6: None,
         state,
     }
 }
@@ -185,6 +186,7 @@ impl CreateTarget for Fake {
         _: &FileSystemId,
         subnet: &SubnetId,
         _: &[SecurityGroupId],
+        addresses: IpAddressType,
     ) -> Result<MountTarget, CreateFailure> {
         self.carry_out(|state| {
             if state.quota_is_reached {
@@ -209,6 +211,8 @@ impl CreateTarget for Fake {
             let mut made =
                 target(&format!("fsmt-ours{}", self.made.replace(self.made.get() + 1)), zone, LifeCycle::Creating);
             made.subnet = subnet.id.clone();
+            made.ipv6 = (addresses != IpAddressType::Ipv4Only).then_some(Ipv6Addr::LOCALHOST);
+            made.ip = made.ip.filter(|_| addresses != IpAddressType::Ipv6Only);
             state.made.insert(made.id.clone());
             state.targets.push(made.clone());
             Ok(made)

@@ -9,6 +9,8 @@ use std::{
 };
 
 use anyhow::Result;
+use aws_sdk_cloudformation::error::ProvideErrorMetadata as _;
+use aws_sdk_elasticloadbalancingv2::types::LoadBalancerAttribute;
 use ctl::local::{
     Spec,
     emulator::Emulator,
@@ -25,7 +27,8 @@ async fn teardown(lab: &Lab, arguments: &[&str]) -> Result<Output> {
         .args(["teardown", "--region", "us-east-1", "--wait", "60"])
         .args(arguments)
         .env_clear()
-        .env("AWS_ENDPOINT_URL", lab.endpoint())
+        // By way of the proxy, which refuses what AWS does and the emulator does not.
+        .env("AWS_ENDPOINT_URL", lab.proxy.endpoint())
         .env("AWS_ACCESS_KEY_ID", "123456789012")
         .env("AWS_SECRET_ACCESS_KEY", "local")
         .stdin(Stdio::null());
@@ -138,6 +141,15 @@ async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
         assert_eq!((run.status.as_str(), run.decision().unwrap().word()), ("SUCCEEDED", step));
     }
     let third = lab.targets().await?[2].id.to_string();
+    // As a stack of before was made: its load balancer is protected, and its deletion would end in DELETE_FAILED.
+    let through = sdk_config(lab.proxy.endpoint());
+    let balancers = aws_sdk_elasticloadbalancingv2::Client::new(&sdk_config(lab.endpoint()));
+    let found = balancers.describe_load_balancers().send().await?;
+    let protect = LoadBalancerAttribute::builder().key("deletion_protection.enabled").value("true").build();
+    let arn = found.load_balancers()[0].load_balancer_arn().unwrap();
+    balancers.modify_load_balancer_attributes().load_balancer_arn(arn).attributes(protect).send().await?;
+    let refused = aws_sdk_cloudformation::Client::new(&through).delete_stack().stack_name(NAME).send().await;
+    assert_eq!(refused.unwrap_err().code(), Some("ValidationError"));
     let gone = teardown(&lab, &["--yes", "--json"]).await?;
     assert_eq!(gone.status.code(), Some(0));
     let said: Value = serde_json::from_slice(&gone.stdout)?;

@@ -3,9 +3,12 @@
 
 use anyhow::Result;
 use aws::Aws;
+use aws_config::SdkConfig;
+use aws_sdk_ecs::{self as ecs, error::ProvideErrorMetadata};
+use aws_sdk_ssm as ssm;
 use ctl::local::world::{CLUSTER, SERVICE, sdk_config};
 use domain::{
-    config::{DEFAULT_PARAMETER_NAME, ParameterType, ServiceName},
+    config::{DEFAULT_PARAMETER_NAME, IpAddressType, ParameterType, ServiceName},
     error::{AwsError, CreateFailure},
     model::{FileSystemId, LifeCycle, ParameterName, SecurityGroupId, SubnetId, VpcId},
     ports::{
@@ -39,14 +42,17 @@ async fn the_adapters_understand_it() -> Result<()> {
     assert_eq!(only.iter().map(|subnet| &subnet.id).collect::<Vec<_>>(), [&third]);
     assert!(only[0].zone.as_str().ends_with("-az3"), "a zone id, not a name: {}", only[0].zone);
 
-    let taken = aws.create_target(&file_system, &SubnetId::new(&lab.subnets[0]), &[]).await.unwrap_err();
+    let taken = aws
+        .create_target(&file_system, &SubnetId::new(&lab.subnets[0]), &[], IpAddressType::Ipv4Only)
+        .await
+        .unwrap_err();
     assert!(matches!(taken, CreateFailure::Conflict(_)), "{taken}");
-    let unknown = aws.create_target(&file_system, &gone, &[]).await.unwrap_err();
+    let unknown = aws.create_target(&file_system, &gone, &[], IpAddressType::Ipv4Only).await.unwrap_err();
     assert!(matches!(unknown, CreateFailure::Subnet(_)), "{unknown}");
     let group = [SecurityGroupId::new("sg-00000000")];
-    let refused = aws.create_target(&file_system, &third, &group).await.unwrap_err();
+    let refused = aws.create_target(&file_system, &third, &group, IpAddressType::Ipv4Only).await.unwrap_err();
     assert!(matches!(refused, CreateFailure::Aws(AwsError::Refused(_))), "{refused}");
-    let created = aws.create_target(&file_system, &third, &[]).await?;
+    let created = aws.create_target(&file_system, &third, &[], IpAddressType::Ipv4Only).await?;
     assert_eq!((created.subnet, created.zone), (third, only[0].zone.clone()));
 
     let name = ParameterName::new("/here/there");
@@ -70,5 +76,53 @@ async fn the_adapters_understand_it() -> Result<()> {
         let name = ServiceName { cluster: missing.0.to_owned(), service: missing.1.to_owned() };
         assert_eq!(aws.describe_service(&name).await?, None);
     }
+    Ok(())
+}
+
+/// What AWS refuses and the emulator takes: each is tried on both. One that the emulator has learnt need not be in
+/// `crates/ctl/src/local/strict.rs` any more.
+#[tokio::test]
+async fn what_aws_refuses_is_refused_by_the_proxy_and_not_by_the_emulator() -> Result<()> {
+    let lab = Lab::start(1, &[]).await?;
+    let [strict, emulator] = [lab.proxy.endpoint(), lab.endpoint()].map(sdk_config);
+    let refusals = async |config: &SdkConfig| -> Result<Vec<Option<String>>> {
+        let (ssm, efs, ecs) = (ssm::Client::new(config), aws_sdk_efs::Client::new(config), ecs::Client::new(config));
+        let put = |name: &str, value: &str, kind: ssm::types::ParameterType| {
+            ssm.put_parameter().name(name).value(value).r#type(kind).overwrite(true).send()
+        };
+        put("/strict/name", "a", ssm::types::ParameterType::String).await?;
+        let other = put("/strict/name", "b", ssm::types::ParameterType::SecureString).await;
+        let long = put("/strict/long", &"x".repeat(4097), ssm::types::ParameterType::String).await;
+        ssm.delete_parameters().names("/strict/name").names("/strict/long").send().await?;
+        let target = efs.create_mount_target().file_system_id(&lab.file_system).subnet_id(&lab.subnets[1]);
+        let groups = Some(vec![lab.security_group.clone(); 6]);
+        let target = target.set_security_groups(groups).send().await;
+        if let Ok(target) = &target {
+            efs.delete_mount_target().mount_target_id(target.mount_target_id()).send().await?;
+        }
+        let controller = ecs::types::DeploymentController::builder();
+        let controller = controller.r#type(ecs::types::DeploymentControllerType::CodeDeploy).build()?;
+        let (cluster, service) = (&lab.service.0, "code-deploy");
+        let made = ecs.create_service().cluster(cluster).service_name(service).desired_count(0);
+        // The second of the two finds it made.
+        let _ = made.task_definition("file-service").deployment_controller(controller).send().await;
+        let forced = ecs.update_service().cluster(cluster).service(service).force_new_deployment(true).send().await;
+        let code = |err: &dyn ProvideErrorMetadata| err.code().map(str::to_owned);
+        Ok(vec![
+            other.as_ref().err().and_then(|err| code(err)),
+            long.as_ref().err().and_then(|err| code(err)),
+            target.as_ref().err().and_then(|err| code(err)),
+            forced.as_ref().err().and_then(|err| code(err)),
+        ])
+    };
+    let expected = [
+        "HierarchyTypeMismatchException",
+        "ValidationException",
+        "SecurityGroupLimitExceeded",
+        "InvalidParameterException",
+    ];
+    let found = refusals(&emulator).await?;
+    assert_eq!(found, [None, None, None, None], "the emulator");
+    assert_eq!(refusals(&strict).await?, expected.map(|code| Some(code.to_owned())), "the proxy");
     Ok(())
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    config::{ParameterType, ServiceName},
+    config::{IpAddressType, ParameterType, ServiceName},
     error::{Code, Coded, Kind},
     ledger::{self, Created, Deployed},
     messages::{
@@ -48,6 +48,7 @@ impl System {
             create: create_target::Config {
                 file_system: file_system.clone(),
                 security_groups: vec![SecurityGroupId::new("sg-1")],
+                addresses: IpAddressType::Ipv4Only,
                 parameter: parameter.clone(),
             },
             publish: publish_ssm::Config {
@@ -447,4 +448,27 @@ fn a_target_that_cannot_be_had_keeps_no_redeployment_waiting() {
         }
         assert_eq!(world.state.borrow().redeployments, before + 1);
     });
+}
+
+/// A target that has IPv6 only is waited for no longer than others, and published; so is one of somebody else.
+#[test]
+fn targets_with_ipv6_are_created_adopted_and_published() {
+    for addresses in [IpAddressType::DualStack, IpAddressType::Ipv6Only] {
+        run(async {
+            let (mut system, world) = (System::new(), Fake::new(4, 1));
+            system.create.addresses = addresses;
+            let mut theirs = target("fsmt-theirs-ipv6", 1, LifeCycle::Creating);
+            (theirs.ip, theirs.ipv6) = (None, Some(std::net::Ipv6Addr::LOCALHOST));
+            world.state.borrow_mut().targets.push(theirs);
+            assert_eq!(comes_to_rest(&system, &world, THRESHOLD + 1).await, Reason::NoAvailableSubnet);
+            let published = system.published(&world.state.borrow()).unwrap();
+            let list = PublishedList::parse(&published.value).unwrap();
+            let of = |id: &str| list.targets().iter().find(|target| target.mount_target_id.as_str() == id).unwrap();
+            assert_eq!(list.targets().len(), 4);
+            assert!(of("fsmt-theirs0").ip_address.is_ipv4() && of("fsmt-theirs0").ipv6_address.is_none());
+            assert!(of("fsmt-theirs-ipv6").ip_address.is_ipv6());
+            assert_eq!(of("fsmt-ours0").ip_address.is_ipv6(), addresses == IpAddressType::Ipv6Only);
+            assert!(of("fsmt-ours0").ipv6_address.is_some());
+        });
+    }
 }

@@ -143,6 +143,7 @@ test('each function has the variables that it reads, with what the settings say'
   for (const name of ['evaluate', 'redeploy'] as const) {
     assert.equal(of(world('later'), name).Environment.Variables.REDEPLOY, 'never');
   }
+  assert.equal(of(world('adopted'), 'create-target').Environment.Variables.IP_ADDRESS_TYPE, 'DUAL_STACK');
   const read = ['crates/domain/src/config.rs', 'functions/count/src/handler.rs']
     .map((file) => readFileSync(join(PROJECT, file), 'utf8'))
     .join('\n');

@@ -34,8 +34,11 @@ impl ListSubnets for Aws {
             subnets.push(Subnet {
                 id: SubnetId::new(id),
                 zone: ZoneId::new(zone),
-                // Not said: EFS will say.
-                free_addresses: subnet.available_ip_address_count().map_or(1, |free| free.try_into().unwrap_or(0)),
+                // What is counted are IPv4 addresses, of which a subnet with IPv6 only has none. Not said: EFS will say.
+                free_addresses: match subnet.ipv6_native() {
+                    Some(true) => u32::MAX,
+                    _ => subnet.available_ip_address_count().map_or(1, |free| free.try_into().unwrap_or(0)),
+                },
             });
         }
         Ok(subnets)

@@ -1,8 +1,9 @@
 //! Amazon EFS: the file system and its mount targets.
 
 use aws_config::{retry::RetryConfig, timeout::TimeoutConfig};
-use aws_sdk_efs::types::LifeCycleState;
+use aws_sdk_efs::types::{IpAddressType as SdkIpAddressType, LifeCycleState};
 use domain::{
+    config::IpAddressType,
     error::{AwsError, CreateFailure},
     model::{
         FileSystem, FileSystemId, LifeCycle, MountTarget, MountTargetId, SecurityGroupId, SubnetId, VpcId, ZoneId,
@@ -30,8 +31,8 @@ macro_rules! mount_target {
             vpc: answer.vpc_id().map(VpcId::new),
             zone: ZoneId::new(zone),
             zone_name: ZoneName::new(zone_name),
-            // An address that is not IPv4 is as good as none: the published list holds IPv4.
             ip: answer.ip_address().and_then(|ip| ip.parse().ok()),
+            ipv6: answer.ipv6_address().and_then(|ip| ip.parse().ok()),
             state: life_cycle(answer.life_cycle_state()),
         }
     }};
@@ -78,6 +79,7 @@ impl CreateTarget for Aws {
         file_system: &FileSystemId,
         subnet: &SubnetId,
         security_groups: &[SecurityGroupId],
+        addresses: IpAddressType,
     ) -> Result<MountTarget, CreateFailure> {
         let groups = security_groups.iter().map(ToString::to_string).collect();
         let sent = self
@@ -86,6 +88,12 @@ impl CreateTarget for Aws {
             .file_system_id(file_system.as_str())
             .subnet_id(subnet.as_str())
             .set_security_groups(Some(groups))
+            .set_ip_address_type(match addresses {
+                // What EFS does where nothing is said.
+                IpAddressType::Ipv4Only => None,
+                IpAddressType::DualStack => Some(SdkIpAddressType::DualStack),
+                IpAddressType::Ipv6Only => Some(SdkIpAddressType::Ipv6Only),
+            })
             .customize()
             .config_override(once())
             .send()

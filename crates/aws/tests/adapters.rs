@@ -12,7 +12,7 @@ use aws_smithy_http_client::test_util::{ReplayEvent, StaticReplayClient};
 use aws_smithy_mocks::{RuleMode, mock, mock_client};
 use aws_smithy_types::body::SdkBody;
 use domain::{
-    config::{ParameterType, ServiceName},
+    config::{IpAddressType, ParameterType, ServiceName},
     error::{AwsError, CreateFailure, PutFailure, UpdateFailure},
     model::{FileSystemId, LifeCycle, ParameterName, SecurityGroupId, SubnetId, VpcId},
     ports::{
@@ -148,7 +148,10 @@ async fn every_documented_error_of_create_mount_target_is_mapped() {
         let body = format!(r#"{{"ErrorCode":"{code}","Message":"as the API says"}}"#);
         let (aws, _) = replay(&[(status, code, body.as_str())]);
         let groups = [SecurityGroupId::new("sg-1")];
-        let failure = aws.create_target(&file_system(), &SubnetId::new("subnet-1"), &groups).await.unwrap_err();
+        let failure = aws
+            .create_target(&file_system(), &SubnetId::new("subnet-1"), &groups, IpAddressType::Ipv4Only)
+            .await
+            .unwrap_err();
         let found = match &failure {
             CreateFailure::Conflict(_) => "conflict",
             CreateFailure::Subnet(_) => "subnet",
@@ -170,7 +173,8 @@ async fn every_documented_error_of_create_mount_target_is_mapped() {
 async fn a_created_target_that_is_not_fully_described_is_not_taken_for_a_refusal() {
     let body = r#"{"MountTargetId":"fsmt-1","FileSystemId":"fs-1","SubnetId":"subnet-1","LifeCycleState":"creating"}"#;
     let (aws, _) = replay(&[(200, "", body)]);
-    let failure = aws.create_target(&file_system(), &SubnetId::new("subnet-1"), &[]).await.unwrap_err();
+    let failure =
+        aws.create_target(&file_system(), &SubnetId::new("subnet-1"), &[], IpAddressType::Ipv4Only).await.unwrap_err();
     assert!(matches!(failure, CreateFailure::Aws(AwsError::Unavailable(_))));
 }
 
@@ -291,7 +295,11 @@ async fn only_a_response_of_the_service_is_a_refusal() {
         let service = ServiceName { cluster: "c".into(), service: "files".into() };
         let answers = vec![(status, "", body); 5];
         let (aws, _) = replay(&answers);
-        match aws.create_target(&file_system(), &SubnetId::new("subnet-1"), &[]).await.unwrap_err() {
+        match aws
+            .create_target(&file_system(), &SubnetId::new("subnet-1"), &[], IpAddressType::Ipv4Only)
+            .await
+            .unwrap_err()
+        {
             CreateFailure::Aws(failure) => uncertain(&failure, "efs:CreateMountTarget fs-1 in subnet-1: "),
             failure => panic!("{status} {body}: {failure:?}"),
         }
@@ -330,9 +338,37 @@ async fn a_connection_that_ends_says_nothing_for_certain() {
                 }
             });
             let aws = Aws::new(&config().endpoint_url(endpoint).build());
-            let failure = aws.create_target(&file_system(), &SubnetId::new("subnet-1"), &[]).await.unwrap_err();
+            let failure = aws
+                .create_target(&file_system(), &SubnetId::new("subnet-1"), &[], IpAddressType::Ipv4Only)
+                .await
+                .unwrap_err();
             server.await.unwrap();
             assert!(matches!(failure, CreateFailure::Aws(AwsError::Unavailable(_))), "{sent:?} {reset}: {failure:?}");
         }
+    }
+}
+
+/// Where nothing is said, EFS is asked as ever; else in its own words. What it answers has either address, or both.
+#[tokio::test]
+async fn addresses_of_ipv6_are_asked_for_and_read() {
+    let body = |addresses: &str| {
+        format!(
+            r#"{{"MountTargetId":"fsmt-1","FileSystemId":"fs-1","SubnetId":"subnet-1","LifeCycleState":"creating",
+                "AvailabilityZoneId":"use1-az1","AvailabilityZoneName":"us-east-1a"{addresses}}}"#
+        )
+    };
+    let v6 = r#","Ipv6Address":"2001:db8::5""#;
+    for (addresses, asked, answer, expected) in [
+        (IpAddressType::Ipv4Only, None, r#","IpAddress":"10.0.0.5""#.to_owned(), (true, false)),
+        (IpAddressType::DualStack, Some("DUAL_STACK"), format!(r#","IpAddress":"10.0.0.5"{v6}"#), (true, true)),
+        (IpAddressType::Ipv6Only, Some("IPV6_ONLY"), v6.to_owned(), (false, true)),
+    ] {
+        let (aws, client) = replay(&[(200, "", body(&answer).as_str())]);
+        let made = aws.create_target(&file_system(), &SubnetId::new("subnet-1"), &[], addresses).await.unwrap();
+        assert_eq!((made.ip.is_some(), made.ipv6.is_some()), expected);
+        assert_eq!(made.address().unwrap().is_ipv4(), expected.0);
+        let request = client.actual_requests().next().unwrap();
+        let sent: serde_json::Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        assert_eq!(sent["IpAddressType"].as_str(), asked);
     }
 }

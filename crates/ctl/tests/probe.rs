@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use nfs_lab::{Act, Ganesha, Relay, Way, eventually, lab_or_skip};
+use nfs_lab::{Act, Bound, Ganesha, Relay, Way, answer_partitions, eventually, lab_or_skip};
 use serde_json::Value;
 
 const OF_A_HOST: [&str; 12] = [
@@ -59,6 +59,10 @@ const ONCE: [&str; 28] = [
 fn command(hosts: &[String], more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_efs-autoscale"));
     command.arg("probe").args(hosts).args(more).env_remove("AWS_REGION");
+    // Else what is to happen to the first call happens to one of these.
+    if !more.contains(&"--connections") {
+        command.args(["--connections", "0"]);
+    }
     command
 }
 
@@ -601,4 +605,62 @@ mod tls {
         assert!(facts["tls_client_certificate"]["found"].as_str().unwrap().starts_with("refused with the first read"));
         assert_eq!(object["missing"], serde_json::json!(["tls_client_certificate"]));
     }
+}
+
+/// What the report says first, of relays that answer as EFS does.
+fn partitions(server: &Ganesha, answers: &[Vec<Bound>]) -> Value {
+    let (relays, hosts) = relays(server, u8::try_from(answers.len()).unwrap());
+    for (relay, answers) in relays.iter().zip(answers) {
+        answer_partitions(relay, answers.clone());
+    }
+    let (object, _) = json(&hosts, &["--connections", "6", "--read-only"]);
+    let plain = run(&hosts, &["--connections", "6", "--read-only"]);
+    let (plain, found) = (text(&plain.stdout), object["partitions"].clone());
+    let lines: Vec<_> = plain.lines().collect();
+    assert_eq!(lines[1], "Partitions, by 6 connections to each host", "it comes first: {plain}");
+    assert!(plain.contains(found["means"].as_str().unwrap()), "{plain}");
+    found
+}
+
+#[test]
+fn the_partitions_that_connections_reach_come_first_and_say_what_they_mean() {
+    use Bound::{Closed, Error, Garbage, Preferred, Ready, RetryLater, Unknown};
+    let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
+    let means = |found: &Value| found["means"].as_str().unwrap().to_owned();
+    let numbers = |found: &Value| (found["partitions"].as_u64().unwrap(), found["shared"].as_u64().unwrap());
+
+    let same = partitions(&server, &[vec![Ready(1), Preferred(2)], vec![Ready(2), Ready(1), Ready(1)]]);
+    assert_eq!(numbers(&same), (2, 2));
+    assert!(means(&same).contains("lead to the same 2 partitions"), "{}", means(&same));
+    assert_eq!(same["hosts"][0]["reached"][0]["connections"], 3);
+    assert_eq!(same["hosts"][0]["reached"][0]["partition"], "01".repeat(64));
+    assert_eq!(same["scale_up"]["max_connections"], 5);
+    assert_eq!(same["scale_up"]["bytes_per_second"], 300 << 20);
+
+    let apart = partitions(&server, &[vec![Ready(1), Ready(2)], vec![Ready(3)]]);
+    assert_eq!(numbers(&apart), (3, 0));
+    assert!(means(&apart).contains("reaches what no connection to the others does"), "{}", means(&apart));
+
+    let some = partitions(&server, &[vec![Ready(1), Ready(2)], vec![Ready(2), Ready(3)]]);
+    assert_eq!(numbers(&some), (3, 1));
+    assert!(means(&some).contains("1 of them to more than one target"), "{}", means(&some));
+
+    let one = partitions(&server, &[vec![Ready(7)]]);
+    assert!(means(&one).contains("reach one partition. Ask two mount targets"), "{}", means(&one));
+
+    // What every other server says; and what is no answer.
+    let unknown = partitions(&server, &[vec![Unknown]]);
+    assert_eq!((numbers(&unknown), &unknown["hosts"][0]["not_supported"]), ((0, 0), &serde_json::json!(6)));
+    assert!(means(&unknown).starts_with("The server does not say"), "{}", means(&unknown));
+    let refused = vec![RetryLater("soon"), Error("broken"), Garbage, Closed, Ready(4), Unknown];
+    let mixed = partitions(&server, &[refused]);
+    let errors = mixed["hosts"][0]["errors"].as_array().unwrap();
+    let said: Vec<_> = errors.iter().map(|one| one["error"].as_str().unwrap()).collect();
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert!(said.contains(&"later: soon") && said.contains(&"error: broken"), "{said:?}");
+    assert_eq!((numbers(&mixed).0, &mixed["hosts"][0]["not_supported"]), (1, &serde_json::json!(1)));
+    // Without a relay in between: the server itself.
+    let (_relays, hosts) = relays(&server, 1);
+    let (object, _) = json(&hosts, &["--connections", "2", "--read-only"]);
+    assert_eq!(object["partitions"]["hosts"][0]["not_supported"], 2, "{object:#}");
 }

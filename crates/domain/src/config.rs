@@ -186,6 +186,25 @@ pub fn security_group_ids(v: &impl Variables) -> Result<Vec<SecurityGroupId>, Co
     })
 }
 
+/// Which addresses a new mount target has, in the words of `CreateMountTarget`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum IpAddressType {
+    #[default]
+    Ipv4Only,
+    DualStack,
+    /// In a subnet that has IPv6 only.
+    Ipv6Only,
+}
+
+pub fn ip_address_type(v: &impl Variables) -> Result<IpAddressType, ConfigError> {
+    let words = [
+        ("IPV4_ONLY", IpAddressType::Ipv4Only),
+        ("DUAL_STACK", IpAddressType::DualStack),
+        ("IPV6_ONLY", IpAddressType::Ipv6Only),
+    ];
+    word(v, "IP_ADDRESS_TYPE", "IPV4_ONLY, DUAL_STACK or IPV6_ONLY", &words)
+}
+
 pub fn parameter_name(v: &impl Variables) -> Result<ParameterName, ConfigError> {
     optional(
         v,

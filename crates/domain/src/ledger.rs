@@ -228,6 +228,7 @@ mod tests {
             zone: ZoneId::new("use1-az3"),
             zone_name: ZoneName::new("us-east-1c"),
             ip: None,
+            ipv6: None,
             state: LifeCycle::Available,
         };
         let created = |file_system: &str, id: &str, created_at| Created {

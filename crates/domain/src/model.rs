@@ -1,6 +1,9 @@
 //! The things of the field, in AWS's own words.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -87,10 +90,17 @@ pub struct MountTarget {
     pub zone_name: ZoneName,
     /// Absent while EFS has not assigned one, and for good on a target that has IPv6 only.
     pub ip: Option<Ipv4Addr>,
+    /// On a target that has IPv6.
+    pub ipv6: Option<Ipv6Addr>,
     pub state: LifeCycle,
 }
 
 impl MountTarget {
+    /// Where it is reached: by IPv4 where it can be.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.ip.map(IpAddr::V4).or(self.ipv6.map(IpAddr::V6))
+    }
+
     /// Would EFS answer `MountTargetConflict` to a second target in this zone? Every state but
     /// `deleted` says yes.
     pub fn occupies_its_zone(&self) -> bool {

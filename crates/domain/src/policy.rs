@@ -330,8 +330,8 @@ fn scale(world: &Observation, policy: &Policy) -> Decision {
 pub enum Warning {
     /// EFS gave up on this target. It occupies its zone until somebody deletes it.
     TargetInError { mount_target_id: MountTargetId },
-    /// `available`, but without the IPv4 address that publishing needs.
-    TargetWithoutIpv4 { mount_target_id: MountTargetId },
+    /// `available`, but without the address that publishing needs.
+    TargetWithoutAddress { mount_target_id: MountTargetId },
     /// The parameter does not parse. It is published anew.
     PublishedDamaged { why: String },
     /// Part of the tree could not be read.
@@ -362,8 +362,8 @@ pub fn warnings(world: &Observation, policy: &Policy, decision: &Decision) -> Ve
         let mount_target_id = target.id.clone();
         match target.state {
             LifeCycle::Error => warnings.push(Warning::TargetInError { mount_target_id }),
-            LifeCycle::Available if target.ip.is_none() => {
-                warnings.push(Warning::TargetWithoutIpv4 { mount_target_id });
+            LifeCycle::Available if target.address().is_none() => {
+                warnings.push(Warning::TargetWithoutAddress { mount_target_id });
             }
             _ => {}
         }

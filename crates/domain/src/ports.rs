@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    config::{ParameterType, ServiceName},
+    config::{IpAddressType, ParameterType, ServiceName},
     error::{AwsError, CreateFailure, PutFailure, UpdateFailure},
     model::{FileSystem, FileSystemId, MountTarget, ParameterName, SecurityGroupId, Service, Subnet, SubnetId, VpcId},
 };
@@ -28,6 +28,7 @@ pub trait CreateTarget {
         file_system: &FileSystemId,
         subnet: &SubnetId,
         security_groups: &[SecurityGroupId],
+        addresses: IpAddressType,
     ) -> Result<MountTarget, CreateFailure>;
 }
 

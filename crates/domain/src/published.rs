@@ -4,10 +4,14 @@
 //! {"mount_targets":[{"mount_target_id":"fsmt-12345678","ip_address":"10.0.1.100",
 //!                    "availability_zone":"ap-northeast-1a","subnet_id":"subnet-12345678"}]}
 //! ```
-//! Writers write exactly these fields, sorted by zone and then by id. Readers ignore fields that they
-//! do not know, and name the entry that is bad.
+//! Writers write exactly these fields, and `ipv6_address` of a target that has one, sorted by zone and then by id.
+//! `ip_address` is the IPv4 address where there is one, and else the IPv6 one. Readers ignore fields that they do not
+//! know, and name the entry that is bad.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,7 +26,9 @@ pub const PARAMETER_LIMIT: usize = 4096;
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct PublishedTarget {
     pub mount_target_id: MountTargetId,
-    pub ip_address: Ipv4Addr,
+    pub ip_address: IpAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_address: Option<Ipv6Addr>,
     pub availability_zone: ZoneName,
     pub subnet_id: SubnetId,
 }
@@ -49,7 +55,7 @@ impl PublishedList {
     ///
     /// # Errors
     /// [`NotAList`] names the entry that is bad and why: a missing or mistyped field, an empty name, an
-    /// address that is not IPv4, a target that is there twice.
+    /// address that is none, a target that is there twice.
     pub fn parse(text: &str) -> Result<Self, NotAList> {
         #[derive(Deserialize)]
         struct Raw {
@@ -83,7 +89,7 @@ impl PublishedList {
     /// The list to publish, out of what EFS reports now; `None` when no target can be published, since
     /// an empty list is never written.
     ///
-    /// A target is publishable when it is `available` and has an IPv4 address, or `updating` and
+    /// A target is publishable when it is `available` and has an address, or `updating` and
     /// published already: an update must not take it from those who use it.
     pub fn of(targets: &[MountTarget], published: Option<&PublishedList>) -> Option<Self> {
         let mut mount_targets: Vec<_> = targets
@@ -96,7 +102,8 @@ impl PublishedList {
             .filter_map(|target| {
                 Some(PublishedTarget {
                     mount_target_id: target.id.clone(),
-                    ip_address: target.ip?,
+                    ip_address: target.address()?,
+                    ipv6_address: target.ipv6,
                     availability_zone: target.zone_name.clone(),
                     subnet_id: target.subnet.clone(),
                 })
@@ -153,6 +160,19 @@ mod tests {
     }
 
     #[test]
+    fn a_target_with_ipv6_has_one_field_more() {
+        let both = SEED.replace(r#","availability_zone""#, r#","ipv6_address":"2001:db8::5","availability_zone""#);
+        let list = PublishedList::parse(&both).unwrap();
+        assert_eq!(list.to_json(), both);
+        let only = both.replace("10.0.1.100", "2001:db8::5");
+        assert_eq!(
+            PublishedList::parse(&only).unwrap().targets()[0].ip_address,
+            list.targets()[0].ipv6_address.unwrap()
+        );
+        assert!(PublishedList::parse(&both.replace("2001:db8::5", "10.0.1.100")).is_err());
+    }
+
+    #[test]
     fn unknown_fields_are_ignored() {
         let text = SEED.replacen(r#"{"mount_target_id""#, r#"{"weight":3,"mount_target_id""#, 1);
         assert_eq!(PublishedList::parse(&text).unwrap().to_json(), SEED);
@@ -162,7 +182,7 @@ mod tests {
     fn a_bad_entry_is_named() {
         let twice = SEED.replace("]}", &format!(",{}", &SEED[18..]));
         for (text, expected) in [
-            (SEED.replace("10.0.1.100", "10.0.1.1000"), "`mount_targets[0]` is bad: invalid IPv4 address"),
+            (SEED.replace("10.0.1.100", "10.0.1.1000"), "`mount_targets[0]` is bad: invalid IP address"),
             (SEED.replace("subnet-12345678", ""), "`mount_targets[0]` is bad: `subnet_id` is empty"),
             (SEED.replace("\"subnet_id\"", "\"subnet\""), "`mount_targets[0]` is bad: missing field `subnet_id`"),
             (twice, "`mount_targets[1]` is bad: fsmt-12345678 is there twice"),

@@ -40,6 +40,7 @@ fn target(number: u8, zone_number: u8, state: LifeCycle, has_ip: bool) -> MountT
         // Zone names do not follow zone ids.
         zone_name: ZoneName::new(format!("region-{}", 9 - zone_number)),
         ip: has_ip.then_some(Ipv4Addr::new(10, 0, zone_number, number)),
+        ipv6: None,
         state,
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod ganesha;
+mod partitions;
 mod record;
 mod relay;
 
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use ganesha::{Ganesha, Options};
+pub use partitions::{Bound, answer_partitions};
 pub use record::{Marking, framed, is_answering, null_call, read_record};
 pub use relay::{Act, Counts, End, Handle, Relay, Then, Throttle, Way};
 

@@ -39,6 +39,7 @@ mod list;
 mod look;
 mod names;
 mod open;
+pub mod partition;
 mod path;
 mod put;
 mod read;

@@ -135,8 +135,8 @@ pub(crate) fn accepted(record: &mut Decoder) -> Result<()> {
     record.opaque(VERIFIER)?;
     match record.word()? {
         0 => Ok(()),
-        1 => Err(Error::Refused("there is no NFS")),
-        2 => Err(Error::Refused("it does not speak NFS 4")),
+        1 => Err(Error::Refused("it has no such program")),
+        2 => Err(Error::Refused("it speaks another version of the program")),
         3 => Err(Error::Refused("it does not know the procedure")),
         4 => Err(Error::Refused("it does not understand the call")),
         _ => Err(Error::Refused(SYSTEM_ERROR)),

@@ -424,7 +424,7 @@ mod efs {
             assert_eq!(seen.certificates, certificates.certificate().await.unwrap().cert);
             let (_, certificate) = parse_x509_certificate(&seen.certificates[0]).unwrap();
             let oids: Vec<_> = certificate.extensions().iter().map(|extension| extension.oid.to_id_string()).collect();
-            let own = ["1.3.6.1.4.1.4843.7.1", "1.3.6.1.4.1.4843.7.2", "1.3.6.1.4.1.4843.7.3"];
+            let own = ["1.3.6.1.4.1.4843.7.1", "1.3.6.1.4.1.4843.7.2", "1.3.6.1.4.1.4843.7.3", "1.3.6.1.4.1.4843.7.4"];
             assert_eq!(oids[1..], own);
         }
     }

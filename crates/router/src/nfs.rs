@@ -7,7 +7,7 @@ pub(crate) mod scale;
 mod status;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -103,7 +103,7 @@ impl Options {
     }
 
     fn address(&self, target: &PublishedTarget) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(target.ip_address), self.port)
+        SocketAddr::new(target.ip_address, self.port)
     }
 
     /// A client that only probes, with a connection and a session of its own: a probe never waits behind requests.

@@ -7,7 +7,7 @@
 //! the same zone, never takes away the record of what was made. It keeps what EFS has refused as well.
 
 use domain::{
-    config::{ConfigError, ParameterType, Variables},
+    config::{ConfigError, IpAddressType, ParameterType, Variables},
     error::{AwsError, AwsFault, CreateFailure, CreateTargetError, PutFailure},
     ledger::{self, Created, Intended, Refusal, Refusals, Scope},
     messages::{CreateOutcome, CreateTargetInput, CreateTargetOutput},
@@ -20,6 +20,7 @@ use tracing::warn;
 pub struct Config {
     pub file_system: FileSystemId,
     pub security_groups: Vec<SecurityGroupId>,
+    pub addresses: IpAddressType,
     pub parameter: ParameterName,
 }
 
@@ -27,10 +28,11 @@ impl Config {
     /// # Errors
     /// The first variable that is missing or bad.
     pub fn read(variables: &impl Variables) -> Result<Self, ConfigError> {
-        use domain::config::{file_system_id, parameter_name, security_group_ids};
+        use domain::config::{file_system_id, ip_address_type, parameter_name, security_group_ids};
         Ok(Self {
             file_system: file_system_id(variables)?,
             security_groups: security_group_ids(variables)?,
+            addresses: ip_address_type(variables)?,
             parameter: parameter_name(variables)?,
         })
     }
@@ -77,7 +79,8 @@ pub async fn handle(
         intended_at: ports.now(),
     };
     write(ports, &intention, &intended).await?;
-    match ports.create_target(&config.file_system, &input.subnet_id, &config.security_groups).await {
+    let (subnet, groups) = (&input.subnet_id, &config.security_groups);
+    match ports.create_target(&config.file_system, subnet, groups, config.addresses).await {
         Ok(target) => {
             let created_at = ports.now();
             write(ports, &outcome, &record(&target.id, created_at)).await?;

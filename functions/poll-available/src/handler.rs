@@ -25,7 +25,7 @@ pub async fn handle(
     Ok(PollAvailableOutput {
         mount_target_id: id,
         state: target.state,
-        available: target.state == LifeCycle::Available && target.ip.is_some(),
+        available: target.state == LifeCycle::Available && target.address().is_some(),
         seconds_since_created: input.created_at.map(|at| ports.now().saturating_sub(at)),
     })
 }

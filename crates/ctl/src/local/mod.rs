@@ -9,6 +9,7 @@ mod report;
 mod run;
 mod service;
 pub mod stack;
+mod strict;
 pub mod tools;
 pub mod world;
 

@@ -1,7 +1,8 @@
 //! Stands between the functions and the emulator: passes everything through, and does to some calls what
 //! AWS does and the emulator does not.
 //!
-//! A list of [`Rule`]s says which calls and what; of those that match a call, the newest is carried out.
+//! What AWS would refuse and the emulator would not is refused always: [`strict`](super::strict). Beyond that a list of
+//! [`Rule`]s says which calls and what; of those that match a call, the newest is carried out.
 //! The functions' code knows nothing of it.
 
 use std::{
@@ -25,6 +26,8 @@ use hyper_util::{
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::{strict::Strict, world::sdk_config};
 
 /// No call of the functions is near this.
 const MAX_BODY: usize = 16 << 20;
@@ -108,6 +111,7 @@ struct Shared {
     client: Client<HttpConnector, Full<Bytes>>,
     rules: Mutex<Vec<Rule>>,
     calls: Mutex<Vec<Operation>>,
+    strict: Strict,
     /// Which mount targets are shown as `creating`, and until when.
     creating: Mutex<HashMap<String, Instant>>,
 }
@@ -130,6 +134,7 @@ impl Proxy {
             client: Client::builder(TokioExecutor::new()).build_http(),
             rules: Mutex::default(),
             calls: Mutex::default(),
+            strict: Strict::new(&sdk_config(upstream)),
             creating: Mutex::default(),
         });
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
@@ -195,6 +200,9 @@ impl Shared {
             }
             Some(Behaviour::Delay(time)) => tokio::time::sleep(*time).await,
             _ => {}
+        }
+        if let Some(refusal) = self.strict.refusal(&operation, &body).await {
+            return Ok(error(&operation, StatusCode::from_u16(refusal.status)?, refusal.code, &refusal.message));
         }
         let (parts, body) = self.forward(head.method, &head.uri, head.headers, body).await?;
         if let Some(Behaviour::LoseAnswer { status, code }) = rule {
@@ -286,20 +294,32 @@ fn operation(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Op
         ("POST", "/2015-02-01/mount-targets") => "efs:CreateMountTarget".to_owned(),
         ("GET", "/2015-02-01/mount-targets") => "efs:DescribeMountTargets".to_owned(),
         ("GET", "/2015-02-01/file-systems") => "efs:DescribeFileSystems".to_owned(),
-        // Action=DescribeSubnets&Version=…
+        // Action=DescribeSubnets&Version=2016-11-15: each service of this protocol has a version of its own.
         ("POST", "") => {
             let text = String::from_utf8_lossy(body);
-            let action = text.split('&').find_map(|field| field.strip_prefix("Action="));
-            format!("ec2:{}", action.unwrap_or("Unknown"))
+            let field = |name| text.split('&').find_map(|field| field.strip_prefix(name));
+            let service = match field("Version=") {
+                Some("2010-05-15") => "cloudformation",
+                Some("2015-12-01") => "elasticloadbalancing",
+                _ => "ec2",
+            };
+            format!("{service}:{}", field("Action=").unwrap_or("Unknown"))
         }
         (method, path) => format!("unknown:{method} {path}"),
     }
 }
 
 fn error(operation: &str, status: StatusCode, code: &str, message: &str) -> Response<Body> {
-    let (kind, body) = match operation.starts_with("ec2:") {
+    let (kind, body) = match operation.split_once(':').map_or("", |(service, _)| service) {
+        "cloudformation" | "elasticloadbalancing" => (
+            "text/xml",
+            format!(
+                "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>\
+                 <RequestId>from-the-proxy</RequestId></ErrorResponse>"
+            ),
+        ),
         // The query protocol of EC2.
-        true => (
+        "ec2" => (
             "text/xml",
             format!(
                 "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>\
@@ -307,7 +327,7 @@ fn error(operation: &str, status: StatusCode, code: &str, message: &str) -> Resp
             ),
         ),
         // REST-JSON reads the header, AWS-JSON the body: both get both.
-        false => (
+        _ => (
             "application/json",
             json!({"__type": code, "ErrorCode": code, "code": code, "message": message, "Message": message})
                 .to_string(),

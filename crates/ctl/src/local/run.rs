@@ -226,7 +226,7 @@ async fn take_away(world: &World, screen: &Screen) -> Result<Vec<String>> {
         wait: TEARDOWN_SECONDS,
         json: false,
     };
-    teardown::take_away(&sdk_config(world.endpoint()), &options, screen).await?;
+    teardown::take_away(&sdk_config(world.proxy.endpoint()), &options, screen).await?;
     world.left().await
 }
 

@@ -110,7 +110,8 @@ pub struct World {
     pub service: (String, String),
     /// Where the world is the stack's.
     pub stack: Option<Stack>,
-    security_group: String,
+    /// Of the mount targets.
+    pub security_group: String,
     emulator: Emulator,
 }
 
@@ -333,6 +334,7 @@ impl World {
                     zone: ZoneId::new(target.availability_zone_id().context("a target without a zone")?),
                     zone_name: ZoneName::new(target.availability_zone_name().context("a target without a zone")?),
                     ip: target.ip_address().and_then(|ip| ip.parse().ok()),
+                    ipv6: target.ipv6_address().and_then(|ip| ip.parse().ok()),
                     state: LifeCycle::Available,
                 })
             })

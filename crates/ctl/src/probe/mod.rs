@@ -2,6 +2,7 @@
 //! account what a machine without one cannot show about Amazon EFS.
 
 mod checks;
+mod partitions;
 mod pipe;
 mod report;
 mod target;
@@ -28,7 +29,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{report::Report, target::Target, world::World};
+use self::{partitions::Partitions, report::Report, target::Target, world::World};
 
 /// Exit status when something that the service needs is not there.
 const MISSING: u8 = 1;
@@ -44,6 +45,9 @@ pub const HELP: &str = "\
 Asks NFS servers what they do, with the NFS client that the file service uses (BACKEND=nfs), and prints a report: each
 line is one fact, with yes (✓), no (✗) or not known (–), what came, and how long it took. A no says what it means for
 whoever runs the service. Paste it into an issue: no secret is in it, but addresses and names are.
+
+First come the partitions of EFS that some connections to each host reach, and what they mean: whether another mount target
+leads anywhere that another connection does not. Servers other than EFS do not say.
 
 With several hosts, what the service needs is asked by way of each, and a yes is one of all. It also shows whether they are
 one server, and whether they see each other's writes. Run it where the
@@ -97,6 +101,9 @@ pub struct Options {
     /// Stay silent for so long, and see whether what is open stays open; longer than the lease, to show something
     #[arg(long, value_name = "SECONDS", conflicts_with = "read_only", value_parser = value_parser!(u64).range(1..=3600))]
     idle: Option<u64>,
+    /// Connections to each host that are only asked which partition of EFS they reach; 0: none are
+    #[arg(long, value_name = "COUNT", default_value = "8", value_parser = value_parser!(u8).range(0..=64))]
+    connections: u8,
     /// How long to wait for one fact
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = value_parser!(u64).range(1..=600))]
     timeout: u64,
@@ -249,7 +256,7 @@ pub async fn run(options: Options) -> ExitCode {
         // First, so that it is waited for before anything is made that has to be removed.
         biased;
         () = interruption() => true,
-        () = ask(&targets, &worlds, &mut report) => false,
+        () = ask(&setup, &targets, &worlds, &mut report) => false,
     };
     let left = tokio::select! {
         left = tidy(&worlds) => left,
@@ -297,7 +304,11 @@ async fn tidy(worlds: &[Arc<World>]) -> Vec<(String, String)> {
 }
 
 /// All of it, in the order of the report.
-async fn ask(targets: &[Arc<Target>], worlds: &[Arc<World>], report: &mut Report) {
+async fn ask(setup: &Arc<Setup>, targets: &[Arc<Target>], worlds: &[Arc<World>], report: &mut Report) {
+    let connections = usize::from(setup.options.connections);
+    if connections > 0 {
+        report.partitions(&Partitions::ask(setup, connections).await);
+    }
     for target in targets {
         report.host(target);
         for check in target::CHECKS {

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, future::Future, io, pin::Pin, sync::Arc, time::Durati
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::{FAILED, INTERRUPTED, MISSING, Setup, out, target::Target, world::World};
+use super::{FAILED, INTERRUPTED, MISSING, Setup, out, partitions::Partitions, target::Target, world::World};
 
 /// What a question was answered with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -273,6 +273,7 @@ pub fn time(time: Duration) -> String {
 pub struct Report {
     json: bool,
     arguments: Value,
+    partitions: Value,
     /// By host; and then those that were asked once.
     parts: Vec<(String, Vec<Fact>)>,
     hosts: usize,
@@ -300,6 +301,7 @@ impl Report {
                 "root": options.root,
                 "read_only": options.read_only,
             }),
+            partitions: Value::Null,
             parts: Vec::new(),
             hosts: 0,
             directory: None,
@@ -326,6 +328,11 @@ impl Report {
         {
             self.broken.get_or_insert(why);
         }
+    }
+
+    pub fn partitions(&mut self, found: &Partitions) {
+        self.say(&found.text());
+        self.partitions = found.object();
     }
 
     /// What comes now is of this host.
@@ -429,6 +436,7 @@ impl Report {
         json!({
             "program": concat!("efs-autoscale ", env!("CARGO_PKG_VERSION")),
             "arguments": self.arguments,
+            "partitions": self.partitions,
             "hosts": hosts.iter()
                 .map(|(host, facts)| json!({ "host": host, "facts": objects(facts) })).collect::<Vec<_>>(),
             "facts": once.first().map_or_else(|| json!({}), |(_, facts)| objects(facts)),

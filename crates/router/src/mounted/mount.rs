@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -53,19 +53,19 @@ struct State {
 
 impl Mounter {
     pub(super) fn new(mount: &Mount, target: &PublishedTarget, directory: &Path) -> Option<Self> {
-        let address = target.ip_address;
+        let source = source(target.ip_address);
         let arguments = match mount {
             Mount::None => return None,
-            Mount::Kernel { options } => ["-t", "nfs4", "-o", options, &format!("{address}:/")].map(str::to_owned),
+            Mount::Kernel { options } => ["-t", "nfs4", "-o", options, &source].map(str::to_owned),
             Mount::EfsUtils { options, file_system } => {
-                let options = format!("{options},mounttargetip={address}");
+                let options = format!("{options},mounttargetip={}", target.ip_address);
                 ["-t", "efs", "-o", &options, &format!("{file_system}:/")].map(str::to_owned)
             }
         };
         Some(Self {
             arguments: arguments.to_vec(),
             directory: directory.to_owned(),
-            source: matches!(mount, Mount::Kernel { .. }).then(|| format!("{address}:/")),
+            source: matches!(mount, Mount::Kernel { .. }).then_some(source),
             state: Mutex::default(),
         })
     }
@@ -128,9 +128,19 @@ impl Mounter {
     }
 }
 
+/// What mount.nfs is asked for: nfs(5) has an IPv6 address in brackets.
+fn source(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("{address}:/"),
+        IpAddr::V6(address) => format!("[{address}]:/"),
+    }
+}
+
 /// As this program asks for a mount, and people seldom do.
 fn is_an_address(source: &str) -> bool {
-    source.strip_suffix(":/").is_some_and(|address| address.parse::<Ipv4Addr>().is_ok())
+    let Some(address) = source.strip_suffix(":/") else { return false };
+    let bracketed = address.strip_prefix('[').and_then(|address| address.strip_suffix(']'));
+    bracketed.map_or_else(|| address.parse::<Ipv4Addr>().is_ok(), |address| address.parse::<Ipv6Addr>().is_ok())
 }
 
 fn detach(directory: &Path) -> io::Result<()> {

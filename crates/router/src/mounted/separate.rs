@@ -2,11 +2,11 @@
 //! connection without a word, whatever address each was given; then all traffic takes one target.
 //!
 //! The proof, of three parts: the address in `/proc/self/mountinfo` is the one asked for, each mount is a device
-//! of its own, and each address has a connection to port 2049 (`/proc/net/tcp`).
+//! of its own, and each address has a connection to port 2049 (`/proc/net/tcp`, `tcp6`).
 
 use std::{
     ffi::OsString,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
@@ -20,11 +20,11 @@ pub enum Folded {
     #[error("{} is not mounted", directory.display())]
     NotMounted { directory: PathBuf },
     #[error("{} was mounted from {asked}, and goes to {found}", directory.display())]
-    OtherAddress { directory: PathBuf, asked: Ipv4Addr, found: String },
+    OtherAddress { directory: PathBuf, asked: IpAddr, found: String },
     #[error("{} and {} are one device", first.display(), second.display())]
     OneDevice { first: PathBuf, second: PathBuf },
     #[error("there are {found} connections to {address}, and one was expected")]
-    Connections { address: Ipv4Addr, found: usize },
+    Connections { address: IpAddr, found: usize },
 }
 
 /// One line of mountinfo.
@@ -35,20 +35,22 @@ pub(super) struct MountLine {
     /// What was asked for.
     pub source: String,
     /// Of NFS: where its requests go.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
 }
 
 /// The NFS mounts at these directories, and what shows that they are not separate; nothing when they are.
 ///
 /// # Errors
 /// `/proc` cannot be read.
-pub fn folded(expected: &[(PathBuf, Ipv4Addr)]) -> std::io::Result<Vec<Folded>> {
+pub fn folded(expected: &[(PathBuf, IpAddr)]) -> std::io::Result<Vec<Folded>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let connections = std::fs::read_to_string("/proc/self/net/tcp")?;
+    let mut connections = std::fs::read_to_string("/proc/self/net/tcp")?;
+    // Not there where the kernel has no IPv6.
+    connections += &std::fs::read_to_string("/proc/self/net/tcp6").unwrap_or_default();
     Ok(judge(expected, &mounts, &connections))
 }
 
-fn judge(expected: &[(PathBuf, Ipv4Addr)], mountinfo: &str, tcp: &str) -> Vec<Folded> {
+fn judge(expected: &[(PathBuf, IpAddr)], mountinfo: &str, tcp: &str) -> Vec<Folded> {
     let mut folded = Vec::new();
     let mut seen: Vec<(&Path, String)> = Vec::new();
     for (directory, asked) in expected {
@@ -102,11 +104,16 @@ fn unescaped(field: &str) -> Vec<u8> {
     bytes
 }
 
-/// The number of connections to the NFS server at this address. `/proc/net/tcp` writes an address as the number
-/// that its bytes are on this machine.
-fn established(tcp: &str, address: Ipv4Addr) -> usize {
-    let remote = format!("{:08X}:{NFS_PORT:04X}", u32::from_ne_bytes(address.octets()));
-    let lines = tcp.lines().skip(1).map(|line| line.split_whitespace().skip(2));
+/// The number of connections to the NFS server at this address. `/proc/net/tcp` and `tcp6` write an address as the numbers
+/// that each four of its bytes are on this machine.
+fn established(tcp: &str, address: IpAddr) -> usize {
+    let word = |bytes: &[u8; 4]| format!("{:08X}", u32::from_ne_bytes(*bytes));
+    let address = match address {
+        IpAddr::V4(address) => word(&address.octets()),
+        IpAddr::V6(address) => address.octets().as_chunks().0.iter().map(word).collect(),
+    };
+    let remote = format!("{address}:{NFS_PORT:04X}");
+    let lines = tcp.lines().map(|line| line.split_whitespace().skip(2));
     lines.filter(|line| line.clone().take(2).eq([remote.as_str(), ESTABLISHED])).count()
 }
 
@@ -130,13 +137,25 @@ mod tests {
    3: 0100007F:03E7 0200007F:0801 06 00000000:00000000 00:00000000 00000000     0        0 1 2
 ";
 
-    fn expected() -> Vec<(PathBuf, Ipv4Addr)> {
-        vec![("/mnt/efs-0".into(), Ipv4Addr::new(127, 0, 0, 2)), ("/mnt/efs-1".into(), Ipv4Addr::new(127, 0, 0, 3))]
+    fn expected() -> Vec<(PathBuf, IpAddr)> {
+        vec![("/mnt/efs-0".into(), [127, 0, 0, 2].into()), ("/mnt/efs-1".into(), [127, 0, 0, 3].into())]
     }
 
     #[test]
     fn separate_mounts_pass() {
         assert_eq!(judge(&expected(), MOUNTS, TCP), []);
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_looked_for_where_linux_has_it() {
+        let mounts = "40 22 0:35 / /mnt/efs-0 rw - nfs4 [2001:db8::5]:/ rw,clientaddr=::,addr=2001:db8::5\n";
+        // As Linux on a little-endian machine writes it.
+        let tcp6 = "   0: 00000000000000000000000001000000:03E8 B80D0120000000000000000005000000:0801 01 0\n";
+        let expected: Vec<(PathBuf, IpAddr)> = vec![("/mnt/efs-0".into(), "2001:db8::5".parse().unwrap())];
+        if cfg!(target_endian = "little") {
+            assert_eq!(judge(&expected, mounts, &format!("{TCP}{tcp6}")), []);
+        }
+        assert_eq!(judge(&expected, mounts, TCP).len(), 1);
     }
 
     #[test]

@@ -1,0 +1,218 @@
+//! Which partition of Amazon EFS a connection reaches.
+//!
+//! EFS answers a second RPC program on the port of NFS, by which efs-proxy finds connections that lead to one partition.
+//! Nobody has written it down; it is what [efs-utils](https://github.com/aws/efs-utils) (MIT) does in `src/proxy` of its
+//! version 3.2.0: program 400123, version 1, procedure 2 (`bind_client_to_partition`). The call carries a proxy identifier
+//! (`opaque identifier<16>`, `opaque incarnation<8>`). The answer is a union {RETRY = 0, RETRY_LATER = 1, both with a
+//! string; PREFERRED = 2, READY = 3, both with `opaque[64]`, the partition; ERROR = 4, with a string}, and after it four
+//! ints: the most connections, bytes a second from which there should be more, for how many seconds, and of what window.
+//!
+//! The call binds the connection that it comes over: use one for nothing else.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::{
+    error::{Error, Result},
+    rpc::{self, Records},
+    xdr::{Decoder, Encode},
+};
+
+const PROGRAM: u32 = 400_123;
+const VERSION: u32 = 1;
+const BIND_CLIENT_TO_PARTITION: u32 = 2;
+/// Of a text in an answer, and of the answer with all that is around it.
+const MAX_TEXT_BYTES: usize = 1024;
+const MAX_ANSWER_BYTES: usize = 4096;
+
+/// The id of a partition. It says nothing but whether it is the same.
+pub type PartitionId = [u8; 64];
+
+/// Who asks: one identifier for all connections of a client, and one incarnation for each life of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    pub identifier: [u8; 16],
+    pub incarnation: [u8; 8],
+}
+
+impl Identity {
+    /// Of a client that nobody has heard of yet.
+    pub fn random() -> Self {
+        let (mut identifier, mut incarnation) = ([0; 16], [0; 8]);
+        fastrand::fill(&mut identifier);
+        fastrand::fill(&mut incarnation);
+        Self { identifier, incarnation }
+    }
+}
+
+/// What the server says of the connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Binding {
+    /// With a new connection.
+    Retry(String),
+    RetryLater(String),
+    /// It leads to this partition, to which the server would rather have this client come.
+    Preferred(PartitionId),
+    /// It leads to this partition.
+    Ready(PartitionId),
+    Error(String),
+}
+
+impl Binding {
+    pub fn partition(&self) -> Option<&PartitionId> {
+        match self {
+            Self::Preferred(id) | Self::Ready(id) => Some(id),
+            Self::Retry(_) | Self::RetryLater(_) | Self::Error(_) => None,
+        }
+    }
+}
+
+/// When a client should open more connections, as the server has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ScaleUp {
+    pub max_connections: u32,
+    pub bytes_per_second: u32,
+    /// Above that rate.
+    pub seconds: u32,
+    /// That the rate is measured over.
+    pub window_seconds: u32,
+}
+
+/// Asks over a connection to which nothing was sent yet but a TLS handshake. `None`: the server does not know the program,
+/// as every server but EFS.
+///
+/// Has no deadline of its own, and may be given up at any time.
+///
+/// # Errors
+/// The connection ends, or what comes is no answer to this.
+pub async fn bind(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    identity: &Identity,
+) -> io::Result<Option<(Binding, ScaleUp)>> {
+    const NUMBER: u32 = 1;
+    const CALL: u32 = 0;
+    const RPC_VERSION: u32 = 2;
+    let mut call = BytesMut::new();
+    call.word(NUMBER).word(CALL).word(RPC_VERSION).word(PROGRAM).word(VERSION).word(BIND_CLIENT_TO_PARTITION);
+    // AUTH_NONE, and no verifier.
+    call.word(0).word(0).word(0).word(0);
+    call.opaque(&identity.identifier).opaque(&identity.incarnation);
+    let mut record = BytesMut::new();
+    record.word(1 << 31 | u32::try_from(call.len()).unwrap_or_default()).fixed(&call);
+    stream.write_all(&record).await?;
+    stream.flush().await?;
+    let answer = Records::new(&mut stream, MAX_ANSWER_BYTES).next().await?;
+    Ok(read(answer, NUMBER)?)
+}
+
+/// An answer, without its mark.
+pub(crate) fn read(answer: Bytes, number: u32) -> Result<Option<(Binding, ScaleUp)>> {
+    let mut answer = Decoder(answer);
+    if answer.word()? != number {
+        return Err(Error::Protocol("an answer to what was not asked"));
+    }
+    match rpc::accepted(&mut answer) {
+        Err(Error::Refused(why)) if why != rpc::SYSTEM_ERROR => return Ok(None),
+        accepted => accepted?,
+    }
+    let kind = answer.word()?;
+    let binding = match kind {
+        2 => Binding::Preferred(answer.fixed()?),
+        3 => Binding::Ready(answer.fixed()?),
+        0 | 1 | 4 => {
+            let text = String::from_utf8_lossy(&answer.opaque(MAX_TEXT_BYTES)?).into_owned();
+            match kind {
+                0 => Binding::Retry(text),
+                1 => Binding::RetryLater(text),
+                _ => Binding::Error(text),
+            }
+        }
+        _ => return Err(Error::Protocol("a binding of a kind that nobody knows")),
+    };
+    let scale_up = ScaleUp {
+        max_connections: answer.word()?,
+        bytes_per_second: answer.word()?,
+        seconds: answer.word()?,
+        window_seconds: answer.word()?,
+    };
+    Ok(Some((binding, scale_up)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SCALE_UP: ScaleUp =
+        ScaleUp { max_connections: 5, bytes_per_second: 300 << 20, seconds: 1, window_seconds: 1 };
+
+    fn answer(binding: &Binding) -> Bytes {
+        let mut bytes = BytesMut::new();
+        bytes.word(7).word(1).word(0).word(0).word(0).word(0);
+        match binding {
+            Binding::Retry(text) => bytes.word(0).opaque(text.as_bytes()),
+            Binding::RetryLater(text) => bytes.word(1).opaque(text.as_bytes()),
+            Binding::Preferred(id) => bytes.word(2).fixed(id),
+            Binding::Ready(id) => bytes.word(3).fixed(id),
+            Binding::Error(text) => bytes.word(4).opaque(text.as_bytes()),
+        };
+        bytes.word(5).word(300 << 20).word(1).word(1);
+        bytes.freeze()
+    }
+
+    /// The bytes of one answer, written down by hand from the description.
+    #[test]
+    fn an_answer_is_read_as_it_is_described() {
+        let id: [u8; 64] = std::array::from_fn(|index| index as u8);
+        let mut bytes = vec![0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        bytes.extend([0, 0, 0, 3]);
+        bytes.extend(id);
+        bytes.extend([0, 0, 0, 5, 0x12, 0xc0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]);
+        assert_eq!(read(bytes.into(), 7).unwrap(), Some((Binding::Ready(id), SCALE_UP)));
+    }
+
+    #[test]
+    fn who_does_not_know_the_program_says_so() {
+        for word in 1..=4 {
+            let mut bytes = BytesMut::new();
+            bytes.word(7).word(1).word(0).word(0).word(0).word(word);
+            assert_eq!(read(bytes.freeze(), 7).unwrap(), None, "{word}");
+        }
+        for denied in [[1, 0, 2], [1, 1, 1]] {
+            let mut bytes = BytesMut::new();
+            bytes.word(7).word(1).word(denied[0]).word(denied[1]).word(denied[2]);
+            assert_eq!(read(bytes.freeze(), 7).unwrap(), None, "{denied:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_binding_is_read_as_it_was_written(text in "\\PC{0,40}", id in proptest::array::uniform32(any::<u8>())) {
+            let id: [u8; 64] = [id, id].concat().try_into().unwrap();
+            for binding in [
+                Binding::Retry(text.clone()), Binding::RetryLater(text.clone()), Binding::Error(text.clone()),
+                Binding::Ready(id), Binding::Preferred(id),
+            ] {
+                let bytes = answer(&binding);
+                for end in 0..bytes.len() {
+                    prop_assert!(read(bytes.slice(..end), 7).is_err(), "{end} of {} bytes", bytes.len());
+                }
+                prop_assert_eq!(read(bytes.clone(), 7).unwrap(), Some((binding, SCALE_UP)));
+                prop_assert!(read(bytes, 8).is_err());
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(bytes.clone().into(), 0);
+            // Past the header too.
+            let mut accepted = BytesMut::new();
+            accepted.word(0).word(1).word(0).word(0).word(0).word(0);
+            accepted.extend_from_slice(&bytes);
+            let _ = read(accepted.freeze(), 0);
+        }
+    }
+}
