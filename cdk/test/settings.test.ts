@@ -37,7 +37,13 @@ test("without any settings, the seed's", () => {
     backup: true,
     retain: true,
   });
-  assert.deepEqual(scaling, { threshold: 100_000, rule: 'threshold', initialMountTargets: 2, ipAddressType: 'IPV4_ONLY', cooldownSeconds: 0 });
+  assert.deepEqual(scaling, {
+    threshold: 100_000,
+    rule: 'threshold',
+    initialMountTargets: 2,
+    ipAddressType: 'IPV4_ONLY',
+    cooldownSeconds: 0,
+  });
   assert.deepEqual(pipeline, {
     architecture: 'arm64',
     scale: 'medium',
