@@ -23,6 +23,8 @@ fn program(arguments: &[&str]) -> Command {
         .arg("--project")
         .arg(tools.project)
         .args(arguments)
+        // Nobody listens there: nothing may leave by way of a proxy, which is on another machine.
+        .envs(["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"].map(|name| (name, "http://127.0.0.1:9")))
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command

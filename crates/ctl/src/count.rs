@@ -93,9 +93,12 @@ enum Root {
 }
 
 impl Root {
-    fn read(text: OsString) -> Result<Self, BadLocation> {
+    fn read(text: OsString) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the name of a directory is not empty; the working directory is .".to_owned());
+        }
         match text.to_str().filter(|text| Location::is_meant(text)) {
-            Some(url) => url.parse().map(Self::Nfs),
+            Some(url) => url.parse().map(Self::Nfs).map_err(|err: BadLocation| err.to_string()),
             None => Ok(Self::Directory(text.into())),
         }
     }

@@ -155,6 +155,7 @@ fn a_directory_of_a_server_is_counted_without_a_mount() {
     for (url, more, part) in [
         (url.to_str().unwrap().replace("tree", "bush"), &[][..], "/a%20bush cannot be read: No such file or directory"),
         (url.to_str().unwrap().to_owned(), &["--follow-file-symlinks"], "not known without a mount"),
+        (String::new(), &[], "the name of a directory is not empty"),
         ("nfs://".to_owned(), &[], "it has no host; expected nfs://host[:port]/path"),
         ("nfs://h:x/a".to_owned(), &[], "\"x\" is no port"),
         ("nfs://h/100%".to_owned(), &[], "write %25"),

@@ -122,6 +122,8 @@ pub fn sdk_config(endpoint: &str) -> SdkConfig {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
         .endpoint_url(endpoint)
+        // HTTP_PROXY would lead off this machine.
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new(ACCOUNT, "local", None, None, "local")))
         .build()
 }
@@ -445,6 +447,12 @@ async fn deploy(
     let binary = staged.path().join("bootstrap");
     std::os::unix::fs::symlink(tools.binary(function)?.canonicalize()?, &binary)?;
     let mut command = tokio::process::Command::new(&tools.cargo_lambda);
+    // Nor does it leave this machine by way of a proxy.
+    for name in std::env::vars_os().map(|(name, _)| name) {
+        if name.to_string_lossy().to_ascii_lowercase().ends_with("_proxy") {
+            command.env_remove(name);
+        }
+    }
     command
         .args(["lambda", "deploy", "--endpoint-url", endpoint, "--binary-path"])
         .arg(&binary)
