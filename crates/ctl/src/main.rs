@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ctl::{count, local, preflight, probe, teardown};
+use ctl::{count, local, preflight, teardown};
 
 /// Looks after the EFS mount target autoscaler.
 #[derive(Parser)]

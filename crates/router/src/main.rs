@@ -22,6 +22,9 @@ enum Command {
     /// Ask the service whether it answers, as a container's health check does: status 0 when it does
     #[command(after_help = router::service::HEALTHY, after_long_help = router::service::HEALTHY)]
     Healthy,
+    /// Ask the mount targets of a file system what they do, and print a report: `make probe` runs it as a task
+    #[command(after_help = probe::HELP)]
+    Probe(probe::Options),
     /// Say which target each path belongs to; touches no file
     #[command(after_help = route::HELP)]
     Route(route::Options),
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve => router::service::serve(&variable),
         Command::Healthy => router::service::healthy(&variable),
+        Command::Probe(options) => probe::run(options),
         Command::Route(options) => route::run(options),
     }
 }

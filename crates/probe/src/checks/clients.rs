@@ -10,10 +10,8 @@ use tokio::time::{Instant, sleep};
 use super::ROUNDS;
 use crate::{
     grouped,
-    probe::{
-        report::{Asked, Outcome, answered, no, not_asked, prepared, time, unknown, yes},
-        world::World,
-    },
+    report::{Asked, Outcome, answered, no, not_asked, prepared, time, unknown, yes},
+    world::World,
 };
 
 pub async fn one_server(world: &World) -> Asked {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nfs41::{Client, Create, Error, Put, Wanted};
 use tokio::time::{Instant, sleep};
 
-use crate::probe::{
+use crate::{
     pipe::Pipe,
     report::{Asked, Outcome, excluded, no, prepared, refused, time, unknown, yes},
     world::World,

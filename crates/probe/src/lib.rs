@@ -1,4 +1,4 @@
-//! `efs-autoscale probe`: what a file system's servers do, asked with the client that the service uses. It shows on an
+//! `efs-autoscale probe`, and `router probe` in the image: what a file system's servers do, asked with the client that the service uses. It shows on an
 //! account what a machine without one cannot show about Amazon EFS.
 
 mod checks;
@@ -323,8 +323,26 @@ async fn ask(setup: &Arc<Setup>, targets: &[Arc<Target>], worlds: &[Arc<World>],
     }
 }
 
+/// A number as people read it: `150000` as `150,000`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
+}
+
 fn out(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (150_000, "150,000"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(super::grouped(number), text);
+        }
+    }
 }

@@ -9,10 +9,8 @@ use serde_json::json;
 use super::content;
 use crate::{
     grouped,
-    probe::{
-        report::{Asked, Outcome, answered, both, excluded, no, not_asked, prepared, unknown, yes},
-        world::World,
-    },
+    report::{Asked, Outcome, answered, both, excluded, no, not_asked, prepared, unknown, yes},
+    world::World,
 };
 
 /// A client and a plain file that it can read; and what is in it, where that is known.

@@ -9,10 +9,8 @@ use serde_json::json;
 use super::{ROUNDS, content, reads::held};
 use crate::{
     grouped,
-    probe::{
-        report::{Asked, answered, no, prepared, refused, unknown, yes},
-        world::World,
-    },
+    report::{Asked, answered, no, prepared, refused, unknown, yes},
+    world::World,
 };
 
 /// Two contents under one name: the second one replaces a longer one.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use nfs41::{Error, Put, Wanted};
 use serde_json::json;
 
-use crate::probe::{
+use crate::{
     report::{Asked, answered, both, excluded, no, prepared, unknown, yes},
     target::permissions,
     world::World,
