@@ -131,9 +131,13 @@ diff: cdk/node_modules build-deployed build-local ## What a deployment would cha
 deploy: cdk/node_modules build-deployed build-local ## Deploy the whole system into the account of the environment: [SET=…] [NAME=the stack's] [X86=1] [YES=1]
 	@$(PREFLIGHT) && $(CDK) deploy --all $(APPROVAL) $(ACCOUNT) $(SETTINGS)
 
+.PHONY: probe
+probe: cdk/node_modules ## What the mount targets of a deployed system do, asked by a task of its image: [NAME=the stack's] [ARGS=--iam]
+	@cd cdk && node_modules/.bin/tsx bin/probe.ts $(NAME) $(ARGS)
+
 .PHONY: build-deployed
 build-deployed:
-	@$(MAKE) --no-print-directory build-lambda $(if $(X86),,ARM=1)
+	@$(MAKE) --no-print-directory build-lambda $(if $(findstring service.image,$(SET)),,build-image) $(if $(X86),,ARM=1)
 
 .PHONY: destroy
 destroy: build-local ## Take a deployed system away, after asking; its files too with DATA=1: [NAME=the stack's] [REGION=] [YES=1]
@@ -145,6 +149,12 @@ destroy: build-local ## Take a deployed system away, after asking; its files too
 build-lambda: $(PYTHON)/.done ## The binaries that are deployed: ARM=1 for arm64
 	for function in $(FUNCTIONS); do \
 	  PATH="$(PYTHON)/bin:$$PATH" $(CARGO_LAMBDA) lambda build --locked --release $(if $(ARM),--arm64) -p $$function; done
+
+# By the same zig as the functions, for a glibc that every base has: no emulation, and no compiler in an image.
+.PHONY: build-image
+build-image: $(PYTHON)/.done ## The folder that the image of the file service is built of: ARM=1 for arm64
+	PATH="$(PYTHON)/bin:$$PATH" $(CARGO_LAMBDA) lambda build --locked --profile service $(if $(ARM),--arm64) -p router --bin router
+	cp crates/router/Dockerfile $(TARGET)/lambda/router/
 
 .PHONY: size
 size: build-lambda ## How large the shipped binaries are, against their limits

@@ -153,7 +153,10 @@ const Pipeline = z.strictObject({
     .union([1, 3, 5, 7, 14, 30, 90, 365].map((days) => z.literal(days)))
     .default(7)
     .describe('logs are kept'),
-  binaries: z.string().default('target/lambda').describe('folder of `count/bootstrap` and so on, from the project'),
+  binaries: z
+    .string()
+    .default('target/lambda')
+    .describe('folder of `count/bootstrap`, `router/bootstrap` and so on, from the project'),
 });
 
 const Service = z.strictObject({
@@ -186,7 +189,7 @@ const Service = z.strictObject({
     })
     .optional()
     .describe(
-      'an image in ECR, `{"repository": …, "tag": …}` or with `"digest": "sha256:…"`; or `{"uri": …}` of any registry. Else one is built of `crates/router/Dockerfile`',
+      'an image in ECR, `{"repository": …, "tag": …}` or with `"digest": "sha256:…"`; or `{"uri": …}` of any registry. Else one is made of `router/` in `pipeline.binaries`; it needs Docker, and no compiler',
     ),
   size: z
     .enum(['light', 'standard', 'heavy'])

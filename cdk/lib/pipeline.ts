@@ -1,6 +1,4 @@
 /** The six functions, the state machine that chains them, and the schedule that starts it. */
-import { closeSync, existsSync, openSync, readSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { ArnFormat, Duration, Stack, Validations } from 'aws-cdk-lib';
 import * as iam from 'aws-cdk-lib/aws-iam';
 import * as lambda from 'aws-cdk-lib/aws-lambda';
@@ -9,8 +7,9 @@ import { StepFunctionsStartExecution } from 'aws-cdk-lib/aws-scheduler-targets';
 import * as sqs from 'aws-cdk-lib/aws-sqs';
 import * as sfn from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
-import { ConfigError, type Config } from './config.ts';
-import { definition, FUNCTIONS, PROJECT, shape, stateOf, type FunctionName } from './functions.ts';
+import type { Config } from './config.ts';
+import { binary } from './binaries.ts';
+import { definition, FUNCTIONS, shape, stateOf, type FunctionName } from './functions.ts';
 import { kept } from './logs.ts';
 import { allow, attach, explainWildcards, permissions, type World } from './permissions.ts';
 import { encryptionKey } from './platform.ts';
@@ -215,32 +214,4 @@ export class Pipeline extends Construct {
 export function places(): number {
   const machine = JSON.parse(definition()) as { States: { CountPartitions: { MaxConcurrency: number } } };
   return machine.States.CountPartitions.MaxConcurrency;
-}
-
-/** The folder of the function's binary, which has to be for the processor that the function is to have. */
-function binary(name: FunctionName, config: Config): string {
-  const folder = resolve(PROJECT, config.pipeline.binaries, name);
-  const file = resolve(folder, 'bootstrap');
-  const wanted = config.pipeline.architecture;
-  const build = `\`make build-lambda${wanted === 'arm64' ? ' ARM=1' : ''}\``;
-  if (!existsSync(file)) throw new ConfigError(`pipeline.binaries: there is no ${file}; ${build} builds it`);
-  const found = machineOf(file);
-  if (found !== undefined && found !== wanted) {
-    throw new ConfigError(
-      `pipeline.architecture: it is ${wanted}, and ${file} is for ${found}; ${build} builds one for ${wanted}`,
-    );
-  }
-  return folder;
-}
-
-/** The processor that an ELF file is for, by its header; nothing of another file. */
-function machineOf(file: string): string | undefined {
-  const header = Buffer.alloc(20);
-  const open = openSync(file, 'r');
-  readSync(open, header);
-  closeSync(open);
-  if (header.readUInt32BE(0) !== 0x7f454c46) return undefined;
-  const known: Record<number, string> = { 0x3e: 'x86_64', 0xb7: 'arm64' };
-  const machine = header.readUInt16LE(18);
-  return known[machine] ?? `another processor (${machine})`;
 }

@@ -12,7 +12,7 @@ import * as discovery from 'aws-cdk-lib/aws-servicediscovery';
 import { Construct } from 'constructs';
 import { Certificate } from './certificate/index.ts';
 import type { Config } from './config.ts';
-import { PROJECT } from './functions.ts';
+import { binary } from './binaries.ts';
 import { kept } from './logs.ts';
 import { SERVICE_PORT, type Network } from './network.ts';
 import { allow, explainWildcards, parameterArn } from './permissions.ts';
@@ -171,8 +171,7 @@ export class Service extends Construct {
       const repository = ecr.Repository.fromRepositoryName(this, 'Repository', image.repository);
       return ecs.ContainerImage.fromEcrRepository(repository, image.digest ?? image.tag);
     }
-    return ecs.ContainerImage.fromAsset(PROJECT, {
-      file: 'crates/router/Dockerfile',
+    return ecs.ContainerImage.fromAsset(binary('router', config), {
       target: config.service.backend === 'mounted' ? 'mounted' : 'nfs',
       platform: arm ? Platform.LINUX_ARM64 : Platform.LINUX_AMD64,
     });

@@ -28,7 +28,7 @@ export class System extends Stack {
     const roles = new Roles(this, 'Roles', config);
     const network = data?.network ?? new DataNetwork(this, 'GivenNetwork', config);
     const storage = data?.storage ?? new DataStorage(this, 'GivenStorage', config, network);
-    if (data) this.addDependency(data, 'its files and its network');
+    if (data) this.addStackDependency(data, 'its files and its network');
     this.network = new Network(this, 'Network', config, network);
     this.storage = new Storage(this, 'Storage', config, storage);
     this.service = new Service(this, 'Service', config, this);
@@ -56,6 +56,9 @@ export class System extends Stack {
       ClusterName: this.service.cluster,
       ServiceName: this.service.name,
       ServiceOwned: String(this.service.made !== undefined),
+      TaskDefinition: this.service.made?.taskDefinition.taskDefinitionArn,
+      TasksSecurityGroupId: this.network.tasks.securityGroupId,
+      AccessPointId: this.storage.serving?.accessPointId,
       ServiceUrl: this.service.url,
       TokenArn: this.service.token?.secretArn,
       TopicArn: watched.topic.topicArn,

@@ -51,7 +51,12 @@ test('a setting that is wrong ends the app with status 2, and is named', () => {
   const run = (context: Record<string, string>) =>
     spawnSync(join(BIN, 'tsx'), ['bin/efs-autoscale.ts'], {
       cwd: CDK,
-      env: { ...env, CDK_CONTEXT_JSON: JSON.stringify({ config, ...context }), CDK_OUTDIR: temporary() },
+      env: {
+        ...env,
+        // The functions' binaries come first where nothing is made of the service's.
+        CDK_CONTEXT_JSON: JSON.stringify({ config, 'service.image': '{"uri":"example.com/router"}', ...context }),
+        CDK_OUTDIR: temporary(),
+      },
       encoding: 'utf8',
       timeout: 80_000,
     });
