@@ -72,6 +72,16 @@ test-rust: tools build-tests ## Units, laws, contracts, and whole cycles on the 
 test-nfs-guest: tools build-tests ## Of `make test`, what needs a kernel's NFS: the service on its mounts and beside them, in a guest
 	$(CHECKED) cargo nextest run --locked --workspace -E 'binary(separate)'
 
+# A target of its own: six functions take a quarter of an hour to build for arm64.
+.PHONY: test-arm64
+test-arm64: tools build-tests ## The binaries for arm64 on QEMU: a cycle of the functions, and the file service (30 minutes to build)
+	@type qemu-aarch64-static >/dev/null 2>&1 && [ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ] || { \
+	  [ "$$(id -u)" = 0 ] && type apt-get >/dev/null 2>&1 || { echo 'it needs qemu-user-static libc6-arm64-cross libgcc-s1-arm64-cross'; exit 1; }; \
+	  $(ONCE) 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends \
+	    qemu-user-static libc6-arm64-cross libgcc-s1-arm64-cross >/dev/null'; }
+	$(MAKE) --no-print-directory build-lambda build-image ARM=1
+	ARM64_BINARIES=$(abspath $(TARGET))/lambda $(CHECKED) cargo nextest run --locked --workspace --run-ignored only -E 'binary(arm64)'
+
 .PHONY: history
 history: nfs-server ## A long history of several tasks with faults, checked for one order: [SEED=1] [OPERATIONS=10000] [TASKS=3] [LAX=1]
 	OPERATIONS=$(or $(OPERATIONS),10000) cargo test --locked -p router --no-default-features --features service \

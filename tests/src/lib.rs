@@ -8,7 +8,7 @@ pub mod runtime;
 
 use std::path::{Path, PathBuf};
 
-pub use lab::{Lab, found_by_find};
+pub use lab::{FILES, Lab, found_by_find};
 
 /// The project's folder.
 pub fn project() -> PathBuf {

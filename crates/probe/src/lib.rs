@@ -71,30 +71,8 @@ pub struct Options {
     /// Mount targets: an address or a DNS name, with :PORT where it is not 2049
     #[arg(value_name = "HOST", required = true, num_args = 1..=64)]
     hosts: Vec<Host>,
-    /// The file system, for TLS as Amazon EFS speaks it
-    #[arg(long, value_name = "ID", requires = "region")]
-    file_system: Option<String>,
-    /// The region of the file system
-    #[arg(long, value_name = "REGION", env = "AWS_REGION")]
-    region: Option<String>,
-    /// The access point that is asked for
-    #[arg(long, value_name = "ID", requires = "file_system")]
-    access_point: Option<String>,
-    /// In the name of the environment's AWS credentials
-    #[arg(long, requires = "file_system")]
-    iam: bool,
-    /// TLS from the first byte [default: where --file-system is given]
-    #[arg(long, requires = "file_system")]
-    tls: bool,
-    /// No TLS
-    #[arg(long, action = ArgAction::SetTrue, conflicts_with_all = ["tls", "iam", "access_point", "roots"])]
-    no_tls: bool,
-    /// A PEM file with who vouches for the server [default: the system's]
-    #[arg(long, value_name = "FILE", requires = "file_system")]
-    roots: Option<PathBuf>,
-    /// The directory at the server to work in
-    #[arg(long, value_name = "PATH", default_value = "/")]
-    root: String,
+    #[command(flatten)]
+    server: ServerOptions,
     /// Ask only what changes nothing
     #[arg(long)]
     read_only: bool,
@@ -104,12 +82,41 @@ pub struct Options {
     /// Connections to each host that are only asked which partition of EFS they reach; 0: none are
     #[arg(long, value_name = "COUNT", default_value = "8", value_parser = value_parser!(u8).range(0..=64))]
     connections: u8,
-    /// How long to wait for one fact
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = value_parser!(u64).range(1..=600))]
-    timeout: u64,
     /// One JSON object on stdout, when all is asked
     #[arg(long)]
     json: bool,
+}
+
+/// How a server is spoken to.
+#[derive(Args, Clone, Debug)]
+pub struct ServerOptions {
+    /// The file system, for TLS as Amazon EFS speaks it
+    #[arg(long, value_name = "ID", requires = "region")]
+    pub file_system: Option<String>,
+    /// The region of the file system
+    #[arg(long, value_name = "REGION", env = "AWS_REGION")]
+    pub region: Option<String>,
+    /// The access point that is asked for
+    #[arg(long, value_name = "ID", requires = "file_system")]
+    pub access_point: Option<String>,
+    /// In the name of the environment's AWS credentials
+    #[arg(long, requires = "file_system")]
+    pub iam: bool,
+    /// TLS from the first byte [default: where --file-system is given]
+    #[arg(long, requires = "file_system")]
+    pub tls: bool,
+    /// No TLS
+    #[arg(long, action = ArgAction::SetTrue, conflicts_with_all = ["tls", "iam", "access_point", "roots"])]
+    pub no_tls: bool,
+    /// A PEM file with who vouches for the server [default: the system's]
+    #[arg(long, value_name = "FILE", requires = "file_system")]
+    pub roots: Option<PathBuf>,
+    /// The directory at the server to work in
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub root: String,
+    /// How long to wait for one answer
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = value_parser!(u64).range(1..=600))]
+    pub timeout: u64,
 }
 
 /// An address or a name, and a port.
@@ -141,6 +148,15 @@ impl FromStr for Host {
     }
 }
 
+impl Host {
+    /// # Errors
+    /// The name is not found.
+    pub async fn resolve(&self) -> io::Result<std::net::SocketAddr> {
+        let found = tokio::net::lookup_host((self.name.as_str(), self.port)).await?.next();
+        found.ok_or_else(|| io::Error::other(format!("{} has no address", self.name)))
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name.contains(':') {
@@ -153,6 +169,11 @@ impl fmt::Display for Host {
 /// What every fact is asked with.
 pub(crate) struct Setup {
     options: Options,
+    dial: Dial,
+}
+
+/// How clients are made.
+pub struct Dial {
     /// None where no TLS is spoken.
     secure: Option<Secure>,
     timeout: Duration,
@@ -164,24 +185,33 @@ pub(crate) struct Secure {
     server_name: String,
 }
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 impl Setup {
-    async fn new(options: Options) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let timeout = Duration::from_secs(options.timeout);
-        let secure = match (&options.file_system, &options.region) {
-            (Some(id), Some(region)) if !options.no_tls => Some(Secure::new(id, region, &options).await?),
-            _ => None,
-        };
-        let setup = Self { options, secure, timeout };
+    async fn new(options: Options) -> Result<Self, BoxError> {
+        let setup = Self { dial: Dial::new(&options.server).await?, options };
         // Says what is wrong with the root before anything is asked. It needs a runtime, and no server.
         let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
         drop(
-            Client::new(setup.client_options(nowhere, setup.options.root.as_bytes().to_vec()))
-                .map_err(|why| format!("--root {}: {why}", setup.options.root))?,
+            Client::new(setup.dial.client_options(nowhere, setup.options.server.root.as_bytes().to_vec()))
+                .map_err(|why| format!("--root {}: {why}", setup.options.server.root))?,
         );
         Ok(setup)
     }
+}
 
-    fn client_options(&self, address: std::net::SocketAddr, root: Vec<u8>) -> nfs41::Options {
+impl Dial {
+    /// # Errors
+    /// An id that is none, roots that cannot be read, credentials that are not there.
+    pub async fn new(server: &ServerOptions) -> Result<Self, BoxError> {
+        let secure = match (&server.file_system, &server.region) {
+            (Some(id), Some(region)) if !server.no_tls => Some(Secure::new(id, region, server).await?),
+            _ => None,
+        };
+        Ok(Self { secure, timeout: Duration::from_secs(server.timeout) })
+    }
+
+    pub fn client_options(&self, address: std::net::SocketAddr, root: Vec<u8>) -> nfs41::Options {
         let mut options = nfs41::Options::new(address);
         options.tls = self.secure.as_ref().map(|secure| secure.tls.clone());
         options.root = root;
@@ -195,22 +225,18 @@ impl Setup {
 }
 
 impl Secure {
-    async fn new(
-        file_system: &str,
-        region: &str,
-        options: &Options,
-    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    async fn new(file_system: &str, region: &str, server: &ServerOptions) -> Result<Self, BoxError> {
         let mut subject = Subject::new(file_system, region)?;
-        if let Some(id) = &options.access_point {
+        if let Some(id) = &server.access_point {
             subject = subject.with_access_point(id)?;
         }
-        let roots = match &options.roots {
+        let roots = match &server.roots {
             None => Roots::System,
             Some(file) => Roots::Pem(fs::read(file).map_err(|why| format!("--roots {}: {why}", file.display()))?),
         };
         let server_name = subject.server_name();
         let mut certificates = Certificates::new(subject);
-        if options.iam {
+        if server.iam {
             certificates = certificates.with_credentials(Arc::new(Source::new().await?));
         }
         // Now, so that the time it takes (a key is made) is not the first host's.

@@ -8,11 +8,7 @@ use std::{
 
 use nfs41::partition::{Binding, Identity, PartitionId, ScaleUp, bind};
 use serde_json::{Value, json};
-use tokio::{
-    net::{TcpStream, lookup_host},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
 use super::{Host, Setup};
 
@@ -194,18 +190,16 @@ fn shown(id: &PartitionId) -> String {
 }
 
 async fn connection(setup: &Setup, host: &Host, identity: &Identity) -> (Reached, Option<ScaleUp>) {
-    let asked = timeout(setup.timeout, async {
-        let address = lookup_host((host.name.as_str(), host.port)).await?.next();
-        let address = address.ok_or_else(|| std::io::Error::other("the name has no address"))?;
-        let stream = TcpStream::connect(address).await?;
+    let asked = timeout(setup.dial.timeout, async {
+        let stream = TcpStream::connect(host.resolve().await?).await?;
         stream.set_nodelay(true)?;
-        match &setup.secure {
+        match &setup.dial.secure {
             None => bind(stream, identity).await,
             Some(secure) => bind(secure.tls.connect(stream).await.map_err(std::io::Error::other)?, identity).await,
         }
     });
     match asked.await {
-        Err(_) => (Reached::Not(format!("no answer within {:?}", setup.timeout)), None),
+        Err(_) => (Reached::Not(format!("no answer within {:?}", setup.dial.timeout)), None),
         Ok(Err(why)) => (Reached::Not(why.to_string()), None),
         Ok(Ok(None)) => (Reached::NotSupported, None),
         Ok(Ok(Some((binding, scale_up)))) => {

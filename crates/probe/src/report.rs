@@ -287,18 +287,18 @@ pub struct Report {
 impl Report {
     pub fn new(setup: &Setup) -> Self {
         let options = &setup.options;
-        let tls = setup.secure.is_some();
+        let tls = setup.dial.secure.is_some();
         let mut report = Self {
             json: options.json,
             arguments: json!({
                 "hosts": options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "tls": tls,
-                "server_name": setup.secure.as_ref().map(|secure| &secure.server_name),
-                "file_system": options.file_system,
-                "region": options.region,
-                "access_point": options.access_point,
-                "iam": options.iam,
-                "root": options.root,
+                "server_name": setup.dial.secure.as_ref().map(|secure| &secure.server_name),
+                "file_system": options.server.file_system,
+                "region": options.server.region,
+                "access_point": options.server.access_point,
+                "iam": options.server.iam,
+                "root": options.server.root,
                 "read_only": options.read_only,
             }),
             partitions: Value::Null,
@@ -311,10 +311,10 @@ impl Report {
             broken: None,
         };
         let mut how = vec![if tls { "TLS".to_owned() } else { "no TLS".to_owned() }];
-        how.extend(options.file_system.clone());
-        how.extend(options.access_point.clone());
-        how.push(if options.iam { "IAM".to_owned() } else { "no IAM".to_owned() });
-        how.push(format!("root {}", options.root));
+        how.extend(options.server.file_system.clone());
+        how.extend(options.server.access_point.clone());
+        how.push(if options.server.iam { "IAM".to_owned() } else { "no IAM".to_owned() });
+        how.push(format!("root {}", options.server.root));
         if options.read_only {
             how.push("read-only".to_owned());
         }

@@ -146,7 +146,7 @@ struct Known {
 
 impl Patient for Target {
     fn patience(&self) -> Duration {
-        self.setup.timeout
+        self.setup.dial.timeout
     }
 }
 
@@ -198,7 +198,7 @@ impl Target {
 
     async fn dial(&self) -> io::Result<TcpStream> {
         let address = self.known().address.ok_or(io::ErrorKind::NotConnected)?;
-        let stream = timeout(self.setup.timeout, TcpStream::connect(address)).await??;
+        let stream = timeout(self.setup.dial.timeout, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
         Ok(stream)
     }
@@ -210,7 +210,7 @@ impl Target {
 
 async fn tcp(target: &Target) -> Asked {
     let Host { name, port } = &target.host;
-    let found = timeout(target.setup.timeout, lookup_host((name.as_str(), *port))).await;
+    let found = timeout(target.setup.dial.timeout, lookup_host((name.as_str(), *port))).await;
     let addresses: Vec<_> = match found {
         Ok(Ok(addresses)) => addresses.collect(),
         Ok(Err(why)) => return Err(no(format!("{name} is not found: {why}"))),
@@ -233,10 +233,10 @@ async fn tcp(target: &Target) -> Asked {
 }
 
 async fn tls(target: &Target) -> Asked {
-    let Some(secure) = &target.setup.secure else { return Err(excluded("no TLS is wanted")) };
+    let Some(secure) = &target.setup.dial.secure else { return Err(excluded("no TLS is wanted")) };
     target.address()?;
     let stream = target.dial().await.map_err(|why| unknown(why.to_string()))?;
-    let facts = match timeout(target.setup.timeout, secure.tls.look(stream, secure.roots.clone())).await {
+    let facts = match timeout(target.setup.dial.timeout, secure.tls.look(stream, secure.roots.clone())).await {
         Ok(Ok(facts)) => facts,
         Ok(Err(why)) => {
             target.fails();
@@ -244,7 +244,7 @@ async fn tls(target: &Target) -> Asked {
         }
         Err(_) => {
             target.fails();
-            return Err(no(format!("the server does not shake hands within {:?}", target.setup.timeout)));
+            return Err(no(format!("the server does not shake hands within {:?}", target.setup.dial.timeout)));
         }
     };
     let (version, cipher) = (facts.version.clone(), facts.cipher.clone());
@@ -271,7 +271,7 @@ fn name(name: &GeneralName<'_>) -> String {
 }
 
 async fn tls_certificate(target: &Target) -> Asked {
-    let Some(secure) = &target.setup.secure else { return Err(excluded("no TLS is wanted")) };
+    let Some(secure) = &target.setup.dial.secure else { return Err(excluded("no TLS is wanted")) };
     let known = target.known();
     let Some(facts) = &known.facts else { return Err(not_asked("there was no handshake")) };
     let Some(first) = facts.certificates.first() else { return Err(unknown("the server has shown none")) };
@@ -301,12 +301,12 @@ async fn tls_certificate(target: &Target) -> Asked {
 }
 
 async fn tls_system_roots(target: &Target) -> Asked {
-    let Some(secure) = &target.setup.secure else { return Err(excluded("no TLS is wanted")) };
+    let Some(secure) = &target.setup.dial.secure else { return Err(excluded("no TLS is wanted")) };
     if target.known().facts.is_none() {
         return Err(not_asked("there was no handshake"));
     }
     let stream = target.dial().await.map_err(|why| unknown(why.to_string()))?;
-    let looked = timeout(target.setup.timeout, secure.tls.look(stream, Roots::System)).await;
+    let looked = timeout(target.setup.dial.timeout, secure.tls.look(stream, Roots::System)).await;
     match looked.map_err(|_| unknown("no answer came in time"))? {
         Ok(Facts { stream: Ok(_), .. }) => Ok(yes("they vouch for it")),
         Ok(Facts { stream: Err(TlsError::Refused(why @ rustls::Error::InvalidCertificate(_))), .. }) => {
@@ -319,7 +319,7 @@ async fn tls_system_roots(target: &Target) -> Asked {
 
 /// By a call of the procedure that does nothing: in TLS 1.3 a refusal comes when something is read.
 async fn tls_client_certificate(target: &Target) -> Asked {
-    if target.setup.secure.is_none() {
+    if target.setup.dial.secure.is_none() {
         return Err(excluded("no TLS is wanted"));
     }
     let facts = target.known().facts.take();
@@ -336,10 +336,12 @@ async fn tls_client_certificate(target: &Target) -> Asked {
         io::Result::Ok(())
     };
     let values = json!({ "asked_for": asks_for_certificate });
-    let spoken = timeout(target.setup.timeout, spoken).await;
+    let spoken = timeout(target.setup.dial.timeout, spoken).await;
     let outcome = match (spoken, asks_for_certificate) {
         (Ok(Ok(())), true) => Ok(yes("the server asked for it, and answers a call after it")),
-        (Ok(Ok(())), false) if target.setup.options.iam || target.setup.options.access_point.is_some() => {
+        (Ok(Ok(())), false)
+            if target.setup.options.server.iam || target.setup.options.server.access_point.is_some() =>
+        {
             Err(no("the server does not ask for it, so that neither IAM nor an access point is known to it"))
         }
         (Ok(Ok(())), false) => Ok(yes("the server does not ask for it, and answers a call without")),
@@ -378,7 +380,7 @@ fn said(why: &Error) -> &Error {
 
 async fn exchange_id(target: &Target) -> Asked {
     let address = target.address()?;
-    let client = Client::new(target.setup.client_options(address, Vec::new()));
+    let client = Client::new(target.setup.dial.client_options(address, Vec::new()));
     let client = client.map_err(|why| unknown(why.to_string()))?;
     let servers = client.servers().await;
     match servers.map(|mut servers| servers.pop()) {
@@ -478,15 +480,18 @@ pub fn permissions(bits: u32) -> Vec<&'static str> {
 }
 
 async fn access(target: &Target) -> Asked {
-    let root = target.setup.options.root.as_bytes();
+    let root = target.setup.options.server.root.as_bytes();
     let client = target.client()?;
     let bits = answered(client.access(root, 0x3F).await)?;
     target.known().access = Some(bits);
     // What it says is not what it does.
     answered(client.list(root, Place::default(), Wanted::KIND, LISTED).await)?;
     let found = permissions(bits);
-    let text =
-        format!("{} of {}", if bits == 0 { "nothing".to_owned() } else { found.join(", ") }, target.setup.options.root);
+    let text = format!(
+        "{} of {}",
+        if bits == 0 { "nothing".to_owned() } else { found.join(", ") },
+        target.setup.options.server.root
+    );
     let outcome = if bits & 3 == 3 { yes(text) } else { no(text) };
     Ok(outcome.with(json!({ "permissions": found })))
 }
@@ -494,7 +499,7 @@ async fn access(target: &Target) -> Asked {
 async fn round_trip(target: &Target) -> Asked {
     let client = target.client()?;
     let mut times = Vec::with_capacity(ROUND_TRIPS);
-    let until = Instant::now() + target.setup.timeout;
+    let until = Instant::now() + target.setup.dial.timeout;
     while times.len() < ROUND_TRIPS && Instant::now() < until {
         let began = Instant::now();
         answered(client.attributes(b"", Wanted::SIZE).await)?;

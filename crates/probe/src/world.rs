@@ -37,7 +37,7 @@ pub struct World {
 
 impl Patient for World {
     fn patience(&self) -> Duration {
-        self.setup.timeout
+        self.setup.dial.timeout
     }
 }
 
@@ -71,13 +71,13 @@ impl World {
 
     /// The whole path of what it makes.
     pub fn directory(&self) -> String {
-        format!("{}/{}", self.setup.options.root.trim_end_matches('/'), self.name)
+        format!("{}/{}", self.setup.options.server.root.trim_end_matches('/'), self.name)
     }
 
     /// As the report has it.
     pub fn title(&self) -> String {
         let place = match self.setup.options.read_only {
-            true => format!("reading {}", self.setup.options.root),
+            true => format!("reading {}", self.setup.options.server.root),
             false => format!("in {}", self.directory()),
         };
         match self.hosts()[..] {
@@ -114,7 +114,7 @@ impl World {
 
     /// A client of its own, with the probe's directory as its root.
     pub fn another(&self, address: SocketAddr) -> Result<Client, Outcome> {
-        let options = self.setup.client_options(address, self.directory().into_bytes());
+        let options = self.setup.dial.client_options(address, self.directory().into_bytes());
         Client::new(options).map_err(|why| unknown(why.to_string()))
     }
 
@@ -124,8 +124,8 @@ impl World {
     }
 
     pub fn above(&self, address: SocketAddr) -> Result<Client, Outcome> {
-        let root = self.setup.options.root.clone().into_bytes();
-        Client::new(self.setup.client_options(address, root)).map_err(|why| unknown(why.to_string()))
+        let root = self.setup.options.server.root.clone().into_bytes();
+        Client::new(self.setup.dial.client_options(address, root)).map_err(|why| unknown(why.to_string()))
     }
 
     /// If there is a directory to write to: a client that does.
@@ -210,7 +210,7 @@ impl World {
             }
             Err(why)
         };
-        let patience = self.setup.timeout * 2;
+        let patience = self.setup.dial.timeout * 2;
         let tidied = timeout(patience, tidied).await;
         tidied.unwrap_or_else(|_| Err(format!("no answer came within {patience:?}")))
     }
