@@ -2,6 +2,7 @@
 //! whole system on one machine; [`probe`](::probe) asks NFS servers what they do; [`teardown`] takes a deployed system away.
 
 mod account;
+pub mod bench;
 pub mod count;
 pub mod local;
 pub mod preflight;

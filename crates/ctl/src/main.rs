@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ctl::{count, local, preflight, teardown};
+use ctl::{bench, count, local, preflight, teardown};
 
 /// Looks after the EFS mount target autoscaler.
 #[derive(Parser)]
@@ -18,6 +18,9 @@ enum Command {
     /// Count the files below a directory, as the function `count` does
     #[command(after_help = count::HELP)]
     Count(count::Options),
+    /// Measure what one mount target does, and what each further one brings
+    #[command(after_help = bench::HELP)]
+    Bench(bench::Options),
     /// Ask the mount targets of a file system what they do, and print a report
     #[command(after_help = probe::HELP)]
     Probe(probe::Options),
@@ -42,6 +45,7 @@ enum Local {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Count(options) => count::run(&options),
+        Command::Bench(options) => bench::run(options),
         Command::Probe(options) => probe::run(options),
         Command::Preflight(options) => preflight::run(options),
         Command::Teardown(options) => teardown::run(options),

@@ -1,0 +1,201 @@
+//! Where the files are: below a directory of this machine, or at a mount target by the project's own NFS client.
+
+use std::{io, os::unix::fs::FileExt as _, path::PathBuf, str::FromStr, sync::Arc};
+
+use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
+use nfs41::{Client, Create, Place as Cookie, Put, Status, Wanted};
+use probe::{Dial, Host};
+use tokio::task::spawn_blocking;
+
+/// Bytes of a page of a listing.
+const PAGE_BYTES: u32 = 64 << 10;
+
+/// What stands on the command line: a path with a slash in it, or else a host.
+#[derive(Clone, Debug)]
+pub enum Target {
+    Directory(PathBuf),
+    Host(Host),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.starts_with('/') || text.starts_with('.') {
+            true => Ok(Self::Directory(text.into())),
+            false => {
+                text.parse().map(Self::Host).map_err(|why: &str| format!("{why}; or a directory, with / or . first"))
+            }
+        }
+    }
+}
+
+impl Target {
+    pub fn name(&self) -> String {
+        match self {
+            Self::Directory(path) => path.display().to_string(),
+            Self::Host(host) => host.to_string(),
+        }
+    }
+}
+
+/// A connection to one target. Paths are relative to its root.
+#[derive(Clone)]
+pub enum Place {
+    Directory(Arc<PathBuf>),
+    Nfs(Client),
+}
+
+impl Place {
+    /// # Errors
+    /// The target is not there, or not a directory.
+    pub async fn open(target: &Target, dial: &Dial, root: &str) -> Result<Self> {
+        match target {
+            Target::Directory(path) => {
+                let is_directory = tokio::fs::metadata(path).await.is_ok_and(|found| found.is_dir());
+                is_directory
+                    .then(|| Self::Directory(Arc::new(path.clone())))
+                    .with_context(|| format!("{} is no directory that can be entered", path.display()))
+            }
+            Target::Host(host) => {
+                let address = host.resolve().await.with_context(|| host.to_string())?;
+                let mut options = dial.client_options(address, root.as_bytes().to_vec());
+                options.connections = 1;
+                let client = Client::new(options).map_err(|why| anyhow!("--root {root}: {why}"))?;
+                client.attributes(b"", Wanted::KIND).await.with_context(|| host.to_string())?;
+                Ok(Self::Nfs(client))
+            }
+        }
+    }
+
+    pub async fn close(&self) {
+        if let Self::Nfs(client) = self {
+            client.close().await;
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        root: &Arc<PathBuf>,
+        path: &str,
+        work: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let path = root.join(path);
+        Ok(spawn_blocking(move || work(path)).await??)
+    }
+
+    pub async fn make_directory(&self, path: &str) -> Result<()> {
+        match self {
+            Self::Directory(root) => Self::blocking(root, path, std::fs::create_dir).await,
+            Self::Nfs(client) => Ok(client.make_directory(path.as_bytes(), 0o700).await?),
+        }
+    }
+
+    /// A new file, whole.
+    pub async fn put(&self, path: &str, content: Bytes) -> Result<()> {
+        match self {
+            Self::Directory(root) => Self::blocking(root, path, move |path| std::fs::write(path, &content)).await,
+            Self::Nfs(client) => {
+                client.put(path.as_bytes(), content, Put::default()).await.map(drop).map_err(Into::into)
+            }
+        }
+    }
+
+    /// How many bytes came.
+    pub async fn read(&self, path: &str, offset: u64, length: u32) -> Result<u64> {
+        match self {
+            Self::Directory(root) => {
+                let read = move |path: PathBuf| {
+                    let mut buffer = vec![0; length as usize];
+                    std::fs::File::open(path)?.read_at(&mut buffer, offset)
+                };
+                Self::blocking(root, path, read).await.map(|read| read as u64)
+            }
+            Self::Nfs(client) => Ok(client.read(path.as_bytes(), offset, length).await?.data.len() as u64),
+        }
+    }
+
+    /// Into a file that is there.
+    pub async fn write(&self, path: &str, offset: u64, content: Bytes) -> Result<()> {
+        match self {
+            Self::Directory(root) => {
+                let write = move |path: PathBuf| {
+                    let file = std::fs::OpenOptions::new().write(true).open(path)?;
+                    file.write_all_at(&content, offset)
+                };
+                Self::blocking(root, path, write).await
+            }
+            Self::Nfs(client) => {
+                client.write(path.as_bytes(), offset, content, Create::No).await.map(drop).map_err(Into::into)
+            }
+        }
+    }
+
+    pub async fn attributes(&self, path: &str) -> Result<()> {
+        match self {
+            Self::Directory(root) => Self::blocking(root, path, |path| std::fs::metadata(path).map(drop)).await,
+            Self::Nfs(client) => client.attributes(path.as_bytes(), Wanted::SIZE).await.map(drop).map_err(Into::into),
+        }
+    }
+
+    pub async fn remove_file(&self, path: &str) -> Result<()> {
+        match self {
+            Self::Directory(root) => Self::blocking(root, path, std::fs::remove_file).await,
+            Self::Nfs(client) => Ok(client.remove_file(path.as_bytes()).await?),
+        }
+    }
+
+    /// The names in a directory.
+    pub async fn list(&self, path: &str) -> Result<Vec<String>> {
+        match self {
+            Self::Directory(root) => {
+                let list =
+                    |path| std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+                let names = Self::blocking(root, path, list).await?;
+                Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
+            }
+            Self::Nfs(client) => {
+                let (mut names, mut cookie) = (Vec::new(), Cookie::default());
+                loop {
+                    let page = client.list(path.as_bytes(), cookie, Wanted::NOTHING, PAGE_BYTES).await?;
+                    names.extend(page.entries.iter().map(|entry| String::from_utf8_lossy(&entry.name).into_owned()));
+                    if page.end {
+                        return Ok(names);
+                    }
+                    cookie = page.at;
+                }
+            }
+        }
+    }
+
+    /// A directory of files, and the files; one that is gone is removed.
+    pub async fn remove_all(&self, path: &str) -> Result<()> {
+        match self {
+            Self::Directory(root) => {
+                let removed = Self::blocking(root, path, std::fs::remove_dir_all).await;
+                match removed.as_ref().err().and_then(|why| why.downcast_ref::<io::Error>()) {
+                    Some(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+                    _ => removed,
+                }
+            }
+            Self::Nfs(client) => {
+                let names = match self.list(path).await {
+                    Ok(names) => names,
+                    Err(why) if is_gone(&why) => return Ok(()),
+                    Err(why) => return Err(why),
+                };
+                for name in names {
+                    match client.remove_file(format!("{path}/{name}").as_bytes()).await {
+                        Err(why) if why.status() != Some(Status::NOENT) => return Err(why.into()),
+                        _ => {}
+                    }
+                }
+                Ok(client.remove_directory(path.as_bytes()).await?)
+            }
+        }
+    }
+}
+
+fn is_gone(why: &anyhow::Error) -> bool {
+    why.downcast_ref::<nfs41::Error>().and_then(nfs41::Error::status) == Some(Status::NOENT)
+}
