@@ -82,6 +82,10 @@ test-arm64: tools build-tests ## The binaries for arm64 on QEMU: a cycle of the 
 	$(MAKE) --no-print-directory build-lambda build-image ARM=1
 	ARM64_BINARIES=$(abspath $(TARGET))/lambda $(CHECKED) cargo nextest run --locked --workspace --run-ignored only -E 'binary(arm64)'
 
+.PHONY: load
+load: $(PYTHON)/.done build-local ## Many executions at once on the emulator: how long they take, and what they make together: [EXECUTIONS=10]
+	@exec $(TARGET)/local/efs-autoscale local load --executions $(or $(EXECUTIONS),10)
+
 .PHONY: history
 history: nfs-server ## A long history of several tasks with faults, checked for one order: [SEED=1] [OPERATIONS=10000] [TASKS=3] [LAX=1]
 	OPERATIONS=$(or $(OPERATIONS),10000) cargo test --locked -p router --no-default-features --features service \

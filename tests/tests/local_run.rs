@@ -188,3 +188,21 @@ async fn wrong_words_are_answered_with_what_to_do() -> Result<()> {
     assert!(said.contains("--ministack: there is no program /nowhere/ministack; `make tools` installs it"), "{said}");
     Ok(())
 }
+
+/// The load test of the original design, a short one.
+#[tokio::test]
+async fn many_executions_at_once_make_what_one_after_the_other_does() -> Result<()> {
+    let tools = tools();
+    let mut command = Command::new(binaries().join("efs-autoscale"));
+    command.args(["local", "load", "--executions", "3", "--json", "--ministack"]).arg(tools.ministack);
+    command.arg("--cargo-lambda").arg(tools.cargo_lambda).arg("--project").arg(tools.project);
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout)?;
+    assert!(
+        said["executions"].as_u64() >= Some(9) && said["p50_seconds"].as_f64() <= said["p99_seconds"].as_f64(),
+        "{said}"
+    );
+    assert_eq!((&said["failed"], &said["wrong"]), (&serde_json::json!([]), &serde_json::json!([])));
+    Ok(())
+}

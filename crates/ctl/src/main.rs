@@ -40,6 +40,9 @@ enum Local {
     /// Run one cycle on a real directory, and a second one on what the first has changed
     #[command(after_help = local::RUN_HELP)]
     Run(local::Options),
+    /// Run many executions at once, and see how long they take and what they have made together
+    #[command(after_help = local::LOAD_HELP)]
+    Load(local::LoadOptions),
 }
 
 fn main() -> ExitCode {
@@ -50,5 +53,6 @@ fn main() -> ExitCode {
         Command::Preflight(options) => preflight::run(options),
         Command::Teardown(options) => teardown::run(options),
         Command::Local(Local::Run(options)) => local::run(options),
+        Command::Local(Local::Load(options)) => local::load(options),
     }
 }

@@ -31,9 +31,9 @@ impl Screen {
     /// A line that stays.
     pub fn line(&self, text: &str) {
         match &self.moving {
-            Some(bar) => bar.suspend(|| println!("{text}")),
-            None if self.json => eprintln!("{text}"),
-            None => println!("{text}"),
+            Some(bar) => bar.suspend(|| say(io::stdout(), text)),
+            None if self.json => say(io::stderr(), text),
+            None => say(io::stdout(), text),
         }
     }
 
@@ -73,6 +73,11 @@ impl Screen {
             bar.finish_and_clear();
         }
     }
+}
+
+/// To whoever still reads: `head` does not to the end.
+fn say(mut to: impl io::Write, text: &str) {
+    let _ = writeln!(to, "{text}");
 }
 
 impl Drop for Screen {

@@ -4,6 +4,7 @@
 pub mod emulator;
 pub mod execution;
 mod files;
+mod load;
 pub mod proxy;
 mod report;
 mod run;
@@ -13,6 +14,7 @@ mod strict;
 pub mod tools;
 pub mod world;
 
+pub use load::{LOAD_HELP, LoadOptions, load};
 pub use run::{Options, RUN_HELP, run};
 pub use tools::Tools;
 pub use world::{Spec, World};
