@@ -125,10 +125,11 @@ diagram: tools build-tests ## Draw statemachine/README.md anew
 export SET
 CDK = cd cdk && NODE_NO_WARNINGS=1 node_modules/.bin/cdk
 SETTINGS = $(if $(X86),-c pipeline.architecture=x86_64) $(if $(SET),-c "set=$$SET")
-NAME := efs-mount-autoscaling
+# Of the stack: as it is given, or as the settings have it.
+STACK_NAME = stack=$(if $(NAME),$(NAME),$$(cd cdk && node_modules/.bin/tsx bin/name.ts))
 # What is there, for the template: whether a service runs, the zones, the quotas. It ends here where nothing can be deployed.
-PREFLIGHT = account=$$($(TARGET)/local/efs-autoscale preflight --stack $(NAME) --json $(if $(REGION),--region $(REGION)))
-ACCOUNT = -c "account=$$account" -c stack.name=$(NAME)
+PREFLIGHT = $(STACK_NAME) && account=$$($(TARGET)/local/efs-autoscale preflight --stack $$stack --json $(if $(REGION),--region $(REGION)))
+ACCOUNT = -c "account=$$account" $(if $(NAME),-c stack.name=$(NAME))
 # Nobody is asked where nobody can answer.
 APPROVAL = $(if $(YES),--require-approval never,$$([ -t 0 ] || echo --require-approval never))
 
@@ -147,15 +148,15 @@ deploy: cdk/node_modules build-deployed build-local ## Deploy the whole system i
 
 .PHONY: probe
 probe: cdk/node_modules ## What the mount targets of a deployed system do, asked by a task of its image: [NAME=the stack's] [ARGS=--iam]
-	@cd cdk && node_modules/.bin/tsx bin/probe.ts $(NAME) $(ARGS)
+	@$(STACK_NAME) && cd cdk && node_modules/.bin/tsx bin/probe.ts $$stack $(ARGS)
 
 .PHONY: build-deployed
 build-deployed:
 	@$(MAKE) --no-print-directory build-lambda $(if $(findstring service.image,$(SET)),,build-image) $(if $(X86),,ARM=1)
 
 .PHONY: destroy
-destroy: build-local ## Take a deployed system away, after asking; its files too with DATA=1: [NAME=the stack's] [REGION=] [YES=1]
-	@exec $(TARGET)/local/efs-autoscale teardown --stack $(NAME) $(if $(REGION),--region $(REGION)) $(if $(YES),--yes) $(if $(DATA),--data)
+destroy: cdk/node_modules build-local ## Take a deployed system away, after asking; its files too with DATA=1: [NAME=the stack's] [REGION=] [YES=1]
+	@$(STACK_NAME) && exec $(TARGET)/local/efs-autoscale teardown --stack $$stack $(if $(REGION),--region $(REGION)) $(if $(YES),--yes) $(if $(DATA),--data)
 
 ## Shipping
 

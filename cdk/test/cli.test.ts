@@ -78,3 +78,15 @@ test('a setting that is wrong ends the app with status 2, and is named', () => {
   assert.equal(mixed.status, 2, mixed.stderr);
   assert.match(mixed.stderr, new RegExp(`pipeline\\.architecture: it is ${other}, and .*count/bootstrap is for `));
 });
+
+test('the name of the stack is that of the settings, for what looks at the stack before CDK does', () => {
+  const { env } = nobody();
+  const name = (SET: string) => {
+    const options = { cwd: CDK, env: { ...env, SET }, encoding: 'utf8', timeout: 80_000 } as const;
+    return spawnSync(join(BIN, 'tsx'), ['bin/name.ts'], options);
+  };
+  assert.equal(name('pipeline.schedule=rate(10 minutes) stack.name=files').stdout, 'files\n');
+  const wrong = name('threshold');
+  assert.deepEqual([wrong.status, wrong.stdout], [2, '']);
+  assert.match(wrong.stderr, /SET: threshold: expected settings/);
+});
