@@ -259,7 +259,8 @@ const Local = z.strictObject({
 
 /** What `efs-autoscale preflight` has found in the account. */
 const Account = z.strictObject({
-  /** Of the service of this stack, where it is there: how many tasks it is to have now. */
+  /** Of the service of this stack, where it is there: its name, and how many tasks it is to have now. */
+  serviceName: z.string().nullable(),
   desiredCount: whole(0, 1_000_000).nullable(),
   zones: z.array(z.string()),
   /** How many functions may run at once in the account. */

@@ -45,11 +45,16 @@ function serviceArn(scope: Construct, cluster: string, name: string) {
 /**
  * How many tasks the template asks for. At the first deployment none: nothing has shown yet that they get healthy here.
  * Of a service that runs, nothing is said: auto scaling has made of it what it should be, and an update would undo that.
+ * One that takes the place of another, since its launch type changes, has as many as that.
  */
-function tasks({ account, local, service: { desiredCount } }: Config): { wanted?: number; least: number } {
+function tasks(
+  { account, local, service: { desiredCount } }: Config,
+  name: string,
+): { wanted?: number; least: number } {
   const now = account?.desiredCount ?? null;
   if (desiredCount === 0 || (now === null && !local)) return { wanted: 0, least: 0 };
-  return { ...(!now && { wanted: desiredCount }), least: desiredCount };
+  if (now && account?.serviceName === name) return { least: desiredCount };
+  return { wanted: Math.max(now ?? 0, desiredCount), least: desiredCount };
 }
 
 export class Service extends Construct {
@@ -208,7 +213,7 @@ export class Service extends Construct {
       cluster,
       serviceName: this.name,
       taskDefinition: task,
-      desiredCount: tasks(config).wanted,
+      desiredCount: tasks(config, this.name).wanted,
       minHealthyPercent: 100,
       maxHealthyPercent: 200,
       circuitBreaker: { enable: true, rollback: true },
@@ -252,7 +257,7 @@ export class Service extends Construct {
     const { domainName, clientCidrs } = config.service;
     const clients = (clientCidrs.length > 0 ? clientCidrs : [network.cidr]).map((cidr) => ec2.Peer.ipv4(cidr));
     const scaling = service.autoScaleTaskCount({
-      minCapacity: tasks(config).least,
+      minCapacity: tasks(config, this.name).least,
       maxCapacity: config.service.maxCount,
     });
     scaling.scaleOnCpuUtilization('Cpu', { targetUtilizationPercent: config.service.cpuPercent });

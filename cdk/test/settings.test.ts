@@ -166,7 +166,7 @@ test('a setting that there is not is named', () => {
 
 test('settings that cannot be together are named, with the reason', () => {
   const { existing } = SETTINGS;
-  const account = { desiredCount: null, zones: ['eu-west-1a', 'eu-west-1b'], lambdaConcurrency: 10 };
+  const account = { serviceName: null, desiredCount: null, zones: ['eu-west-1a', 'eu-west-1b'], lambdaConcurrency: 10 };
   assert.equal(
     refused(() => check({ network: { zones: 2 }, account })),
     '',

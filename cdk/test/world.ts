@@ -112,7 +112,12 @@ export const SETTINGS = {
   },
   /** A later deployment of a service that runs. */
   later: {
-    account: { desiredCount: 7, zones: ['eu-west-1a', 'eu-west-1b', 'eu-west-1c'], lambdaConcurrency: 1000 },
+    account: {
+      serviceName: 'efs-mount-autoscaling-fargate',
+      desiredCount: 7,
+      zones: ['eu-west-1a', 'eu-west-1b', 'eu-west-1c'],
+      lambdaConcurrency: 1000,
+    },
     network: { zoneNames: ['eu-west-1a', 'eu-west-1c'] },
     pipeline: { reservedConcurrency: true, redeploy: 'never' },
     service: { image: IMAGE, certificateArn: CERTIFICATE },

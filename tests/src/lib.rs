@@ -6,7 +6,12 @@ pub mod fake;
 mod lab;
 pub mod runtime;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use anyhow::Result;
 
 pub use lab::{FILES, Lab, found_by_find};
 
@@ -32,4 +37,21 @@ pub fn tools() -> ctl::local::Tools {
         functions: Some(binaries()),
         project: project(),
     }
+}
+
+/// The program `efs-autoscale` against this endpoint, as a person would run it; what it says is shown.
+pub async fn efs_autoscale(endpoint: &str, arguments: &[&str]) -> Result<Output> {
+    let mut command = tokio::process::Command::new(binaries().join("efs-autoscale"));
+    command
+        .args(arguments)
+        .args(["--region", "us-east-1"])
+        .env_clear()
+        .env("AWS_ENDPOINT_URL", endpoint)
+        .env("AWS_ACCESS_KEY_ID", "123456789012")
+        .env("AWS_SECRET_ACCESS_KEY", "local")
+        .stdin(Stdio::null());
+    let output = command.output().await?;
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    eprintln!("{arguments:?}\n{out}{err}");
+    Ok(output)
 }

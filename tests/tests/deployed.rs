@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    process::{Output, Stdio},
+    process::Output,
     time::Duration,
 };
 
@@ -18,23 +18,11 @@ use ctl::local::{
     world::sdk_config,
 };
 use serde_json::{Value, json};
-use tests::{Lab, binaries, project, tools};
+use tests::{Lab, binaries, efs_autoscale, project, tools};
 
-/// `efs-autoscale teardown`, as a person would run it.
+/// `efs-autoscale teardown`, by way of the proxy, which refuses what AWS does and the emulator does not.
 async fn teardown(lab: &Lab, arguments: &[&str]) -> Result<Output> {
-    let mut command = tokio::process::Command::new(binaries().join("efs-autoscale"));
-    command
-        .args(["teardown", "--region", "us-east-1", "--wait", "60"])
-        .args(arguments)
-        .env_clear()
-        // By way of the proxy, which refuses what AWS does and the emulator does not.
-        .env("AWS_ENDPOINT_URL", lab.proxy.endpoint())
-        .env("AWS_ACCESS_KEY_ID", "123456789012")
-        .env("AWS_SECRET_ACCESS_KEY", "local")
-        .stdin(Stdio::null());
-    let output = command.output().await?;
-    eprintln!("{}{}", text(&output.stdout), text(&output.stderr));
-    Ok(output)
+    efs_autoscale(lab.proxy.endpoint(), &[&["teardown", "--wait", "60"], arguments].concat()).await
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -231,22 +219,6 @@ async fn a_region_that_nobody_names_is_asked_for() -> Result<()> {
     Ok(())
 }
 
-/// A program of the project against this emulator, as a person would run it.
-async fn program(emulator: &Emulator, arguments: &[&str]) -> Result<Output> {
-    let mut command = tokio::process::Command::new(binaries().join("efs-autoscale"));
-    command
-        .args(arguments)
-        .args(["--region", "us-east-1"])
-        .env_clear()
-        .env("AWS_ENDPOINT_URL", emulator.endpoint())
-        .env("AWS_ACCESS_KEY_ID", "123456789012")
-        .env("AWS_SECRET_ACCESS_KEY", "local")
-        .stdin(Stdio::null());
-    let output = command.output().await?;
-    eprintln!("{arguments:?}\n{}{}", text(&output.stdout), text(&output.stderr));
-    Ok(output)
-}
-
 /// Whatever fails at a first deployment: the next one is taken, and a teardown leaves nothing to be found by hand. CDK
 /// protects a stack before it creates it, and can neither replace nor delete it after that.
 #[tokio::test]
@@ -281,7 +253,7 @@ async fn a_first_deployment_that_fails_is_repeated_or_removed() -> Result<()> {
         Ok(Some((status, stack.enable_termination_protection().unwrap_or(false))))
     };
     let of = |status: &str, is_protected| Some((status.to_owned(), is_protected));
-    let preflight = async || program(&emulator, &["preflight", "--json"]).await;
+    let preflight = async || efs_autoscale(emulator.endpoint(), &["preflight", "--json"]).await;
 
     // The file system cannot be made: what has failed is the protected stack.
     let failed = Stack::deploy(&tools(), emulator.endpoint(), settings(Some("Storage/FileSystem")), |_| {}).await;
@@ -311,7 +283,7 @@ async fn a_first_deployment_that_fails_is_repeated_or_removed() -> Result<()> {
     assert_eq!((&file_systems[0], file_systems[0].len()), (&file_systems[1], 1), "each try has the same file system");
 
     // Removed as it is: nothing is left, and nothing has to be known by hand.
-    let gone = program(&emulator, &["teardown", "--yes", "--data", "--wait", "60"]).await?;
+    let gone = efs_autoscale(emulator.endpoint(), &["teardown", "--yes", "--data", "--wait", "60"]).await?;
     assert_eq!(gone.status.code(), Some(0));
     assert_eq!((status(NAME).await?, status(DATA_NAME).await?), (None, None));
     assert!(efs.describe_file_systems().send().await?.file_systems().is_empty());

@@ -2,28 +2,18 @@
 //! not to use it, in every run. `DeleteMountTarget` breaks mounts by force.
 #![allow(clippy::unwrap_used, reason = "a test says what it takes for granted")]
 
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use anyhow::Result;
 use ctl::local::proxy::{Behaviour, Rule};
 use serde_json::json;
-use tests::{Lab, binaries};
+use tests::{Lab, efs_autoscale};
 
 const STACK: &str = "theirs";
 
-async fn teardown(lab: &Lab, arguments: &[&str]) -> Result<Output> {
-    let mut command = tokio::process::Command::new(binaries().join("efs-autoscale"));
-    command
-        .args(["teardown", "--stack", STACK, "--region", "us-east-1", "--yes", "--wait", "20"])
-        .args(arguments)
-        .env_clear()
-        .env("AWS_ENDPOINT_URL", lab.proxy.endpoint())
-        .env("AWS_ACCESS_KEY_ID", "123456789012")
-        .env("AWS_SECRET_ACCESS_KEY", "local")
-        .stdin(Stdio::null());
-    let output = command.output().await?;
-    eprintln!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    Ok(output)
+async fn teardown(lab: &Lab) -> Result<Output> {
+    let arguments = ["teardown", "--stack", STACK, "--yes", "--wait", "20"];
+    efs_autoscale(lab.proxy.endpoint(), &arguments).await
 }
 
 /// A stack that says what one with `service.existing` says.
@@ -71,7 +61,7 @@ async fn no_run_deletes_a_target_that_the_service_may_still_use() -> Result<()> 
     };
     lab.proxy.add(Rule::always("ecs:UpdateService", busy));
     for attempt in 1..=3 {
-        let output = teardown(&lab, &[]).await?;
+        let output = teardown(&lab).await?;
         assert_eq!(output.status.code(), Some(1), "run {attempt}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("run"), "it says what to do");
         assert_eq!(lab.targets().await?.len(), 2, "run {attempt}");
@@ -81,10 +71,10 @@ async fn no_run_deletes_a_target_that_the_service_may_still_use() -> Result<()> 
     // The answer of the redeployment is lost: it may have been taken, and the next run looks.
     lab.proxy.clear();
     lab.proxy.add(Rule::once("ecs:UpdateService", Behaviour::LoseAnswer { status: 400, code: "ClientException" }));
-    let lost = teardown(&lab, &[]).await?;
+    let lost = teardown(&lab).await?;
     if lost.status.code() != Some(0) {
         assert!(lab.targets().await?.iter().any(|target| target.id == made), "it is not known to be free yet");
-        assert_eq!(teardown(&lab, &[]).await?.status.code(), Some(0));
+        assert_eq!(teardown(&lab).await?.status.code(), Some(0));
     }
     let left = lab.targets().await?;
     assert_eq!(left.len(), 1, "somebody else's target stays");

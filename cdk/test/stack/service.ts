@@ -94,13 +94,20 @@ test('what auto scaling has made of a service that runs is left alone', () => {
     const it = new World({ ...SETTINGS.inVpc, account, service: { ...SETTINGS.inVpc.service, desiredCount } });
     return [service(it).DesiredCount, it.one('ApplicationAutoScaling::ScalableTarget').MinCapacity];
   };
-  const account = (now: number | null) => ({ desiredCount: now, zones: [], lambdaConcurrency: 10 });
+  const account = (now: number | null, serviceName = 'efs-mount-autoscaling-fargate') => ({
+    serviceName,
+    desiredCount: now,
+    zones: [],
+    lambdaConcurrency: 10,
+  });
   const zones = { zones: ['a', 'b', 'c'] };
   assert.deepEqual(counts(undefined), [0, 0], 'a template that nobody has asked an account for');
   assert.deepEqual(counts({ ...account(null), ...zones }), [0, 0], 'the first deployment');
   assert.deepEqual(counts({ ...account(0), ...zones }), [3, 3], 'the second one');
   assert.deepEqual(counts({ ...account(7), ...zones }), [undefined, 3]);
   assert.deepEqual(counts({ ...account(7), ...zones }, 0), [0, 0], 'it is to stop');
+  const other = account(7, 'efs-mount-autoscaling-fargate-spot');
+  assert.deepEqual(counts({ ...other, ...zones }), [7, 3], 'it takes the place of another');
 });
 
 test('an internal load balancer speaks HTTPS on both sides', () => {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use aws_config::SdkConfig;
 use aws_sdk_cloudformation::types::StackStatus;
 use aws_sdk_ec2::types::{AvailabilityZoneState, Filter};
+use aws_sdk_ecs::types::Service;
 use clap::{Args, builder::NonEmptyStringValueParser};
 use serde::Serialize;
 
@@ -54,7 +55,9 @@ pub struct Options {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
-    /// How many tasks the service of the stack is to have now; `None` when there is no such service.
+    /// The service of the stack; `None` when there is none.
+    pub service_name: Option<String>,
+    /// How many tasks it is to have now.
     pub desired_count: Option<i32>,
     /// The names of the zones, in order.
     pub zones: Vec<String>,
@@ -98,8 +101,10 @@ pub async fn look(config: &SdkConfig, name: &str) -> Result<Account> {
     for stack in [&data, &system].into_iter().flatten() {
         make_deployable(&client, stack).await?;
     }
+    let service = service(config, system.as_ref()).await?;
     Ok(Account {
-        desired_count: desired_count(config, system.as_ref()).await?,
+        desired_count: service.as_ref().map(Service::desired_count),
+        service_name: service.as_ref().and_then(|service| service.service_name()).map(str::to_owned),
         zones: zones(config).await?,
         lambda_concurrency: lambda_concurrency(config).await?,
     })
@@ -126,7 +131,7 @@ async fn make_deployable(client: &aws_sdk_cloudformation::Client, stack: &Stack)
     }
 }
 
-async fn desired_count(config: &SdkConfig, system: Option<&Stack>) -> Result<Option<i32>> {
+async fn service(config: &SdkConfig, system: Option<&Stack>) -> Result<Option<Service>> {
     let Some(stack) = system.filter(|stack| stack.output("ServiceOwned") == Some("true")) else { return Ok(None) };
     let Some((cluster, service)) = stack.output("ClusterName").zip(stack.output("ServiceName")) else {
         return Ok(None);
@@ -134,8 +139,7 @@ async fn desired_count(config: &SdkConfig, system: Option<&Stack>) -> Result<Opt
     let client = aws_sdk_ecs::Client::new(config);
     let answer = client.describe_services().cluster(cluster).services(service).send().await;
     let answer = answer.with_context(|| format!("ECS cannot be asked about the service {service}"))?;
-    let mut active = answer.services().iter().filter(|service| service.status() == Some("ACTIVE"));
-    Ok(active.next().map(aws_sdk_ecs::types::Service::desired_count))
+    Ok(answer.services().iter().find(|service| service.status() == Some("ACTIVE")).cloned())
 }
 
 async fn zones(config: &SdkConfig) -> Result<Vec<String>> {

@@ -307,7 +307,7 @@ pub async fn run(options: Options) -> ExitCode {
 }
 
 /// Ctrl-C, or whoever ends a task. Never, where signals cannot be waited for: then they end the process.
-async fn interruption() {
+pub async fn interruption() {
     let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
         return std::future::pending().await;
     };

@@ -18,9 +18,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use clap::{Args, value_parser};
-use probe::{Dial, ServerOptions, grouped};
+use probe::{Dial, ServerOptions, grouped, interruption};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::{
     load::{Amount, Lanes, Phase, SMALL_BYTES},
@@ -342,16 +341,6 @@ fn agree() -> Result<()> {
         bail!("nobody agreed; nothing was done (--yes asks nobody)");
     }
     Ok(())
-}
-
-async fn interruption() {
-    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-    }
 }
 
 #[cfg(test)]

@@ -61,6 +61,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    fn published_as(&self) -> ParameterType {
+        let kind = self.variables.iter().find(|(name, _)| name == "SSM_PARAMETER_TYPE");
+        kind.map_or(ParameterType::String, |(_, kind)| kind.as_str().into())
+    }
+
     /// The same for the stack.
     pub fn settings(&self, proxy: &str, directory: &str) -> Value {
         let threshold = self.variables.iter().find(|(name, _)| name == "FILE_COUNT_THRESHOLD");
@@ -106,6 +111,8 @@ pub struct World {
     /// By zone.
     pub subnets: Vec<String>,
     pub state_machine: String,
+    /// `SSM_PARAMETER_TYPE` of the functions: the type of a parameter never changes.
+    published_as: ParameterType,
     /// Names of the cluster and of the service.
     pub service: (String, String),
     /// Where the world is the stack's.
@@ -160,6 +167,7 @@ impl World {
         let (vpc, subnets, security_group) = network(&clients, spec.zones).await?;
         let file_system = file_system(&clients).await?;
         let mut world = Self {
+            published_as: spec.published_as(),
             clients,
             proxy,
             file_system,
@@ -191,6 +199,7 @@ impl World {
         let stack = Stack::deploy(tools, emulator.endpoint(), settings, step).await?;
         proxy.add(Rule::always("efs:CreateMountTarget", Behaviour::HoldCreating(spec.creation)));
         Ok(Self {
+            published_as: spec.published_as(),
             clients,
             proxy,
             file_system: stack.output("FileSystemId")?,
@@ -378,7 +387,7 @@ impl World {
 
     /// Writes the published parameter behind the functions' back.
     pub async fn publish(&self, text: &str) -> Result<i64> {
-        self.put(&ParameterName::new(DEFAULT_PARAMETER_NAME), text).await
+        self.put(&ParameterName::new(DEFAULT_PARAMETER_NAME), text, self.published_as.clone()).await
     }
 
     /// The ledger's record of the last deployment.
@@ -389,7 +398,12 @@ impl World {
 
     pub async fn set_deployed(&self, list: &PublishedList, version: i64) -> Result<()> {
         let fact = Deployed { fingerprint: list.fingerprint(), started: true, version, deployment_id: None };
-        self.put(&ledger::deployed_name(&ParameterName::new(DEFAULT_PARAMETER_NAME)), &ledger::write(&fact)).await?;
+        self.put(
+            &ledger::deployed_name(&ParameterName::new(DEFAULT_PARAMETER_NAME)),
+            &ledger::write(&fact),
+            ParameterType::String,
+        )
+        .await?;
         Ok(())
     }
 
@@ -399,9 +413,9 @@ impl World {
         Ok(self.parameter(name.as_str()).await?.and_then(|(text, _)| ledger::read(&text)))
     }
 
-    async fn put(&self, name: &ParameterName, text: &str) -> Result<i64> {
+    async fn put(&self, name: &ParameterName, text: &str, kind: ParameterType) -> Result<i64> {
         let request = self.clients.ssm.put_parameter().name(name.as_str()).value(text);
-        Ok(request.r#type(ParameterType::String).overwrite(true).send().await?.version())
+        Ok(request.r#type(kind).overwrite(true).send().await?.version())
     }
 
     /// The id of the service's deployment.
