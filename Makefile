@@ -97,8 +97,8 @@ test-asl: cdk/node_modules ## The state machine, by AWS's rules, and each of its
 	cd cdk && node_modules/.bin/tsx --test asl/*.test.ts
 
 .PHONY: test-account
-test-account: cdk/node_modules ## The state machine on AWS's own engine, state by state: needs the AWS CLI and credentials
-	@cd cdk && node_modules/.bin/tsx asl/account.ts
+test-account: cdk/node_modules ## The state machine on AWS's own engine, state by state: needs the AWS CLI and credentials: [ARGS=--help]
+	@cd cdk && node_modules/.bin/tsx asl/account.ts $(ARGS)
 
 .PHONY: test-cdk
 test-cdk: $(PYTHON)/.done cdk/node_modules ## The infrastructure: its types, what its templates say, permissions against the sources, and cfn-lint

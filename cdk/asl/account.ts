@@ -12,10 +12,10 @@ const HELP = `usage: make test-account [AWS_PROFILE=…] [AWS_REGION=…]
 
 Runs each state of statemachine/autoscale.asl.json by Step Functions' TestState, with mocked results, and compares what
 it says with what the tests here expect. Nothing is deployed. It needs the AWS CLI, credentials and a region, and the
-permission states:TestState. Some 100 calls, which cost nothing.
+permission states:TestState; it needs no role. Some 100 calls, which cost nothing.
 
 A line for each state that is right; a state that differs is shown with both answers. Exit status: 0 when all are right,
-1 when any differs, 2 when AWS cannot be asked.`;
+1 when any differs or is refused, 2 when AWS cannot be asked.`;
 
 /** The answer of TestState that `step` is to have. */
 interface Answer {
@@ -24,34 +24,56 @@ interface Answer {
   readonly output?: string;
   readonly error?: string;
   readonly cause?: string;
-  readonly inspectionData?: { readonly variables?: string };
+  readonly inspectionData?: { readonly variables?: string; readonly afterArguments?: string };
+  /** What AWS says of a state that it does not run. */
+  readonly refused?: string;
 }
 
-/** More than any Retry of the machine: the error is what is left after all tries. */
-const RETRIES = 10;
+/** What AWS refuses for what is asked, and not for who asks. */
+const REFUSED = /\((ValidationException|InvalidDefinition|InvalidExecutionInput|InvalidArn)\)/;
+
+/** Every state by its name, those of the Map too. */
+function states(machine: any = definition()): Record<string, any> {
+  const inner = Object.values<any>(machine.States).flatMap((state) => state.ItemProcessor ?? []);
+  return Object.assign({}, machine.States, ...inner.map(states));
+}
+
+/** The error is what is left after all tries; more than there are is refused. */
+function retries(state: any, error: string): number {
+  const applies = (state.Retry ?? []).find(({ ErrorEquals }: any) => ErrorEquals.includes(error));
+  return applies?.MaxAttempts ?? 0;
+}
 
 export function request(step: Step, input: unknown): Record<string, unknown> {
   const errorOutput = step.error && { error: step.error.error, ...(step.error.cause && { cause: step.error.cause }) };
   const works = step.type === 'Task' || step.type === 'Map';
+  const error = works ? step.error?.error : undefined;
   return {
     definition: JSON.stringify(definition()),
     stateName: step.state,
     input: JSON.stringify(step.input),
     variables: JSON.stringify(step.before),
-    context: JSON.stringify({ Execution: { Id: 'arn:execution', Input: input } }),
     inspectionLevel: 'DEBUG',
+    // Without a mock there may be no context either.
     ...(works && {
+      context: JSON.stringify({ Execution: { Id: 'arn:execution', Input: input } }),
       mock: {
         ...(errorOutput ? { errorOutput } : { result: JSON.stringify(step.result) }),
         fieldValidationMode: 'NONE',
       },
     }),
-    ...(works && errorOutput && { stateConfiguration: { retrierRetryCount: RETRIES } }),
+    ...(error !== undefined && {
+      stateConfiguration: {
+        retrierRetryCount: retries(states()[step.state], error),
+        ...(step.type === 'Map' && { errorCausedByState: definition().States[step.state].ItemProcessor.StartAt }),
+      },
+    }),
   };
 }
 
 /** What of an answer is not as `step` was; nothing when all of it is. */
 export function differences(step: Step, answer: Answer): string[] {
+  if (answer.refused !== undefined) return [answer.refused];
   const found: string[] = [];
   const expect = (what: string, expected: unknown, is: unknown) => {
     if (!isDeepStrictEqual(expected, is))
@@ -63,6 +85,7 @@ export function differences(step: Step, answer: Answer): string[] {
   expect('next state', step.next, answer.nextState);
   if (fails) expect('error', step.error, { error: answer.error, cause: answer.cause });
   if (!fails && !step.error) expect('output', step.output, json(answer.output));
+  if (step.args) expect('arguments', step.args, json(answer.inspectionData?.afterArguments));
   const variables = json(answer.inspectionData?.variables);
   // Of a state that assigns nothing it may say nothing.
   if (variables !== undefined) expect('variables', step.after, { ...step.before, ...variables });
@@ -74,18 +97,26 @@ function ask(body: Record<string, unknown>): Answer {
   const text = JSON.stringify(body);
   const asked = spawnSync(program, ['stepfunctions', 'test-state', '--output', 'json', '--cli-input-json', text], {
     encoding: 'utf8',
-    timeout: 60_000,
+    timeout: 120_000,
+    // A call that is throttled is made again, by the CLI.
+    env: { AWS_RETRY_MODE: 'adaptive', AWS_MAX_ATTEMPTS: '10', ...process.env },
   });
   if (asked.error) throw new Error(`${program}: ${asked.error.message}; it is the AWS CLI, version 2`);
-  if (asked.status !== 0) throw new Error(asked.stderr.trim());
+  if (asked.status !== 0) {
+    const refused = asked.stderr.trim();
+    if (REFUSED.test(refused)) return { refused };
+    throw new Error(refused || `${program} ended with ${asked.signal ?? asked.status}`);
+  }
   return JSON.parse(asked.stdout) as Answer;
 }
 
 async function main(): Promise<number> {
-  if (process.argv.includes('--help')) {
+  const [argument] = process.argv.slice(2);
+  if (argument === '--help') {
     console.log(HELP);
     return 0;
   }
+  if (argument !== undefined) throw new Error(`${argument} is no argument of it: --help says what there is`);
   let wrong = 0;
   const seen = new Set<string>();
   for (const { name, input, answers } of SCENARIOS) {

@@ -187,6 +187,11 @@ test('a count in parts: none, one, many, lost ones, and more rounds than there m
     CountPartitions: () => ({ error: 'States.DataLimitExceeded' }),
   });
   assert.deepEqual(evaluatedWith(tooLarge.calls)[0]?.counted, { files: 1, complete: false });
+  const late = await run({
+    Count: () => counted(1, [part('a')]),
+    CountPartitions: () => ({ error: 'States.Timeout' }),
+  });
+  assert.deepEqual(evaluatedWith(late.calls)[0]?.counted, { files: 1, complete: false });
   const endless = await run({
     Count: () => counted(0, [part('a')]),
     CountPartition: () => counted(1, [part('a')]),
@@ -195,15 +200,15 @@ test('a count in parts: none, one, many, lost ones, and more rounds than there m
 });
 
 test('a count that fails is null, the repairs are made, and the execution fails at its end', async () => {
-  for (const cause of ['no such directory', undefined]) {
+  for (const cause of ['no such directory', '', undefined]) {
     const error = 'TargetDirectoryUnreadable';
     const { calls, failed, entered } = await run({
-      Count: () => ({ error, ...(cause && { cause }) }),
+      Count: () => ({ error, ...(cause !== undefined && { cause }) }),
       Evaluate: () => decided({ action: 'publish' }),
     });
     assert.deepEqual(evaluatedWith(calls)[0], { counted: null, excluded: NONE });
     assert(entered.includes('PublishSsm') && entered.includes('Redeploy'));
-    assert.deepEqual(failed, { error, cause: cause ?? 'no cause is given' });
+    assert.deepEqual(failed, { error, cause: cause || 'no cause is given' });
   }
 });
 
@@ -228,6 +233,8 @@ test('every error ends the execution with its code, and with a cause where there
       assert.deepEqual(failed, { error: 'InvalidInput', cause: cause ?? 'no cause is given' }, state);
     }
   }
+  const unnamed = await run({ Evaluate: () => ({ error: '' }) });
+  assert.deepEqual(unnamed.failed, { error: 'UnknownError', cause: 'no cause is given' });
   for (const error of ['SubnetRefused', 'ZoneRefused']) {
     const { failed } = await run({ Evaluate: () => create, CreateTarget: () => ({ error }) });
     assert.equal(failed?.cause, 'no cause is given');

@@ -24,6 +24,8 @@ export interface Step {
   readonly after: Record<string, Json>;
   /** What a Task or a Map came to. */
   readonly result?: Json;
+  /** What a Task calls its function with. */
+  readonly args?: Json;
   readonly error?: { error: string; cause: string };
   readonly next?: string;
   readonly output?: Json;
@@ -40,14 +42,15 @@ export interface Run {
 }
 
 const FILE = join(import.meta.dirname, '..', '..', 'statemachine', 'autoscale.asl.json');
-const SUBSTITUTIONS = { PollIntervalSeconds: '10', PollTimeoutSeconds: '30' };
+const SUBSTITUTIONS: Record<string, string> = { PollIntervalSeconds: '10', PollTimeoutSeconds: '30' };
+/** What `States.ALL` does not catch. */
+const TERMINAL = ['States.DataLimitExceeded', 'States.Runtime'];
 const EXPRESSION = /^\{%([\s\S]*)%\}$/;
 
 export function definition(): Json {
   const text = readFileSync(FILE, 'utf8');
-  return JSON.parse(
-    Object.entries(SUBSTITUTIONS).reduce((all, [name, value]) => all.replaceAll(`\${${name}}`, value), text),
-  );
+  // A function has the name of its placeholder.
+  return JSON.parse(text.replaceAll(/\$\{(\w+)\}/g, (_, name: string) => SUBSTITUTIONS[name] ?? name));
 }
 
 /** Every expression of the machine, by where it stands. */
@@ -62,10 +65,13 @@ export const evaluated = new Set<string>();
 
 class Failed extends Error {
   readonly error: string;
+  /** Was a cause said, be it an empty one? */
+  readonly given: boolean;
 
-  constructor(error: string, cause = '') {
+  constructor(error: string, cause?: string) {
     super(cause);
     this.error = error;
+    this.given = cause !== undefined;
   }
 }
 
@@ -101,7 +107,7 @@ async function assign(at: Json, path: string, frame: Frame, states: Json) {
 }
 
 /** What a Task or a Map has come to. */
-async function work(name: string, state: Json, path: string, frame: Frame, input: Json): Promise<Json> {
+async function work(name: string, state: Json, path: string, frame: Frame, input: Json, args: Json): Promise<Json> {
   if (state.Type === 'Map') {
     const items = await value(state.Items, `${path}/Items`, frame, { input });
     // As when the results of all parts together are too large for a state.
@@ -115,7 +121,7 @@ async function work(name: string, state: Json, path: string, frame: Frame, input
       ),
     );
   }
-  const { Payload } = await value(state.Arguments, `${path}/Arguments`, frame, { input });
+  const { Payload } = args;
   const times = frame.run.calls.filter((call) => call.state === name).length + 1;
   frame.run.calls.push({ state: name, payload: Payload });
   const answer = frame.answers[name]?.(Payload, times);
@@ -139,7 +145,11 @@ async function walk(machine: Json, path: string, frame: Frame, input: Json): Pro
   throw new Error('no end');
 }
 
-type Left = Pick<Step, 'result' | 'error' | 'next' | 'output'>;
+type Left = Pick<Step, 'result' | 'args' | 'error' | 'next' | 'output'>;
+
+function catches({ ErrorEquals }: Json, error: string) {
+  return ErrorEquals.some((one: string) => one === error || (one === 'States.ALL' && !TERMINAL.includes(error)));
+}
 
 async function enter(name: string, state: Json, at: string, frame: Frame, input: Json): Promise<Left> {
   const next: string | undefined = state.Next;
@@ -159,25 +169,25 @@ async function enter(name: string, state: Json, at: string, frame: Frame, input:
       }
       return { next: state.Default, output: input };
     case 'Task':
-    case 'Map':
+    case 'Map': {
+      const args = state.Arguments && (await value(state.Arguments, `${at}/Arguments`, frame, { input }));
       try {
-        const result = await work(name, state, at, frame, input);
+        const result = await work(name, state, at, frame, input, args);
         const states = { input, result };
         await assign(state, at, frame, states);
         const output = state.Output === undefined ? result : await value(state.Output, `${at}/Output`, frame, states);
-        return { result, ...(!state.End && { next }), output };
+        return { result, args, ...(!state.End && { next }), output };
       } catch (failed) {
         // What a Catch takes is what a function has answered; an expression that is wrong is the test's to see.
         if (!(failed instanceof Failed) || failed.error === 'States.QueryEvaluationError') throw failed;
-        const index = (state.Catch ?? []).findIndex(({ ErrorEquals }: Json) =>
-          ErrorEquals.some((one: string) => one === failed.error || one === 'States.ALL'),
-        );
+        const index = (state.Catch ?? []).findIndex((one: Json) => catches(one, failed.error));
         if (index < 0) throw failed;
-        const errorOutput = { Error: failed.error, ...(failed.message !== '' && { Cause: failed.message }) };
+        const errorOutput = { Error: failed.error, ...(failed.given && { Cause: failed.message }) };
         await assign(state.Catch[index], `${at}/Catch/${index}`, frame, { input, errorOutput });
         const error = { error: failed.error, cause: failed.message };
-        return { error, next: state.Catch[index].Next, output: input };
+        return { error, args, next: state.Catch[index].Next, output: errorOutput };
       }
+    }
     case 'Wait': {
       const seconds = await value(state.Seconds, `${at}/Seconds`, frame, { input });
       if (!Number.isInteger(seconds)) throw new Failed('States.QueryEvaluationError', `${at}: ${seconds} s`);

@@ -54,6 +54,11 @@ export const SCENARIOS: Scenario[] = [
   scenario('an input that is wrong', { Count: () => ({ error: 'InvalidInput', cause: '`threshold` is -1' }) }),
   scenario('an input that is wrong, to Evaluate', { Evaluate: () => ({ error: 'InvalidInput' }) }),
   scenario('a count that fails', { Count: () => ({ error: 'TargetDirectoryUnreadable' }) }),
+  scenario('Count fails after all tries', { Count: () => ({ error: 'Lambda.TooManyRequestsException' }) }),
+  scenario('the parts of a count fail', {
+    Count: () => counted(1, [{ a: 1 }]),
+    CountPartitions: () => ({ error: 'States.Timeout' }),
+  }),
   scenario('Evaluate fails', { Evaluate: () => refused }),
   scenario('PollAvailable fails', { Evaluate: () => create, PollAvailable: () => refused }),
   scenario('PublishSsm fails', { Evaluate: () => publish, PublishSsm: () => refused }),
