@@ -126,12 +126,16 @@ export SET
 CDK = cd cdk && NODE_NO_WARNINGS=1 node_modules/.bin/cdk
 SETTINGS = $(if $(X86),-c pipeline.architecture=x86_64) $(if $(SET),-c "set=$$SET")
 # Of the stack: as it is given, or as the settings have it.
-STACK_NAME = stack=$(if $(NAME),$(NAME),$$(cd cdk && node_modules/.bin/tsx bin/name.ts))
+STACK_NAME = stack=$(if $(call said,NAME),"$$NAME",$$(cd cdk && node_modules/.bin/tsx bin/name.ts))
+# What $1 is on make's command line. What the shell's environment has is somebody else's: a WSL has a NAME.
+said = $(if $(findstring command,$(origin $1)),$($1))
+# For CDK too. The region of the environment and of the profile is what it is.
+export_region = $(if $(call said,REGION),export AWS_REGION="$$REGION" AWS_DEFAULT_REGION="$$REGION" &&)
 # What is there, for the template: whether a service runs, the zones, the quotas. It ends here where nothing can be deployed.
-PREFLIGHT = $(STACK_NAME) && account=$$($(TARGET)/local/efs-autoscale preflight --stack $$stack --json $(if $(REGION),--region $(REGION)))
-ACCOUNT = -c "account=$$account" $(if $(NAME),-c stack.name=$(NAME))
+PREFLIGHT = $(export_region) $(STACK_NAME) && account=$$($(TARGET)/local/efs-autoscale preflight --stack "$$stack" --json)
+ACCOUNT = -c "account=$$account" -c "stack.name=$$stack"
 # Nobody is asked where nobody can answer.
-APPROVAL = $(if $(YES),--require-approval never,$$([ -t 0 ] || echo --require-approval never))
+APPROVAL = $(if $(call said,YES),--require-approval never,$$([ -t 0 ] || echo --require-approval never))
 
 .PHONY: synth
 synth: cdk/node_modules build-deployed ## The templates of the first deployment, into cdk/cdk.out: [SET=…] [X86=1]
@@ -139,16 +143,16 @@ synth: cdk/node_modules build-deployed ## The templates of the first deployment,
 	@ls -1 cdk/cdk.out/*.template.json
 
 .PHONY: diff
-diff: cdk/node_modules build-deployed build-local ## What a deployment would change: [SET=…] [NAME=the stack's] [X86=1]
+diff: cdk/node_modules build-deployed build-local ## What a deployment would change: [SET=…] [NAME=the stack's] [REGION=] [X86=1]
 	@$(PREFLIGHT) && $(CDK) diff $(ACCOUNT) $(SETTINGS)
 
 .PHONY: deploy
-deploy: cdk/node_modules build-deployed build-local ## Deploy the whole system into the account of the environment: [SET=…] [NAME=the stack's] [X86=1] [YES=1]
+deploy: cdk/node_modules build-deployed build-local ## Deploy the whole system into the account of the environment: [SET=…] [NAME=the stack's] [REGION=] [X86=1] [YES=1]
 	@$(PREFLIGHT) && $(CDK) deploy --all $(APPROVAL) $(ACCOUNT) $(SETTINGS)
 
 .PHONY: probe
-probe: cdk/node_modules ## What the mount targets of a deployed system do, asked by a task of its image: [NAME=the stack's] [ARGS=--iam]
-	@$(STACK_NAME) && cd cdk && node_modules/.bin/tsx bin/probe.ts $$stack $(ARGS)
+probe: cdk/node_modules ## What the mount targets of a deployed system do, asked by a task of its image: [NAME=the stack's] [REGION=] [ARGS=--iam]
+	@$(export_region) $(STACK_NAME) && cd cdk && node_modules/.bin/tsx bin/probe.ts "$$stack" $(ARGS)
 
 .PHONY: build-deployed
 build-deployed:
@@ -156,7 +160,7 @@ build-deployed:
 
 .PHONY: destroy
 destroy: cdk/node_modules build-local ## Take a deployed system away, after asking; its files too with DATA=1: [NAME=the stack's] [REGION=] [YES=1]
-	@$(STACK_NAME) && exec $(TARGET)/local/efs-autoscale teardown --stack $$stack $(if $(REGION),--region $(REGION)) $(if $(YES),--yes) $(if $(DATA),--data)
+	@$(export_region) $(STACK_NAME) && exec $(TARGET)/local/efs-autoscale teardown --stack "$$stack" $(if $(call said,YES),--yes) $(if $(call said,DATA),--data)
 
 ## Shipping
 

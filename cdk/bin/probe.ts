@@ -105,6 +105,7 @@ async function run(stack: string, more: string[]): Promise<number> {
       assignPublicIp: 'DISABLED',
     },
   };
+  const provider = out['CapacityProvider'];
   console.error(`probe: ${command.join(' ')}`);
   const started = aws(
     'ecs',
@@ -113,8 +114,9 @@ async function run(stack: string, more: string[]): Promise<number> {
     String(out['ClusterName']),
     '--task-definition',
     String(out['TaskDefinition']),
-    '--launch-type',
-    'FARGATE',
+    ...(provider
+      ? ['--capacity-provider-strategy', `capacityProvider=${provider},weight=1`]
+      : ['--launch-type', 'FARGATE']),
     '--network-configuration',
     JSON.stringify(network),
     '--overrides',

@@ -220,6 +220,12 @@ const Service = z.strictObject({
     .regex(/^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.){2,}[a-z]{2,63}$/, 'expected a name, such as files.example.com')
     .default('files.efs-autoscale.internal')
     .describe('the name of the service, in a private zone of the VPC'),
+  hostedZone: z
+    .boolean()
+    .default(true)
+    .describe(
+      "that zone is made. `false` where the VPC is another account's, or has the zone: the name is then for its owner to point at the output `BalancerName`",
+    ),
   certificateArn: z
     .string()
     .regex(/^arn:aws[a-z-]*:acm:/, 'expected the ARN of a certificate in ACM')
@@ -409,6 +415,11 @@ function conflicts(config: Config): [string, string][] {
       'its tasks are in a VPC: network.existing says which',
     ],
     [
+      !service.hostedZone && service.entry !== 'load-balancer',
+      'service.hostedZone',
+      'service discovery is a zone: service.entry must be load-balancer',
+    ],
+    [
       service.certificateArn !== undefined && service.entry !== 'load-balancer',
       'service.certificateArn',
       'only a load balancer shows it: service.entry must be load-balancer',
@@ -509,7 +520,8 @@ export function read(node: Node, folder: string): Config {
   }
   const set: unknown = node.tryGetContext('set');
   const context = Object.entries(node.getAllContext() as Record<string, unknown>);
-  for (const [key, text] of [...context, ...settingsOf(typeof set === 'string' ? set : '')]) {
+  // What is said for itself wins over what is said among others.
+  for (const [key, text] of [...settingsOf(typeof set === 'string' ? set : ''), ...context]) {
     if (!['config', 'set'].includes(key) && SETTING.test(key)) given = put(given, key.split('.'), value(text));
   }
   return check(given);

@@ -66,6 +66,8 @@ export class Service extends Construct {
   /** What clients have to show. */
   readonly token?: secrets.Secret;
   readonly made?: ecs.FargateService | ecs.Ec2Service;
+  /** What its tasks run on, where that is not Fargate. */
+  capacityProvider?: string;
   readonly balancer?: elb.ApplicationLoadBalancer;
   readonly tasks?: elb.ApplicationTargetGroup;
 
@@ -228,6 +230,7 @@ export class Service extends Construct {
         securityGroups: [network.tasks as ec2.SecurityGroup],
       });
       cluster.addManagedInstancesCapacityProvider(provider);
+      this.capacityProvider = provider.capacityProviderName;
       Validations.of(provider).acknowledge({
         id: 'AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/AmazonECSInfrastructureRolePolicyForManagedInstances]',
         reason: 'the policy that ECS asks for, which changes with what it does',
@@ -329,12 +332,14 @@ export class Service extends Construct {
       requestsPerTarget: config.service.requestsPerTask,
       targetGroup: targets,
     });
-    const zone = new route53.PrivateHostedZone(this, 'Zone', { zoneName: rest.join('.'), vpc: network.vpc });
-    new route53.ARecord(this, 'Name', {
-      zone,
-      recordName: first,
-      target: route53.RecordTarget.fromAlias(new LoadBalancerTarget(balancer)),
-    });
+    if (config.service.hostedZone) {
+      const zone = new route53.PrivateHostedZone(this, 'Zone', { zoneName: rest.join('.'), vpc: network.vpc });
+      new route53.ARecord(this, 'Name', {
+        zone,
+        recordName: first,
+        target: route53.RecordTarget.fromAlias(new LoadBalancerTarget(balancer)),
+      });
+    }
     return { url: `https://${domainName}`, balancer, tasks: targets };
   }
 }

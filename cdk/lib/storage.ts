@@ -126,9 +126,10 @@ export class Storage extends Construct {
   /** The service's directory, as its owner. Not for a kernel that mounts, which knows of none. */
   readonly serving?: efs.AccessPoint;
 
-  constructor(scope: Construct, id: string, config: Config, data: DataStorage) {
+  constructor(scope: Construct, id: string, config: Config, data: DataStorage, vault?: backup.IBackupVault) {
     super(scope, id);
-    ({ fileSystem: this.fileSystem, mountable: this.mountable, vault: this.vault } = data);
+    ({ fileSystem: this.fileSystem, mountable: this.mountable } = data);
+    this.vault = vault;
     const mounts = config.service.backend === 'mounted';
     const path = mounts ? '/' : config.storage.directory;
     const directory = {

@@ -6,11 +6,12 @@ import { CfnOutput, Stack, type App, type Environment } from 'aws-cdk-lib';
 import { Audit } from './audit.ts';
 import type { Config } from './config.ts';
 import { dataStackName, makesData, type Data } from './data.ts';
-import { DataNetwork, Network } from './network.ts';
+import { Network } from './network.ts';
 import { Observability } from './observability.ts';
 import { Pipeline, Roles } from './pipeline.ts';
 import { Service } from './service.ts';
-import { DataStorage, Storage } from './storage.ts';
+import { shared } from './shared.ts';
+import { Storage } from './storage.ts';
 
 export class System extends Stack {
   readonly network: Network;
@@ -26,11 +27,10 @@ export class System extends Stack {
       tags: { 'efs-autoscale': config.stack.name },
     });
     const roles = new Roles(this, 'Roles', config);
-    const network = data?.network ?? new DataNetwork(this, 'GivenNetwork', config);
-    const storage = data?.storage ?? new DataStorage(this, 'GivenStorage', config, network);
+    const { network, storage, vault } = shared(this, config, data);
     if (data) this.addStackDependency(data, 'its files and its network');
     this.network = new Network(this, 'Network', config, network);
-    this.storage = new Storage(this, 'Storage', config, storage);
+    this.storage = new Storage(this, 'Storage', config, storage, vault);
     this.service = new Service(this, 'Service', config, this);
     this.pipeline = new Pipeline(this, 'Pipeline', config, {
       network: this.network,
@@ -57,9 +57,11 @@ export class System extends Stack {
       ServiceName: this.service.name,
       ServiceOwned: String(this.service.made !== undefined),
       TaskDefinition: this.service.made?.taskDefinition.taskDefinitionArn,
+      CapacityProvider: this.service.capacityProvider,
       TasksSecurityGroupId: this.network.tasks.securityGroupId,
       AccessPointId: this.storage.serving?.accessPointId,
       ServiceUrl: this.service.url,
+      BalancerName: this.service.balancer?.loadBalancerDnsName,
       TokenArn: this.service.token?.secretArn,
       TopicArn: watched.topic.topicArn,
       VpcId: this.network.vpc.vpcId,

@@ -160,3 +160,14 @@ test('targets are asked by IPv4 where they have it', () => {
   ];
   assert.deepEqual(addresses({ MountTargets: targets }), ['10.0.1.5', '2001:db8::2']);
 });
+
+test('a task runs where those of the service run', () => {
+  const words = (outputs: Record<string, string>) => {
+    const { called } = cli({ ...good(0), 'describe-stacks': [stacks(outputs)] });
+    return (called.find(([, name]) => name === 'run-task') ?? []).join(' ');
+  };
+  assert.match(words(OUTPUTS), / --launch-type FARGATE /);
+  const managed = words({ ...OUTPUTS, CapacityProvider: 'theirs' });
+  assert.match(managed, / --capacity-provider-strategy capacityProvider=theirs,weight=1 /);
+  assert.doesNotMatch(managed, /--launch-type/);
+});

@@ -73,6 +73,7 @@ test("without any settings, the seed's", () => {
     domainName: 'files.efs-autoscale.internal',
     clientCidrs: [],
     exec: false,
+    hostedZone: true,
   });
   assert.deepEqual([audit, alarms, local], [{ trail: false }, { emails: [] }, undefined]);
 });
@@ -204,6 +205,7 @@ test('settings that cannot be together are named, with the reason', () => {
       { service: { entry: 'service-discovery', certificateArn: SETTINGS.spot.service.certificateArn } },
       /^service\.certificateArn: /,
     ],
+    [{ service: { entry: 'service-discovery', hostedZone: false } }, /^service\.hostedZone: /],
     [{ service: { desiredCount: 13 } }, /^service\.maxCount: /],
     [{ pipeline: { pollIntervalSeconds: 60, pollTimeoutSeconds: 30 } }, /^pipeline\.pollTimeoutSeconds: /],
     [{ service: { image: { repository: 'a/b' } } }, /^service\.image: expected one of tag, digest and uri/],
@@ -286,7 +288,7 @@ test('SET has any number of settings, whose values may have spaces in them', () 
     );
   const context = { set: 'pipeline.schedule=rate(10 minutes) scaling.threshold=5', 'scaling.threshold': '6' };
   const { pipeline, scaling } = read(new App({ context }).node, temporary());
-  assert.deepEqual([pipeline.schedule, scaling.threshold], ['rate(10 minutes)', 5]);
+  assert.deepEqual([pipeline.schedule, scaling.threshold], ['rate(10 minutes)', 6], 'what is said for itself wins');
 });
 
 test('docs/deploying.md has the table of the settings; UPDATE_SETTINGS=1 writes it', () => {

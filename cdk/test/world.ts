@@ -130,7 +130,7 @@ export const SETTINGS = {
     network: { existing: VPC, endpoints: false },
     scaling: { ipAddressType: 'DUAL_STACK' },
     storage: { existing: FILE_SYSTEM },
-    service: { image: IMAGE, certificateArn: CERTIFICATE },
+    service: { image: IMAGE, certificateArn: CERTIFICATE, hostedZone: false },
   },
   existing: {
     network: { existing: VPC },
@@ -167,8 +167,8 @@ export class World {
   /** The stages of the images that are built. */
   readonly images: (string | undefined)[];
   private readonly paths = new Map<string, string>();
-  /** What one stack says to the other, by its name and the output's. */
-  private readonly outputs = new Map<string, any>();
+  /** What one stack says to the other, by the parameter of the other's template. */
+  private readonly shared = new Map<string, any>();
 
   constructor(given: Given) {
     const settings: Given = { ...given, pipeline: { ...given.pipeline, binaries: BINARIES } };
@@ -196,8 +196,9 @@ export class World {
       const clash = [...paths].find(([id, path]) => this.paths.has(id) && this.paths.get(id) !== path);
       if (clash) throw new Error(`${clash[0]} is in both stacks`);
       paths.forEach((path, id) => this.paths.set(id, path));
-      for (const [name, output] of Object.entries<any>(artifact.template.Outputs ?? {})) {
-        this.outputs.set(`${stack.stackName} ${name}`, output.Value);
+      for (const [id, { Default }] of Object.entries<any>(artifact.template.Parameters ?? {})) {
+        const published = this.resources.find(({ type, is }) => type === 'AWS::SSM::Parameter' && is.Name === Default);
+        if (published) this.shared.set(id, published.is.Value);
       }
       for (const [id, { Type, Properties, DependsOn, DeletionPolicy }] of Object.entries<any>(
         artifact.template.Resources,
@@ -239,9 +240,15 @@ export class World {
   /** A value of the template, with the paths of constructs for what only the deployment knows. */
   text(value: any): string {
     if (value === null || typeof value !== 'object') return String(value);
-    if ('Fn::GetStackOutput' in value) {
-      const { StackName, OutputName } = value['Fn::GetStackOutput'];
-      return this.text(this.outputs.get(`${StackName} ${OutputName}`));
+    // What the data stack publishes is read as what it is there.
+    if (this.shared.has(value.Ref)) return this.text(this.shared.get(value.Ref));
+    if ('Fn::Select' in value) {
+      const [index, from] = value['Fn::Select'];
+      const [separator, list] = from['Fn::Split'] ?? [];
+      if (list && this.shared.has(list.Ref)) {
+        const parts = this.shared.get(list.Ref)['Fn::Join'][1];
+        return this.text(parts.filter((part: unknown) => part !== separator)[Number(index)]);
+      }
     }
     if ('Ref' in value) return `<${this.paths.get(value.Ref) ?? value.Ref}>`;
     if ('Fn::GetAtt' in value) return `<${this.paths.get(value['Fn::GetAtt'][0])}.${value['Fn::GetAtt'][1]}>`;

@@ -8,6 +8,9 @@ import { FUNCTIONS, PROJECT, stateOf, type FunctionName } from '../../lib/functi
 import { EVERYWHERE, IMPLIED, wildcards } from '../../lib/permissions.ts';
 import { NAMES, world, type Name, type World } from '../world.ts';
 
+/** The file system, to the system. */
+const FILES = 'arn:<AWS::Partition>:elasticfilesystem:<AWS::Region>:<AWS::AccountId>:file-system/<Storage/FileSystem>';
+
 // The code.
 
 /** All Rust files below, without their comments. */
@@ -216,7 +219,7 @@ test('each action is for what it is about', () => {
   const arn = (service: string, resource: string) =>
     `arn:<AWS::Partition>:${service}:<AWS::Region>:<AWS::AccountId>:${resource}`;
   const parameter = (below: string) => arn('ssm', `parameter/efs-mount-autoscaling/mount-targets${below}`);
-  const fileSystem = ['<Storage/FileSystem.Arn>'];
+  const fileSystem = [FILES];
   const service = [arn('ecs', 'service/efs-mount-autoscaling-cluster/efs-mount-autoscaling-fargate')];
   const expected: Record<string, Record<string, string[]>> = {
     'Roles/Count': { 'elasticfilesystem:ClientMount': fileSystem, 'elasticfilesystem:ClientRootAccess': fileSystem },

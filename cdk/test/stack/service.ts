@@ -254,3 +254,15 @@ test('every variable of a task is one that the service reads, and its image is a
   ].map(([, stage]) => stage);
   assert(stages.includes(target) && stages.includes('mounted'), `${target} and mounted, of ${stages}`);
 });
+
+test("in another account's VPC the name is for its owner to make", () => {
+  const it = world('adopted');
+  assert.deepEqual([it.all('Route53::HostedZone').length, it.all('Route53::RecordSet').length], [0, 0]);
+  assert.equal(it.text(it.template.Outputs.BalancerName.Value), '<Service/Balancer.DNSName>');
+  assert.equal(world('default').all('Route53::HostedZone').length, 1);
+});
+
+test('what tasks run on is said for who starts one, where it is not Fargate', () => {
+  assert.match(world('managed').text(world('managed').template.Outputs.CapacityProvider.Value), /Instances/);
+  assert.equal(world('default').template.Outputs.CapacityProvider, undefined);
+});

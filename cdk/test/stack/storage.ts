@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { world, type World } from '../world.ts';
+import { NAMES, world, type Name, type World } from '../world.ts';
 
 const statements = (it: World) =>
   it.one('EFS::FileSystem').FileSystemPolicy.Statement.map((one: any) => {
@@ -145,5 +145,30 @@ test('of a file system that is there, only an access point is made', () => {
 
 test("the published parameter and the ledger are the pipeline's, and in no template", () => {
   for (const name of ['default', 'spot', 'existing'] as const)
-    assert.equal(world(name).all('SSM::Parameter').length, 0);
+    for (const { path, is } of world(name).all('SSM::Parameter')) {
+      assert.match(path, /^Shared/);
+      assert.notEqual(is.Name, world(name).config.pipeline.parameterName);
+    }
+});
+
+test('the system is told of the data by parameters: a handful, each looked up once and whenever it is deployed', () => {
+  const published = (name: Name) =>
+    world(name)
+      .all('SSM::Parameter')
+      .map(({ is, stack }) => (assert.equal(stack, 'efs-mount-autoscaling-data'), is.Name))
+      .sort();
+  const names = (...ids: string[]) => ids.map((id) => `/efs-autoscale/efs-mount-autoscaling/${id}`);
+  const network = ['NetworkId', 'PrivateSubnetIds', 'RouteTableIds', 'TargetsGroupId'];
+  assert.deepEqual(published('default'), names('FilesId', ...network, 'VaultName'));
+  assert.deepEqual(published('discovery'), names('FilesId', ...network), 'no backups, no vault');
+  assert.deepEqual(published('restored'), names(...network));
+  assert.deepEqual(published('adopted'), []);
+  for (const name of NAMES) {
+    const { template } = world(name);
+    // A reference is looked up for each place where it stands, and CloudFormation is refused at some 75 of them.
+    assert.doesNotMatch(JSON.stringify(template), /Fn::GetStackOutput|Fn::ImportValue/, name);
+    const asked = Object.values<any>(template.Parameters ?? {}).filter(({ Type }) => /^AWS::SSM/.test(Type));
+    const own = asked.map(({ Default }) => Default).filter((one) => one.startsWith('/efs-autoscale/'));
+    assert.deepEqual(own.sort(), published(name), name);
+  }
 });
