@@ -587,7 +587,8 @@ mod tests {
             scope.spawn(|| {
                 while !is_done.load(Ordering::Relaxed) {
                     beneath::remove_empty(root.as_fd(), path.split().0, 2);
-                    thread::sleep(Duration::from_micros(300));
+                    // Rarely enough that no busy machine meets each of the tries.
+                    thread::sleep(Duration::from_millis(2));
                 }
             });
             let failed = (0..3000).find_map(|_| Temporary::beside(root.as_fd(), &path, modes).err());
