@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tests::{
     Lab,
@@ -37,12 +37,13 @@ fn emulated(name: &str) -> [OsString; 3] {
 /// What the function answers to one event.
 async fn ask(lab: &Lab, name: &str, event: Value) -> Result<Value> {
     let runtime = Runtime::start().await?;
-    let vpc = lab.targets().await?[0].vpc.clone().unwrap();
+    let subnets = lab.clients.ec2.describe_subnets().subnet_ids(&lab.subnets[0]).send().await?;
+    let vpc = subnets.subnets()[0].vpc_id().context("a subnet without a VPC")?;
     let mut command = runtime.command(Path::new(QEMU));
     command.args(emulated(name)).envs([
         ("AWS_ENDPOINT_URL", lab.proxy.endpoint()),
         ("EFS_FILE_SYSTEM_ID", &lab.file_system),
-        ("VPC_ID", vpc.as_str()),
+        ("VPC_ID", vpc),
         ("ECS_CLUSTER_NAME", &lab.service.0),
         ("ECS_SERVICE_NAME", &lab.service.1),
         ("SECURITY_GROUP_IDS", &lab.security_group),
