@@ -23,8 +23,12 @@ test('a stack, its files, an answer and a region are named on the command line o
   for (const target of ['deploy', 'diff', 'destroy', 'probe']) {
     const unsaid = lines(target);
     assert.match(unsaid, /stack=\$\(cd cdk && node_modules\/\.bin\/tsx bin\/name\.ts\)/, target);
-    assert.doesNotMatch(unsaid, /--data|--yes|\$NAME|REGION/, target);
+    assert.doesNotMatch(unsaid, /--data|--yes|\$NAME|\$REGION|AWS_REGION/, target);
+    for (const name of Object.keys(ENVIRONMENT)) {
+      assert.match(unsaid, new RegExp(`echo '${name} of the environment is not used; .*' >&2`), target);
+    }
     const said = lines(target, 'NAME=files', 'DATA=1', 'YES=1', 'REGION=eu-west-1');
+    assert.doesNotMatch(said, /not used/, target);
     assert.match(said, /export AWS_REGION="\$REGION" AWS_DEFAULT_REGION="\$REGION" && stack="\$NAME"/, target);
   }
   assert.match(lines('destroy', 'DATA=1', 'YES=1'), /teardown --stack "\$stack" --yes --data/);

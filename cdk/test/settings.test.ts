@@ -289,6 +289,11 @@ test('SET has any number of settings, whose values may have spaces in them', () 
   const context = { set: 'pipeline.schedule=rate(10 minutes) scaling.threshold=5', 'scaling.threshold': '6' };
   const { pipeline, scaling } = read(new App({ context }).node, temporary());
   assert.deepEqual([pipeline.schedule, scaling.threshold], ['rate(10 minutes)', 6], 'what is said for itself wins');
+  // The CDK CLI gives text; a name is no JSON, even where it could be.
+  for (const name of ['true', 'null']) {
+    const named = new App({ context: { 'stack.name': name } }).node;
+    assert.equal(read(named, temporary()).stack.name, name);
+  }
 });
 
 test('docs/deploying.md has the table of the settings; UPDATE_SETTINGS=1 writes it', () => {

@@ -158,6 +158,11 @@ pub(crate) async fn take_away(config: &SdkConfig, options: &Options, screen: &Sc
     if options.dry_run {
         return Ok(0);
     }
+    // Before anything is deleted: a stack that is half deleted is harder to understand than this line.
+    if let Err(err) = steps::none_blocks(&system, &plan, options) {
+        eprintln!("efs-autoscale: {err:#}; nothing was changed");
+        return Ok(LEFT);
+    }
     if !options.yes {
         match system.file_system.as_ref().filter(|_| system.deletes_file_system(options)) {
             Some(id) if options.data => agree("file system's id", id.as_str())?,

@@ -48,15 +48,8 @@ pub async fn all(clients: &Clients, system: &System, options: &Options, screen: 
         deleted.with_context(|| format!("{} was not deleted", target.id))?;
         done.deleted.push(target.id.to_string());
     }
-    let left: Vec<_> = plan.uncertain.iter().chain(&plan.others).map(|target| target.id.to_string()).collect();
-    if system.deletes_file_system(options) && !left.is_empty() {
-        // Before its ledger goes: it says whose they may be.
-        bail!(
-            "the file system has mount targets that are not known to be this system's, and its stack cannot be \
-             deleted with them: {}. Delete them, or give --uncertain for those that may be its own",
-            left.join(", ")
-        );
-    }
+    // An execution may have ended since it was first looked at. Before the ledger goes: it says whose the targets may be.
+    none_blocks(system, &plan, options)?;
 
     screen.doing("deleting the ledger");
     for name in plan.parameters_that_go(system) {
@@ -77,6 +70,20 @@ pub async fn all(clients: &Clients, system: &System, options: &Options, screen: 
         done.retained.extend(stack.delete(&clients.cloudformation, options.wait(), screen).await?);
     }
     Ok(done)
+}
+
+/// # Errors
+/// When mount targets that stay would make the deletion of a stack fail halfway.
+pub fn none_blocks(system: &System, plan: &Plan, options: &Options) -> Result<()> {
+    let blocking = system.blocking_targets(plan, options);
+    if blocking.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "mount targets that are not known to be this system's are on the file system or in the subnets to delete: {}. \
+         Delete them (aws efs delete-mount-target --mount-target-id ID), or give --uncertain for those that may be its own",
+        blocking.join(", ")
+    )
 }
 
 async fn pause(clients: &Clients, system: &System) -> Result<()> {

@@ -4,11 +4,11 @@ use anyhow::{Context, Result, bail};
 use aws_sdk_efs::error::ProvideErrorMetadata as _;
 use domain::{
     config::ServiceName,
-    model::{FileSystemId, ParameterName},
+    model::{FileSystemId, MountTarget, ParameterName},
 };
 use serde_json::Value;
 
-use super::{Clients, Options};
+use super::{Clients, Options, plan::Plan};
 use crate::stack::{Stack, data_stack_name};
 
 /// One of the two stacks.
@@ -35,6 +35,8 @@ pub struct System {
     pub owns_service: bool,
     /// Mount targets that go with a stack.
     pub targets: Vec<String>,
+    /// Subnets of the stack with the data.
+    pub data_subnets: Vec<String>,
     pub load_balancers: Vec<String>,
 }
 
@@ -102,6 +104,7 @@ impl System {
                     self.file_system.get_or_insert_with(|| FileSystemId::new(id));
                 }
                 Some("AWS::EFS::MountTarget") => self.targets.push(id),
+                Some("AWS::EC2::Subnet") if part == Part::Data => self.data_subnets.push(id),
                 Some("AWS::ElasticLoadBalancingV2::LoadBalancer") => self.load_balancers.push(id),
                 Some("AWS::StepFunctions::StateMachine") => {
                     self.state_machine.get_or_insert(id);
@@ -126,6 +129,18 @@ impl System {
             Some(Part::Data) => options.data,
             None => false,
         }
+    }
+
+    /// The mount targets that stay, by `plan`, and that the deletion of a stack would fail on: every target of a file
+    /// system that is deleted, and every target in a subnet that is deleted. After a restore the file system belongs to
+    /// no stack, and a person has made its targets in the stack's subnets.
+    pub fn blocking_targets(&self, plan: &Plan, options: &Options) -> Vec<String> {
+        let in_deleted_subnet =
+            |target: &MountTarget| options.data && self.data_subnets.iter().any(|id| id == target.subnet.as_str());
+        let stay = plan.uncertain.iter().chain(&plan.others);
+        stay.filter(|target| self.deletes_file_system(options) || in_deleted_subnet(target))
+            .map(|target| target.id.to_string())
+            .collect()
     }
 }
 
