@@ -53,10 +53,22 @@ build-local:
 ## Testing
 
 .PHONY: test
-test: tools check build-tests test-rust test-asl test-cdk deny ## Everything that CI asks for
+test: tools check test-rust test-asl test-cdk deny ## Everything that CI asks for
+
+.PHONY: t
+t: ## One test, warnings allowed: T=part of its name [P=its crate, which builds less]
+	@[ -n "$(call said,T)" ] || { echo 'T: give a part of the name of a test, such as make t T=below_threshold P=domain' >&2; exit 2; }
+	@cargo nextest run --locked $(if $(call said,P),-p "$$P",--workspace) -E "test($$T)"
+
+.PHONY: explore
+explore: tools ## All property tests, with new seeds: [MINUTES=10]
+	@exec env $(CHECKED) python3 tests/explore.py $(or $(call said,MINUTES),10)
 
 .PHONY: check
-check: ## The format of the sources
+check: format build-tests ## The format, and the lints of all crates
+
+.PHONY: format
+format:
 	cargo fmt --all --check
 
 .PHONY: build-tests
