@@ -138,7 +138,7 @@ export SET
 CDK = cd cdk && NODE_NO_WARNINGS=1 node_modules/.bin/cdk
 SETTINGS = $(if $(X86),-c pipeline.architecture=x86_64) $(if $(SET),-c "set=$$SET")
 # Of the stack: as it is given, or as the settings have it.
-STACK_NAME = $(foreach name,NAME REGION DATA YES,$(call unused,$(name)))stack=$(if $(call said,NAME),"$$NAME",$$(cd cdk && node_modules/.bin/tsx bin/name.ts))
+STACK_NAME = $(strip $(foreach name,NAME REGION DATA YES,$(call unused,$(name))))stack=$(if $(call said,NAME),"$$NAME",$$(cd cdk && node_modules/.bin/tsx bin/name.ts))
 # What $1 is on make's command line. What the shell's environment has is somebody else's: a WSL has a NAME.
 said = $(if $(findstring command,$(origin $1)),$($1))
 unused = $(if $(findstring environment,$(origin $1)),echo '$1 of the environment is not used; give it on the command line of make' >&2;)

@@ -522,7 +522,8 @@ export function read(node: Node, folder: string): Config {
   const context = Object.entries(node.getAllContext() as Record<string, unknown>);
   // What is said for itself wins over what is said among others. A stack may be called `true` or `null`.
   for (const [key, text] of [...settingsOf(typeof set === 'string' ? set : ''), ...context]) {
-    if (!['config', 'set'].includes(key) && SETTING.test(key)) given = put(given, key.split('.'), key === 'stack.name' ? text : value(text));
+    if (!['config', 'set'].includes(key) && SETTING.test(key))
+      given = put(given, key.split('.'), key === 'stack.name' ? text : value(text));
   }
   return check(given);
 }

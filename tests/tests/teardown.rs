@@ -93,15 +93,15 @@ async fn no_run_deletes_a_target_that_the_service_may_still_use() -> Result<()> 
 async fn nothing_is_deleted_where_a_target_in_the_subnets_would_block_the_rest() -> Result<()> {
     let lab = Lab::start(1, &[]).await?;
     stack(&lab).await?;
-    let data = json!({"Resources": {
-        "Vpc": {"Type": "AWS::EC2::VPC", "Properties": {"CidrBlock": "10.9.0.0/16"}},
-        "Subnet": {"Type": "AWS::EC2::Subnet", "Properties": {
-            "VpcId": {"Ref": "Vpc"}, "CidrBlock": "10.9.1.0/24", "AvailabilityZone": "us-east-1c",
-        }},
-    }});
+    // In the one VPC that the targets of a file system are in.
+    let known = lab.clients.ec2.describe_subnets().set_subnet_ids(Some(lab.subnets.clone())).send().await?;
+    let data = json!({"Resources": {"Subnet": {"Type": "AWS::EC2::Subnet", "Properties": {
+        "VpcId": known.subnets()[0].vpc_id().unwrap(), "CidrBlock": "10.0.99.0/24", "AvailabilityZone": "us-east-1c",
+    }}}});
     create(&lab, "theirs-data", data).await?;
-    let found = lab.clients.cloudformation.describe_stack_resources().stack_name("theirs-data").send().await?;
-    let subnet = found.stack_resources().iter().find(|one| one.logical_resource_id() == Some("Subnet")).unwrap();
+    let found = lab.clients.cloudformation.list_stack_resources().stack_name("theirs-data").send().await?;
+    let resources = found.stack_resource_summaries();
+    let subnet = resources.iter().find(|one| one.logical_resource_id() == Some("Subnet")).unwrap();
     let efs = &lab.clients.efs;
     let request = efs.create_mount_target().file_system_id(lab.file_system.as_str());
     let made = request.subnet_id(subnet.physical_resource_id().unwrap()).send().await?;
