@@ -29,7 +29,7 @@ impl Router {
         for target in 0..3 {
             symlink("files", directory.path().join(format!("efs-{target}")))?;
         }
-        let mut child = Command::new(binaries().join("router"))
+        let mut child = Command::new(binaries().join("file-service"))
             .arg("serve")
             .env_clear()
             .env("AWS_ACCESS_KEY_ID", "123456789012")

@@ -32,7 +32,7 @@ pub struct Tools {
 pub const FUNCTIONS: [&str; 6] = ["count", "evaluate", "create-target", "poll-available", "publish-ssm", "redeploy"];
 
 /// The file service.
-pub const ROUTER: &str = "router";
+pub const FILE_SERVICE: &str = "file-service";
 
 impl Tools {
     /// Looks whether everything is there, before anything is started.
