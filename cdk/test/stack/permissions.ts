@@ -67,7 +67,7 @@ const CODE: Code = {
   handlers: Object.fromEntries(
     FUNCTIONS.map((name) => [name, readFileSync(join(PROJECT, 'functions', name, 'src/handler.rs'), 'utf8')]),
   ) as Record<FunctionName, string>,
-  service: SERVICE.map(rust).join('\n'),
+  service: rust(...SERVICE),
 };
 
 /** What each of them calls, by what the code says. */
