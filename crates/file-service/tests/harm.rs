@@ -16,8 +16,8 @@ use std::{
 };
 
 use common::{
-    Answer, Client, MEBIBYTE, Request, SMALL, Server, World, answer, connect, content, eventually, list, temporaries,
-    tree,
+    Answer, Client, MEBIBYTE, Request, SMALL, Server, World, answer, connect, content, eventually, is_read, list,
+    temporaries, tree,
 };
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, RenameFlags},
@@ -867,6 +867,7 @@ fn what_runs_at_the_end_is_finished_and_nothing_is_begun() {
     balancer.get_mut().write_all(b"GET /readyz HTTP/1.1\r\nhost: a\r\n").unwrap();
     eventually("the content is begun", || (!temporaries(&world.root()).is_empty()).then_some(()));
     eventually("all are there", || (server.metric("router_connections") == 5.0).then_some(()));
+    eventually("the request is begun", || is_read(balancer.get_ref()).then_some(()));
 
     server.terminate();
     server.wait_for("ending", |line| line["message"] == "ending");

@@ -45,7 +45,7 @@ impl Tools {
                 bail!("{flag}: there is no program {}; `make tools` installs it", program.display());
             }
         }
-        for program in FUNCTIONS.into_iter().chain([ROUTER]) {
+        for program in FUNCTIONS.into_iter().chain([FILE_SERVICE]) {
             let binary = self.binary(program)?;
             if !binary.is_file() {
                 bail!("--functions: there is no binary {}; `make build-local` builds it", binary.display());

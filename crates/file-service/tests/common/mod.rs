@@ -479,6 +479,21 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Has the program read all that `client` has sent to it? By Linux's table of sockets: what it has not read is in a queue.
+pub fn is_read(client: &TcpStream) -> bool {
+    let hex = |port: u16| format!(":{port:04X}");
+    let (here, there) = (client.local_addr().unwrap().port(), client.peer_addr().unwrap().port());
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    sockets.lines().any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        // Address, the peer's address, state, and the lengths of the two queues.
+        fields.len() > 4
+            && fields[1].ends_with(&hex(there))
+            && fields[2].ends_with(&hex(here))
+            && fields[4].ends_with(":00000000")
+    })
+}
+
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
         Self { address, stream: None }
