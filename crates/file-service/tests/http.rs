@@ -1463,6 +1463,11 @@ fn a_route_is_told_as_it_is_taken_and_nothing_is_touched() {
     for strategy in ["rendezvous", "sha256-modulo"] {
         let server = world.serve(&[("ROUTE_STRATEGY", strategy)]);
         let mut client = server.client();
+        // The service is ready with the first target that answers.
+        eventually("every target is up", || {
+            let targets = client.get("/targets").json();
+            targets["targets"].as_array()?.iter().all(|target| target["up"] == true).then_some(())
+        });
         let told: Vec<_> = paths.iter().map(|path| client.get(&address("/route/", path)).json()).collect();
         assert_eq!(server.metric("router_operations_total"), 0.0, "an operation was done");
         assert_eq!(tree(&world.root()), [], "something was made");

@@ -59,11 +59,11 @@ fn the_dockerfile_keeps_its_promises() {
     for stage in [mounted, nfs] {
         for (instruction, expected) in [
             // Nothing is compiled: what is there was built for the processor that it is for.
-            ("COPY", "bootstrap /router"),
+            ("COPY", "bootstrap /file-service"),
             ("EXPOSE", "8080"),
             ("ENV", "LISTEN=0.0.0.0:8080"),
             // Lists: no shell in between, which would not hand SIGTERM on, and which one of the two has not.
-            ("ENTRYPOINT", r#"["/router"]"#),
+            ("ENTRYPOINT", r#"["/file-service"]"#),
             ("CMD", r#"["serve"]"#),
         ] {
             assert_eq!(all(stage, instruction), [expected], "{instruction}");
@@ -187,7 +187,7 @@ fn a_builder_makes_the_smaller_image_and_it_serves_as_nobody() {
     let config = &config["OCIv1"]["config"];
     assert_eq!(
         (&config["User"], &config["Entrypoint"][0], &config["Cmd"][0]),
-        (&"65532:65532".into(), &"/router".into(), &"serve".into())
+        (&"65532:65532".into(), &"/file-service".into(), &"serve".into())
     );
 
     // A service in it, with nothing of this machine but its network. It is made by this process, and ended by it.
