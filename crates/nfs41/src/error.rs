@@ -12,8 +12,8 @@ pub enum Error {
     #[error("{op:?}: {status}")]
     Status { op: Op, status: Status },
     /// Nothing was sent: there is no connection.
-    #[error("{address} cannot be reached: {why}")]
-    Unreachable { address: String, why: Arc<io::Error> },
+    #[error("{address} cannot be reached: {err}")]
+    Unreachable { address: String, err: Arc<io::Error> },
     /// Nothing was sent within this time: all that the server lets be on its way was on its way, or there was no
     /// connection.
     #[error("nothing could be sent within {0:?}")]
@@ -73,7 +73,7 @@ impl Error {
     /// Is the file that a handle named not there any more? Its path may name another by now. That is `STALE`; while a
     /// name is being given to another file, NFS-Ganesha also says `SERVERFAULT` to a PUTFH, and `BAD_STATEID` to a READ
     /// of what has just been opened.
-    pub fn is_gone(&self) -> bool {
+    pub fn is_stale(&self) -> bool {
         matches!(
             self,
             Self::Status { status: Status::STALE, .. }
@@ -84,7 +84,7 @@ impl Error {
 
     /// Was it certainly not done? What was sent and refused by its own operation was not either, but what came
     /// before it in the same compound was.
-    pub fn is_not_begun(&self) -> bool {
+    pub fn was_never_sent(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Busy(_) | Self::BadPath(_) | Self::BadInput(_) | Self::Closed)
     }
 }
@@ -93,7 +93,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Status { status, .. } => status.kind(),
-            Error::Unreachable { why, .. } => why.kind(),
+            Error::Unreachable { err, .. } => err.kind(),
             Error::Busy(_) | Error::Deadline(_) => io::ErrorKind::TimedOut,
             Error::Uncertain(_) | Error::Pending(_) | Error::SessionLost => io::ErrorKind::ConnectionReset,
             Error::BadPath(_) | Error::BadInput(_) => io::ErrorKind::InvalidInput,

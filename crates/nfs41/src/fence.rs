@@ -26,11 +26,11 @@ use crate::{
     Client, Options,
     budget::Backoff,
     compound,
-    connection::{self, Server},
-    handshake::{AROUND, Handshake},
+    connection::{self, ServerIdentity},
+    handshake::{RPC_OVERHEAD_BYTES, Handshake},
     open::futures,
     session::{CallId, Session},
-    transport::{Reading, Writing, dial, send},
+    transport::{RecordReader, BoxedWriter, dial, send},
 };
 
 /// An address that has not said who it is by then is not the one to ask.
@@ -42,14 +42,14 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection is kept for the next late call.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between rounds through all addresses.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(2);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 /// Other addresses of the same file system, shared by the clients of all of them.
 #[derive(Clone, Debug, Default)]
-pub struct Alternatives(Arc<Mutex<Arc<[SocketAddr]>>>);
+pub struct AlternateAddresses(Arc<Mutex<Arc<[SocketAddr]>>>);
 
-impl Alternatives {
+impl AlternateAddresses {
     /// These from now on. A client leaves out its own.
     pub fn set(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = addresses.into_iter().collect();
@@ -64,15 +64,15 @@ impl Alternatives {
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub options: Arc<Options>,
-    pub before: Bytes,
-    pub owner: Bytes,
+    pub rpc_header: Bytes,
+    pub co_ownerid: Bytes,
     /// Of the last life of the owner.
     verifier: AtomicU64,
 }
 
 impl Origin {
-    pub fn new(options: Arc<Options>, before: Bytes, owner: Bytes) -> Self {
-        Self { options, before, owner, verifier: AtomicU64::new(0) }
+    pub fn new(options: Arc<Options>, rpc_header: Bytes, co_ownerid: Bytes) -> Self {
+        Self { options, rpc_header, co_ownerid, verifier: AtomicU64::new(0) }
     }
 
     /// Of a life that no call was made in yet.
@@ -81,14 +81,14 @@ impl Origin {
     }
 
     /// Fences the late calls of a session until it is lost.
-    pub async fn fence(&self, session: &Session, server: &Server) {
+    pub async fn fence(&self, session: &Session, server: &ServerIdentity) {
         loop {
-            session.fenced.notified().await;
-            let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+            session.fence_requested.notified().await;
+            let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
             let mut rounds = 0..;
-            while session.has_late() {
-                self.fence_by_any(session, server, rounds.next().unwrap_or_default()).await;
-                if session.has_late() {
+            while session.has_late_calls() {
+                self.fence_over_any(session, server, rounds.next().unwrap_or_default()).await;
+                if session.has_late_calls() {
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
@@ -99,7 +99,7 @@ impl Origin {
     }
 
     /// By the first address that says who it is. Of those that do not, none keeps the fence from the others.
-    async fn fence_by_any(&self, session: &Session, server: &Server, first: usize) {
+    async fn fence_over_any(&self, session: &Session, server: &ServerIdentity, first: usize) {
         let own = self.options.address;
         let others = self.options.alternatives.get();
         let others: Vec<_> = others.iter().copied().filter(|other| *other != own).collect();
@@ -111,15 +111,15 @@ impl Origin {
             connecting.push(Box::pin(async move {
                 tokio::time::sleep(STAGGER_DELAY * number).await;
                 let connected = timeout(IDENTIFY_TIMEOUT, self.connect(address, server)).await;
-                (address, connected.unwrap_or_else(|_| Err(late())))
+                (address, connected.unwrap_or_else(|_| Err(timed_out())))
             }));
         }
         while !connecting.is_empty() {
             let (address, connected) = connecting.next().await;
             let fenced = match connected {
-                Ok((writing, reading)) => {
+                Ok((writer, reader)) => {
                     session.is_fencing.store(true, Ordering::Release);
-                    let fenced = self.fence_over(writing, reading, session).await;
+                    let fenced = self.fence_over(writer, reader, session).await;
                     session.is_fencing.store(false, Ordering::Release);
                     fenced
                 }
@@ -133,15 +133,15 @@ impl Origin {
     }
 
     /// Until there is no late call, and none has come for a while.
-    async fn fence_over(&self, mut writing: Writing, mut reading: Reading, session: &Session) -> io::Result<()> {
-        reading.longest = session.agreed.largest_answer + AROUND as usize;
-        let mut heard = Instant::now();
+    async fn fence_over(&self, mut writer: BoxedWriter, mut reader: RecordReader, session: &Session) -> io::Result<()> {
+        reader.max_record_bytes = session.attrs.max_response_bytes + RPC_OVERHEAD_BYTES as usize;
+        let mut last_reply = Instant::now();
         // When each is to be sent, once more where it was.
         let mut waiting: Vec<(CallId, Option<Instant>)> = Vec::new();
         while !session.is_lost() {
             let now = Instant::now();
-            waiting.retain(|(id, _)| session.is_urgent(*id));
-            for id in session.urgent() {
+            waiting.retain(|(id, _)| session.needs_fencing(*id));
+            for id in session.calls_to_fence() {
                 if waiting.iter().all(|(known, _)| *known != id) {
                     waiting.push((id, Some(now)));
                 }
@@ -149,25 +149,25 @@ impl Origin {
             for (id, at) in &mut waiting {
                 if at.is_some_and(|at| at <= now) {
                     *at = None;
-                    if let Some(message) = session.ending(*id) {
-                        send(&mut writing, message).await?;
+                    if let Some(message) = session.fence_message(*id) {
+                        send(&mut writer, message).await?;
                     }
                 }
             }
-            let silent = heard + if waiting.is_empty() { IDLE_TIMEOUT } else { SILENCE_TIMEOUT };
-            let next = waiting.iter().filter_map(|(_, at)| *at).min().map_or(silent, |at| at.min(silent));
+            let reply_deadline = last_reply + if waiting.is_empty() { IDLE_TIMEOUT } else { SILENCE_TIMEOUT };
+            let next = waiting.iter().filter_map(|(_, at)| *at).min().map_or(reply_deadline, |at| at.min(reply_deadline));
             tokio::select! {
-                record = reading.next() => {
-                    heard = Instant::now();
-                    if let Some(later) = session.heard(record?)? {
+                record = reader.next() => {
+                    last_reply = Instant::now();
+                    if let Some(later) = session.on_reply(record?)? {
                         waiting.retain(|(id, _)| *id != later.id);
-                        waiting.push((later.id, Some(heard + later.pause)));
+                        waiting.push((later.id, Some(last_reply + later.delay)));
                     }
                 }
-                () = session.fenced.notified() => {}
-                () = tokio::time::sleep_until(next) => match Instant::now() >= silent {
+                () = session.fence_requested.notified() => {}
+                () = tokio::time::sleep_until(next) => match Instant::now() >= reply_deadline {
                     true if waiting.is_empty() => return Ok(()),
-                    true => return Err(late()),
+                    true => return Err(timed_out()),
                     false => {}
                 }
             }
@@ -176,16 +176,16 @@ impl Origin {
     }
 
     /// A connection to the same server. Who it is tells EXCHANGE_ID, for a client that is nobody else's.
-    async fn connect(&self, address: SocketAddr, server: &Server) -> io::Result<(Writing, Reading)> {
-        let (mut writing, mut reading) = dial(&self.options, address).await?;
-        let mut handshake = Handshake::new(&mut writing, &mut reading, &self.before);
-        let owner = [&self.owner[..], b" fence"].concat();
-        let (client, _, found) = handshake.exchange_id(&owner, self.next_verifier()).await?;
-        if !found.is_same(server) {
+    async fn connect(&self, address: SocketAddr, server: &ServerIdentity) -> io::Result<(BoxedWriter, RecordReader)> {
+        let (mut writer, mut reader) = dial(&self.options, address).await?;
+        let mut handshake = Handshake::new(&mut writer, &mut reader, &self.rpc_header);
+        let owner = [&self.co_ownerid[..], b" fence"].concat();
+        let (client, _, identity) = handshake.exchange_id(&owner, self.next_verifier()).await?;
+        if !identity.is_same(server) {
             return Err(io::Error::other("there is another server at this address"));
         }
-        handshake.forget(client).await?;
-        Ok((writing, reading))
+        handshake.destroy_client_id(client).await?;
+        Ok((writer, reader))
     }
 }
 
@@ -196,20 +196,20 @@ impl Client {
     /// # Errors
     /// One of the two cannot be reached.
     #[doc(hidden)]
-    pub async fn session_is_known_at(&self, address: SocketAddr) -> io::Result<bool> {
+    pub async fn shares_sessions_with(&self, address: SocketAddr) -> io::Result<bool> {
         let options = Arc::new(self.inner.options.clone());
-        let before = compound::before(&options.credentials.encode()?);
-        let origin = Origin::new(Arc::clone(&options), before, connection::owner());
-        let (mut writing, mut reading) = dial(&options, options.address).await?;
-        let mut here = Handshake::new(&mut writing, &mut reading, &origin.before);
+        let rpc_header = compound::rpc_header(&options.credentials.encode()?);
+        let origin = Origin::new(Arc::clone(&options), rpc_header, connection::co_ownerid());
+        let (mut writer, mut reader) = dial(&options, options.address).await?;
+        let mut here = Handshake::new(&mut writer, &mut reader, &origin.rpc_header);
         let (session, _) = here.establish(&origin, 1).await?;
-        let (mut writing, mut reading) = dial(&options, address).await?;
-        let known = Handshake::new(&mut writing, &mut reading, &origin.before).knows(&session).await;
-        let _ = timeout(IDENTIFY_TIMEOUT, here.end(session.id, session.client)).await;
+        let (mut writer, mut reader) = dial(&options, address).await?;
+        let known = Handshake::new(&mut writer, &mut reader, &origin.rpc_header).knows_session(&session).await;
+        let _ = timeout(IDENTIFY_TIMEOUT, here.destroy(session.id, session.client_id)).await;
         known
     }
 }
 
-fn late() -> io::Error {
+fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "no answer")
 }

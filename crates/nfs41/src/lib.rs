@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), nfs41::Error> {
-//! use nfs41::{Client, Options, Wanted};
+//! use nfs41::{Client, Options, AttributeMask};
 //!
 //! let client = Client::new(Options::new("127.0.0.1:2049".parse().expect("an address")))?;
 //! client.put(b"reports/today", "seven".into(), Default::default()).await?;
@@ -34,40 +34,40 @@ mod fence;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
-mod kinds;
-mod list;
-mod look;
-mod names;
+mod dirents;
+mod readdir;
+mod info;
+mod namespace;
 mod open;
 pub mod partition;
 mod path;
 mod put;
 mod read;
-mod replace;
+mod install;
 mod rpc;
 mod session;
-mod stage;
+mod upload;
 mod status;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod transport;
-mod variants;
+mod no_fallback;
 mod xdr;
 
-pub use attributes::{Attributes, Kind, Set, Time, Wanted};
+pub use attributes::{Attributes, FileType, SetAttributes, Time, AttributeMask};
 #[doc(hidden)]
-pub use client::Cleaning;
+pub use client::CleanupGuard;
 pub use client::{Client, Options};
-pub use compound::{Create, Op, Stable};
-pub use connection::Server;
+pub use compound::{Create, Op};
+pub use connection::ServerIdentity;
 pub use error::{Error, Result};
-pub use fence::Alternatives;
-pub use kinds::{Kinds, Seen};
-pub use list::{Entry, Page, Place};
-pub use look::FileSystem;
+pub use fence::AlternateAddresses;
+pub use dirents::{Dirents, Dirent};
+pub use readdir::{Entry, Page, DirCursor};
+pub use info::Limits;
 pub use open::File;
-pub use put::{Conditions, Holds, Put};
-pub use read::{Content, Handle};
+pub use put::{Precondition, Predicate, PutOptions};
+pub use read::{ReadResult, FileHandle};
 pub use rpc::Credentials;
-pub use stage::Staged;
+pub use upload::Upload;
 pub use status::Status;

@@ -91,9 +91,9 @@ impl Own {
     fn least(&self) -> Client {
         let [first, more @ ..] = &self.clients[..] else { unreachable!("the first is there always") };
         // One that has no connection yet keeps nobody waiting.
-        let up = more.iter().filter(|client| client.is_up());
+        let up = more.iter().filter(|client| client.is_connected());
         let least = match up.min_by_key(|client| client.in_flight()) {
-            Some(least) if !first.is_up() || least.in_flight() < first.in_flight() => least,
+            Some(least) if !first.is_connected() || least.in_flight() < first.in_flight() => least,
             _ => first,
         };
         least.clone()

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use nfs41::{Client, Create, Options, Place, Put, Wanted};
+use nfs41::{Client, Create, Options, DirCursor, PutOptions, AttributeMask};
 
 use crate::{
     allocations,
@@ -32,7 +32,7 @@ async fn drive(job: &Job) -> Result<()> {
         _ => {}
     }
     let client = Client::new(Options { connections: job.connections, ..Options::new(job.address) })?;
-    client.servers().await?;
+    client.server_identities().await?;
     let (own, content) = (client.clone(), Bytes::from(vec![7; job.size]));
     let its = Arc::new(job.clone());
     drive::drive(job, move |_, index| {
@@ -48,7 +48,7 @@ async fn one(client: &Client, job: &Job, content: Bytes, index: u64) -> Result<(
     let path = format!("{}/{}", job.directory, job.name(index));
     match job.operation {
         Operation::Stat => {
-            let found = client.attributes(path.as_bytes(), Wanted::USUAL).await?;
+            let found = client.attributes(path.as_bytes(), AttributeMask::STAT).await?;
             ensure!(found.size == Some(job.size as u64), "another size");
         }
         Operation::Read => {
@@ -56,25 +56,25 @@ async fn one(client: &Client, job: &Job, content: Bytes, index: u64) -> Result<(
             ensure!(read.iter().map(Bytes::len).sum::<usize>() == job.size, "another size");
         }
         Operation::Write => {
-            client.write(path.as_bytes(), 0, content, Create::IfMissing(0o644)).await?;
+            client.write(path.as_bytes(), 0, content, Create::Unchecked(0o644)).await?;
         }
         Operation::Remove => client.remove(path.as_bytes()).await?,
-        Operation::Names => list(client, job, Wanted::NOTHING).await?,
-        Operation::Entries => list(client, job, Wanted::USUAL).await?,
+        Operation::Names => list(client, job, AttributeMask::NONE).await?,
+        Operation::Entries => list(client, job, AttributeMask::STAT).await?,
         Operation::Idle | Operation::StreamIn | Operation::StreamOut => bail!("not an operation by itself"),
     }
     Ok(())
 }
 
-async fn list(client: &Client, job: &Job, wanted: Wanted) -> Result<()> {
-    let (mut place, mut found) = (Place::default(), 0);
+async fn list(client: &Client, job: &Job, wanted: AttributeMask) -> Result<()> {
+    let (mut place, mut found) = (DirCursor::default(), 0);
     loop {
         let page = client.list(job.directory.as_bytes(), place, wanted, PAGE).await?;
-        let is_known = |entry: &nfs41::Entry| wanted == Wanted::NOTHING || entry.attributes.size == Some(0);
+        let is_known = |entry: &nfs41::Entry| wanted == AttributeMask::NONE || entry.attributes.size == Some(0);
         ensure!(page.entries.iter().all(is_known), "no attributes");
         found += page.entries.len();
-        place = page.at;
-        if page.end {
+        place = page.cursor;
+        if page.eof {
             break;
         }
     }
@@ -104,7 +104,7 @@ async fn idle(job: &Job) -> Result<()> {
 /// The most memory that a long content takes on its way in or out.
 async fn stream(job: &Job) -> Result<()> {
     let client = Client::new(Options::new(job.address))?;
-    client.servers().await?;
+    client.server_identities().await?;
     let before = allocations::now();
     allocations::most();
     if job.operation == Operation::StreamIn {
@@ -114,7 +114,7 @@ async fn stream(job: &Job) -> Result<()> {
         while read < job.size {
             while waiting.len() < WINDOW && asked < job.size {
                 let (client, handle, at) = (client.clone(), handle.clone(), asked as u64);
-                waiting.push_back(tokio::spawn(async move { client.read_on(&handle, at, PIECE as u32).await }));
+                waiting.push_back(tokio::spawn(async move { client.read_by_handle(&handle, at, PIECE as u32).await }));
                 asked += PIECE;
             }
             let (data, _) = waiting.pop_front().context("nothing is on its way")?.await??;
@@ -122,7 +122,7 @@ async fn stream(job: &Job) -> Result<()> {
             read += data.len();
         }
     } else {
-        let mut staged = client.stage(b"streamed", Put::default()).await?;
+        let mut staged = client.begin_upload(b"streamed", PutOptions::default()).await?;
         for _ in 0..job.size / (WINDOW * PIECE) {
             staged.write(vec![7; WINDOW * PIECE].into()).await?;
         }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
-use nfs41::{Client, Create, Put, Status};
+use nfs41::{Client, Create, PutOptions, Status};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -40,7 +40,7 @@ pub async fn shared_sessions(world: &World) -> Asked {
     let (client, others) = (world.above(hosts[0])?, &hosts[1..]);
     let mut unknown_at = Vec::new();
     for host in others {
-        match client.session_is_known_at(*host).await {
+        match client.shares_sessions_with(*host).await {
             Ok(true) => {}
             Ok(false) => unknown_at.push(host.to_string()),
             Err(why) => return Err(unknown(format!("{host}: {why}"))),
@@ -56,9 +56,9 @@ pub async fn lock(world: &World) -> Asked {
     let client = world.writer()?;
     let mut found = Vec::new();
     for (other, who) in world.partners()? {
-        prepared(client.put(b"lock", "content".into(), Put::default()).await)?;
-        let file = prepared(client.open_file(b"lock", Create::No).await)?;
-        let others = prepared(other.open_file(b"lock", Create::No).await)?;
+        prepared(client.put(b"lock", "content".into(), PutOptions::default()).await)?;
+        let file = prepared(client.open_file(b"lock", Create::Never).await)?;
+        let others = prepared(other.open_file(b"lock", Create::Never).await)?;
         let mine = file.lock(Instant::now()).await;
         let denied = others.lock(Instant::now()).await;
         let closed = file.close().await;
@@ -82,7 +82,7 @@ pub async fn lock(world: &World) -> Asked {
 pub async fn append(world: &World) -> Asked {
     const MOST: usize = 1 << 20;
     let client = world.writer()?;
-    let longest = (prepared(client.file_system().await)?.largest_write as usize).min(MOST);
+    let longest = (prepared(client.limits().await)?.max_write_bytes as usize).min(MOST);
     // One of the lines, with its end.
     let line = |index: usize, round: usize| {
         let line = format!("{index} {round} ");
@@ -92,11 +92,11 @@ pub async fn append(world: &World) -> Asked {
     let mut found = Vec::new();
     for (other, who) in world.partners()? {
         let clients = [&client, &other];
-        prepared(client.put(b"log", Bytes::new(), Put::default()).await)?;
+        prepared(client.put(b"log", Bytes::new(), PutOptions::default()).await)?;
         let add = async |index: usize| {
             for round in 0..ROUNDS {
                 let line = line(index, round) + "\n";
-                if answered(clients[index].append(b"log", line.into(), Put::default()).await)?.is_none() {
+                if answered(clients[index].append(b"log", line.into(), PutOptions::default()).await)?.is_none() {
                     return Err(no("the file that was made is not there"));
                 }
             }
@@ -161,9 +161,9 @@ async fn sees(one: &Client, two: &Client, name: &str) -> Result<(usize, Duration
         let written = format!("{name} {}", "x".repeat(round));
         let (path, content) = (name.as_bytes(), written.as_bytes());
         let (step, expected): (_, Expected<'_>) = match round / 2 {
-            0 | 1 => (writer.put(path, written.clone().into(), Put::default()).await.map(drop), Some(content)),
+            0 | 1 => (writer.put(path, written.clone().into(), PutOptions::default()).await.map(drop), Some(content)),
             2 | 3 => {
-                let create = Create::IfMissing(0o600);
+                let create = Create::Unchecked(0o600);
                 (writer.write(path, 0, written.clone().into(), create).await.map(drop), Some(content))
             }
             _ => (writer.remove_file(path).await, None),
@@ -174,7 +174,7 @@ async fn sees(one: &Client, two: &Client, name: &str) -> Result<(usize, Duration
         let again = match expected {
             Some(_) => None,
             None => {
-                prepared(writer.put(path, written.clone().into(), Put::default()).await)?;
+                prepared(writer.put(path, written.clone().into(), PutOptions::default()).await)?;
                 until_seen(reader, path, Some(content)).await?
             }
         };

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use nfs41::{Error, Put, Wanted};
+use nfs41::{Error, PutOptions, AttributeMask};
 use serde_json::json;
 
 use crate::{
@@ -51,8 +51,8 @@ pub async fn access_agrees(world: &World) -> Asked {
 
 pub async fn owner(world: &World) -> Asked {
     let client = world.writer()?;
-    prepared(client.put(b"owner", Bytes::new(), Put::default()).await)?;
-    let found = answered(client.attributes(b"owner", Wanted::OWNER | Wanted::GROUP).await)?;
+    prepared(client.put(b"owner", Bytes::new(), PutOptions::default()).await)?;
+    let found = answered(client.attributes(b"owner", AttributeMask::OWNER | AttributeMask::OWNER_GROUP).await)?;
     let text = |name: Option<Box<[u8]>>| name.map(|name| String::from_utf8_lossy(&name).into_owned());
     let (user, group) = (text(found.owner), text(found.group));
     let own = nfs41::Credentials::default();

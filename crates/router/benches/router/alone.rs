@@ -74,7 +74,7 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
 
 async fn drive(options: Options, kind: &'static Kind, time: Duration) -> Result<()> {
     let client = Client::new(options)?;
-    client.servers().await?;
+    client.server_identities().await?;
     let (next, own) = (Arc::new(AtomicU64::new(0)), std::process::id());
     let (began, before) = (Instant::now(), processors_of(own)?);
     let mut tasks = JoinSet::new();

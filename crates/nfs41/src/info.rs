@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    attributes::{Attributes, Wanted},
-    client::{Again, Client},
-    compound::{Compound, Op, Results},
+    attributes::{Attributes, AttributeMask},
+    client::{Idempotent, Client},
+    compound::{Compound, Op, CompoundReply},
     error::{Error, Result},
     path::Path,
 };
@@ -17,16 +17,16 @@ impl Client {
     ///
     /// # Errors
     /// `NOENT`, `NOTDIR`, `ACCESS`; `SYMLINK` or `NOTDIR` where a component before the last is a link.
-    pub async fn attributes(&self, path: &[u8], wanted: Wanted) -> Result<Attributes> {
-        let start = self.start(&Path::new(path)?).await?;
+    pub async fn attributes(&self, path: &[u8], wanted: AttributeMask) -> Result<Attributes> {
+        let prefix = self.path_prefix(&Path::new(path)?).await?;
         let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.attributes(wanted);
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
+        prefix.encode(&mut compound);
+        compound.getattr(wanted);
+        let read = |mut results: CompoundReply| {
+            prefix.decode(&mut results)?;
             results.attributes()
         };
-        self.ask(Again::Yes, &compound, read).await
+        self.call(Idempotent::Yes, &compound, read).await
     }
 
     /// Which of these permissions the server would give: 1 read, 2 look up, 4 change, 8 add to, 16 delete, 32 execute.
@@ -35,17 +35,17 @@ impl Client {
     /// As [`Client::attributes`].
     pub async fn access(&self, path: &[u8], asked: u32) -> Result<u32> {
         use crate::xdr::Encode;
-        let start = self.start(&Path::new(path)?).await?;
+        let prefix = self.path_prefix(&Path::new(path)?).await?;
         let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.op(Op::ACCESS).word(asked & 0x3F);
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
-            let answer = results.op(Op::ACCESS)?;
-            answer.word()?;
-            Ok(answer.word()? & asked)
+        prefix.encode(&mut compound);
+        compound.begin_op(Op::ACCESS).word(asked & 0x3F);
+        let read = |mut results: CompoundReply| {
+            prefix.decode(&mut results)?;
+            let reply = results.expect(Op::ACCESS)?;
+            reply.word()?;
+            Ok(reply.word()? & asked)
         };
-        self.ask(Again::Yes, &compound, read).await
+        self.call(Idempotent::Yes, &compound, read).await
     }
 
     /// Where a link leads, as it is written there.
@@ -54,15 +54,15 @@ impl Client {
     /// As [`Client::attributes`]; `INVAL`: it is no link.
     pub async fn read_link(&self, path: &[u8]) -> Result<Bytes> {
         const LONGEST: usize = 4096;
-        let start = self.start(&Path::new(path)?).await?;
+        let prefix = self.path_prefix(&Path::new(path)?).await?;
         let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.plain(Op::READLINK);
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
-            results.op(Op::READLINK)?.opaque(LONGEST)
+        prefix.encode(&mut compound);
+        compound.op(Op::READLINK);
+        let read = |mut results: CompoundReply| {
+            prefix.decode(&mut results)?;
+            results.expect(Op::READLINK)?.opaque(LONGEST)
         };
-        self.ask(Again::Yes, &compound, read).await
+        self.call(Idempotent::Yes, &compound, read).await
     }
 
     /// The path without links that this one leads to. `..` in a link goes up to the root at most, and a link that
@@ -74,7 +74,7 @@ impl Client {
         const MOST_LINKS: usize = 40;
         let mut left: Vec<Vec<u8>> = Path::new(path)?.components().map(<[u8]>::to_vec).rev().collect();
         let mut done: Vec<Vec<u8>> = Vec::new();
-        let mut links = 0;
+        let mut numlinks = 0;
         while let Some(name) = left.pop() {
             match &name[..] {
                 b"." => continue,
@@ -85,10 +85,10 @@ impl Client {
                 _ => done.push(name),
             }
             let here = done.join(&b'/');
-            if self.attributes(&here, Wanted::KIND).await?.kind == Some(crate::Kind::Link) {
-                links += 1;
-                if links > MOST_LINKS {
-                    return Err(Error::BadPath("it leads through more than 40 links"));
+            if self.attributes(&here, AttributeMask::TYPE).await?.file_type == Some(crate::FileType::Symlink) {
+                numlinks += 1;
+                if numlinks > MOST_LINKS {
+                    return Err(Error::BadPath("it leads through more than 40 numlinks"));
                 }
                 let target = self.read_link(&here).await?;
                 match target.first() {
@@ -106,20 +106,20 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Unreachable`].
-    pub async fn file_system(&self) -> Result<FileSystem> {
-        let limits = self.attributes(b"", Wanted::LIMITS).await?.limits;
-        let agreed = self.agreed().await?;
-        Ok(FileSystem {
-            lease: agreed.lease,
-            largest_file: limits.largest_file,
-            longest_name: limits.longest_name,
-            largest_read: agreed.largest_read,
-            largest_write: agreed.largest_write,
-            calls_in_flight: agreed.slots,
-            operations_in_a_call: agreed.most_operations,
-            largest_call: agreed.largest_call,
-            largest_answer: agreed.largest_answer,
-            kept_answer: agreed.kept_answer,
+    pub async fn limits(&self) -> Result<Limits> {
+        let limits = self.attributes(b"", AttributeMask::LIMITS).await?.limits;
+        let attrs = self.channel_attrs().await?;
+        Ok(Limits {
+            lease_time: attrs.lease,
+            max_file_size: limits.max_file_size,
+            max_name_bytes: limits.max_name_bytes,
+            max_read_bytes: attrs.max_read_bytes,
+            max_write_bytes: attrs.max_write_bytes,
+            max_requests: attrs.slots,
+            max_operations: attrs.max_operations,
+            max_request_bytes: attrs.max_request_bytes,
+            max_response_bytes: attrs.max_response_bytes,
+            max_cached_response_bytes: attrs.max_cached_response_bytes,
             space_available: limits.space_available,
             space_total: limits.space_total,
         })
@@ -128,22 +128,22 @@ impl Client {
 
 /// What a server and its file system allow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct FileSystem {
+pub struct Limits {
     /// How long it remembers a client that says nothing.
-    pub lease: Duration,
-    pub largest_file: Option<u64>,
-    pub longest_name: Option<u32>,
+    pub lease_time: Duration,
+    pub max_file_size: Option<u64>,
+    pub max_name_bytes: Option<u32>,
     /// Bytes of content in one call.
-    pub largest_read: u32,
-    pub largest_write: u32,
+    pub max_read_bytes: u32,
+    pub max_write_bytes: u32,
     /// For each connection.
-    pub calls_in_flight: u32,
-    pub operations_in_a_call: u32,
+    pub max_requests: u32,
+    pub max_operations: u32,
     /// Bytes of a whole call, and of an answer; no more than was asked for.
-    pub largest_call: usize,
-    pub largest_answer: usize,
+    pub max_request_bytes: usize,
+    pub max_response_bytes: usize,
     /// Bytes of an answer that it keeps, to give it again.
-    pub kept_answer: u32,
+    pub max_cached_response_bytes: u32,
     /// In bytes.
     pub space_available: Option<u64>,
     pub space_total: Option<u64>,
