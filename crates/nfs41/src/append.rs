@@ -4,10 +4,10 @@
 use bytes::Bytes;
 
 use crate::{
-    attributes::{Attributes, Expected, SetAttributes, Time, AttributeMask},
+    attributes::{AttributeMask, Attributes, Expected, SetAttributes, Time},
     budget::Budget,
     client::Client,
-    compound::{ANONYMOUS, Compound, Op, CompoundReply, StableHow},
+    compound::{ANONYMOUS, Compound, CompoundReply, Op, StableHow},
     error::{Error, Result},
     open::File,
     path::{self, Path},
@@ -27,7 +27,8 @@ impl Client {
             let (directory, name) = Path::new(&path)?.split()?;
             path::check(name)?;
             let prefix = client.path_prefix(&directory).await?;
-            let Some((locked, attributes)) = client.open_and_lock(&prefix, name, put.lock_timeout, &budget).await? else {
+            let Some((locked, attributes)) = client.open_and_lock(&prefix, name, put.lock_timeout, &budget).await?
+            else {
                 return Ok(None);
             };
             let allowed = match &put.precondition {
@@ -56,7 +57,13 @@ enum Appended {
 
 impl File {
     /// After the first `size` bytes, which are all that there are.
-    async fn append_at(mut self, size: u64, content: Bytes, time_modify: Option<Time>, budget: &Budget) -> Result<Attributes> {
+    async fn append_at(
+        mut self,
+        size: u64,
+        content: Bytes,
+        time_modify: Option<Time>,
+        budget: &Budget,
+    ) -> Result<Attributes> {
         let added = match content.len() <= self.session().attrs.max_write_bytes as usize {
             true => self.append_and_close(size, &content, time_modify, budget).await,
             false => Ok(Appended::Short(0)),
@@ -103,7 +110,13 @@ impl File {
     }
 
     /// Writes the last bytes, looks whether the file ends with them, gives it its time, unlocks and closes it.
-    async fn append_and_close(&mut self, at: u64, content: &Bytes, time_modify: Option<Time>, budget: &Budget) -> Result<Appended> {
+    async fn append_and_close(
+        &mut self,
+        at: u64,
+        content: &Bytes,
+        time_modify: Option<Time>,
+        budget: &Budget,
+    ) -> Result<Appended> {
         let end = at.saturating_add(content.len() as u64);
         let mut compound = Compound::new();
         compound.putfh(&self.handle);
@@ -133,7 +146,7 @@ impl File {
                     return Ok((Err(bytes), written, false));
                 }
                 Err(err) if err.is(Status::NOT_SAME) => {
-                    return Err(Error::Uncertain("somebody else has time_metadata the file without its lock"));
+                    return Err(Error::Uncertain("another client changed the file without its lock"));
                 }
                 verified => verified?,
             }
@@ -163,7 +176,9 @@ impl File {
             return Ok(());
         }
         let mut compound = Compound::new();
-        compound.putfh(&self.handle).setattr(&self.io_stateid(), &SetAttributes { size: Some(size), ..SetAttributes::default() });
+        compound
+            .putfh(&self.handle)
+            .setattr(&self.io_stateid(), &SetAttributes { size: Some(size), ..SetAttributes::default() });
         self.call(&budget, &compound, |mut results| {
             results.expect(Op::PUTFH)?;
             results.set()

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     budget::{Backoff, Budget, TimeLimit},
-    compound::{Compound, Op, CompoundReply},
+    compound::{Compound, CompoundReply, Op},
     connection::{Connection, ServerIdentity, State},
     error::{Error, Result},
     fence::AlternateAddresses,
@@ -27,7 +27,7 @@ use crate::{
     path::Path,
     put::Ownership,
     rpc::{self, Credentials},
-    session::{ChannelAttrs, Reply, CallId, CallError, Session},
+    session::{CallError, CallId, ChannelAttrs, Reply, Session},
     status::Status,
 };
 
@@ -62,9 +62,9 @@ pub struct Options {
     /// No call is sent after this; `None` for as long as it takes. A change that was sent by then is fenced: see
     /// [`Error::Uncertain`] and [`Error::Pending`]. What needs several calls to walk a deep path has it for each of them;
     /// with [`Client::until`] for all.
-    pub deadline: Option<Duration>,
+    pub operation_timeout: Option<Duration>,
     /// Other addresses of the same file system, to fence what hangs on its way to this one.
-    pub alternatives: AlternateAddresses,
+    pub alternate_addresses: AlternateAddresses,
 }
 
 impl Options {
@@ -80,8 +80,8 @@ impl Options {
             max_io_bytes: 1 << 20,
             connect_timeout: Duration::from_secs(5),
             connect_wait: Duration::from_secs(10),
-            deadline: Some(Duration::from_secs(30)),
-            alternatives: AlternateAddresses::default(),
+            operation_timeout: Some(Duration::from_secs(30)),
+            alternate_addresses: AlternateAddresses::default(),
         }
     }
 }
@@ -186,17 +186,29 @@ impl Client {
         let shared = Arc::new(options.clone());
         let connections =
             (0..options.connections).map(|_| Connection::new(Arc::clone(&shared))).collect::<Result<_>>()?;
-        let limit = options.deadline.map_or(TimeLimit::None, TimeLimit::Within);
+        let limit = options.operation_timeout.map_or(TimeLimit::None, TimeLimit::Within);
         let (open_owners, default_ownership, no_current_stateid, anonymous_read_rejected) = Default::default();
         let cleanup = watch::Sender::default();
-        let inner = Inner { options, connections, open_owners, default_ownership, cleanup, no_current_stateid, anonymous_read_rejected };
+        let inner = Inner {
+            options,
+            connections,
+            open_owners,
+            default_ownership,
+            cleanup,
+            no_current_stateid,
+            anonymous_read_rejected,
+        };
         Ok(Self { inner: Arc::new(inner), limit, awaits_end: false })
     }
 
     /// The same client, whose operations have this long.
     #[must_use]
-    pub fn with_timeout(&self, deadline: Option<Duration>) -> Self {
-        Self { inner: Arc::clone(&self.inner), limit: deadline.map_or(TimeLimit::None, TimeLimit::Within), awaits_end: false }
+    pub fn with_timeout(&self, timeout: Option<Duration>) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            limit: timeout.map_or(TimeLimit::None, TimeLimit::Within),
+            awaits_end: false,
+        }
     }
 
     /// The same client, whose operations send nothing after this. A change answers when it is known that it was done, or
@@ -295,7 +307,11 @@ impl Client {
         }
     }
 
-    async fn wait_connected(&self, connection: &Connection, budget: &Budget) -> Result<(Arc<Session>, Arc<ServerIdentity>)> {
+    async fn wait_connected(
+        &self,
+        connection: &Connection,
+        budget: &Budget,
+    ) -> Result<(Arc<Session>, Arc<ServerIdentity>)> {
         let Options { address, connect_wait, .. } = &self.inner.options;
         let left = budget.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
         // The first connection may take as long as there is time: it has not failed, and a server that is slow is not dead.
@@ -382,7 +398,9 @@ impl Client {
                 },
                 Err(CallError::NotSent) => continue,
                 Err(CallError::Refused(err)) if err.status().is_some_and(Status::is_delay) => err,
-                Err(CallError::Lost | CallError::ReplyNotCached | CallError::Abandoned) if idempotent == Idempotent::Yes && !budget.is_over() => {
+                Err(CallError::Lost | CallError::ReplyNotCached | CallError::Abandoned)
+                    if idempotent == Idempotent::Yes && !budget.is_over() =>
+                {
                     was_lost = true;
                     continue;
                 }
@@ -413,7 +431,8 @@ impl Client {
         read: impl Fn(CompoundReply) -> Result<T>,
     ) -> Result<T> {
         let budget = self.budget(true);
-        self.within_deadline(&budget, self.call_with_retry(compound, idempotent, &budget, |results, _| read(results))).await
+        self.within_deadline(&budget, self.call_with_retry(compound, idempotent, &budget, |results, _| read(results)))
+            .await
     }
 
     /// What must come to its end whoever waits for it: it leaves something open until then, or changes something.
@@ -449,7 +468,8 @@ impl Client {
     pub(crate) async fn path_prefix<'a>(&'a self, path: &Path<'a>) -> Result<PathPrefix<'a>> {
         let root = Path::new(&self.inner.options.root)?;
         let mut prefix = PathPrefix { handle: None, names: root.components().chain(path.components()).collect() };
-        let at_once = ((self.channel_attrs().await?.max_operations as usize).saturating_sub(MAX_NON_LOOKUP_OPS) / 2).max(1);
+        let at_once =
+            ((self.channel_attrs().await?.max_operations as usize).saturating_sub(MAX_NON_LOOKUP_OPS) / 2).max(1);
         while prefix.names.len() > at_once {
             let rest = prefix.names.split_off(at_once);
             let mut compound = Compound::new();
@@ -505,7 +525,11 @@ impl CallError {
     }
 }
 
-async fn wait_connected(connection: &Connection, address: &SocketAddr, connect_wait: Duration) -> Result<(Arc<Session>, Arc<ServerIdentity>)> {
+async fn wait_connected(
+    connection: &Connection,
+    address: &SocketAddr,
+    connect_wait: Duration,
+) -> Result<(Arc<Session>, Arc<ServerIdentity>)> {
     let usable = |state: &State| match state {
         State::Up(session, _) => !session.slots.is_closed(),
         State::Closed => true,
@@ -513,7 +537,7 @@ async fn wait_connected(connection: &Connection, address: &SocketAddr, connect_w
     };
     let unreachable = |err: Option<Arc<io::Error>>| {
         let err = err.unwrap_or_else(|| Arc::new(io::ErrorKind::TimedOut.into()));
-        Error::Unreachable { address: address.to_string(), err }
+        Error::Unreachable { address: address.to_string(), source: err }
     };
     let found = |state: &State| match state {
         State::Up(session, server) => Ok((Arc::clone(session), Arc::clone(server))),

@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    attributes::{self, Expected, FileType, SetAttributes, AttributeMask},
+    attributes::{self, AttributeMask, Expected, FileType, SetAttributes},
     error::{Error, Result},
     status::Status,
     xdr::{Decoder, Encode, padding},
@@ -406,7 +406,7 @@ impl CompoundReply {
         // Of an operation that it does not know, a server may answer with the number for that.
         let unknown = found == Status::OP_ILLEGAL.0 && !status.ok();
         if found != op as u32 && !unknown {
-            return Err(Error::Protocol("another operation is found than was asked for"));
+            return Err(Error::Protocol("a reply is for another operation than the request"));
         }
         match status.ok() {
             true => Ok(&mut self.0),

@@ -21,9 +21,9 @@ use crate::{
     compound::{self, Compound, Message},
     error::{Error, Result},
     fence::Origin,
-    handshake::{RPC_OVERHEAD_BYTES, Handshake},
+    handshake::{Handshake, RPC_OVERHEAD_BYTES},
     session::Session,
-    transport::{self, RecordReader, BoxedWriter, dial},
+    transport::{self, BoxedWriter, RecordReader, dial},
 };
 
 /// Pauses between tries to connect.
@@ -47,17 +47,17 @@ const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// Who the server says it is: several addresses with one owner and scope are one server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServerIdentity {
-    pub owner: Bytes,
+    pub owner_major: Bytes,
     pub owner_minor: u64,
     pub scope: Bytes,
     /// Its program, where it says so.
-    pub program: Option<String>,
+    pub implementation: Option<String>,
 }
 
 impl ServerIdentity {
     /// One server, maybe at another of its addresses (RFC 8881, section 2.10.5).
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (&self.owner, &self.scope) == (&other.owner, &other.scope)
+        (&self.owner_major, &self.scope) == (&other.owner_major, &other.scope)
     }
 }
 
@@ -86,7 +86,15 @@ impl Connection {
         let (state_tx, state) = watch::channel(State::Connecting);
         let (close_tx, close_rx) = watch::channel(false);
         let origin = Arc::new(Origin::new(Arc::clone(&options), rpc_header, co_ownerid()));
-        let manager = ConnectionManager { options, origin, state_tx, close_rx, session: None, epoch: 0, last_reply: Instant::now() };
+        let manager = ConnectionManager {
+            options,
+            origin,
+            state_tx,
+            close_rx,
+            session: None,
+            epoch: 0,
+            last_reply: Instant::now(),
+        };
         tokio::spawn(manager.run());
         Ok(Self { state, close_tx })
     }
@@ -203,8 +211,9 @@ impl ConnectionManager {
                 wait_for_late_calls(retired).await;
             }
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the server gives no session");
-            let made =
-                timeout(deadline.max(SESSION_TIMEOUT), self.establish(&mut writer, &mut reader)).await.map_err(late)??;
+            let made = timeout(deadline.max(SESSION_TIMEOUT), self.establish(&mut writer, &mut reader))
+                .await
+                .map_err(late)??;
             // The server gives up an earlier client of the same owner with that. What it is still executing goes on.
             if let Some((retired, _)) = self.session.replace(made) {
                 retired.abandon();
@@ -313,7 +322,12 @@ impl ConnectionManager {
         }
     }
 
-    async fn destroy_session(&self, session: &Session, mut writer: BoxedWriter, mut reader: RecordReader) -> io::Result<()> {
+    async fn destroy_session(
+        &self,
+        session: &Session,
+        mut writer: BoxedWriter,
+        mut reader: RecordReader,
+    ) -> io::Result<()> {
         Handshake::new(&mut writer, &mut reader, &self.origin.rpc_header).destroy(session.id, session.client_id).await
     }
 }

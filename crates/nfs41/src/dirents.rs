@@ -1,13 +1,13 @@
 //! Directories for whoever walks through a whole tree: by their handles, and of each entry what it is and nothing else.
 
 use crate::{
-    attributes::{self, Attributes, FileType, AttributeMask},
-    client::{Idempotent, Client, PathPrefix},
-    compound::{Compound, Op, CompoundReply},
+    attributes::{self, AttributeMask, Attributes, FileType},
+    client::{Client, Idempotent, PathPrefix},
+    compound::{Compound, CompoundReply, Op},
     error::{Error, Result},
-    readdir::{DirCursor, name},
     path::{self, Path},
     read::FileHandle,
+    readdir::{DirCursor, name},
     xdr::Decoder,
 };
 

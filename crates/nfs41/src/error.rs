@@ -12,8 +12,8 @@ pub enum Error {
     #[error("{op:?}: {status}")]
     Status { op: Op, status: Status },
     /// Nothing was sent: there is no connection.
-    #[error("{address} cannot be reached: {err}")]
-    Unreachable { address: String, err: Arc<io::Error> },
+    #[error("{address} cannot be reached: {source}")]
+    Unreachable { address: String, source: Arc<io::Error> },
     /// Nothing was sent within this time: all that the server lets be on its way was on its way, or there was no
     /// connection.
     #[error("nothing could be sent within {0:?}")]
@@ -46,7 +46,7 @@ pub enum Error {
     Closed,
     /// Before there was a session.
     #[error("the connection ended: {0}")]
-    Connection(Arc<io::Error>),
+    Connection(#[source] Arc<io::Error>),
 }
 
 impl Error {
@@ -93,7 +93,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Status { status, .. } => status.kind(),
-            Error::Unreachable { err, .. } => err.kind(),
+            Error::Unreachable { source, .. } => source.kind(),
             Error::Busy(_) | Error::Deadline(_) => io::ErrorKind::TimedOut,
             Error::Uncertain(_) | Error::Pending(_) | Error::SessionLost => io::ErrorKind::ConnectionReset,
             Error::BadPath(_) | Error::BadInput(_) => io::ErrorKind::InvalidInput,

@@ -27,10 +27,10 @@ use crate::{
     budget::Backoff,
     compound,
     connection::{self, ServerIdentity},
-    handshake::{RPC_OVERHEAD_BYTES, Handshake},
+    handshake::{Handshake, RPC_OVERHEAD_BYTES},
     open::futures,
     session::{CallId, Session},
-    transport::{RecordReader, BoxedWriter, dial, send},
+    transport::{BoxedWriter, RecordReader, dial, send},
 };
 
 /// An address that has not said who it is by then is not the one to ask.
@@ -101,7 +101,7 @@ impl Origin {
     /// By the first address that says who it is. Of those that do not, none keeps the fence from the others.
     async fn fence_over_any(&self, session: &Session, server: &ServerIdentity, first: usize) {
         let own = self.options.address;
-        let others = self.options.alternatives.get();
+        let others = self.options.alternate_addresses.get();
         let others: Vec<_> = others.iter().copied().filter(|other| *other != own).collect();
         let first = first % others.len().max(1);
         // By its own address last: there the call hangs, or is one of too many.
@@ -155,7 +155,8 @@ impl Origin {
                 }
             }
             let reply_deadline = last_reply + if waiting.is_empty() { IDLE_TIMEOUT } else { SILENCE_TIMEOUT };
-            let next = waiting.iter().filter_map(|(_, at)| *at).min().map_or(reply_deadline, |at| at.min(reply_deadline));
+            let next =
+                waiting.iter().filter_map(|(_, at)| *at).min().map_or(reply_deadline, |at| at.min(reply_deadline));
             tokio::select! {
                 record = reader.next() => {
                     last_reply = Instant::now();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    compound::{Compound, Op, CompoundReply},
+    compound::{Compound, CompoundReply, Op},
     read, readdir, rpc,
     session::{ChannelAttrs, Session},
     xdr::Decoder,
@@ -34,7 +34,9 @@ pub fn reply(bytes: &[u8]) {
     let Some((which, rest)) = bytes.split_first() else { return };
     let mut results = CompoundReply(Decoder(Bytes::copy_from_slice(rest)));
     let _ = match which % 10 {
-        0 => readdir::page(&mut results).map(|page| assert!(page.entries.len() <= bytes.len() / 8, "more than was sent")),
+        0 => {
+            readdir::page(&mut results).map(|page| assert!(page.entries.len() <= bytes.len() / 8, "more than was sent"))
+        }
         1 => results.attributes().map(drop),
         2 => results.opened().map(drop),
         3 => results.written().map(drop),

@@ -8,9 +8,9 @@ use tokio::{io::AsyncWriteExt, time::Instant};
 
 use crate::{
     Options,
-    attributes::{FsLimits, AttributeMask},
+    attributes::{AttributeMask, FsLimits},
     budget::Backoff,
-    compound::{self, Compound, Message, Op, CompoundReply},
+    compound::{self, Compound, CompoundReply, Message, Op},
     connection::ServerIdentity,
     error::{Error, Result},
     fence::Origin,
@@ -18,7 +18,7 @@ use crate::{
     rpc,
     session::{ChannelAttrs, MAX_SLOTS, Session},
     status::Status,
-    transport::{RecordReader, BoxedWriter, send},
+    transport::{BoxedWriter, RecordReader, send},
     xdr::{Decoder, Encode},
 };
 
@@ -82,7 +82,7 @@ impl<'a> Handshake<'a> {
         self.round_trip = self.round_trip.min(began.elapsed());
         // What an earlier connection's calls are answered with does not come over this one.
         if reply.word()? != self.last_xid {
-            return Err(Error::Protocol("an reply to what was not asked").into());
+            return Err(Error::Protocol("a reply to a call that was not sent").into());
         }
         rpc::decode_reply_header(&mut reply)?;
         Ok(reply)
@@ -107,8 +107,8 @@ impl<'a> Handshake<'a> {
             return Err(Error::Protocol("a state protection that nobody asked for").into());
         }
         let owner_minor = reply.long()?;
-        let (owner, scope) = (reply.opaque(MAX_ID_BYTES)?, reply.opaque(MAX_ID_BYTES)?);
-        let program = match reply.word()? {
+        let (owner_major, scope) = (reply.opaque(MAX_ID_BYTES)?, reply.opaque(MAX_ID_BYTES)?);
+        let implementation = match reply.word()? {
             0 => None,
             _ => {
                 let (domain, name) = (reply.opaque(MAX_ID_BYTES)?, reply.opaque(MAX_ID_BYTES)?);
@@ -116,10 +116,19 @@ impl<'a> Handshake<'a> {
             }
         };
         let copied = |bytes: Bytes| Bytes::copy_from_slice(&bytes);
-        Ok((client_id, seqid, ServerIdentity { owner: copied(owner), owner_minor, scope: copied(scope), program }))
+        Ok((
+            client_id,
+            seqid,
+            ServerIdentity { owner_major: copied(owner_major), owner_minor, scope: copied(scope), implementation },
+        ))
     }
 
-    async fn create_session(&mut self, client_id: u64, seqid: u32, options: &Options) -> io::Result<([u8; 16], ChannelAttrs)> {
+    async fn create_session(
+        &mut self,
+        client_id: u64,
+        seqid: u32,
+        options: &Options,
+    ) -> io::Result<([u8; 16], ChannelAttrs)> {
         const MAX_CACHED_RESPONSE_BYTES: u32 = 4096;
         // NFS-Ganesha grants more than the 100 that it takes.
         const MAX_OPERATIONS: u32 = 96;
@@ -130,7 +139,13 @@ impl<'a> Handshake<'a> {
         let call = compound.begin_op(Op::CREATE_SESSION);
         call.long(client_id).word(seqid).word(0);
         let slots = options.max_in_flight.clamp(1, MAX_SLOTS);
-        call.word(0).word(largest).word(largest).word(MAX_CACHED_RESPONSE_BYTES).word(MAX_OPERATIONS).word(slots).word(0);
+        call.word(0)
+            .word(largest)
+            .word(largest)
+            .word(MAX_CACHED_RESPONSE_BYTES)
+            .word(MAX_OPERATIONS)
+            .word(slots)
+            .word(0);
         call.word(0).word(BACK_CHANNEL_BYTES).word(BACK_CHANNEL_BYTES).word(0).word(2).word(1).word(0);
         call.word(BACK_PROGRAM).word(1).word(0);
         let mut results = self.call_until_ready(&compound, Op::CREATE_SESSION).await?;
@@ -140,11 +155,17 @@ impl<'a> Handshake<'a> {
         reply.skip(12)?;
         let (max_request_bytes, max_response_bytes) = (reply.word()?.min(largest), reply.word()?.min(largest));
         let (max_cached_response_bytes, max_operations, granted) = (reply.word()?, reply.word()?, reply.word()?);
-        if max_request_bytes < RPC_OVERHEAD_BYTES.min(4096) || max_response_bytes < RPC_OVERHEAD_BYTES.min(4096) || max_operations < 8 || granted == 0 {
+        if max_request_bytes < RPC_OVERHEAD_BYTES.min(4096)
+            || max_response_bytes < RPC_OVERHEAD_BYTES.min(4096)
+            || max_operations < 8
+            || granted == 0
+        {
             return Err(Error::Protocol("the server gives a session too small to use").into());
         }
         // Until the file system has said more.
-        let io = |largest: u32| if largest > RPC_OVERHEAD_BYTES + MIN_IO_BYTES { largest - RPC_OVERHEAD_BYTES } else { largest / 2 };
+        let io = |largest: u32| {
+            if largest > RPC_OVERHEAD_BYTES + MIN_IO_BYTES { largest - RPC_OVERHEAD_BYTES } else { largest / 2 }
+        };
         Ok((
             id,
             ChannelAttrs {
@@ -219,11 +240,17 @@ impl<'a> Handshake<'a> {
     }
 
     /// In the first slot.
-    async fn call_in_session(&mut self, session: &Session, used: &mut u32, compound: &Compound) -> io::Result<CompoundReply> {
+    async fn call_in_session(
+        &mut self,
+        session: &Session,
+        used: &mut u32,
+        compound: &Compound,
+    ) -> io::Result<CompoundReply> {
         self.last_xid += 1;
         *used += 1;
         let (xid, slot, seqid, highest_slot) = (self.last_xid, 0, *used, 0);
-        let sequence = compound::Sequence { xid, session_id: session.id, client_id: session.client_id, slot, seqid, highest_slot };
+        let sequence =
+            compound::Sequence { xid, session_id: session.id, client_id: session.client_id, slot, seqid, highest_slot };
         let reply = self.send(compound.encode_in_session(self.rpc_header, &sequence)).await?;
         let mut results = decode_compound_reply(reply)?;
         results.expect(Op::SEQUENCE)?.skip(36)?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    attributes::{Attributes, AttributeMask},
-    client::{Idempotent, Client},
-    compound::{Compound, Op, CompoundReply},
+    attributes::{AttributeMask, Attributes},
+    client::{Client, Idempotent},
+    compound::{Compound, CompoundReply, Op},
     error::{Error, Result},
     path::Path,
 };
@@ -88,7 +88,7 @@ impl Client {
             if self.attributes(&here, AttributeMask::TYPE).await?.file_type == Some(crate::FileType::Symlink) {
                 numlinks += 1;
                 if numlinks > MOST_LINKS {
-                    return Err(Error::BadPath("it leads through more than 40 numlinks"));
+                    return Err(Error::BadPath("it leads through more than 40 links"));
                 }
                 let target = self.read_link(&here).await?;
                 match target.first() {

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use crate::{
     attributes::{Attributes, FileType, SetAttributes},
     budget::{Backoff, Budget},
-    client::{Idempotent, Client, PathPrefix},
-    compound::{ANONYMOUS, Compound, Create, Op, CompoundReply, ShareAccess},
+    client::{Client, Idempotent, PathPrefix},
+    compound::{ANONYMOUS, Compound, CompoundReply, Create, Op, ShareAccess},
     error::{Error, Result},
     open::{File, call_in_session},
     path::{self, Path},
-    put::{Precondition, InheritedAttrs, PutOptions, MAX_ATTEMPTS},
+    put::{InheritedAttrs, MAX_ATTEMPTS, Precondition, PutOptions},
     status::Status,
 };
 
@@ -88,7 +88,8 @@ impl Client {
             }
         };
         self.inherit_attrs(prefix, put, old.as_ref(), made, budget).await?;
-        let install = if let Precondition::RegularFile = put.precondition { Install::RenameOverRegular } else { Install::Rename };
+        let install =
+            if let Precondition::RegularFile = put.precondition { Install::RenameOverRegular } else { Install::Rename };
         self.install_once(prefix, &put.temp_name, name, install, budget).await
     }
 
@@ -121,7 +122,13 @@ impl Client {
         Ok(())
     }
 
-    async fn setattr_child(&self, prefix: &PathPrefix<'_>, name: &[u8], set: &SetAttributes, budget: &Budget) -> Result<()> {
+    async fn setattr_child(
+        &self,
+        prefix: &PathPrefix<'_>,
+        name: &[u8],
+        set: &SetAttributes,
+        budget: &Budget,
+    ) -> Result<()> {
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
         compound.lookup(name).setattr(&ANONYMOUS, set);
@@ -133,7 +140,14 @@ impl Client {
         self.call_with_retry(&compound, Idempotent::Yes, budget, read).await
     }
 
-    async fn install_once(&self, prefix: &PathPrefix<'_>, temp_name: &[u8], name: &[u8], install: Install, budget: &Budget) -> Result<()> {
+    async fn install_once(
+        &self,
+        prefix: &PathPrefix<'_>,
+        temp_name: &[u8],
+        name: &[u8],
+        install: Install,
+        budget: &Budget,
+    ) -> Result<()> {
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
         let before: &[Op] = match install {
@@ -156,7 +170,10 @@ impl Client {
             results.expect_all(before)?;
             install.decode(&mut results, prefix)
         };
-        let temp_removed = self.call_with_retry(&compound, Idempotent::No, budget, read).await.map_err(|err| install.map_error(err))?;
+        let temp_removed = self
+            .call_with_retry(&compound, Idempotent::No, budget, read)
+            .await
+            .map_err(|err| install.map_error(err))?;
         if !temp_removed {
             self.remove_in_background(prefix, temp_name, budget).await;
         }
@@ -280,7 +297,10 @@ impl Client {
             }
         };
         // It is in its place: what follows only tidies up.
-        if locked.decode_close(&mut rest).is_err() || prefix.decode(&mut rest).is_err() || rest.changed(Op::REMOVE).is_err() {
+        if locked.decode_close(&mut rest).is_err()
+            || prefix.decode(&mut rest).is_err()
+            || rest.changed(Op::REMOVE).is_err()
+        {
             let _ = budget.wait(locked.close()).await;
             self.remove_in_background(prefix, pin_name, budget).await;
         }
@@ -339,7 +359,10 @@ impl Client {
                 return Err(err);
             }
         };
-        if locked.decode_close(&mut rest).is_err() || prefix.decode(&mut rest).is_err() || rest.changed(Op::REMOVE).is_err() {
+        if locked.decode_close(&mut rest).is_err()
+            || prefix.decode(&mut rest).is_err()
+            || rest.changed(Op::REMOVE).is_err()
+        {
             let _ = budget.wait(locked.close()).await;
             self.remove_in_background(prefix, pin_name, budget).await;
         }

@@ -27,6 +27,7 @@ mod budget;
 mod client;
 mod compound;
 mod connection;
+mod dirents;
 #[cfg(feature = "efs")]
 pub mod efs;
 mod error;
@@ -34,40 +35,39 @@ mod fence;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
-mod dirents;
-mod readdir;
 mod info;
+mod install;
 mod namespace;
+mod no_fallback;
 mod open;
 pub mod partition;
 mod path;
 mod put;
 mod read;
-mod install;
+mod readdir;
 mod rpc;
 mod session;
-mod upload;
 mod status;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod transport;
-mod no_fallback;
+mod upload;
 mod xdr;
 
-pub use attributes::{Attributes, FileType, SetAttributes, Time, AttributeMask};
+pub use attributes::{AttributeMask, Attributes, FileType, SetAttributes, Time};
 #[doc(hidden)]
 pub use client::CleanupGuard;
 pub use client::{Client, Options};
 pub use compound::{Create, Op};
 pub use connection::ServerIdentity;
+pub use dirents::{Dirent, Dirents};
 pub use error::{Error, Result};
 pub use fence::AlternateAddresses;
-pub use dirents::{Dirents, Dirent};
-pub use readdir::{Entry, Page, DirCursor};
 pub use info::Limits;
 pub use open::File;
 pub use put::{Precondition, Predicate, PutOptions};
-pub use read::{ReadResult, FileHandle};
+pub use read::{FileHandle, ReadResult};
+pub use readdir::{DirCursor, Entry, Page};
 pub use rpc::Credentials;
-pub use upload::Upload;
 pub use status::Status;
+pub use upload::Upload;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    attributes::{Expected, FileType, SetAttributes, AttributeMask},
+    attributes::{AttributeMask, Expected, FileType, SetAttributes},
     budget::{Backoff, Budget},
-    client::{Idempotent, Client, PathPrefix},
-    compound::{ANONYMOUS, Compound, Op, CompoundReply},
+    client::{Client, Idempotent, PathPrefix},
+    compound::{ANONYMOUS, Compound, CompoundReply, Op},
     error::{Error, Result},
     path::Path,
     status::Status,
@@ -168,7 +168,8 @@ impl Client {
                 continue;
             }
             // The next one is missing, and what is below it. The server keeps the whole answer, to give it again.
-            let below = &left[..left.len().min(most).min((attrs.max_cached_response_bytes / CREATE_REPLY_BYTES).max(1) as usize)];
+            let below = &left
+                [..left.len().min(most).min((attrs.max_cached_response_bytes / CREATE_REPLY_BYTES).max(1) as usize)];
             let (count, error) = match self.create_down(&mut handle, below, mode, budget).await {
                 Ok(created) => created,
                 Err(err) => (0, Some(err)),

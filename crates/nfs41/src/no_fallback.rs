@@ -3,14 +3,14 @@
 use bytes::Bytes;
 
 use crate::{
-    attributes::{Attributes, AttributeMask},
+    attributes::{AttributeMask, Attributes},
     client::Client,
     error::{Error, Result},
-    readdir::{Page, DirCursor},
-    path::Path,
-    put::{TempWrite, PutOptions},
-    read::ReadResult,
     install::Install,
+    path::Path,
+    put::{PutOptions, TempWrite},
+    read::ReadResult,
+    readdir::{DirCursor, Page},
 };
 
 impl Client {

@@ -13,13 +13,15 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    attributes::{Attributes, SetAttributes, AttributeMask},
+    attributes::{AttributeMask, Attributes, SetAttributes},
     budget::{Backoff, Budget},
-    client::{Idempotent, Client, PathPrefix},
-    compound::{ANONYMOUS, Compound, Create, Op, OpenOwner, CompoundReply, ShareAccess, StableHow, Stateid, WriteReply},
+    client::{Client, Idempotent, PathPrefix},
+    compound::{
+        ANONYMOUS, Compound, CompoundReply, Create, Op, OpenOwner, ShareAccess, StableHow, Stateid, WriteReply,
+    },
     error::{Error, Result},
     path::Path,
-    read::{ReadResult, FileHandle, content},
+    read::{FileHandle, ReadResult, content},
     rpc,
     session::{CallError, Session},
     status::Status,
@@ -29,7 +31,8 @@ use crate::{
 const INITIAL_BACKOFF: Duration = Duration::from_millis(4);
 const MAX_BACKOFF: Duration = Duration::from_millis(100);
 /// What is asked of a file that is written: what `stat` shows, and whose it is.
-pub(crate) const WRITTEN_FILE_ATTRS: AttributeMask = AttributeMask::STAT.and(AttributeMask::OWNER).and(AttributeMask::OWNER_GROUP);
+pub(crate) const WRITTEN_FILE_ATTRS: AttributeMask =
+    AttributeMask::STAT.and(AttributeMask::OWNER).and(AttributeMask::OWNER_GROUP);
 /// So many writes of one content are on their way at once.
 const MAX_CONCURRENT_WRITES: usize = 8;
 
@@ -450,7 +453,8 @@ impl Drop for File {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.is_open && !self.session.is_lost() {
             let (client, session, handle) = (self.client.clone(), Arc::clone(&self.session), self.handle.clone());
-            let (stateid, lock, lock_in_progress) = (self.stateid, Arc::clone(&self.lock), Arc::clone(&self.lock_in_progress));
+            let (stateid, lock, lock_in_progress) =
+                (self.stateid, Arc::clone(&self.lock), Arc::clone(&self.lock_in_progress));
             let cleanup = client.cleanup_guard();
             runtime.spawn(async move {
                 let _cleanup = cleanup;

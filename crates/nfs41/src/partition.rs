@@ -111,7 +111,7 @@ pub async fn bind(
 pub(crate) fn read(reply: Bytes, number: u32) -> Result<Option<(Binding, ScaleUp)>> {
     let mut reply = Decoder(reply);
     if reply.word()? != number {
-        return Err(Error::Protocol("an reply to what was not asked"));
+        return Err(Error::Protocol("a reply to a call that was not sent"));
     }
     match rpc::decode_reply_header(&mut reply) {
         Err(Error::Refused(err)) if err != rpc::SYSTEM_ERROR => return Ok(None),

@@ -14,15 +14,15 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    attributes::{Attributes, Expected, FileType, SetAttributes, Time, AttributeMask},
+    attributes::{AttributeMask, Attributes, Expected, FileType, SetAttributes, Time},
     budget::Budget,
-    client::{Idempotent, Client, PathPrefix},
-    compound::{ANONYMOUS, CURRENT, Compound, Create, Op, OpenOwner, CompoundReply, ShareAccess, StableHow},
+    client::{Client, Idempotent, PathPrefix},
+    compound::{ANONYMOUS, CURRENT, Compound, CompoundReply, Create, Op, OpenOwner, ShareAccess, StableHow},
     error::{Error, Result},
+    install::Install,
     open::{File, WRITTEN_FILE_ATTRS},
     path::{self, Path},
     read::refuses,
-    install::Install,
     status::Status,
 };
 
@@ -92,7 +92,7 @@ impl Default for PutOptions {
             time_modify: None,
             precondition: Precondition::None,
             temp_name: format!(".nfs41-{random:016x}.{count}").into(),
-            pin_name: format!(".nfs41-{random:016x}.{count}.pin_name").into(),
+            pin_name: format!(".nfs41-{random:016x}.{count}.pin").into(),
             lock_timeout: Duration::from_secs(5),
         }
     }
@@ -203,7 +203,9 @@ impl Client {
                 }
                 other => other,
             },
-            Precondition::Absent => self.write_temp(prefix, content, put, name, Install::LinkExclusive, None, budget).await,
+            Precondition::Absent => {
+                self.write_temp(prefix, content, put, name, Install::LinkExclusive, None, budget).await
+            }
             Precondition::RegularFile => self.replace_single_compound(prefix, name, content, put, budget).await,
             Precondition::If(_) => {
                 let mut made = self.write_temp(prefix, content, put, name, Install::Defer, None, budget).await?;
@@ -225,7 +227,8 @@ impl Client {
         budget: &Budget,
     ) -> Result<TempWrite> {
         let own = self.default_ownership().clone();
-        let mut inherited = own.map(|own| InheritedAttrs { mode: put.mode, ownership: Some(own), changes_owner: false });
+        let mut inherited =
+            own.map(|own| InheritedAttrs { mode: put.mode, ownership: Some(own), changes_owner: false });
         for _ in 0..MAX_ATTEMPTS {
             if inherited.is_none() {
                 let found = match self.stat_child(prefix, name, budget).await {
@@ -237,7 +240,10 @@ impl Client {
                 }
                 inherited = InheritedAttrs::of(&found);
             }
-            match self.write_temp(prefix, content, put, name, Install::RenameOverRegular, inherited.take(), budget).await {
+            match self
+                .write_temp(prefix, content, put, name, Install::RenameOverRegular, inherited.take(), budget)
+                .await
+            {
                 Err(Error::Status { op: Op::VERIFY, status: Status::NOT_SAME }) => {}
                 // Replaced between its name and what was asked of it.
                 Err(err) if err.is_stale() => {}
@@ -283,9 +289,13 @@ impl Client {
                 self.remove_in_background(prefix, &put.temp_name, budget).await;
             }
             match (made, &mut inherited) {
-                (Ok(TempWrite::WrongOwner), Some(inherited)) if !inherited.changes_owner => inherited.changes_owner = true,
+                (Ok(TempWrite::WrongOwner), Some(inherited)) if !inherited.changes_owner => {
+                    inherited.changes_owner = true
+                }
                 // Only a superuser may give a file away.
-                (Err(Error::Status { op: Op::SETATTR, .. }) | Ok(TempWrite::WrongOwner), Some(inherited)) if inherited.changes_owner => {
+                (Err(Error::Status { op: Op::SETATTR, .. }) | Ok(TempWrite::WrongOwner), Some(inherited))
+                    if inherited.changes_owner =>
+                {
                     (inherited.ownership, inherited.changes_owner) = (None, false);
                 }
                 (made, _) => break made,
@@ -318,13 +328,20 @@ impl Client {
             _ => inherited.map_or(put.mode, |inherited| inherited.mode & !SETID_BITS),
         };
         // Of an earlier try there may be one with another mode.
-        let set = SetAttributes { mode: Some(mode), time_modify: put.time_modify, owner, owner_group, ..SetAttributes::default() };
+        let set = SetAttributes {
+            mode: Some(mode),
+            time_modify: put.time_modify,
+            owner,
+            owner_group,
+            ..SetAttributes::default()
+        };
         let owned_by = Expected {
             owner: ownership.map(|ownership| &*ownership.owner),
             owner_group: ownership.map(|ownership| &*ownership.owner_group),
             ..Expected::default()
         };
-        let replaced = Expected { file_type: Some(FileType::File), mode: inherited.map(|inherited| inherited.mode), ..owned_by };
+        let replaced =
+            Expected { file_type: Some(FileType::File), mode: inherited.map(|inherited| inherited.mode), ..owned_by };
         let whole = Expected { size: Some(content.len() as u64), ..owned_by };
         let mut compound = Compound::new();
         prefix.encode(&mut compound);

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use crate::{
-    attributes::{Attributes, AttributeMask},
-    client::{Idempotent, Client},
-    compound::{ANONYMOUS, CURRENT, Compound, Create, Op, OpenOwner, CompoundReply, ShareAccess},
+    attributes::{AttributeMask, Attributes},
+    client::{Client, Idempotent},
+    compound::{ANONYMOUS, CURRENT, Compound, CompoundReply, Create, Op, OpenOwner, ShareAccess},
     error::{Error, Result},
     path::Path,
     status::Status,
@@ -90,7 +90,10 @@ impl Client {
         let prefix = self.path_prefix(&directory).await?;
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
-        compound.open(name, ShareAccess::Read, Create::Never, OpenOwner::Slot).op(Op::GETFH).getattr(AttributeMask::STAT);
+        compound
+            .open(name, ShareAccess::Read, Create::Never, OpenOwner::Slot)
+            .op(Op::GETFH)
+            .getattr(AttributeMask::STAT);
         compound.read(&CURRENT, offset, length).close(&CURRENT);
         // Nothing is changed: asked again it is done again. A content is more than a server keeps of an answer.
         compound.cache_this = false;
@@ -214,7 +217,7 @@ pub(crate) fn content(results: &mut CompoundReply, length: u32) -> Result<(Bytes
     let data = reply.opaque(length as usize)?;
     match data.is_empty() && length > 0 && !eof {
         // Whoever asked on would do so for ever.
-        true => Err(Error::Protocol("nothing is read, and it is not the eof")),
+        true => Err(Error::Protocol("nothing is read, and it is not the end")),
         false => Ok((data, eof)),
     }
 }

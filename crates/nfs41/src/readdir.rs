@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use crate::{
-    attributes::{self, Attributes, AttributeMask},
-    client::{Idempotent, Client},
-    compound::{Compound, Op, CompoundReply},
+    attributes::{self, AttributeMask, Attributes},
+    client::{Client, Idempotent},
+    compound::{Compound, CompoundReply, Op},
     error::{Error, Result},
     path::Path,
     xdr::Decoder,

@@ -33,7 +33,14 @@ pub(crate) struct Records<R> {
 
 impl<R: AsyncRead + Unpin> Records<R> {
     pub fn new(stream: R, max_record_bytes: usize) -> Self {
-        Self { stream, buffer: BytesMut::new(), partial: BytesMut::new(), fragments: 0, chunk_bytes: READ_CHUNK_BYTES, max_record_bytes }
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            partial: BytesMut::new(),
+            fragments: 0,
+            chunk_bytes: READ_CHUNK_BYTES,
+            max_record_bytes,
+        }
     }
 
     /// Whether many answers are to come: so many are read at once. Of few it keeps no more memory than they need.
@@ -101,7 +108,7 @@ pub(crate) fn take_record(
         }
         *fragments += 1;
         if *fragments > MAX_FRAGMENTS {
-            return Err(invalid("an answer comes in too is_bulk pieces"));
+            return Err(invalid("an answer comes in too many fragments"));
         }
         partial.extend_from_slice(&fragment);
         if is_last {
@@ -194,6 +201,10 @@ mod tests {
         records.set_bulk(false);
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(1), records.next()).await;
         assert!(waiting.is_err(), "there is nothing to read");
-        assert!((MIN_FREE_BYTES..=READ_CHUNK_BYTES).contains(&records.buffer.capacity()), "{}", records.buffer.capacity());
+        assert!(
+            (MIN_FREE_BYTES..=READ_CHUNK_BYTES).contains(&records.buffer.capacity()),
+            "{}",
+            records.buffer.capacity()
+        );
     }
 }

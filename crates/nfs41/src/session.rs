@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use crate::{
     attributes::FsLimits,
     budget::Backoff,
-    compound::{Compound, Message, Op, CompoundReply, Sequence},
+    compound::{Compound, CompoundReply, Message, Op, Sequence},
     error::{Error, Result},
     rpc,
     status::Status,
@@ -178,14 +178,33 @@ pub(crate) struct CallId {
 
 impl Session {
     /// `first_number` is that of the first slot's next call.
-    pub fn new(id: [u8; 16], client_id: u64, epoch: u64, attrs: ChannelAttrs, rpc_header: Bytes, first_seqid: u32) -> Self {
+    pub fn new(
+        id: [u8; 16],
+        client_id: u64,
+        epoch: u64,
+        attrs: ChannelAttrs,
+        rpc_header: Bytes,
+        first_seqid: u32,
+    ) -> Self {
         let seqid = |slot| if slot == 0 { first_seqid } else { 1 };
         let slots = (0..attrs.slots).map(|slot| Slot { seqid: seqid(slot), call: None }).collect();
         let (target_slots, excess_permits, last_xid, outgoing, retired, lost) = (attrs.slots, 0, 0, None, false, false);
         let table = SlotTable { slots, busy: [0; _], target_slots, excess_permits, last_xid, outgoing, retired, lost };
         let slots = Semaphore::new(attrs.slots as usize);
         let (fence_requested, bytes_transferred, is_fencing, lost) = Default::default();
-        Self { id, client_id, epoch, attrs, rpc_header, slots, fence_requested, bytes_transferred, is_fencing, lost, table: Mutex::new(table) }
+        Self {
+            id,
+            client_id,
+            epoch,
+            attrs,
+            rpc_header,
+            slots,
+            fence_requested,
+            bytes_transferred,
+            is_fencing,
+            lost,
+            table: Mutex::new(table),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, SlotTable> {
@@ -454,7 +473,7 @@ impl Session {
         let slot = xid & (MAX_SLOTS - 1);
         let mut table = self.table();
         let Some(entry) = table.slots.get_mut(slot as usize) else {
-            return Err(Error::Protocol("an reply to what was not asked"));
+            return Err(Error::Protocol("a reply to a call that was not sent"));
         };
         // Heard twice, or of a call that a later one has taken the place of.
         let Some(call) = entry.call.as_mut().filter(|call| call.xid == xid) else { return Ok(None) };
@@ -561,7 +580,13 @@ impl SequenceOutcome {
     }
 }
 
-fn decode_sequence(session: &Session, slot: u32, seqid: u32, call: &Call, mut reply: Decoder) -> Result<SequenceOutcome> {
+fn decode_sequence(
+    session: &Session,
+    slot: u32,
+    seqid: u32,
+    call: &Call,
+    mut reply: Decoder,
+) -> Result<SequenceOutcome> {
     /// Longer tags than ours, which is empty, are not ours.
     const MAX_TAG_BYTES: usize = 1024;
     let status = Status(reply.word()?);
@@ -586,7 +611,7 @@ fn decode_sequence(session: &Session, slot: u32, seqid: u32, call: &Call, mut re
         Err(err) => return Err(err),
     };
     if sequence.fixed::<16>()? != session.id || sequence.word()? != seqid || sequence.word()? != slot {
-        return Err(Error::Protocol("an reply is for another session, slot or seqid"));
+        return Err(Error::Protocol("a reply is for another session, slot or seqid"));
     }
     sequence.word()?;
     let target_slots = sequence.word()?.saturating_add(1);
@@ -600,7 +625,13 @@ fn decode_sequence(session: &Session, slot: u32, seqid: u32, call: &Call, mut re
         Status::OK if operations == 1 && call.operations > 0 => Err(CallError::Withdrawn),
         _ => Ok(results),
     };
-    Ok(SequenceOutcome { reply, advances_seqid: true, retransmit: false, target_slots: Some(target_slots), revokes_state })
+    Ok(SequenceOutcome {
+        reply,
+        advances_seqid: true,
+        retransmit: false,
+        target_slots: Some(target_slots),
+        revokes_state,
+    })
 }
 
 impl fmt::Debug for Session {

@@ -64,7 +64,7 @@ statuses! {
     10010 DENIED WouldBlock,
     10011 EXPIRED StaleNetworkFileHandle,
     10012 LOCKED ResourceBusy,
-    10013 SESSION_TIMEOUT ResourceBusy,
+    10013 GRACE ResourceBusy,
     10014 FHEXPIRED StaleNetworkFileHandle,
     10015 SHARE_DENIED PermissionDenied,
     10016 WRONGSEC PermissionDenied,
@@ -148,7 +148,7 @@ impl Status {
 
     /// Nothing was done, and the same will be done later.
     pub(crate) fn is_delay(self) -> bool {
-        matches!(self, Self::DELAY | Self::SESSION_TIMEOUT)
+        matches!(self, Self::DELAY | Self::GRACE)
     }
 
     /// Of SEQUENCE: the server does not have this session, and executes nothing in it.

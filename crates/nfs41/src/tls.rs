@@ -29,22 +29,22 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 pub enum TlsError {
     #[error("{0:?} is not the name of a server; give the DNS name that its certificate is for")]
     BadServerName(String),
-    #[error("there is no certificate of an authority in {place}{err}; without one no server can be trusted")]
-    NoRoots { place: &'static str, err: String },
+    #[error("there is no certificate of an authority in {store}{details}; without one no server can be trusted")]
+    NoRoots { store: &'static str, details: String },
     /// Counted from 1. One that cannot be read is likely the one that was meant.
-    #[error("certificate {number} of the given authorities cannot be read: {err}; give certificates as PEM")]
-    BadRoot { number: usize, err: BoxError },
+    #[error("certificate {number} of the given authorities cannot be read: {source}; give certificates as PEM")]
+    BadRoot { number: usize, source: BoxError },
     #[error("TLS cannot be set up: {0}")]
-    Setup(rustls::Error),
+    Setup(#[source] rustls::Error),
     /// Nothing was sent.
     #[error("there is no client certificate to connect with: {0}")]
-    NoCertificate(BoxError),
+    NoCertificate(#[source] BoxError),
     /// One of the two sides does not want the other, or does not understand it. It helps no one to come again with
     /// the same.
     #[error("the TLS handshake was refused: {0}")]
-    Refused(rustls::Error),
+    Refused(#[source] rustls::Error),
     #[error("the connection broke in the TLS handshake: {0}")]
-    Broken(io::Error),
+    Broken(#[source] io::Error),
 }
 
 impl TlsError {
@@ -107,16 +107,16 @@ impl Roots {
                 store.add_parsable_certificates(found.certs);
                 if store.is_empty() {
                     let err = found.errors.iter().map(|err| format!(": {err}")).collect();
-                    return Err(TlsError::NoRoots { place: "the system's store", err });
+                    return Err(TlsError::NoRoots { store: "the system's store", details: err });
                 }
             }
             Self::Pem(text) => {
                 for (index, certificate) in CertificateDer::pem_slice_iter(&text).enumerate() {
-                    let bad = |err: BoxError| TlsError::BadRoot { number: index + 1, err };
+                    let bad = |err: BoxError| TlsError::BadRoot { number: index + 1, source: err };
                     store.add(certificate.map_err(|err| bad(err.into()))?).map_err(|err| bad(err.into()))?;
                 }
                 if store.is_empty() {
-                    return Err(TlsError::NoRoots { place: "the given PEM", err: String::new() });
+                    return Err(TlsError::NoRoots { store: "the given PEM", details: String::new() });
                 }
             }
         }

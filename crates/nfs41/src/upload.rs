@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     open::File,
     path::Path,
-    put::{Precondition, PRIVATE_MODE, PutOptions},
+    put::{PRIVATE_MODE, Precondition, PutOptions},
 };
 
 /// So much is written between two COMMITs, so that the last one does not have all of a large content before it.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use nfs41::{
-    efs::{CertificateError, CertificateProvider, CredentialsProvider, Credentials, Key, CredentialsFuture, Subject},
+    efs::{CertificateError, CertificateProvider, Credentials, CredentialsFuture, CredentialsProvider, Key, Subject},
     tls::BoxError,
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{Failing, has, lab, operations};
 use nfs_lab::{Act, Way};
-use nfs41::{Precondition, Error, PutOptions, Status};
+use nfs41::{Error, Precondition, PutOptions, Status};
 
 const CLOSE: u32 = 4;
 

@@ -21,7 +21,7 @@ use std::{
 use bytes::Bytes;
 use common::{Failing, Lab, content, has, lab, lab_with, names, operations, refusal, relayed, until};
 use nfs_lab::{Act, End, Ganesha, Relay, Then, Way, lab_or_skip};
-use nfs41::{Client, Precondition, Create, Error, PutOptions, SetAttributes, Status, AttributeMask};
+use nfs41::{AttributeMask, Client, Create, Error, Precondition, PutOptions, SetAttributes, Status};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 /// A change of a directory, in which there may be a file `f`.
@@ -98,7 +98,9 @@ impl Change {
             Self::Write => client.write(f, 1, "new".into(), Create::Never).await.map(drop),
             Self::WriteNew => client.write(f, 0, "new".into(), Create::Guarded(0o644)).await.map(drop),
             Self::WriteIfMissing => client.write(f, 0, "new".into(), Create::Unchecked(0o644)).await.map(drop),
-            Self::SetSize => client.set_attributes(f, SetAttributes { size: Some(1), ..SetAttributes::default() }).await,
+            Self::SetSize => {
+                client.set_attributes(f, SetAttributes { size: Some(1), ..SetAttributes::default() }).await
+            }
         }
     }
 
@@ -299,7 +301,7 @@ async fn what_is_to_be_done_later_is_done_once_wherever_the_server_says_so() {
     let points = points(&server).await;
     println!("{} points", points.len());
     let cases =
-        points.into_iter().flat_map(|point| [Status::DELAY, Status::SESSION_TIMEOUT].map(|status| (point.clone(), status)));
+        points.into_iter().flat_map(|point| [Status::DELAY, Status::GRACE].map(|status| (point.clone(), status)));
     each(cases, 16, |((change, call, index, operations), status)| {
         let (server, other) = (Arc::clone(&server), other.clone());
         async move {
@@ -415,7 +417,11 @@ async fn a_session_that_is_lost_halfway_leaves_the_old_or_the_new_and_no_lock() 
             assert!(expected.contains(&found), "{case}: {found:?}");
             scenario.is_not_locked(&other).await;
             // The client is as good as new.
-            scenario.client.put(format!("{}/more", scenario.name).as_bytes(), content(1), PutOptions::default()).await.unwrap();
+            scenario
+                .client
+                .put(format!("{}/more", scenario.name).as_bytes(), content(1), PutOptions::default())
+                .await
+                .unwrap();
             scenario.client.close().await;
         }
     })
@@ -599,7 +605,14 @@ async fn a_lease_is_renewed_while_idle_and_one_that_is_over_is_begun_anew() {
     // Nor does a lock of somebody who says nothing last for ever.
     let patience = nfs_lab::PATIENCE;
     let conditions = Precondition::If(Arc::new(|_| true));
-    idle.with_timeout(None).put(b"f", "new".into(), PutOptions { precondition: conditions, lock_timeout: patience, ..PutOptions::default() }).await.unwrap();
+    idle.with_timeout(None)
+        .put(
+            b"f",
+            "new".into(),
+            PutOptions { precondition: conditions, lock_timeout: patience, ..PutOptions::default() },
+        )
+        .await
+        .unwrap();
     hung_relay.hang(false);
     let written = file.write(0, "lost".into()).await;
     assert!(matches!(written, Err(Error::SessionLost | Error::Uncertain(_))), "{written:?}");
@@ -823,7 +836,7 @@ async fn answers_out_of_order_and_heard_twice_find_their_calls() {
 async fn what_has_no_answer_in_time_says_whether_it_was_sent() {
     let change = |options: &mut nfs41::Options| {
         options.max_in_flight = 5;
-        options.deadline = Some(Duration::from_millis(300));
+        options.operation_timeout = Some(Duration::from_millis(300));
     };
     let Some(Lab { server, relay, client }) = lab_with(nfs_lab::Options::default(), change) else { return };
     let patient = client.with_timeout(None);
@@ -841,7 +854,11 @@ async fn what_has_no_answer_in_time_says_whether_it_was_sent() {
                 "read" => client.read(name.as_bytes(), 0, 10).await.map(drop),
                 "remove" => client.remove(name.as_bytes()).await,
                 "remove_if" => client.remove_if(name.as_bytes(), always).await,
-                "set" => client.set_attributes(name.as_bytes(), SetAttributes { size: Some(0), ..SetAttributes::default() }).await,
+                "set" => {
+                    client
+                        .set_attributes(name.as_bytes(), SetAttributes { size: Some(0), ..SetAttributes::default() })
+                        .await
+                }
                 "append" => client.append(name.as_bytes(), "and new".into(), PutOptions::default()).await.map(drop),
                 "stage" => client.begin_upload(name.as_bytes(), PutOptions::default()).await.map(drop),
                 _ => client.put(name.as_bytes(), "new".into(), always).await.map(drop),
@@ -880,7 +897,7 @@ async fn what_has_no_answer_in_time_says_whether_it_was_sent() {
 async fn what_is_open_keeps_to_the_deadline_too() {
     let change = |options: &mut nfs41::Options| {
         options.max_in_flight = 4;
-        options.deadline = Some(Duration::from_millis(300));
+        options.operation_timeout = Some(Duration::from_millis(300));
     };
     let Some(Lab { server, relay, client }) = lab_with(nfs_lab::Options::default(), change) else { return };
     client.put(b"f", "old".into(), PutOptions::default()).await.unwrap();
@@ -892,7 +909,11 @@ async fn what_is_open_keeps_to_the_deadline_too() {
         async { tokio::join!(file.read(0, 10), file.write(0, "new".into()), file.commit(), staged.write("g".into())) };
     let not_sent = async {
         until("all slots are used", || (relay.counts().calls - before == 4).then_some(())).await;
-        tokio::join!(file.attributes(AttributeMask::SIZE), file.lock(Instant::now().into()), file.write(0, "never".into()))
+        tokio::join!(
+            file.attributes(AttributeMask::SIZE),
+            file.lock(Instant::now().into()),
+            file.write(0, "never".into())
+        )
     };
     let ((read, written, committed, staged), (asked, locked, not_written)) = tokio::join!(sent, not_sent);
     assert!(matches!(read, Err(Error::Deadline(_))), "{read:?}");
@@ -1045,7 +1066,7 @@ async fn who_is_not_there_cannot_be_reached_until_he_is() {
     assert!(put.unwrap_err().to_string().contains("refused"));
     // Who has less time than patience.
     options.connect_wait = Duration::from_secs(600);
-    options.deadline = Some(Duration::from_millis(200));
+    options.operation_timeout = Some(Duration::from_millis(200));
     let hasty = Client::new(options).unwrap();
     let put = PutOptions::default();
     for answer in [

@@ -19,7 +19,7 @@ use std::{
 
 use common::{Lab, answer, content, has, lab_with, relayed, set_word, word, words};
 use nfs_lab::{Act, Ganesha, Relay, Way, framed, lab_or_skip, read_record};
-use nfs41::{Client, Precondition, Create, Error, Options, DirCursor, PutOptions, SetAttributes, AttributeMask};
+use nfs41::{AttributeMask, Client, Create, DirCursor, Error, Options, Precondition, PutOptions, SetAttributes};
 use proptest::{collection::vec, prelude::*};
 use tokio::task::JoinSet;
 
@@ -29,7 +29,7 @@ const DEADLINE: Duration = Duration::from_millis(250);
 const IN_TIME: Duration = Duration::from_secs(15);
 
 fn hasty(options: &mut Options) {
-    (options.deadline, options.connect_wait) = (Some(DEADLINE), DEADLINE);
+    (options.operation_timeout, options.connect_wait) = (Some(DEADLINE), DEADLINE);
 }
 
 /// Panics of any task count, not of the test's own alone.

@@ -10,7 +10,7 @@ use std::{
 
 use common::{Lab, REMOVE, WRITE, has, lab, lab_with, number, refusal, relayed, slot, words};
 use nfs_lab::{Act, End, Ganesha, Relay, Way, lab_or_skip};
-use nfs41::{Client, Error, PutOptions, Status, AttributeMask};
+use nfs41::{AttributeMask, Client, Error, PutOptions, Status};
 
 const CREATE: u32 = 6;
 const LINK: u32 = 11;
@@ -30,8 +30,8 @@ const REFUSALS: [Answer; 2] = [|call| refusal(call, Status::SERVERFAULT.0), deni
 fn with_others(server: &Ganesha, others: &[&Relay], deadline: Duration) -> (Relay, Client) {
     let addresses: Vec<_> = others.iter().map(|other| other.address()).collect();
     relayed(server, |options| {
-        options.alternatives.set(addresses);
-        options.deadline = Some(deadline);
+        options.alternate_addresses.set(addresses);
+        options.operation_timeout = Some(deadline);
     })
 }
 
@@ -254,7 +254,9 @@ async fn a_file_that_comes_meanwhile_keeps_its_mode() {
             Act::Pass
         });
         let conditions = nfs41::Precondition::If(std::sync::Arc::new(|_| true));
-        let put = client.put(name.as_bytes(), "new".into(), PutOptions { precondition: conditions, ..PutOptions::default() }).await;
+        let put = client
+            .put(name.as_bytes(), "new".into(), PutOptions { precondition: conditions, ..PutOptions::default() })
+            .await;
         assert_eq!(put.unwrap().mode, Some(mode));
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);

@@ -16,7 +16,9 @@ use std::{
 
 use bytes::Bytes;
 use nfs_lab::{Ganesha, lab_or_skip};
-use nfs41::{Client, Precondition, Create, Error, FileType, Options, DirCursor, PutOptions, SetAttributes, Status, AttributeMask};
+use nfs41::{
+    AttributeMask, Client, Create, DirCursor, Error, FileType, Options, Precondition, PutOptions, SetAttributes, Status,
+};
 use proptest::{collection::vec, prelude::*};
 
 /// Names in two levels, of which any may come to be a file or a directory.

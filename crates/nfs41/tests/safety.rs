@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use common::{Failing, Lab, WRITE, content, has, lab, lab_with, names, operations, relayed, set_word, until, word};
 use nfs_lab::{Act, End, Ganesha, Relay, Way, lab_or_skip};
-use nfs41::{Client, Precondition, Error, PutOptions, SetAttributes, Status, Time, AttributeMask};
+use nfs41::{AttributeMask, Client, Error, Precondition, PutOptions, SetAttributes, Status, Time};
 use tokio::task::JoinSet;
 
 fn put(precondition: Precondition) -> PutOptions {
@@ -55,9 +55,12 @@ fn shorten_writes(relay: &Relay, most: u32) -> Arc<AtomicUsize> {
 async fn a_server_that_takes_a_part_of_each_write_gets_the_rest_and_nothing_is_published_before() {
     let Some(Lab { server, relay, client }) = lab() else { return };
     let file = |name: &str| fs::read(server.directory().join(name)).unwrap();
-    for (name, precondition) in
-        [("none", Precondition::None), ("file", Precondition::RegularFile), ("new", Precondition::Absent), ("if", always())]
-    {
+    for (name, precondition) in [
+        ("none", Precondition::None),
+        ("file", Precondition::RegularFile),
+        ("new", Precondition::Absent),
+        ("if", always()),
+    ] {
         if name != "new" {
             client.put(name.as_bytes(), "old".into(), PutOptions::default()).await.unwrap();
         }
@@ -172,7 +175,8 @@ async fn a_replaced_file_keeps_its_mode_and_its_owner() {
     for (name, mode, owner) in [("a", 0o600, "12345"), ("b", 0o666, "0"), ("c", 0o6755, "54321")] {
         client.put(name.as_bytes(), "old".into(), PutOptions::default()).await.unwrap();
         let owner = Some(owner.as_bytes().into());
-        let set = SetAttributes { mode: Some(mode), owner: owner.clone(), owner_group: owner, ..SetAttributes::default() };
+        let set =
+            SetAttributes { mode: Some(mode), owner: owner.clone(), owner_group: owner, ..SetAttributes::default() };
         client.set_attributes(name.as_bytes(), set).await.unwrap();
         // A server may take the bits to run as others away when a file is given away.
         client.set_attributes(name.as_bytes(), SetAttributes::mode(mode)).await.unwrap();
@@ -229,9 +233,12 @@ async fn who_may_not_give_a_file_away_replaces_it_all_the_same() {
     client.put(b"own", "1".into(), PutOptions::default()).await.unwrap();
     for precondition in [Precondition::RegularFile, always()] {
         root.put(b"f", "old".into(), PutOptions::default()).await.unwrap();
-        root.set_attributes(b"f", SetAttributes { mode: Some(0o666), owner: Some(b"777"[..].into()), ..SetAttributes::default() })
-            .await
-            .unwrap();
+        root.set_attributes(
+            b"f",
+            SetAttributes { mode: Some(0o666), owner: Some(b"777"[..].into()), ..SetAttributes::default() },
+        )
+        .await
+        .unwrap();
         client.put(b"f", "new".into(), put(precondition)).await.unwrap();
         let found = fs::metadata(server.directory().join("f")).unwrap();
         assert_eq!((found.permissions().mode() & 0o777, found.uid()), (0o666, 12345));
@@ -311,8 +318,8 @@ fn with_another_way(server: &Ganesha, deadline: Duration) -> (Relay, Relay, Clie
     let other = Relay::target(4, server.address());
     let address = other.address();
     let (relay, client) = relayed(server, move |options| {
-        options.deadline = Some(deadline);
-        options.alternatives.set([address]);
+        options.operation_timeout = Some(deadline);
+        options.alternate_addresses.set([address]);
     });
     (relay, other, client)
 }

@@ -449,11 +449,8 @@ mod efs {
         let (address, acceptor) =
             (listener.local_addr().unwrap(), TlsAcceptor::from(server(&authority.issue(NAME, 2040), &TLS13, true)));
         let tls = Tls::new(NAME, authority.roots()).unwrap().with_identity_provider(certificates.clone());
-        let options = || Options {
-            tls: Some(tls.clone()),
-            connect_timeout: Duration::from_millis(100),
-            ..Options::new(address)
-        };
+        let options =
+            || Options { tls: Some(tls.clone()), connect_timeout: Duration::from_millis(100), ..Options::new(address) };
         let clients: Vec<_> = (0..CLIENTS).map(|_| Client::new(options()).unwrap()).collect();
         // The certificates of whoever gets as far as to show one. The connections stay, without an answer to NFS.
         let (shown, mut seen) = tokio::sync::mpsc::unbounded_channel();

@@ -21,7 +21,7 @@ use std::{
 use clap::{ArgAction, Args, value_parser};
 use nfs41::{
     Client,
-    efs::{CertificateProvider, CredentialsProvider, Credentials, CredentialsFuture, Subject},
+    efs::{CertificateProvider, Credentials, CredentialsFuture, CredentialsProvider, Subject},
     tls::{Roots, Tls},
 };
 use tokio::{
@@ -217,7 +217,7 @@ impl Dial {
         options.root = root;
         options.connect_timeout = self.timeout;
         options.connect_wait = self.timeout;
-        options.deadline = Some(self.timeout);
+        options.operation_timeout = Some(self.timeout);
         // As many as the client can use, to see how many the server gives.
         options.max_in_flight = 256;
         options

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nfs41::{
-    Client, Error, Op, DirCursor, Server, AttributeMask,
+    AttributeMask, Client, DirCursor, Error, Op, ServerIdentity,
     tls::{HandshakeReport, Roots, TlsError, rustls_error},
 };
 use serde_json::json;
@@ -136,7 +136,7 @@ struct Known {
     address: Option<SocketAddr>,
     facts: Option<HandshakeReport>,
     client: Option<Client>,
-    server: Option<Server>,
+    server: Option<ServerIdentity>,
     access: Option<u32>,
     /// Why there is no session, when EXCHANGE_ID was answered or the call itself refused.
     refused: Option<Error>,
@@ -170,7 +170,7 @@ impl Target {
     }
 
     /// Who it says it is.
-    pub fn server(&self) -> Option<Server> {
+    pub fn server(&self) -> Option<ServerIdentity> {
         self.known().server.clone()
     }
 
@@ -372,7 +372,7 @@ fn hex(bytes: &[u8]) -> String {
 /// What the server said on the way to a session.
 fn said(why: &Error) -> &Error {
     let inner = match why {
-        Error::Unreachable { why, .. } => why.get_ref().and_then(|why| why.downcast_ref()),
+        Error::Unreachable { source, .. } => source.get_ref().and_then(|why| why.downcast_ref()),
         _ => None,
     };
     inner.map_or(why, said)
@@ -385,12 +385,12 @@ async fn exchange_id(target: &Target) -> Asked {
     let servers = client.server_identities().await;
     match servers.map(|mut servers| servers.pop()) {
         Ok(Some(server)) => {
-            let program = server.program.as_deref().unwrap_or("not said");
-            let (owner, scope) = (shown(&server.owner), shown(&server.scope));
+            let program = server.implementation.as_deref().unwrap_or("not said");
+            let (owner, scope) = (shown(&server.owner_major), shown(&server.scope));
             let found = format!("owner {owner}, minor {}, scope {scope}, program {program}", server.owner_minor);
             let values = json!({
-                "owner": hex(&server.owner), "owner_minor": server.owner_minor, "scope": hex(&server.scope),
-                "program": server.program,
+                "owner": hex(&server.owner_major), "owner_minor": server.owner_minor, "scope": hex(&server.scope),
+                "program": server.implementation,
             });
             let mut known = target.known();
             (known.client, known.server) = (Some(client), Some(server));
@@ -423,20 +423,20 @@ async fn create_session(target: &Target) -> Asked {
         _ => {}
     }
     let found = answered(target.client()?.limits().await)?;
-    let one_call = found.operations_in_a_call >= ONE_CALL;
+    let one_call = found.max_operations >= ONE_CALL;
     let text = format!(
         "{} calls at once (256 asked for), a call of {} bytes, an answer of {}, {} bytes of an answer are kept, {} \
          operations in a call{}",
-        found.calls_in_flight,
-        grouped(found.largest_call as u64),
-        grouped(found.largest_answer as u64),
-        grouped(found.kept_answer.into()),
-        found.operations_in_a_call,
+        found.max_requests,
+        grouped(found.max_request_bytes as u64),
+        grouped(found.max_response_bytes as u64),
+        grouped(found.max_cached_response_bytes.into()),
+        found.max_operations,
         if one_call { "" } else { " (a whole put needs 24, and takes more round trips here)" },
     );
     Ok(yes(text).with(json!({
-        "slots": found.calls_in_flight, "largest_call": found.largest_call, "largest_answer": found.largest_answer,
-        "kept_answer": found.kept_answer, "operations": found.operations_in_a_call,
+        "slots": found.max_requests, "largest_call": found.max_request_bytes, "largest_answer": found.max_response_bytes,
+        "kept_answer": found.max_cached_response_bytes, "operations": found.max_operations,
     })))
 }
 
@@ -449,7 +449,7 @@ async fn accepted(target: &Target) -> Asked {
     let found = answered(target.client()?.attributes(b"", AttributeMask::TYPE).await)?;
     let own = nfs41::Credentials::default();
     let who = format!("as user {} of group {} (AUTH_SYS), from a port that anybody may use", own.user, own.group);
-    match found.kind {
+    match found.file_type {
         Some(nfs41::FileType::Directory) => Ok(yes(who)),
         other => Err(no(format!("{who}; but the server's root is no directory: {other:?}"))),
     }

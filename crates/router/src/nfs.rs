@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use domain::published::PublishedTarget;
-use nfs41::{Attributes, Client, DirCursor, PutOptions, Status, Time, AttributeMask};
+use nfs41::{AttributeMask, Attributes, Client, DirCursor, PutOptions, Status, Time};
 
 use self::{
     changes::{Stage, append, delete, in_its_directory, put},
@@ -93,11 +93,11 @@ impl Options {
         nfs41::Options {
             tls: self.tls.clone(),
             root: self.root.clone(),
-            connect_deadline: self.connect_deadline,
+            connect_timeout: self.connect_deadline,
             // Whoever comes while there is no connection is told so soon: the path's next choice may work.
-            patience: self.connect_deadline.min(self.deadline / 4),
-            deadline: Some(self.deadline),
-            alternatives: self.alternatives.clone(),
+            connect_wait: self.connect_deadline.min(self.deadline / 4),
+            operation_timeout: Some(self.deadline),
+            alternate_addresses: self.alternatives.clone(),
             ..nfs41::Options::new(self.address(target))
         }
     }
@@ -111,8 +111,8 @@ impl Options {
         nfs41::Options {
             connections: 1,
             max_in_flight: 1,
-            patience: self.connect_deadline,
-            deadline: Some(PROBE_TIMEOUT),
+            connect_wait: self.connect_deadline,
+            operation_timeout: Some(PROBE_TIMEOUT),
             ..self.client(target)
         }
     }
@@ -156,14 +156,14 @@ struct Rules {
 
 /// The file's properties; an error when it is no regular file.
 fn meta(found: &Attributes) -> Result<Meta> {
-    match found.kind {
+    match found.file_type {
         Some(nfs41::FileType::File) => {}
         Some(nfs41::FileType::Directory) => return Err(Error::IsADirectory),
         Some(nfs41::FileType::Symlink) => return Err(Error::LinkInPath),
         _ => return Err(Error::NotAFile),
     }
     let missing = || Error::Failed(std::io::Error::other("the server has not said what was asked of a file"));
-    let (id, size, modified) = (found.file_id, found.size, found.modified);
+    let (id, size, modified) = (found.fileid, found.size, found.time_modify);
     let (id, size, modified) = (id.ok_or_else(missing)?, size.ok_or_else(missing)?, modified.ok_or_else(missing)?);
     Ok(Meta::new(Tag::new(id, modified.seconds, modified.nanoseconds, size)))
 }
@@ -181,12 +181,12 @@ fn judged(conditions: &Conditions) -> nfs41::Precondition {
 fn how(conditions: nfs41::Precondition, rules: Rules) -> PutOptions {
     let (seconds, nanoseconds) = temporary::unique_time();
     PutOptions {
-        conditions,
+        precondition: conditions,
         mode: rules.file_mode,
-        modified: Some(Time { seconds, nanoseconds }),
-        temporary: temporary::name(),
-        alias: temporary::name(),
-        patience: rules.patience,
+        time_modify: Some(Time { seconds, nanoseconds }),
+        temp_name: temporary::name(),
+        pin_name: temporary::name(),
+        lock_timeout: rules.patience,
     }
 }
 
@@ -194,7 +194,7 @@ fn how(conditions: nfs41::Precondition, rules: Rules) -> PutOptions {
 async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> F) -> nfs41::Result<T> {
     for _ in 1..TRIES {
         match act().await {
-            Err(why) if why.is_gone() => {}
+            Err(why) if why.is_stale() => {}
             done => return done,
         }
     }
@@ -242,7 +242,7 @@ async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: Att
         // The server wants to know which state of the directory the number is of: the one that there is now.
         Err(why) if why.status() == Some(Status::NOT_SAME) => {
             let first = client.list(directory, DirCursor::default(), AttributeMask::NONE, 0).await?;
-            Ok(client.list(directory, place.of(&first), wanted, LISTED).await?)
+            Ok(client.list(directory, place.with_verifier_of(&first), wanted, LISTED).await?)
         }
         other => Ok(other?),
     }
@@ -255,7 +255,7 @@ async fn list(client: Client, directory: DirectoryPath, mut place: Option<u64>, 
         let count = page.entries.len();
         for (number, entry) in page.entries.into_iter().enumerate() {
             if !entry.name.starts_with(temporary::PREFIX) {
-                let kind = match entry.attributes.kind {
+                let kind = match entry.attributes.file_type {
                     Some(nfs41::FileType::File) => Kind::File,
                     Some(nfs41::FileType::Directory) => Kind::Directory,
                     _ => Kind::Other,
@@ -288,9 +288,9 @@ async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>,
         for entry in &page.entries {
             let below = [directory.as_bytes(), &entry.name].join(&b'/');
             let below = below.strip_prefix(b"/").unwrap_or(&below);
-            match entry.attributes.kind {
+            match entry.attributes.file_type {
                 Some(nfs41::FileType::File) if temporary::is(&entry.name) => {
-                    let stale = entry.attributes.modified.is_some_and(|modified| modified < oldest);
+                    let stale = entry.attributes.time_modify.is_some_and(|modified| modified < oldest);
                     if stale && client.remove_file(below).await.is_ok() {
                         swept.removed += 1;
                     }
@@ -354,7 +354,7 @@ impl Target for Nfs {
                 why = no_connection(&prober) => Err(why),
             };
             match found.map_err(std::io::Error::from) {
-                Ok(found) if found.kind == Some(nfs41::FileType::Directory) => Ok(()),
+                Ok(found) if found.file_type == Some(nfs41::FileType::Directory) => Ok(()),
                 Ok(_) => Err(Error::NotADirectory),
                 // Why it is not reached, and not only that it is not.
                 Err(why) => Err(Error::Failed(why)),

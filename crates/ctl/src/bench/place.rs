@@ -4,7 +4,7 @@ use std::{io, os::unix::fs::FileExt as _, path::PathBuf, str::FromStr, sync::Arc
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
-use nfs41::{Client, Create, DirCursor, PutOptions, Status, AttributeMask};
+use nfs41::{AttributeMask, Client, Create, DirCursor, PutOptions, Status};
 use probe::{Dial, Host};
 use tokio::task::spawn_blocking;
 
@@ -134,7 +134,9 @@ impl Place {
     pub async fn attributes(&self, path: &str) -> Result<()> {
         match self {
             Self::Directory(root) => Self::blocking(root, path, |path| std::fs::metadata(path).map(drop)).await,
-            Self::Nfs(client) => client.attributes(path.as_bytes(), AttributeMask::SIZE).await.map(drop).map_err(Into::into),
+            Self::Nfs(client) => {
+                client.attributes(path.as_bytes(), AttributeMask::SIZE).await.map(drop).map_err(Into::into)
+            }
         }
     }
 

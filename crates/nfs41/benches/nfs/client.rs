@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use nfs41::{Client, Create, Options, DirCursor, PutOptions, AttributeMask};
+use nfs41::{AttributeMask, Client, Create, DirCursor, Options, PutOptions};
 
 use crate::{
     allocations,

@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use nfs_lab::{Ganesha, Relay};
-use nfs41::{Client, Options, DirCursor, AttributeMask};
+use nfs41::{AttributeMask, Client, DirCursor, Options};
 use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::{clients::Task, drive::ENTRIES};

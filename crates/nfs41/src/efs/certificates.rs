@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{VALIDITY, CLOCK_SKEW_MARGIN, CertificateError, CredentialsProvider, Key, Subject, sigv4::Moment};
+use super::{CLOCK_SKEW_MARGIN, CertificateError, CredentialsProvider, Key, Subject, VALIDITY, sigv4::Moment};
 use crate::tls::{BoxError, IdentityFuture, IdentityProvider};
 
 /// A newer one is made after so long, as efs-utils does: two thirds of the time are left for whatever keeps it from

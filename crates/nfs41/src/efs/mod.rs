@@ -85,7 +85,9 @@ pub enum Malformed {
     AccessPoint(String),
     #[error("{0:?} is not a region; give its name, such as eu-west-1")]
     Region(String),
-    #[error("{0:?} is not a common name; it has 1 to {MAX_COMMON_NAME_CHARS} characters, none of them a control character")]
+    #[error(
+        "{0:?} is not a common name; it has 1 to {MAX_COMMON_NAME_CHARS} characters, none of them a control character"
+    )]
     CommonName(String),
     #[error("{0:?} says nothing of a client; give 1 to {MAX_CLIENT_INFO_CHARS} characters, none a control character")]
     ClientInfo(String),
@@ -101,17 +103,17 @@ pub enum Malformed {
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     #[error("there are no credentials to sign with: {0}")]
-    NoCredentials(BoxError),
+    NoCredentials(#[source] BoxError),
     #[error("the credentials to sign with have ended; see to it that their source renews them")]
     CredentialsEnded,
     #[error("the clock is before 2000 or after 2049; set it, or no signature is good")]
     BadClock,
     #[error("no key can be made: {0}")]
-    NoKey(BoxError),
+    NoKey(#[source] BoxError),
     #[error("the certificate cannot be made: {0}")]
-    NotMade(rcgen::Error),
+    NotMade(#[source] rcgen::Error),
     #[error("the task that makes the certificate has ended early: {0}")]
-    Interrupted(BoxError),
+    Interrupted(#[source] BoxError),
 }
 
 impl CertificateError {
@@ -217,7 +219,8 @@ impl Subject {
         if !(1..=32).contains(&region.len()) || !ends_well || !region.bytes().all(of_a_region) {
             return Err(Malformed::Region(region.to_owned()));
         }
-        let host: String = rustix::system::uname().nodename().to_string_lossy().chars().take(MAX_COMMON_NAME_CHARS).collect();
+        let host: String =
+            rustix::system::uname().nodename().to_string_lossy().chars().take(MAX_COMMON_NAME_CHARS).collect();
         let common_name = if is_text(&host, MAX_COMMON_NAME_CHARS) { host } else { "localhost".to_owned() };
         let (file_system, region) = (file_system.to_owned(), region.to_owned());
         Ok(Self { file_system, region, access_point: None, common_name, client: CLIENT.map(str::to_owned) })
@@ -381,7 +384,7 @@ mod tests {
         assert_eq!(subject().with_client_info("me", ""), Err(Malformed::ClientInfo(String::new())));
 
         let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI");
-        for bad in ["", "TRUNCATED", "AKIA-IOSF-ODNN-7EXAMPLE", "AKIAIOSFODNN7EXAMPLE\n", &"A".repeat(129)] {
+        for bad in ["", "SHORT", "AKIA-IOSF-ODNN-7EXAMPLE", "AKIAIOSFODNN7EXAMPLE\n", &"A".repeat(129)] {
             let err = Credentials::new(bad, secret, None, None).err().unwrap();
             assert_eq!(err, Malformed::AccessKeyId);
             assert!(bad.is_empty() || !err.to_string().contains(bad));

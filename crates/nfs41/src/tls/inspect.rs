@@ -109,7 +109,10 @@ impl Tls {
         let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.store()?), provider).build();
         let inner = inner.map_err(|err| TlsError::Setup(rustls::Error::General(err.to_string())))?;
         let verifier = Arc::new(RecordingVerifier { inner, certificates: Mutex::default() });
-        let resolver = Arc::new(RecordingResolver { inner: config.client_auth_cert_resolver.clone(), asked: AtomicBool::default() });
+        let resolver = Arc::new(RecordingResolver {
+            inner: config.client_auth_cert_resolver.clone(),
+            asked: AtomicBool::default(),
+        });
         config.client_auth_cert_resolver = resolver.clone();
         config.dangerous().set_certificate_verifier(verifier.clone());
         let connected = TlsConnector::from(Arc::new(config)).connect(self.server.clone(), stream).await;
@@ -123,6 +126,12 @@ impl Tls {
             session.and_then(|session| session.negotiated_cipher_suite()).map(|suite| format!("{:?}", suite.suite())),
         );
         let certificates = std::mem::take(&mut *verifier.certificates.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(HandshakeReport { version, cipher, certificates, requests_client_certificate: resolver.asked.load(Ordering::Relaxed), stream })
+        Ok(HandshakeReport {
+            version,
+            cipher,
+            certificates,
+            requests_client_certificate: resolver.asked.load(Ordering::Relaxed),
+            stream,
+        })
     }
 }

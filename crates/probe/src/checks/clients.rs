@@ -20,15 +20,16 @@ pub async fn one_server(world: &World) -> Asked {
     if rest.is_empty() {
         return Err(world.too_few_hosts());
     }
-    let kinds: HashSet<_> = servers.iter().map(|server| (&server.owner, &server.scope)).collect();
+    let kinds: HashSet<_> = servers.iter().map(|server| (&server.owner_major, &server.scope)).collect();
     let values = json!({ "hosts": servers.len(), "servers": kinds.len() });
-    let outcome = match rest.iter().all(|other| (&other.owner, &other.scope) == (&first.owner, &first.scope)) {
-        true => yes(format!(
-            "{} hosts name one owner and scope: Linux folds mounts of them into one connection",
-            servers.len()
-        )),
-        false => no(format!("{} hosts name {} servers", servers.len(), kinds.len())),
-    };
+    let outcome =
+        match rest.iter().all(|other| (&other.owner_major, &other.scope) == (&first.owner_major, &first.scope)) {
+            true => yes(format!(
+                "{} hosts name one owner and scope: Linux folds mounts of them into one connection",
+                servers.len()
+            )),
+            false => no(format!("{} hosts name {} servers", servers.len(), kinds.len())),
+        };
     Ok(outcome.with(values))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use nfs41::{Error, PutOptions, AttributeMask};
+use nfs41::{AttributeMask, Error, PutOptions};
 use serde_json::json;
 
 use crate::{
@@ -54,7 +54,7 @@ pub async fn owner(world: &World) -> Asked {
     prepared(client.put(b"owner", Bytes::new(), PutOptions::default()).await)?;
     let found = answered(client.attributes(b"owner", AttributeMask::OWNER | AttributeMask::OWNER_GROUP).await)?;
     let text = |name: Option<Box<[u8]>>| name.map(|name| String::from_utf8_lossy(&name).into_owned());
-    let (user, group) = (text(found.owner), text(found.group));
+    let (user, group) = (text(found.owner), text(found.owner_group));
     let own = nfs41::Credentials::default();
     let told = format!(
         "asked as {}:{}, it is {}:{}",

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use nfs41::{Client, Create, FileType, DirCursor, PutOptions, Status, AttributeMask};
+use nfs41::{AttributeMask, Client, Create, DirCursor, FileType, PutOptions, Status};
 use serde_json::json;
 
 use super::content;
@@ -27,7 +27,7 @@ async fn readable(world: &World) -> Result<(Client, Vec<u8>, Option<Bytes>), Out
     let mut place = DirCursor::default();
     for _ in 0..PAGES {
         let page = prepared(client.list(b"", place, AttributeMask::TYPE, 1 << 16).await)?;
-        if let Some(file) = page.entries.iter().find(|entry| entry.attributes.kind == Some(FileType::File)) {
+        if let Some(file) = page.entries.iter().find(|entry| entry.attributes.file_type == Some(FileType::File)) {
             return Ok((client, file.name.to_vec(), None));
         }
         if page.eof {
@@ -47,7 +47,7 @@ fn read_says(read: nfs41::ReadResult, expected: Option<Bytes>) -> Asked {
         Some(expected) if read.data != expected.slice(FROM as usize..) => {
             Err(no("what is read is not what was written"))
         }
-        Some(_) if !read.end => Err(no("all is read, and the server does not say that it is the end")),
+        Some(_) if !read.eof => Err(no("all is read, and the server does not say that it is the end")),
         _ => Ok(yes(format!("{} bytes", grouped(read.data.len() as u64)))),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nfs41::{Client, Create, Error, PutOptions, AttributeMask};
+use nfs41::{AttributeMask, Client, Create, Error, PutOptions};
 use tokio::time::{Instant, sleep};
 
 use crate::{

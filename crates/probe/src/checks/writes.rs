@@ -3,7 +3,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
-use nfs41::{Attributes, Precondition, ReadResult, Create, Error, PutOptions, SetAttributes, Status, Time, AttributeMask};
+use nfs41::{
+    AttributeMask, Attributes, Create, Error, Precondition, PutOptions, ReadResult, SetAttributes, Status, Time,
+};
 use serde_json::json;
 
 use super::{ROUNDS, content, reads::held};
@@ -62,7 +64,9 @@ pub async fn put_conditional(world: &World) -> Asked {
     };
     let read = async || Ok(prepared(client.read(b"condition", 0, 100).await)?.data);
     let if_it_is = |size: u64| {
-        Precondition::If(Arc::new(move |found: Option<&Attributes>| found.is_some_and(|found| found.size == Some(size))))
+        Precondition::If(Arc::new(move |found: Option<&Attributes>| {
+            found.is_some_and(|found| found.size == Some(size))
+        }))
     };
     answered(put("first", Precondition::Absent).await)?;
     for (conditions, what) in [(Precondition::Absent, "that there is none"), (if_it_is(9), "of another content")] {
@@ -100,7 +104,7 @@ pub async fn pieces(world: &World) -> Asked {
     let client = world.writer()?;
     let largest = prepared(client.limits().await)?.max_write_bytes as usize;
     let expected = content(2 * largest + 1, 6);
-    let mut staged = answered(client.stage(b"pieces", PutOptions::default()).await)?;
+    let mut staged = answered(client.begin_upload(b"pieces", PutOptions::default()).await)?;
     answered(staged.write(expected.clone()).await)?;
     answered(staged.commit().await)?;
     let read = prepared(client.read_all(b"pieces", 0, u64::MAX).await)?.concat();
@@ -126,7 +130,7 @@ pub async fn times(world: &World) -> Asked {
             let put = PutOptions { time_modify: Some(wanted), ..PutOptions::default() };
             answered(client.put(b"times", content(5000, 7), put).await)?;
         }
-        let found = prepared(client.attributes(b"times", AttributeMask::TIME_MODIFY).await)?.modified;
+        let found = prepared(client.attributes(b"times", AttributeMask::TIME_MODIFY).await)?.time_modify;
         let found = found.ok_or_else(|| unknown("the server does not say when it changed"))?;
         let values = json!({ "set": told(wanted), "kept": told(found) });
         if found != wanted {
@@ -173,7 +177,7 @@ pub async fn link(world: &World) -> Asked {
     prepared(client.put(b"linked", "content".into(), PutOptions::default()).await)?;
     prepared(client.put(b"taken", "another".into(), PutOptions::default()).await)?;
     answered(client.link(b"linked", b"second name").await)?;
-    let links = prepared(client.attributes(b"second name", AttributeMask::NUMLINKS).await)?.links;
+    let links = prepared(client.attributes(b"second name", AttributeMask::NUMLINKS).await)?.numlinks;
     if links != Some(2) {
         return Err(no(format!("it is made, but the file has {links:?} links")));
     }

@@ -44,7 +44,7 @@ pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
 }
 
 fn is_missing(why: &nfs41::Error) -> bool {
-    why.status() == Some(Status::NOENT) || why.is_gone()
+    why.status() == Some(Status::NOENT) || why.is_stale()
 }
 
 /// The last so many directories of this path, as far as they are empty. The time of whoever made them may be over.
@@ -83,7 +83,7 @@ pub(super) async fn put(
     for _ in 0..TRIES {
         match put(nfs41::Precondition::RegularFile).await {
             Ok(made) => return Ok((meta(&made)?, false)),
-            Err(why) if why.is_gone() => {}
+            Err(why) if why.is_stale() => {}
             Err(why) if why.status() != Some(Status::NOENT) => return Err(judge(&client, &path, why).await),
             Err(_) => match new().await {
                 Ok((made, _)) => return Ok((meta(&made)?, true)),
@@ -185,7 +185,7 @@ impl Staged for Stage {
             };
             let how = how(asked, self.rules);
             let staged = self.staged.take().ok_or_else(given_up)?;
-            match staged.commit_with(&client, how.conditions, how.modified).await {
+            match staged.commit_with(&client, how.precondition, how.time_modify).await {
                 Ok(found) => {
                     self.made = 0;
                     Ok((meta(&found)?, before.is_none()))
@@ -202,7 +202,7 @@ impl Staged for Stage {
     fn take_back(self: Box<Self>) -> Answer<'static, Bytes> {
         Box::pin(async move {
             let staged = self.staged.as_ref().ok_or_else(given_up)?;
-            in_time(self.deadline, staged.content()).await
+            in_time(self.deadline, staged.read_back()).await
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nfs41::{Client, Status, AttributeMask};
+use nfs41::{AttributeMask, Client, Status};
 
 use super::{PIECE, anew, in_time, meta as meta_of};
 use crate::{

@@ -43,7 +43,8 @@ const PLACE_TRIES: usize = 5;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 const OF_A_DIRECTORY: AttributeMask = AttributeMask::TYPE.and(AttributeMask::FSID).and(AttributeMask::FILEID);
-const STAMP: AttributeMask = AttributeMask::FSID.and(AttributeMask::FILEID).and(AttributeMask::TIME_MODIFY).and(AttributeMask::TIME_METADATA);
+const STAMP: AttributeMask =
+    AttributeMask::FSID.and(AttributeMask::FILEID).and(AttributeMask::TIME_MODIFY).and(AttributeMask::TIME_METADATA);
 
 /// Does this with the directory. On a thread of its own: on one of an async runtime nobody may wait.
 ///
@@ -122,7 +123,7 @@ impl Nfs {
         let found = |client: &Client| {
             let client = client.with_timeout(Some(FIRST_PATIENCE));
             let (handle, attributes) = runtime.block_on(client.lookup(b"", OF_A_DIRECTORY)).map_err(error)?;
-            match attributes.kind {
+            match attributes.file_type {
                 Some(nfs41::FileType::Directory) => Ok(Found::new(handle, &attributes)),
                 _ => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
             }
@@ -164,7 +165,7 @@ impl Nfs {
         if let (None, Some((parent, name))) = (directory.found.get(), &directory.way) {
             let found = self.ask(async |client| client.lookup_at(parent, Some(name.to_bytes()), OF_A_DIRECTORY).await);
             let found = found.map_err(error)?;
-            if found.1.kind.is_some_and(|kind| kind != nfs41::FileType::Directory) {
+            if found.1.file_type.is_some_and(|kind| kind != nfs41::FileType::Directory) {
                 return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
             }
             self.reached(directory, found)?;
@@ -174,9 +175,12 @@ impl Nfs {
 
     fn page(&self, directory: &Directory, place: DirCursor, most: usize) -> io::Result<Dirents> {
         let most = |bytes: usize| u32::try_from(bytes.min(most)).unwrap_or(u32::MAX);
-        if let (None, Some((parent, name)), true) = (directory.found.get(), &directory.way, place == DirCursor::default()) {
+        if let (None, Some((parent, name)), true) =
+            (directory.found.get(), &directory.way, place == DirCursor::default())
+        {
             let first = most(FIRST_PAGE);
-            let entered = self.ask(async |client| client.lookup_and_getdents(parent, name.to_bytes(), OF_A_DIRECTORY, first).await);
+            let entered = self
+                .ask(async |client| client.lookup_and_getdents(parent, name.to_bytes(), OF_A_DIRECTORY, first).await);
             let (handle, attributes, kinds) = entered.map_err(error)?;
             self.reached(directory, (handle, attributes))?;
             return Ok(kinds);
@@ -218,7 +222,7 @@ impl Drop for Nfs {
 
 impl Found {
     fn new(handle: FileHandle, attributes: &Attributes) -> Self {
-        Self { handle, file_system: attributes.file_system, inode: attributes.file_id.unwrap_or_default() }
+        Self { handle, file_system: attributes.fsid, inode: attributes.fileid.unwrap_or_default() }
     }
 }
 
@@ -250,7 +254,7 @@ impl Source for Nfs {
                 // It says which directory this is, as the kernel does.
                 push(self.found(directory)?.inode, Kind::Directory, 0, b".");
             }
-            let page = page.each(|seen| push(0, kind(seen.kind), seen.cookie.cast_signed(), seen.name));
+            let page = page.for_each_while(|seen| push(0, kind(seen.file_type), seen.cookie.cast_signed(), seen.name));
             (reading.place, reading.ended) = page.map_err(error)?;
         }
         Ok(filled)
@@ -271,7 +275,7 @@ impl Source for Nfs {
     }
 
     fn kind(&self, directory: &Directory, name: &CStr, _: bool) -> io::Result<Kind> {
-        self.ask_of(directory, Some(name), AttributeMask::TYPE).map(|found| kind(found.kind))
+        self.ask_of(directory, Some(name), AttributeMask::TYPE).map(|found| kind(found.file_type))
     }
 
     fn wants_looks(&self) -> bool {
@@ -282,7 +286,7 @@ impl Source for Nfs {
 
     fn stamp(&self, directory: &Directory, name: Option<&CStr>) -> io::Result<Stamp> {
         let found = self.ask_of(directory, name, STAMP)?;
-        let all = (found.file_system, found.file_id, found.modified, found.changed);
+        let all = (found.fsid, found.fileid, found.time_modify, found.time_metadata);
         let (Some((major, minor)), Some(inode), Some(modified), Some(changed)) = all else {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
