@@ -1,5 +1,5 @@
-//! Adding to the end of a file, all or nothing. NFS has no append: the end is where it is as long as nobody else writes,
-//! so that it is done under a lock of the file, and a part that was added is cut off again.
+//! Appending to a file, all or nothing. NFS has no append operation, so this locks the file, writes at its end, and
+//! truncates the file again if only a part was written.
 
 use bytes::Bytes;
 
@@ -7,17 +7,18 @@ use crate::{
     attributes::{AttributeMask, Attributes, Expected, SetAttributes, Time},
     budget::Budget,
     client::Client,
-    compound::{ANONYMOUS, Compound, CompoundReply, Op, StableHow},
+    compound::{ANONYMOUS, Compound, CompoundReply, StableHow},
     error::{Error, Result},
+    op::Op,
     open::File,
     path::{self, Path},
-    put::{Precondition, PutOptions},
+    put_options::{Precondition, PutOptions},
     status::Status,
 };
 
 impl Client {
-    /// Adds to the end of a file, under its lock. All of it or nothing, but for a crash of the server, or of this process
-    /// in the middle of an append that the server does not take in one call. `None`: there is no such file.
+    /// Appends to a file under its lock, and returns its attributes; `None` if there is no file. All or nothing, unless the
+    /// server crashes, or this process ends while it appends more than one WRITE carries.
     ///
     /// # Errors
     /// [`Error::ConditionFailed`]; `DENIED`, `NOSPC`, `ISDIR`; [`Error::Uncertain`], [`Error::Pending`].
@@ -31,32 +32,32 @@ impl Client {
             else {
                 return Ok(None);
             };
-            let allowed = match &put.precondition {
+            let holds = match &put.precondition {
                 Precondition::None | Precondition::RegularFile => true,
                 Precondition::Absent => false,
                 Precondition::If(predicate) => predicate(Some(&attributes)),
             };
-            if !allowed {
+            if !holds {
                 locked.close().await?;
                 return Err(Error::ConditionFailed);
             }
-            let size = attributes.size.ok_or(Error::Protocol("a file without a size"))?;
+            let size = attributes.size.ok_or(Error::Protocol("a file has no size"))?;
             locked.append_at(size, content, put.time_modify, &budget).await.map(Some)
         })
         .await
     }
 }
 
-/// What the call that ends an append has found.
+/// Outcome of the compound that ends an append.
 #[allow(clippy::large_enum_variant, reason = "it lives for one match")]
 enum Appended {
     Complete(Attributes),
-    /// The server has taken so much of it.
+    /// The server wrote only this many bytes.
     Short(usize),
 }
 
 impl File {
-    /// After the first `size` bytes, which are all that there are.
+    /// Appends to a file of `size` bytes.
     async fn append_at(
         mut self,
         size: u64,
@@ -64,25 +65,25 @@ impl File {
         time_modify: Option<Time>,
         budget: &Budget,
     ) -> Result<Attributes> {
-        let added = match content.len() <= self.session().attrs.max_write_bytes as usize {
+        let appended = match content.len() <= self.session().attrs.max_write_bytes as usize {
             true => self.append_and_close(size, &content, time_modify, budget).await,
             false => Ok(Appended::Short(0)),
         };
-        let added = match added {
+        let appended = match appended {
             Ok(Appended::Short(count)) => self.append_in_chunks(size, content, count, time_modify, budget).await,
             Ok(Appended::Complete(attributes)) => Ok(attributes),
             Err(err) => Err(err),
         };
-        match added {
-            // The lock went with the session.
+        match appended {
+            // The lock is lost with the session.
             Err(Error::SessionLost) => Err(Error::Uncertain("the session was lost")),
             Err(err) if self.has_written() && !matches!(err, Error::Uncertain(_) | Error::Pending(_)) => {
-                // Under the lock still: what is behind the old end is ours.
+                // The file is still locked, so what follows the old end is from this append.
                 match self.truncate_to(size).await {
                     Ok(()) => Err(err),
-                    Err(cut) => {
-                        tracing::warn!(error = %err, %cut, "a part of an append could not be taken back");
-                        Err(Error::Uncertain("a part of it may have been added"))
+                    Err(undo) => {
+                        tracing::warn!(error = %err, %undo, "an append was written in part and could not be undone");
+                        Err(Error::Uncertain("a part may have been appended"))
                     }
                 }
             }
@@ -90,7 +91,7 @@ impl File {
         }
     }
 
-    /// In as many calls as it takes, without those bytes that are there.
+    /// Appends in several calls. The first `count` bytes are already written.
     async fn append_in_chunks(
         &mut self,
         size: u64,
@@ -105,11 +106,11 @@ impl File {
         let end = size.saturating_add(content.len() as u64);
         match self.append_and_close(end, &Bytes::new(), time_modify, budget).await? {
             Appended::Complete(attributes) => Ok(attributes),
-            Appended::Short(_) => Err(Error::Protocol("a part of nothing is written")),
+            Appended::Short(_) => Err(Error::Protocol("the server reports a partial write of nothing")),
         }
     }
 
-    /// Writes the last bytes, looks whether the file ends with them, gives it its time, unlocks and closes it.
+    /// Writes the last bytes, verifies that the file ends with them, sets the modification time, unlocks and closes the file.
     async fn append_and_close(
         &mut self,
         at: u64,
@@ -131,7 +132,7 @@ impl File {
             compound.unlock(&lock);
         }
         compound.close(self.open_stateid());
-        let ended = self.call(budget, &compound, |mut results| {
+        let reply = self.call(budget, &compound, |mut results| {
             results.expect(Op::PUTFH)?;
             let written = match content.is_empty() {
                 true => None,
@@ -150,26 +151,26 @@ impl File {
                 }
                 verified => verified?,
             }
-            // It is there: whatever fails now takes nothing away from that.
+            // The data is written; the remaining operations cannot undo that.
             let (attributes, is_closed) = decode_tail(results, time_modify.is_some(), self.lock_stateid().is_some())?;
             Ok((Ok(attributes), written, is_closed))
         });
-        let (found, written, is_closed) = ended.await?;
+        let (found, written, is_closed) = reply.await?;
         self.set_closed(is_closed);
         match found {
             Err(bytes) => Ok(Appended::Short(bytes)),
             Ok(attributes) => {
-                // A server that keeps less of its word than it was asked for.
+                // The server may ignore FILE_SYNC4.
                 if let Some(written) = written.filter(|written| !written.is_stable) {
                     let committed = self.commit_with_verifier(written.verifier, budget).await;
-                    committed.map_err(|_| Error::Uncertain("the server may have lost what it has written"))?;
+                    committed.map_err(|_| Error::Uncertain("the server may have lost written data"))?;
                 }
                 Ok(Appended::Complete(attributes))
             }
         }
     }
 
-    /// Takes away what is behind the first `size` bytes, if there is anything.
+    /// Truncates the file to `size` bytes if it is longer.
     async fn truncate_to(&self, size: u64) -> Result<()> {
         let budget = Budget::cleanup_change();
         if self.attributes_within(AttributeMask::SIZE, &budget).await?.size == Some(size) {
@@ -187,11 +188,11 @@ impl File {
     }
 }
 
-/// The attributes of a file that was added to. Its time may be refused, of a file that belongs to somebody else: then it
-/// has the server's.
-fn decode_tail(mut results: CompoundReply, is_timed: bool, is_locked: bool) -> Result<(Attributes, bool)> {
+/// Reads the attributes and the results that follow. Returns whether the file is closed. The server may reject the
+/// modification time on a file of another owner, which then keeps the server's time.
+fn decode_tail(mut results: CompoundReply, sets_time: bool, is_locked: bool) -> Result<(Attributes, bool)> {
     let mut attributes = results.attributes()?;
-    if is_timed {
+    if sets_time {
         match results.set() {
             Ok(()) => attributes = results.attributes()?,
             Err(Error::Status { .. }) => return Ok((attributes, false)),

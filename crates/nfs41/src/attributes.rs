@@ -278,6 +278,20 @@ impl SetAttributes {
     }
 }
 
+/// Owner and group of a file, as the server spells them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Ownership {
+    pub owner: Box<[u8]>,
+    pub owner_group: Box<[u8]>,
+}
+
+impl Ownership {
+    /// `None` if the server does not send both.
+    pub fn of(found: &Attributes) -> Option<Self> {
+        Some(Self { owner: found.owner.clone()?, owner_group: found.owner_group.clone()? })
+    }
+}
+
 /// What a file must be, for VERIFY.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Expected<'a> {

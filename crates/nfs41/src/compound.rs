@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     attributes::{self, AttributeMask, Expected, FileType, SetAttributes},
     error::{Error, Result},
+    op::Op,
     status::Status,
     xdr::{Decoder, Encode, padding},
 };
@@ -14,48 +15,6 @@ use crate::{
 const COPY_THRESHOLD_BYTES: usize = 16 << 10;
 /// A file handle is at most that long (RFC 8881, section 3.1).
 const MAX_HANDLE_BYTES: usize = 128;
-
-macro_rules! operations {
-    ($($number:literal $name:ident,)*) => {
-        /// The operations that this client sends, by their names in RFC 8881.
-        #[allow(non_camel_case_types, reason = "the RFC's names")]
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-        #[repr(u32)]
-        pub enum Op { $($name = $number,)* }
-    };
-}
-
-operations! {
-    3 ACCESS,
-    4 CLOSE,
-    5 COMMIT,
-    6 CREATE,
-    9 GETATTR,
-    10 GETFH,
-    11 LINK,
-    12 LOCK,
-    14 LOCKU,
-    15 LOOKUP,
-    18 OPEN,
-    22 PUTFH,
-    24 PUTROOTFH,
-    25 READ,
-    26 READDIR,
-    27 READLINK,
-    28 REMOVE,
-    29 RENAME,
-    31 RESTOREFH,
-    32 SAVEFH,
-    34 SETATTR,
-    37 VERIFY,
-    38 WRITE,
-    42 EXCHANGE_ID,
-    43 CREATE_SESSION,
-    44 DESTROY_SESSION,
-    53 SEQUENCE,
-    57 DESTROY_CLIENTID,
-    58 RECLAIM_COMPLETE,
-}
 
 /// What the server calls something that is open or locked.
 pub(crate) type Stateid = [u8; 16];
@@ -73,8 +32,6 @@ pub enum Create {
     Unchecked(u32),
     /// It must not be there.
     Guarded(u32),
-    /// It must not be there, or have been made with this number, which nobody else uses: safe to repeat.
-    Exclusive(u64, u32),
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -195,10 +152,6 @@ impl Compound {
             }
             Create::Guarded(mode) => {
                 buffer.word(1).word(1);
-                Some(mode)
-            }
-            Create::Exclusive(number, mode) => {
-                buffer.word(1).word(3).long(number);
                 Some(mode)
             }
         };

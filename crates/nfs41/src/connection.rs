@@ -1,14 +1,7 @@
-//! One connection with its session. A task of its own keeps both: it connects, makes the session, sends again what a
-//! lost connection has left without an answer, renews the lease, and says goodbye.
+//! One connection with its session. A task manages both: it connects, sets the session up, retransmits calls that a lost
+//! connection left without a reply, renews the lease, and finally destroys the session.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -17,62 +10,46 @@ use tokio::{
 };
 
 use crate::{
-    Options,
-    compound::{self, Compound, Message},
+    compound::{Compound, Message},
     error::{Error, Result},
-    fence::Origin,
     handshake::{Handshake, RPC_OVERHEAD_BYTES},
+    identity::{ClientOwner, ServerIdentity},
+    options::Options,
     session::Session,
     transport::{self, BoxedWriter, RecordReader, dial},
 };
 
-/// Pauses between tries to connect.
+/// Backoff between attempts to connect.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
-/// How long the server may leave all calls without an answer before the connection is thought dead.
+/// A connection on which the oldest call has waited this long for its reply is considered dead.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
-/// What a server may take until it has a session again after its start.
+/// Timeout of setting a session up: a server that has restarted may be in its grace period.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(120);
-/// What was sent is waited for so long at the end.
+/// How long closing waits for outstanding replies, and for destroying the session.
 const DESTROY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Calls in flight, so that it is worth waiting for more than one answer.
+/// Number of calls in flight from which it pays to wait for more than one reply.
 const COALESCE_MIN_IN_FLIGHT: u32 = 8;
-/// A server that answers faster than this is near: what is done there and here takes longer than the way.
+/// Below this round-trip time, processing dominates and the network does not.
 const NEAR_SERVER_RTT: Duration = Duration::from_micros(300);
-/// How long a session that is given up waits until its changes have ended.
+/// How long a retired session waits for its changes to be fenced before a new session replaces it.
 const RETIRING_TIMEOUT: Duration = Duration::from_secs(5);
-/// A server that has heard nothing of a client for its lease and this long gives the client up (RFC 8881, section 8.3).
+/// A server that has received nothing for the lease time plus this margin is assumed to have discarded the client (RFC
+/// 8881, section 8.3).
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// Who the server says it is: several addresses with one owner and scope are one server.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ServerIdentity {
-    pub owner_major: Bytes,
-    pub owner_minor: u64,
-    pub scope: Bytes,
-    /// Its program, where it says so.
-    pub implementation: Option<String>,
-}
-
-impl ServerIdentity {
-    /// One server, maybe at another of its addresses (RFC 8881, section 2.10.5).
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (&self.owner_major, &self.scope) == (&other.owner_major, &other.scope)
-    }
-}
-
-/// What the connection is like.
+/// State of a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum State {
-    /// The first try has not ended yet.
+    /// The first attempt has not ended.
     Connecting,
-    /// The last try failed for this reason; none that has failed since there was a connection.
+    /// The last attempt failed for this reason; `None` if the connection was up before and no attempt has failed since.
     Down(Option<Arc<io::Error>>),
     Up(Arc<Session>, Arc<ServerIdentity>),
     Closed,
 }
 
-/// A connection that is kept until this is dropped.
+/// Handle of a connection, which is managed until the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub state: watch::Receiver<State>,
@@ -80,15 +57,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Begins to connect. In a runtime of tokio.
+    /// Begins to connect. Must be called in a tokio runtime.
     pub fn new(options: Arc<Options>) -> Result<Self> {
-        let rpc_header = compound::rpc_header(&options.credentials.encode()?);
         let (state_tx, state) = watch::channel(State::Connecting);
         let (close_tx, close_rx) = watch::channel(false);
-        let origin = Arc::new(Origin::new(Arc::clone(&options), rpc_header, co_ownerid()));
+        let owner = Arc::new(ClientOwner::new(Arc::clone(&options))?);
         let manager = ConnectionManager {
             options,
-            origin,
+            owner,
             state_tx,
             close_rx,
             session: None,
@@ -99,7 +75,7 @@ impl Connection {
         Ok(Self { state, close_tx })
     }
 
-    /// The one that calls may be made in, if there is one now.
+    /// The session, if it takes calls.
     pub fn session(&self) -> Option<Arc<Session>> {
         match &*self.state.borrow() {
             State::Up(session, _) if !session.slots.is_closed() => Some(Arc::clone(session)),
@@ -107,7 +83,7 @@ impl Connection {
         }
     }
 
-    /// Ends the session at the server, too.
+    /// Destroys the session and closes the connection.
     pub async fn close(&self) {
         let _ = self.close_tx.send(true);
         let mut state = self.state.clone();
@@ -115,27 +91,18 @@ impl Connection {
     }
 }
 
-/// No other client has it, nor another connection of this one: the time of the start, the process and a count.
-pub(crate) fn co_ownerid() -> Bytes {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("nfs41 {now:x} {random:x} {} {count}", std::process::id()).into()
-}
-
 struct ConnectionManager {
     options: Arc<Options>,
-    origin: Arc<Origin>,
+    owner: Arc<ClientOwner>,
     state_tx: watch::Sender<State>,
     close_rx: watch::Receiver<bool>,
     session: Option<(Arc<Session>, Arc<ServerIdentity>)>,
     epoch: u64,
-    /// When the server last answered.
+    /// When the last reply came.
     last_reply: Instant,
 }
 
-/// Why a connection is not used any more.
+/// Why a connection ended.
 enum End {
     Closed,
     Failed(io::Error),
@@ -177,14 +144,14 @@ impl ConnectionManager {
             }
             if let Some((session, _)) = &self.session {
                 session.detach();
-                if self.last_reply.elapsed() > session.attrs.lease + LEASE_MARGIN {
+                if self.last_reply.elapsed() > session.attrs.lease_time + LEASE_MARGIN {
                     session.mark_lost();
                 }
                 if session.is_lost() {
                     self.session = None;
                 }
             }
-            // One that held for a while is made again at once.
+            // A connection that lasted for a while is replaced at once.
             pause =
                 if was_up && began.elapsed() > MAX_BACKOFF { INITIAL_BACKOFF } else { (pause * 2).min(MAX_BACKOFF) };
             tokio::select! {
@@ -200,7 +167,7 @@ impl ConnectionManager {
 }
 
 impl ConnectionManager {
-    /// A connection with a session.
+    /// Connects, and sets a session up unless there is one.
     async fn connect(&mut self) -> Result<(BoxedWriter, RecordReader), End> {
         let deadline = self.options.connect_timeout;
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {deadline:?}"));
@@ -210,11 +177,11 @@ impl ConnectionManager {
             if let Some((retired, _)) = &self.session {
                 wait_for_late_calls(retired).await;
             }
-            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the server gives no session");
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the server grants no session");
             let made = timeout(deadline.max(SESSION_TIMEOUT), self.establish(&mut writer, &mut reader))
                 .await
                 .map_err(late)??;
-            // The server gives up an earlier client of the same owner with that. What it is still executing goes on.
+            // The new client ID makes the server discard the owner's earlier one. Calls that it is executing continue.
             if let Some((retired, _)) = self.session.replace(made) {
                 retired.abandon();
             }
@@ -228,15 +195,15 @@ impl ConnectionManager {
         reader: &mut RecordReader,
     ) -> io::Result<(Arc<Session>, Arc<ServerIdentity>)> {
         self.epoch += 1;
-        let made = Handshake::new(writer, reader, &self.origin.rpc_header).establish(&self.origin, self.epoch).await?;
+        let made = Handshake::new(writer, reader, &self.owner.rpc_header).establish(&self.owner, self.epoch).await?;
         self.last_reply = Instant::now();
         let (session, server) = (Arc::new(made.0), Arc::new(made.1));
-        let (origin, guarded, its) = (Arc::clone(&self.origin), Arc::clone(&session), Arc::clone(&server));
-        tokio::spawn(async move { origin.fence(&guarded, &its).await });
+        let (owner, fenced, its) = (Arc::clone(&self.owner), Arc::clone(&session), Arc::clone(&server));
+        tokio::spawn(async move { owner.fence(&fenced, &its).await });
         Ok((session, server))
     }
 
-    /// Until it fails, or this client is closed.
+    /// Uses the connection until it fails or the client is closed.
     async fn drive(&mut self, writer: BoxedWriter, mut reader: RecordReader) -> End {
         let Some((session, server)) = self.session.clone() else { return End::Closed };
         reader.max_record_bytes = session.attrs.max_response_bytes + RPC_OVERHEAD_BYTES as usize;
@@ -247,7 +214,7 @@ impl ConnectionManager {
         let end = self.receive(&session, &mut reader, &sender).await;
         session.detach();
         if let End::Closed = end {
-            // The session's last calls, on a connection that nobody else uses any more.
+            // Nothing else uses the connection any more.
             drop(sender);
             if let Ok(Ok(Ok(writer))) = timeout(DESTROY_TIMEOUT, &mut writer).await {
                 let _ = timeout(DESTROY_TIMEOUT, self.destroy_session(&session, writer, reader)).await;
@@ -264,16 +231,16 @@ impl ConnectionManager {
         link: &mpsc::UnboundedSender<Message>,
     ) -> End {
         let mut close_rx = self.close_rx.clone();
-        let mut ticks = tokio::time::interval((session.attrs.lease / 3).min(REPLY_TIMEOUT / 4));
+        let mut ticks = tokio::time::interval((session.attrs.lease_time / 3).min(REPLY_TIMEOUT / 4));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ticks.tick().await;
         let began = Instant::now();
         let is_near = session.attrs.round_trip < NEAR_SERVER_RTT;
         let mut peers = PeerYield { not_before: began };
-        // Until when what is on its way may have its answer.
-        let mut close_tx = None;
+        // Deadline for outstanding replies, while the client is being closed.
+        let mut drain_deadline = None;
         loop {
-            if close_tx.is_some() && session.in_flight() == 0 {
+            if drain_deadline.is_some() && session.in_flight() == 0 {
                 return End::Closed;
             }
             let coalesces = session.in_flight() >= COALESCE_MIN_IN_FLIGHT;
@@ -294,8 +261,8 @@ impl ConnectionManager {
                     }
                 }
                 _ = ticks.tick() => {
-                    // As the server sees it, too: it has given this client up.
-                    if self.last_reply.elapsed() > session.attrs.lease + LEASE_MARGIN {
+                    // The server has discarded the client, too.
+                    if self.last_reply.elapsed() > session.attrs.lease_time + LEASE_MARGIN {
                         session.mark_lost();
                         return io::Error::new(io::ErrorKind::TimedOut, "the lease is over").into();
                     }
@@ -309,13 +276,13 @@ impl ConnectionManager {
                     }
                     renew_lease(session);
                 }
-                _ = close_rx.wait_for(|close_rx| *close_rx), if close_tx.is_none() => {
-                    close_tx = Some(Instant::now() + DESTROY_TIMEOUT);
+                _ = close_rx.wait_for(|close_rx| *close_rx), if drain_deadline.is_none() => {
+                    drain_deadline = Some(Instant::now() + DESTROY_TIMEOUT);
                     session.slots.close();
                 }
                 () = session.lost.notified() => return Error::SessionLost.into(),
-                // Whoever is left then has no answer.
-                () = tokio::time::sleep_until(close_tx.unwrap_or_else(Instant::now)), if close_tx.is_some() => {
+                // The remaining calls have no reply.
+                () = tokio::time::sleep_until(drain_deadline.unwrap_or_else(Instant::now)), if drain_deadline.is_some() => {
                     session.abandon();
                 }
             }
@@ -328,11 +295,12 @@ impl ConnectionManager {
         mut writer: BoxedWriter,
         mut reader: RecordReader,
     ) -> io::Result<()> {
-        Handshake::new(&mut writer, &mut reader, &self.origin.rpc_header).destroy(session.id, session.client_id).await
+        Handshake::new(&mut writer, &mut reader, &self.owner.rpc_header).destroy(session.id, session.client_id).await
     }
 }
 
-/// Late changes in a session that is not used any more are fenced while the server has it still: some time is given to that.
+/// Waits up to [`RETIRING_TIMEOUT`] until the late changes of a retired session are fenced, which works only while the
+/// server has the session.
 async fn wait_for_late_calls(session: &Session) {
     let end = Instant::now() + RETIRING_TIMEOUT;
     while session.has_late_calls() && Instant::now() < end {
@@ -340,15 +308,15 @@ async fn wait_for_late_calls(session: &Session) {
     }
 }
 
-/// Whoever else has work for the processors: a server that is on this machine, and the rest of this process.
+/// Yields the processor to a server on this machine and to other threads of this process.
 struct PeerYield {
     not_before: Instant,
 }
 
 impl PeerYield {
-    /// Lets them run before more is read, so that answers come together and so do the calls that follow from them: to
-    /// be woken for each costs both sides more than the answer itself. Not for a while where somebody has kept the
-    /// processor, who would do so again: for what it brings, at most a few hundredths of the time are given away.
+    /// Yields before the next read, so that replies arrive in batches, and so do the calls that follow them: a wake-up for
+    /// each reply costs both sides more than the reply itself. If another thread keeps the processor for longer than
+    /// `MAX_YIELD`, this does not yield for 32 times as long, so that it gives away at most about 3 % of the time.
     fn yield_to_peers(&mut self) {
         const MAX_YIELD: Duration = Duration::from_millis(1);
         let began = Instant::now();
@@ -362,7 +330,7 @@ impl PeerYield {
     }
 }
 
-/// This record, and those that have come with it.
+/// Processes a record, and those that were read together with it.
 fn process_records(session: &Arc<Session>, first: io::Result<Bytes>, reader: &mut RecordReader) -> Result<(), End> {
     let mut next = Some(first?);
     while let Some(record) = next {
@@ -386,13 +354,13 @@ fn needs_new_session(err: &(dyn std::error::Error + Send + Sync + 'static)) -> b
     matches!(err.downcast_ref(), Some(Error::Protocol(_)))
 }
 
-/// Says that this client is still there, if nothing else is on its way to say so.
+/// Sends an empty SEQUENCE to renew the lease, unless another call is in flight.
 fn renew_lease(session: &Session) {
     if session.in_flight() == 0
         && let Ok(permit) = session.slots.try_acquire()
     {
         permit.forget();
-        // Nobody waits for the answer.
+        // The reply is discarded.
         let _ = session.submit(&Compound::new(), false);
     }
 }

@@ -1,56 +1,59 @@
-//! Directories for whoever walks through a whole tree: by their handles, and of each entry what it is and nothing else.
+//! Directories for walking a tree: addressed by file handles, with only the type of each entry, and decoded lazily.
 
 use crate::{
     attributes::{self, AttributeMask, Attributes, FileType},
-    client::{Client, Idempotent, PathPrefix},
-    compound::{Compound, CompoundReply, Op},
+    client::Client,
+    compound::{Compound, CompoundReply},
     error::{Error, Result},
+    op::Op,
     path::{self, Path},
+    prefix::PathPrefix,
     read::FileHandle,
-    readdir::{DirCursor, name},
+    readdir::{DirCursor, decode_name},
     xdr::Decoder,
 };
 
-/// What is asked for of each entry. The error makes the server tell of one that it knows nothing of, instead of
-/// refusing the whole directory.
+/// Requested attributes of each entry. With `rdattr_error` the server reports an entry whose type it cannot read; without it
+/// the whole READDIR fails.
 const DIRENT_ATTRS: AttributeMask = AttributeMask::TYPE.and(AttributeMask::RDATTR_ERROR);
 
-/// Entries of a directory, as they came. Takes the memory of the answer, until it is dropped.
+/// A page of directory entries, not yet decoded. It holds the memory of the whole reply.
 #[derive(Debug)]
 pub struct Dirents {
     entries: Decoder,
-    /// Before the first of them.
+    /// The position before the first entry.
     cursor: DirCursor,
 }
 
-/// One of them, without `.` and `..`.
+/// An entry of a directory. `.` and `..` are left out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Dirent<'a> {
     pub name: &'a [u8],
     /// [`Place::number`] of the place after it.
     pub cookie: u64,
-    /// `None`: the server does not know.
+    /// Its type; `None` if the server cannot read it.
     pub file_type: Option<FileType>,
 }
 
 impl Dirents {
-    /// A place in the same directory that was given before it changed, or to somebody who has kept only its number.
+    /// A cursor of the same directory with the current verifier: for a cursor of before the directory changed, or one made of
+    /// a cookie.
     #[must_use]
     pub fn refresh(&self, cursor: DirCursor) -> DirCursor {
         DirCursor { verifier: self.cursor.verifier, ..cursor }
     }
 
-    /// Shows the entries, until one is not taken. The place after the last that was, and whether the directory ends
-    /// there.
+    /// Calls `take` with each entry until it returns false. Returns the position after the last entry taken, and whether the
+    /// directory ends there.
     ///
     /// # Errors
-    /// [`Error::Protocol`].
+    /// [`Error::Protocol`]: the reply is invalid.
     pub fn for_each_while(mut self, mut take: impl FnMut(Dirent<'_>) -> bool) -> Result<(DirCursor, bool)> {
         let entries = &mut self.entries;
         let from = self.cursor.cookie;
         while entries.boolean()? {
             let cookie = entries.long()?;
-            let name = name(entries)?;
+            let name = decode_name(entries)?;
             let file_type = attributes::decode(entries)?.file_type;
             let taken = matches!(&name[..], b"." | b"..") || take(Dirent { name: &name, cookie, file_type });
             if !taken {
@@ -60,7 +63,7 @@ impl Dirents {
         }
         match entries.boolean()? {
             false if self.cursor.cookie == from => {
-                Err(Error::Protocol("a page ends where it began, and is not the last"))
+                Err(Error::Protocol("READDIR returned no new entry before the end of the directory"))
             }
             ended => Ok((self.cursor, ended)),
         }
@@ -68,7 +71,7 @@ impl Dirents {
 }
 
 impl Client {
-    /// What the path names, if it is a link the link; an empty path is the root.
+    /// The handle and attributes of a file, directory or symbolic link; an empty path is the root.
     ///
     /// # Errors
     /// As [`Client::attributes`].
@@ -77,10 +80,10 @@ impl Client {
         self.lookup_prefix(&prefix, wanted).await
     }
 
-    /// What has this name in a directory; the directory itself without one.
+    /// The handle and attributes of a name in a directory; of the directory itself without a name.
     ///
     /// # Errors
-    /// As [`Client::attributes`]; `STALE`: the directory is gone.
+    /// As [`Client::attributes`]; `STALE`: the directory no longer exists.
     pub async fn lookup_at(
         &self,
         directory: &FileHandle,
@@ -94,11 +97,11 @@ impl Client {
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
         compound.op(Op::GETFH).getattr(wanted);
-        let read = |mut results: CompoundReply| {
+        let decode = |mut results: CompoundReply| {
             prefix.decode(&mut results)?;
             Ok((FileHandle(results.handle()?), results.attributes()?))
         };
-        self.call(Idempotent::Yes, &compound, read).await
+        self.call(&compound, decode).await
     }
 
     /// Goes to a directory and reads its first entries, in one round trip.
@@ -117,14 +120,14 @@ impl Client {
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
         compound.op(Op::GETFH).getattr(wanted).readdir(cursor.cookie, cursor.verifier, max_bytes, DIRENT_ATTRS);
-        let read = |mut results: CompoundReply| {
+        let decode = |mut results: CompoundReply| {
             prefix.decode(&mut results)?;
             Ok((FileHandle(results.handle()?), results.attributes()?, dirents(results, cursor)?))
         };
-        self.call(Idempotent::Yes, &compound, read).await
+        self.call(&compound, decode).await
     }
 
-    /// The entries from this place on, as many as fit into so many bytes of an answer.
+    /// Lists a directory from a cursor on: as many entries as fit into a reply of `max_bytes`.
     ///
     /// # Errors
     /// As [`Client::list`].
@@ -132,11 +135,11 @@ impl Client {
         let max_bytes = self.page_bytes(max_bytes).await?;
         let mut compound = Compound::new();
         compound.putfh(&directory.0).readdir(cursor.cookie, cursor.verifier, max_bytes, DIRENT_ATTRS);
-        let read = |mut results: CompoundReply| {
+        let decode = |mut results: CompoundReply| {
             results.expect(Op::PUTFH)?;
             dirents(results, cursor)
         };
-        self.call(Idempotent::Yes, &compound, read).await
+        self.call(&compound, decode).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use crate::{compound::Op, status::Status};
+use crate::{op::Op, status::Status};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -1,85 +1,42 @@
-//! Makes sure that a late call is not executed any more, without the connection that it was sent over.
+//! Fencing: ensures that a late call cannot be executed any more, without using the connection that it was sent over.
 //!
-//! Over another connection to the same server goes an empty compound with the session, the slot and the sequence number
-//! of the call. A slot executes one call for each number (RFC 8881, section 2.10.6.1): if the empty one comes first, the
-//! late call is a retry of it when it arrives, and is not executed; if it comes second, the server answers what it
-//! answered to the call, or says that it has executed it. Any address of the server that shares the session will do, so
-//! that a call is stopped that hangs on its way to one of several mount targets. Nothing else of the session is touched.
+//! The client sends an empty SEQUENCE with the session, slot and sequence ID of the call over another connection to the
+//! same server. A slot executes one call per sequence ID (RFC 8881, section 2.10.6.1). If the empty SEQUENCE arrives
+//! first, the late call is a retry of it and is not executed. If it arrives second, the server replays the reply to the
+//! call, or reports that it has executed it. Every address of the server that shares the session works, so this stops a
+//! call that hangs on its way to one of several mount targets. Other calls of the session are not affected.
 //!
-//! To give up the whole client (EXCHANGE_ID with another verifier) would not do: NFS-Ganesha 4.3 keeps a client for each
-//! of its own addresses, and goes on with calls of a client that it has given up. `docs/decisions/0018` has the evidence.
+//! Discarding the whole client ID (EXCHANGE_ID with another verifier) does not work: NFS-Ganesha 4.3 has one client record
+//! for each of its own addresses, and continues with the calls of a client that it has discarded. See
+//! `docs/decisions/0018`.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
-use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    Client, Options,
     budget::Backoff,
-    compound,
-    connection::{self, ServerIdentity},
     handshake::{Handshake, RPC_OVERHEAD_BYTES},
-    open::futures,
+    identity::{ClientOwner, ServerIdentity},
     session::{CallId, Session},
     transport::{BoxedWriter, RecordReader, dial, send},
 };
 
-/// An address that has not said who it is by then is not the one to ask.
+/// Timeout of connecting to an address and identifying the server.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(2);
-/// From one address to the next: most answer at once, and who does not keeps nobody waiting.
+/// Delay between connecting to one address and the next. Most addresses answer sooner; a dead one delays little.
 const STAGGER_DELAY: Duration = Duration::from_millis(100);
-/// A server that executes a late call may answer when it has done so. A connection that is silent for longer is given up.
+/// A server that is executing the late call may answer when it has finished. A connection without a reply for longer than
+/// this is closed.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection is kept for the next late call.
+/// How long a fencing connection stays open for the next late call.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pauses between rounds through all addresses.
+/// Backoff between rounds over all addresses.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// Other addresses of the same file system, shared by the clients of all of them.
-#[derive(Clone, Debug, Default)]
-pub struct AlternateAddresses(Arc<Mutex<Arc<[SocketAddr]>>>);
-
-impl AlternateAddresses {
-    /// These from now on. A client leaves out its own.
-    pub fn set(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = addresses.into_iter().collect();
-    }
-
-    fn get(&self) -> Arc<[SocketAddr]> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Who a connection is for the server, whichever way it takes.
-#[derive(Debug)]
-pub(crate) struct Origin {
-    pub options: Arc<Options>,
-    pub rpc_header: Bytes,
-    pub co_ownerid: Bytes,
-    /// Of the last life of the owner.
-    verifier: AtomicU64,
-}
-
-impl Origin {
-    pub fn new(options: Arc<Options>, rpc_header: Bytes, co_ownerid: Bytes) -> Self {
-        Self { options, rpc_header, co_ownerid, verifier: AtomicU64::new(0) }
-    }
-
-    /// Of a life that no call was made in yet.
-    pub fn next_verifier(&self) -> u64 {
-        self.verifier.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
+impl ClientOwner {
     /// Fences the late calls of a session until it is lost.
     pub async fn fence(&self, session: &Session, server: &ServerIdentity) {
         loop {
@@ -98,24 +55,25 @@ impl Origin {
         }
     }
 
-    /// By the first address that says who it is. Of those that do not, none keeps the fence from the others.
+    /// Fences over the first address that identifies itself as the server, and if that fails over the next one. An address
+    /// that does not answer delays none of the others. `first` rotates the order.
     async fn fence_over_any(&self, session: &Session, server: &ServerIdentity, first: usize) {
         let own = self.options.address;
         let others = self.options.alternate_addresses.get();
         let others: Vec<_> = others.iter().copied().filter(|other| *other != own).collect();
         let first = first % others.len().max(1);
-        // By its own address last: there the call hangs, or is one of too many.
+        // The own address comes last: the call hangs there, or is one of too many.
         let addresses = others[first..].iter().chain(&others[..first]).copied().chain([own]);
-        let mut connecting = futures(others.len() + 1);
+        let connecting = FuturesUnordered::new();
         for (number, address) in (0..).zip(addresses) {
-            connecting.push(Box::pin(async move {
+            connecting.push(async move {
                 tokio::time::sleep(STAGGER_DELAY * number).await;
                 let connected = timeout(IDENTIFY_TIMEOUT, self.connect(address, server)).await;
                 (address, connected.unwrap_or_else(|_| Err(timed_out())))
-            }));
+            });
         }
-        while !connecting.is_empty() {
-            let (address, connected) = connecting.next().await;
+        let mut connecting = std::pin::pin!(connecting);
+        while let Some((address, connected)) = connecting.next().await {
             let fenced = match connected {
                 Ok((writer, reader)) => {
                     session.is_fencing.store(true, Ordering::Release);
@@ -127,16 +85,16 @@ impl Origin {
             };
             match fenced {
                 Ok(()) => return,
-                Err(error) => tracing::debug!(%own, by = %address, %error, "late calls cannot be fenced this way"),
+                Err(error) => tracing::debug!(%own, by = %address, %error, "cannot fence late calls over this address"),
             }
         }
     }
 
-    /// Until there is no late call, and none has come for a while.
+    /// Fences until there has been no late call for [`IDLE_TIMEOUT`].
     async fn fence_over(&self, mut writer: BoxedWriter, mut reader: RecordReader, session: &Session) -> io::Result<()> {
         reader.max_record_bytes = session.attrs.max_response_bytes + RPC_OVERHEAD_BYTES as usize;
         let mut last_reply = Instant::now();
-        // When each is to be sent, once more where it was.
+        // When to send each call's message; `None` while it waits for a reply.
         let mut waiting: Vec<(CallId, Option<Instant>)> = Vec::new();
         while !session.is_lost() {
             let now = Instant::now();
@@ -176,41 +134,20 @@ impl Origin {
         Ok(())
     }
 
-    /// A connection to the same server. Who it is tells EXCHANGE_ID, for a client that is nobody else's.
+    /// Connects, and checks with EXCHANGE_ID that it is the same server. The check uses a client owner of its own.
     async fn connect(&self, address: SocketAddr, server: &ServerIdentity) -> io::Result<(BoxedWriter, RecordReader)> {
         let (mut writer, mut reader) = dial(&self.options, address).await?;
         let mut handshake = Handshake::new(&mut writer, &mut reader, &self.rpc_header);
-        let owner = [&self.co_ownerid[..], b" fence"].concat();
+        let owner = [&self.id[..], b" fence"].concat();
         let (client, _, identity) = handshake.exchange_id(&owner, self.next_verifier()).await?;
         if !identity.is_same(server) {
-            return Err(io::Error::other("there is another server at this address"));
+            return Err(io::Error::other("another server is at this address"));
         }
         handshake.destroy_client_id(client).await?;
         Ok((writer, reader))
     }
 }
 
-impl Client {
-    /// Does another address know a session that was made at this client's? Only then a late call that hangs on its way to
-    /// the one can be fenced by way of the other. The session is made for this, and ended.
-    ///
-    /// # Errors
-    /// One of the two cannot be reached.
-    #[doc(hidden)]
-    pub async fn shares_sessions_with(&self, address: SocketAddr) -> io::Result<bool> {
-        let options = Arc::new(self.inner.options.clone());
-        let rpc_header = compound::rpc_header(&options.credentials.encode()?);
-        let origin = Origin::new(Arc::clone(&options), rpc_header, connection::co_ownerid());
-        let (mut writer, mut reader) = dial(&options, options.address).await?;
-        let mut here = Handshake::new(&mut writer, &mut reader, &origin.rpc_header);
-        let (session, _) = here.establish(&origin, 1).await?;
-        let (mut writer, mut reader) = dial(&options, address).await?;
-        let known = Handshake::new(&mut writer, &mut reader, &origin.rpc_header).knows_session(&session).await;
-        let _ = timeout(IDENTIFY_TIMEOUT, here.destroy(session.id, session.client_id)).await;
-        known
-    }
-}
-
 fn timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no answer")
+    io::Error::new(io::ErrorKind::TimedOut, "no reply")
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    compound::{Compound, CompoundReply, Op},
+    channel::ChannelAttrs,
+    compound::{Compound, CompoundReply},
+    op::Op,
     read, readdir, rpc,
-    session::{ChannelAttrs, Session},
+    session::Session,
     xdr::Decoder,
 };
 
@@ -34,15 +36,15 @@ pub fn reply(bytes: &[u8]) {
     let Some((which, rest)) = bytes.split_first() else { return };
     let mut results = CompoundReply(Decoder(Bytes::copy_from_slice(rest)));
     let _ = match which % 10 {
-        0 => {
-            readdir::page(&mut results).map(|page| assert!(page.entries.len() <= bytes.len() / 8, "more than was sent"))
-        }
+        0 => readdir::decode_page(&mut results)
+            .map(|page| assert!(page.entries.len() <= bytes.len() / 8, "more than was sent")),
         1 => results.attributes().map(drop),
         2 => results.opened().map(drop),
         3 => results.written().map(drop),
         4 => results.renamed(),
         5 => results.changed(Op::CREATE),
-        6 => read::content(&mut results, 4096).map(|(data, _)| assert!(data.len() <= 4096, "more than was asked for")),
+        6 => read::decode_read(&mut results, 4096)
+            .map(|(data, _)| assert!(data.len() <= 4096, "more than was asked for")),
         7 => results.handle().map(drop),
         8 => results.committed().map(drop),
         _ => results.set(),
@@ -59,7 +61,7 @@ pub fn session(bytes: &[u8]) {
         slots: 4,
         max_read_bytes: 1024,
         max_write_bytes: 1024,
-        lease: Duration::from_secs(90),
+        lease_time: Duration::from_secs(90),
         round_trip: Duration::MAX,
     };
     let session = Session::new([7; 16], 1, 1, attrs, Bytes::from_static(&[0; 64]), 1);

@@ -1,5 +1,5 @@
-//! The calls that make a session and end it: RFC 8881, sections 18.35 to 18.37, 18.50 and 18.51. One after the other, on
-//! a connection that nobody else uses meanwhile.
+//! The calls that set up and destroy a session: RFC 8881, sections 18.35 to 18.37, 18.50 and 18.51. They are sent one at a
+//! time, while nothing else uses the connection.
 
 use std::{io, time::Duration};
 
@@ -7,35 +7,38 @@ use bytes::Bytes;
 use tokio::{io::AsyncWriteExt, time::Instant};
 
 use crate::{
-    Options,
     attributes::{AttributeMask, FsLimits},
     budget::Backoff,
-    compound::{self, Compound, CompoundReply, Message, Op},
-    connection::ServerIdentity,
+    channel::ChannelAttrs,
+    compound::{Compound, CompoundReply, Message},
     error::{Error, Result},
-    fence::Origin,
+    identity::{ClientOwner, ServerIdentity},
+    op::Op,
+    options::Options,
     path::Path,
     rpc,
-    session::{ChannelAttrs, MAX_SLOTS, Session},
+    session::Session,
+    slot_table::MAX_SLOTS,
     status::Status,
     transport::{BoxedWriter, RecordReader, send},
     xdr::{Decoder, Encode},
 };
 
-/// Pauses where the server says later.
+/// Backoff after NFS4ERR_DELAY and NFS4ERR_GRACE.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
-/// Beside the content of a READ or a WRITE: all that is around it.
+/// Upper bound of what a request or reply holds besides the payload of a READ or WRITE.
 pub(crate) const RPC_OVERHEAD_BYTES: u32 = 8 << 10;
+/// Lower bound of [`Options::max_io_bytes`].
 const MIN_IO_BYTES: u32 = 4 << 10;
 
-/// Calls one after the other, before and after all others.
+/// A connection before the first and after the last regular call of its session.
 pub(crate) struct Handshake<'a> {
     writer: &'a mut BoxedWriter,
     pub reader: &'a mut RecordReader,
     rpc_header: &'a [u8],
     last_xid: u32,
-    /// The shortest so far.
+    /// The shortest time between a request and its reply so far.
     round_trip: Duration,
 }
 
@@ -44,10 +47,11 @@ impl<'a> Handshake<'a> {
         Self { writer, reader, rpc_header, last_xid: 0, round_trip: Duration::MAX }
     }
 
-    /// A session of a client of its own: the same owner, who has begun anew, so that the server forgets what an earlier
-    /// client of this owner had open or locked, and does nothing any more that it was asked (RFC 8881, section 18.35.5).
-    pub async fn establish(&mut self, origin: &Origin, epoch: u64) -> io::Result<(Session, ServerIdentity)> {
-        let (client_id, seqid, server) = self.exchange_id(&origin.co_ownerid, origin.next_verifier()).await?;
+    /// Sets up a session with a new client ID. EXCHANGE_ID uses the same owner with a new verifier, which tells the server
+    /// that the client has restarted: it discards the state of the owner's earlier client ID and executes no more of its
+    /// calls (RFC 8881, section 18.35.5).
+    pub async fn establish(&mut self, origin: &ClientOwner, epoch: u64) -> io::Result<(Session, ServerIdentity)> {
+        let (client_id, seqid, server) = self.exchange_id(&origin.id, origin.next_verifier()).await?;
         let (id, mut attrs) = self.create_session(client_id, seqid, &origin.options).await?;
         self.reader.max_record_bytes = attrs.max_response_bytes + RPC_OVERHEAD_BYTES as usize;
         let rpc_header = &origin.rpc_header;
@@ -56,9 +60,9 @@ impl<'a> Handshake<'a> {
         Ok((session(attrs, used + 1), server))
     }
 
-    /// The session's last calls.
+    /// Destroys the session and its client ID, and closes the connection.
     pub async fn destroy(&mut self, session: [u8; 16], client_id: u64) -> io::Result<()> {
-        // Numbers that no call in the session has.
+        // XIDs that no call in the session has used.
         self.last_xid |= 1 << 31;
         let mut compound = Compound::new();
         compound.begin_op(Op::DESTROY_SESSION).fixed(&session);
@@ -67,7 +71,7 @@ impl<'a> Handshake<'a> {
         self.writer.shutdown().await
     }
 
-    /// A client without a session.
+    /// Destroys a client ID that has no session.
     pub async fn destroy_client_id(&mut self, client_id: u64) -> io::Result<()> {
         let mut compound = Compound::new();
         compound.begin_op(Op::DESTROY_CLIENTID).long(client_id);
@@ -80,7 +84,7 @@ impl<'a> Handshake<'a> {
         send(self.writer, message).await?;
         let mut reply = Decoder(self.reader.next().await?);
         self.round_trip = self.round_trip.min(began.elapsed());
-        // What an earlier connection's calls are answered with does not come over this one.
+        // Replies to calls of an earlier connection do not arrive on this one.
         if reply.word()? != self.last_xid {
             return Err(Error::Protocol("a reply to a call that was not sent").into());
         }
@@ -98,13 +102,13 @@ impl<'a> Handshake<'a> {
         const USE_NON_PNFS: u32 = 0x1_0000;
         const MAX_ID_BYTES: usize = 1024;
         let mut compound = Compound::new();
-        // Every session is another life of the same owner.
+        // `eia_clientowner`, `eia_flags`, SP4_NONE, no `eia_client_impl_id`.
         compound.begin_op(Op::EXCHANGE_ID).long(verifier).opaque(owner).word(USE_NON_PNFS).word(0).word(0);
         let mut results = self.call_until_ready(&compound, Op::EXCHANGE_ID).await?;
         let reply = &mut results.0;
         let (client_id, seqid, _flags) = (reply.long()?, reply.word()?, reply.word()?);
         if reply.word()? != 0 {
-            return Err(Error::Protocol("a state protection that nobody asked for").into());
+            return Err(Error::Protocol("it uses a state protection that was not requested").into());
         }
         let owner_minor = reply.long()?;
         let (owner_major, scope) = (reply.opaque(MAX_ID_BYTES)?, reply.opaque(MAX_ID_BYTES)?);
@@ -130,7 +134,7 @@ impl<'a> Handshake<'a> {
         options: &Options,
     ) -> io::Result<([u8; 16], ChannelAttrs)> {
         const MAX_CACHED_RESPONSE_BYTES: u32 = 4096;
-        // NFS-Ganesha grants more than the 100 that it takes.
+        // NFS-Ganesha grants more than the 100 that it accepts.
         const MAX_OPERATIONS: u32 = 96;
         const BACK_CHANNEL_BYTES: u32 = 4096;
         const BACK_PROGRAM: u32 = 0x4000_0000;
@@ -151,7 +155,7 @@ impl<'a> Handshake<'a> {
         let mut results = self.call_until_ready(&compound, Op::CREATE_SESSION).await?;
         let reply = &mut results.0;
         let id = reply.fixed()?;
-        // The number and the flags, and what goes before the content for RDMA.
+        // `csr_sequence`, `csr_flags` and the fore channel's `ca_headerpadsize`.
         reply.skip(12)?;
         let (max_request_bytes, max_response_bytes) = (reply.word()?.min(largest), reply.word()?.min(largest));
         let (max_cached_response_bytes, max_operations, granted) = (reply.word()?, reply.word()?, reply.word()?);
@@ -160,9 +164,9 @@ impl<'a> Handshake<'a> {
             || max_operations < 8
             || granted == 0
         {
-            return Err(Error::Protocol("the server gives a session too small to use").into());
+            return Err(Error::Protocol("it grants a session that is too small").into());
         }
-        // Until the file system has said more.
+        // Preliminary: the file system's limits are not known yet.
         let io = |largest: u32| {
             if largest > RPC_OVERHEAD_BYTES + MIN_IO_BYTES { largest - RPC_OVERHEAD_BYTES } else { largest / 2 }
         };
@@ -176,14 +180,14 @@ impl<'a> Handshake<'a> {
                 slots: granted.min(slots),
                 max_read_bytes: io(max_response_bytes),
                 max_write_bytes: io(max_request_bytes),
-                lease: Duration::from_secs(90),
+                lease_time: Duration::from_secs(90),
                 round_trip: self.round_trip,
             },
         ))
     }
 
-    /// Nothing of an earlier session is claimed; and what the file system of the root takes at once. So many calls were
-    /// made in the first slot.
+    /// Sends RECLAIM_COMPLETE and asks for the limits of the root's file system. Returns the number of calls that were made
+    /// in slot 0.
     async fn finish_setup(&mut self, session: &Session, attrs: &mut ChannelAttrs, root: &[u8]) -> io::Result<u32> {
         let mut used = 0;
         let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
@@ -198,7 +202,7 @@ impl<'a> Handshake<'a> {
             }
             tokio::time::sleep(backoff.next()).await;
         }
-        // The root may be in an export with limits of its own. One that is not there is found out about by whoever uses it.
+        // The root may be in an export with limits of its own. If it is missing, its users get the error.
         let limits = loop {
             match self.query_limits(session, &mut used, root).await {
                 Ok(limits) => break limits,
@@ -209,7 +213,7 @@ impl<'a> Handshake<'a> {
         };
         attrs.limit(&limits);
         attrs.round_trip = self.round_trip;
-        attrs.lease = Duration::from_secs(limits.lease.unwrap_or(90).clamp(1, 3600).into());
+        attrs.lease_time = Duration::from_secs(limits.lease.unwrap_or(90).clamp(1, 3600).into());
         Ok(used)
     }
 
@@ -227,10 +231,10 @@ impl<'a> Handshake<'a> {
         Ok(results.attributes()?.limits)
     }
 
-    /// Is this session, in which nothing has been asked since it was made, known here?
+    /// Whether the server at this address knows a session that is not in use yet.
     pub async fn knows_session(&mut self, session: &Session) -> io::Result<bool> {
         self.last_xid += 1;
-        let message = session.sequence_only(self.last_xid);
+        let message = session.setup_message(&Compound::new(), self.last_xid, session.first_seqid());
         let reply = self.send(message).await?;
         match decode_compound_reply(reply)?.expect(Op::SEQUENCE).map(drop) {
             Ok(()) => Ok(true),
@@ -239,7 +243,7 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// In the first slot.
+    /// Sends a call in slot 0. `used` counts these calls.
     async fn call_in_session(
         &mut self,
         session: &Session,
@@ -248,16 +252,13 @@ impl<'a> Handshake<'a> {
     ) -> io::Result<CompoundReply> {
         self.last_xid += 1;
         *used += 1;
-        let (xid, slot, seqid, highest_slot) = (self.last_xid, 0, *used, 0);
-        let sequence =
-            compound::Sequence { xid, session_id: session.id, client_id: session.client_id, slot, seqid, highest_slot };
-        let reply = self.send(compound.encode_in_session(self.rpc_header, &sequence)).await?;
+        let reply = self.send(session.setup_message(compound, self.last_xid, *used)).await?;
         let mut results = decode_compound_reply(reply)?;
         results.expect(Op::SEQUENCE)?.skip(36)?;
         Ok(results)
     }
 
-    /// Again where the server says later.
+    /// Sends a call, and repeats it while the server answers NFS4ERR_DELAY or NFS4ERR_CLIENTID_BUSY.
     async fn call_until_ready(&mut self, compound: &Compound, op: Op) -> io::Result<CompoundReply> {
         let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
         loop {
@@ -272,15 +273,15 @@ impl<'a> Handshake<'a> {
     }
 }
 
-/// What comes before the operations' answers: the status of the last of them, a tag, and how many there are.
+/// Reads the beginning of a compound's reply: status, tag and number of results.
 fn decode_compound_reply(mut reply: Decoder) -> Result<CompoundReply> {
     const MAX_TAG_BYTES: usize = 1024;
     let status = Status(reply.word()?);
     reply.opaque(MAX_TAG_BYTES)?;
     match reply.word()? {
         0 => Err(match status {
-            Status::MINOR_VERS_MISMATCH => Error::Refused("it does not speak NFS 4.1"),
-            _ => Error::Refused("it does not understand the call"),
+            Status::MINOR_VERS_MISMATCH => Error::Refused("it does not support NFS 4.1"),
+            _ => Error::Refused("it cannot decode the call"),
         }),
         _ => Ok(CompoundReply(reply)),
     }

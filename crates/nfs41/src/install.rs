@@ -1,40 +1,74 @@
-//! How a content that is written under a name of its own gets into its place: by RENAME over what is there, by LINK where
-//! there must be nothing, and under a lock of the file where a condition is to be judged.
+//! Moving a temporary file to its name: by RENAME over what is there, by LINK where nothing may be there, and under a lock
+//! of the existing file where a predicate decides.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::time::Instant;
+use std::time::Duration;
 
 use crate::{
-    attributes::{Attributes, FileType, SetAttributes},
-    budget::{Backoff, Budget},
-    client::{Client, Idempotent, PathPrefix},
-    compound::{ANONYMOUS, Compound, CompoundReply, Create, Op, ShareAccess},
+    attributes::{Attributes, FileType, Ownership, SetAttributes},
+    budget::Budget,
+    call::RetryPolicy,
+    client::Client,
+    compound::{ANONYMOUS, Compound, CompoundReply},
     error::{Error, Result},
-    open::{File, call_in_session},
-    path::{self, Path},
-    put::{InheritedAttrs, MAX_ATTEMPTS, Precondition, PutOptions},
+    op::Op,
+    open::WRITTEN_FILE_ATTRS,
+    prefix::PathPrefix,
+    put_options::{Precondition, PutOptions},
     status::Status,
 };
 
-/// From one try to tidy up to the next, where there is no connection.
+/// Maximum number of attempts while other clients replace the file.
+pub(crate) const MAX_ATTEMPTS: usize = 32;
+/// Mode of a temporary file before the attributes of the file that it replaces are known.
+pub(crate) const PRIVATE_MODE: u32 = 0o600;
+/// The set-user-ID and set-group-ID bits, which new content does not inherit.
+pub(crate) const SETID_BITS: u32 = 0o6000;
+/// Pause between attempts to remove a name while there is no connection.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
-/// A pause where the server says later, and has done a part.
-const DELAY_BACKOFF: Duration = Duration::from_millis(50);
 
-/// What is done with a temporary file.
+/// How a temporary file is moved to its name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Install {
-    /// Nothing yet.
+    /// Not yet.
     Defer,
+    /// By RENAME over what is there, if anything.
     Rename,
+    /// By RENAME over a regular file, which VERIFY checks.
     RenameOverRegular,
-    /// A second name, where there is none, and the first one goes: of several one gets in.
+    /// By LINK, which fails if the name exists, and REMOVE of the temporary name. One of several concurrent clients
+    /// succeeds.
     LinkExclusive,
 }
 
+/// What a new file inherits from the file that it replaces.
+#[derive(Clone, Debug)]
+pub(crate) struct InheritedAttrs {
+    pub mode: u32,
+    /// `None` if the server does not send it, or does not let this client set it.
+    pub ownership: Option<Ownership>,
+    /// New files in the directory have another owner or group: the new file needs SETATTR.
+    pub changes_owner: bool,
+}
+
+impl InheritedAttrs {
+    pub fn of(found: &Attributes) -> Option<Self> {
+        Some(Self { mode: found.mode?, ownership: Ownership::of(found), changes_owner: false })
+    }
+
+    /// The attributes to set on a new file so that it has those of the old one; `new_mode` if there is no old file.
+    pub fn difference(old: Option<&Attributes>, made: &Attributes, new_mode: u32) -> SetAttributes {
+        let mode = old.map_or(Some(new_mode), |old| old.mode).map(|mode| mode & !SETID_BITS);
+        let mode = mode.filter(|mode| made.mode != Some(*mode));
+        let differs =
+            |old: Option<&Box<[u8]>>, made: &Option<Box<[u8]>>| old.filter(|old| made.as_ref() != Some(*old)).cloned();
+        let owner = differs(old.and_then(|old| old.owner.as_ref()), &made.owner);
+        let owner_group = differs(old.and_then(|old| old.owner_group.as_ref()), &made.owner_group);
+        SetAttributes { mode, owner, owner_group, ..SetAttributes::default() }
+    }
+}
+
 impl Client {
-    /// Moves a temporary file, which is whole, to where it shall be, if the conditions hold; else it goes.
+    /// Moves a complete temporary file to its name if the precondition holds; otherwise removes it.
     pub(crate) async fn install(
         &self,
         prefix: &PathPrefix<'_>,
@@ -48,15 +82,29 @@ impl Client {
             Precondition::Absent => self.install_exclusive(prefix, name, put, made, budget).await,
             Precondition::If(predicate) => self.install_if(prefix, name, put, made, &**predicate, budget).await,
         };
-        // If it is not known to be moved, too: then the one or the other comes first, and both are as they should be.
+        // Also if the outcome is uncertain: either the file is moved first and the temporary name is gone, or the temporary
+        // file is removed first and cannot be moved.
         if installed.is_err() {
             self.remove_in_background(prefix, &put.temp_name, budget).await;
         }
         installed
     }
 
-    /// Where there is nothing.
-    async fn install_exclusive(
+    /// The attributes of a name in a directory.
+    pub(crate) async fn stat_child(&self, prefix: &PathPrefix<'_>, name: &[u8], budget: &Budget) -> Result<Attributes> {
+        let mut compound = Compound::new();
+        prefix.encode(&mut compound);
+        compound.lookup(name).getattr(WRITTEN_FILE_ATTRS);
+        let decode = |mut results: CompoundReply, _| {
+            prefix.decode(&mut results)?;
+            results.expect(Op::LOOKUP)?;
+            results.attributes()
+        };
+        self.call_with_retry(&compound, RetryPolicy::Idempotent, budget, decode).await
+    }
+
+    /// Installs the file where nothing may have the name.
+    pub(crate) async fn install_exclusive(
         &self,
         prefix: &PathPrefix<'_>,
         name: &[u8],
@@ -68,7 +116,7 @@ impl Client {
         self.install_once(prefix, &put.temp_name, name, Install::LinkExclusive, budget).await
     }
 
-    /// Over what is there, of which it has the permissions and the owner.
+    /// Installs the file over what is there, with the permissions and the owner of a regular file there.
     async fn install_over(
         &self,
         prefix: &PathPrefix<'_>,
@@ -82,7 +130,7 @@ impl Client {
             match self.stat_child(prefix, name, budget).await {
                 Ok(old) => break Some(old).filter(|old| old.file_type == Some(FileType::File)),
                 Err(Error::Status { op: Op::LOOKUP, status: Status::NOENT }) => break None,
-                // Replaced between its name and what was asked of it.
+                // The file was replaced between LOOKUP and GETATTR.
                 Err(err) if err.is_stale() && tries.next().is_some() => {}
                 Err(err) => return Err(err),
             }
@@ -93,8 +141,9 @@ impl Client {
         self.install_once(prefix, &put.temp_name, name, install, budget).await
     }
 
-    /// IdentityFuture a temporary file what the one has that it will replace. Who may not give it away keeps it.
-    async fn inherit_attrs(
+    /// Sets the attributes that the temporary file inherits from `old`. If the server does not let this client set owner and
+    /// group, they stay as they are.
+    pub(crate) async fn inherit_attrs(
         &self,
         prefix: &PathPrefix<'_>,
         put: &PutOptions,
@@ -109,7 +158,7 @@ impl Client {
                     made.mode = set.mode.or(made.mode);
                     made.owner = set.owner.or(made.owner.take());
                     made.owner_group = set.owner_group.or(made.owner_group.take());
-                    // Another one by now.
+                    // SETATTR has changed it.
                     made.change = None;
                     return Ok(());
                 }
@@ -122,6 +171,7 @@ impl Client {
         Ok(())
     }
 
+    /// Sets attributes of a name in a directory.
     async fn setattr_child(
         &self,
         prefix: &PathPrefix<'_>,
@@ -132,14 +182,15 @@ impl Client {
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
         compound.lookup(name).setattr(&ANONYMOUS, set);
-        let read = |mut results: CompoundReply, _| {
+        let decode = |mut results: CompoundReply, _| {
             prefix.decode(&mut results)?;
             results.expect(Op::LOOKUP)?;
             results.set()
         };
-        self.call_with_retry(&compound, Idempotent::Yes, budget, read).await
+        self.call_with_retry(&compound, RetryPolicy::Idempotent, budget, decode).await
     }
 
+    /// Sends the compound that moves the file.
     async fn install_once(
         &self,
         prefix: &PathPrefix<'_>,
@@ -150,7 +201,7 @@ impl Client {
     ) -> Result<()> {
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
-        let before: &[Op] = match install {
+        let ops: &[Op] = match install {
             Install::LinkExclusive => {
                 compound.lookup(temp_name);
                 &[Op::LOOKUP]
@@ -165,13 +216,13 @@ impl Client {
             }
         };
         install.encode(&mut compound, prefix, temp_name, name);
-        let read = |mut results: CompoundReply, _| {
+        let decode = |mut results: CompoundReply, _| {
             prefix.decode(&mut results)?;
-            results.expect_all(before)?;
+            results.expect_all(ops)?;
             install.decode(&mut results, prefix)
         };
         let temp_removed = self
-            .call_with_retry(&compound, Idempotent::No, budget, read)
+            .call_with_retry(&compound, RetryPolicy::NonIdempotent, budget, decode)
             .await
             .map_err(|err| install.map_error(err))?;
         if !temp_removed {
@@ -180,196 +231,7 @@ impl Client {
         Ok(())
     }
 
-    async fn install_if(
-        &self,
-        prefix: &PathPrefix<'_>,
-        name: &[u8],
-        put: &PutOptions,
-        made: &mut Attributes,
-        predicate: &(dyn Fn(Option<&Attributes>) -> bool + Send + Sync),
-        budget: &Budget,
-    ) -> Result<()> {
-        for _ in 0..MAX_ATTEMPTS {
-            let Some((locked, attributes)) = self.open_and_lock(prefix, name, put.lock_timeout, budget).await? else {
-                if !predicate(None) {
-                    return Err(Error::ConditionFailed);
-                }
-                match self.install_exclusive(prefix, name, put, made, budget).await {
-                    // Somebody made it meanwhile: that one is to be judged.
-                    Err(Error::ConditionFailed) => continue,
-                    other => return other,
-                }
-            };
-            if !predicate(Some(&attributes)) {
-                locked.close().await?;
-                return Err(Error::ConditionFailed);
-            }
-            self.inherit_attrs(prefix, put, Some(&attributes), made, budget).await?;
-            match self.replace_locked(prefix, locked, put, name, budget).await {
-                // Replaced since it was held, by whoever asks for no lock: that one is to be judged.
-                Err(err) if err.is_stale() => {}
-                Err(Error::Status { op: Op::LINK, status: Status::NOENT }) => {}
-                installed => return installed,
-            }
-        }
-        Err(Error::Status { op: Op::LOCK, status: Status::DENIED })
-    }
-
-    /// The file of this name, locked, and what it is; `None` when there is none.
-    pub(crate) async fn open_and_lock(
-        &self,
-        prefix: &PathPrefix<'_>,
-        name: &[u8],
-        lock_timeout: Duration,
-        budget: &Budget,
-    ) -> Result<Option<(File, Attributes)>> {
-        let until = Instant::now() + lock_timeout;
-        for _ in 0..MAX_ATTEMPTS {
-            let opened = self.open_at(prefix, name, ShareAccess::ReadWrite, Create::Never, budget).await;
-            let (file, directory) = match opened {
-                Ok(opened) => opened,
-                Err(Error::Status { op: Op::OPEN, status: Status::NOENT }) => return Ok(None),
-                Err(err) if err.is_stale() => continue,
-                Err(err) => return Err(err),
-            };
-            // Looked at when the lock is held, and by the name: whoever had the lock may have replaced the file.
-            let (attributes, named) = match file.lock_and_getattr(&directory, name, until, budget).await {
-                Ok(found) => found,
-                Err(err) if err.is_stale() => continue,
-                Err(err) => return Err(err),
-            };
-            if named.is_some() && named == attributes.fileid {
-                return Ok(Some((file, attributes)));
-            }
-            file.close().await.or_else(|err| if err.is_stale() { Ok(()) } else { Err(err) })?;
-        }
-        Err(Error::Status { op: Op::LOCK, status: Status::DENIED })
-    }
-
-    /// The file that is held gets another name for as long as this takes: nothing can be asked of a file that has
-    /// none any more, not even to unlock it.
-    async fn replace_locked(
-        &self,
-        prefix: &PathPrefix<'_>,
-        mut locked: File,
-        put: &PutOptions,
-        name: &[u8],
-        budget: &Budget,
-    ) -> Result<()> {
-        let PutOptions { temp_name, pin_name, .. } = put;
-        let session = Arc::clone(locked.session());
-        let (mut linked, mut backoff) = (false, Backoff::new(DELAY_BACKOFF, DELAY_BACKOFF * 8));
-        let mut rest = loop {
-            let mut compound = Compound::new();
-            compound.putfh(&locked.handle).op(Op::SAVEFH);
-            prefix.encode(&mut compound);
-            if !linked {
-                compound.op_with_name(Op::LINK, pin_name);
-            }
-            compound.op(Op::SAVEFH).rename(temp_name, name);
-            locked.push_close(&mut compound);
-            prefix.encode(&mut compound);
-            compound.op_with_name(Op::REMOVE, pin_name);
-            let read = |mut results: CompoundReply| {
-                results.expect(Op::PUTFH)?;
-                results.expect(Op::SAVEFH)?;
-                prefix.decode(&mut results)?;
-                if !linked {
-                    results.changed(Op::LINK)?;
-                }
-                // It has that name now: what is done again is done without it.
-                let moved = results.expect(Op::SAVEFH).map(drop).and_then(|()| results.renamed());
-                Ok((moved, results))
-            };
-            match call_in_session(self, &session, budget, &compound, read).await {
-                Ok((Ok(()), rest)) => break rest,
-                Ok((Err(err), _)) if err.status().is_some_and(Status::is_delay) => {
-                    linked = true;
-                    if let Err(err) = budget.pause(&mut backoff).await {
-                        self.remove_in_background(prefix, pin_name, budget).await;
-                        return Err(err);
-                    }
-                }
-                Ok((Err(err), _)) | Err(err) => {
-                    self.remove_in_background(prefix, pin_name, budget).await;
-                    return Err(err);
-                }
-            }
-        };
-        // It is in its place: what follows only tidies up.
-        if locked.decode_close(&mut rest).is_err()
-            || prefix.decode(&mut rest).is_err()
-            || rest.changed(Op::REMOVE).is_err()
-        {
-            let _ = budget.wait(locked.close()).await;
-            self.remove_in_background(prefix, pin_name, budget).await;
-        }
-        Ok(())
-    }
-
-    /// A plain file, if it is as `put` has it; of which the alias and the patience matter besides.
-    ///
-    /// # Errors
-    /// [`Error::ConditionFailed`]; `NOENT`, `ISDIR`, `DENIED`; [`Error::Uncertain`].
-    pub async fn remove_if(&self, path: &[u8], put: PutOptions) -> Result<()> {
-        let Precondition::If(predicate) = put.precondition.clone() else { return self.remove_file(path).await };
-        let path = path.to_vec();
-        self.run_detached(true, |client, budget| async move {
-            let (directory, name) = Path::new(&path)?.split()?;
-            path::check(&put.pin_name)?;
-            let prefix = client.path_prefix(&directory).await?;
-            match client.open_and_lock(&prefix, name, put.lock_timeout, &budget).await? {
-                None if predicate(None) => Err(Error::Status { op: Op::REMOVE, status: Status::NOENT }),
-                None => Err(Error::ConditionFailed),
-                Some((locked, attributes)) if predicate(Some(&attributes)) => {
-                    client.remove_locked(&prefix, locked, name, &put.pin_name, &budget).await
-                }
-                Some((locked, _)) => locked.close().await.and(Err(Error::ConditionFailed)),
-            }
-        })
-        .await
-    }
-
-    /// By giving it another name first: see [`Client::replace_locked`].
-    async fn remove_locked(
-        &self,
-        prefix: &PathPrefix<'_>,
-        mut locked: File,
-        name: &[u8],
-        pin_name: &[u8],
-        budget: &Budget,
-    ) -> Result<()> {
-        let mut compound = Compound::new();
-        prefix.encode(&mut compound);
-        compound.op(Op::SAVEFH).rename(name, pin_name);
-        locked.push_close(&mut compound);
-        prefix.encode(&mut compound);
-        compound.op_with_name(Op::REMOVE, pin_name);
-        let read = |mut results: CompoundReply| {
-            prefix.decode(&mut results)?;
-            results.expect(Op::SAVEFH)?;
-            results.renamed()?;
-            Ok(results)
-        };
-        let session = Arc::clone(locked.session());
-        let mut rest = match call_in_session(self, &session, budget, &compound, read).await {
-            Ok(rest) => rest,
-            Err(err) => {
-                self.remove_in_background(prefix, pin_name, budget).await;
-                return Err(err);
-            }
-        };
-        if locked.decode_close(&mut rest).is_err()
-            || prefix.decode(&mut rest).is_err()
-            || rest.changed(Op::REMOVE).is_err()
-        {
-            let _ = budget.wait(locked.close()).await;
-            self.remove_in_background(prefix, pin_name, budget).await;
-        }
-        Ok(())
-    }
-
-    /// Removes a name of this client's own, in a task that goes on when the time is over.
+    /// Removes a temporary name. Waits until the deadline; the task continues after it.
     pub(crate) async fn remove_in_background(&self, prefix: &PathPrefix<'_>, name: &[u8], budget: &Budget) {
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
@@ -377,16 +239,16 @@ impl Client {
         let (client, steps, cleanup) = (self.clone(), prefix.ops(), self.cleanup_guard());
         let removing = tokio::spawn(async move {
             let _cleanup = cleanup;
-            let read = |mut results: CompoundReply, _| {
+            let decode = |mut results: CompoundReply, _| {
                 results.expect_all(&steps)?;
                 results.changed(Op::REMOVE)
             };
             let budget = Budget::cleanup();
             loop {
-                match client.call_with_retry(&compound, Idempotent::Yes, &budget, read).await {
-                    // There is no connection: there may be one again.
+                match client.call_with_retry(&compound, RetryPolicy::Idempotent, &budget, decode).await {
+                    // A new connection may follow.
                     Err(Error::Unreachable { .. }) if !budget.is_over() => tokio::time::sleep(RECONNECT_PAUSE).await,
-                    tidied => return tidied,
+                    removed => return removed,
                 }
             }
         });
@@ -399,7 +261,8 @@ impl Install {
         matches!(self, Self::Rename | Self::RenameOverRegular)
     }
 
-    /// With the directory saved, and current for `Replace`; with the file current for `New`.
+    /// Adds the operations. The directory must be the saved file handle, and for the RENAMEs also the current one; for
+    /// `LinkExclusive` the temporary file must be the current file handle.
     pub(crate) fn encode(self, compound: &mut Compound, prefix: &PathPrefix<'_>, temp_name: &[u8], name: &[u8]) {
         match self {
             Self::Defer => {}
@@ -412,7 +275,7 @@ impl Install {
         }
     }
 
-    /// Whether nothing is left to tidy up.
+    /// Reads the results of the operations. Returns whether the temporary name is gone.
     pub(crate) fn decode(self, results: &mut CompoundReply, prefix: &PathPrefix<'_>) -> Result<bool> {
         match self {
             Self::Defer => Ok(true),
@@ -421,12 +284,13 @@ impl Install {
                 results.expect(Op::SAVEFH)?;
                 prefix.decode(results)?;
                 results.changed(Op::LINK)?;
-                // It is in its place, whatever becomes of its first name.
+                // The file is installed, whether or not REMOVE succeeds.
                 Ok(results.changed(Op::REMOVE).is_ok())
             }
         }
     }
 
+    /// Turns the error of a name that exists into [`Error::ConditionFailed`].
     pub(crate) fn map_error(self, err: Error) -> Error {
         match (self, &err) {
             (Self::LinkExclusive, Error::Status { op: Op::LINK, status: Status::EXIST }) => Error::ConditionFailed,

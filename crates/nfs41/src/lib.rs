@@ -24,8 +24,11 @@
 mod append;
 mod attributes;
 mod budget;
+mod call;
+mod channel;
 mod client;
 mod compound;
+mod conditional;
 mod connection;
 mod dirents;
 #[cfg(feature = "efs")]
@@ -35,37 +38,46 @@ mod fence;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
+mod identity;
 mod info;
 mod install;
 mod namespace;
 mod no_fallback;
+mod op;
 mod open;
+mod options;
 pub mod partition;
 mod path;
+mod prefix;
 mod put;
+mod put_options;
 mod read;
 mod readdir;
 mod rpc;
+mod sequence;
 mod session;
+mod slot_table;
 mod status;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod transport;
 mod upload;
+mod write_at;
 mod xdr;
 
 pub use attributes::{AttributeMask, Attributes, FileType, SetAttributes, Time};
 #[doc(hidden)]
 pub use client::CleanupGuard;
-pub use client::{Client, Options};
-pub use compound::{Create, Op};
-pub use connection::ServerIdentity;
+pub use client::Client;
+pub use compound::Create;
 pub use dirents::{Dirent, Dirents};
 pub use error::{Error, Result};
-pub use fence::AlternateAddresses;
+pub use identity::ServerIdentity;
 pub use info::Limits;
+pub use op::Op;
 pub use open::File;
-pub use put::{Precondition, Predicate, PutOptions};
+pub use options::{AlternateAddresses, Options};
+pub use put_options::{Precondition, Predicate, PutOptions};
 pub use read::{FileHandle, ReadResult};
 pub use readdir::{DirCursor, Entry, Page};
 pub use rpc::Credentials;

@@ -1,4 +1,4 @@
-//! What changes names: removing, renaming, linking, making directories; and the attributes of what a path names.
+//! Operations on names: removing, renaming, linking and creating directories; and setting attributes.
 
 use std::time::Duration;
 
@@ -7,37 +7,42 @@ use bytes::Bytes;
 use crate::{
     attributes::{AttributeMask, Expected, FileType, SetAttributes},
     budget::{Backoff, Budget},
-    client::{Client, Idempotent, PathPrefix},
-    compound::{ANONYMOUS, Compound, CompoundReply, Op},
+    call::RetryPolicy,
+    client::Client,
+    compound::{ANONYMOUS, Compound, CompoundReply},
     error::{Error, Result},
+    op::Op,
     path::Path,
+    prefix::PathPrefix,
     status::Status,
 };
 
-/// What an answer has of a directory that is made: of CREATE, and its handle.
+/// Upper bound of the results of CREATE and GETFH in a reply.
 const CREATE_REPLY_BYTES: u32 = 200;
-/// For each directory that is taken away again.
+/// Timeout of removing one directory after a failure.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// A pause where the server says later, and has done a part.
+/// Backoff after NFS4ERR_DELAY where a part of the compound was executed.
 const DELAY_BACKOFF: Duration = Duration::from_millis(50);
 
 impl Client {
+    /// Sets attributes of a file, directory or symbolic link.
+    ///
     /// # Errors
-    /// As [`Client::attributes`], and what the server says of the new values.
+    /// As [`Client::attributes`]; the status with which the server rejects the values.
     pub async fn set_attributes(&self, path: &[u8], set: SetAttributes) -> Result<()> {
         let prefix = self.path_prefix(&Path::new(path)?).await?;
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
         compound.setattr(&ANONYMOUS, &set);
-        let read = |mut results: CompoundReply| {
+        let decode = |mut results: CompoundReply| {
             prefix.decode(&mut results)?;
             results.set()
         };
-        // The same values once more are the same values.
-        self.call_change(Idempotent::Yes, &compound, read).await
+        // Setting the same values again is idempotent.
+        self.call_change(RetryPolicy::Idempotent, &compound, decode).await
     }
 
-    /// A file, a link or an empty directory.
+    /// Removes a file, a symbolic link or an empty directory.
     ///
     /// # Errors
     /// `NOENT`, `NOTEMPTY`; [`Error::Uncertain`].
@@ -47,26 +52,26 @@ impl Client {
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
         compound.op_with_name(Op::REMOVE, name);
-        let read = |mut results: CompoundReply| {
+        let decode = |mut results: CompoundReply| {
             prefix.decode(&mut results)?;
             results.changed(Op::REMOVE)
         };
-        self.call_change(Idempotent::No, &compound, read).await
+        self.call_change(RetryPolicy::NonIdempotent, &compound, decode).await
     }
 
-    /// A plain file and nothing else.
+    /// Removes a regular file.
     ///
     /// # Errors
-    /// As [`Client::remove`]; `NOT_SAME`: it is something else.
+    /// As [`Client::remove`]; `NOT_SAME`: it is not a regular file.
     pub async fn remove_file(&self, path: &[u8]) -> Result<()> {
         self.remove_of_type(path, FileType::File).await
     }
 
-    /// An empty directory and nothing else.
+    /// Removes an empty directory.
     ///
     /// # Errors
     /// As [`Client::remove_file`]; `NOTEMPTY`.
-    pub async fn remove_directory(&self, path: &[u8]) -> Result<()> {
+    pub async fn remove_dir(&self, path: &[u8]) -> Result<()> {
         self.remove_of_type(path, FileType::Directory).await
     }
 
@@ -77,15 +82,15 @@ impl Client {
         prefix.encode(&mut compound);
         compound.op(Op::SAVEFH).lookup(name).verify(&Expected { file_type: Some(file_type), ..Expected::default() });
         compound.op(Op::RESTOREFH).op_with_name(Op::REMOVE, name);
-        let read = |mut results: CompoundReply| {
+        let decode = |mut results: CompoundReply| {
             prefix.decode(&mut results)?;
             results.expect_all(&[Op::SAVEFH, Op::LOOKUP, Op::VERIFY, Op::RESTOREFH])?;
             results.changed(Op::REMOVE)
         };
-        self.call_change(Idempotent::No, &compound, read).await
+        self.call_change(RetryPolicy::NonIdempotent, &compound, decode).await
     }
 
-    /// Over what is there, if anything is.
+    /// Renames a file or directory, and replaces what has the new name.
     ///
     /// # Errors
     /// `NOENT`, `EXIST`, `NOTEMPTY`, `ISDIR`; [`Error::Uncertain`].
@@ -97,16 +102,16 @@ impl Client {
         compound.op(Op::SAVEFH);
         new.encode(&mut compound);
         compound.rename(from, to);
-        let read = |mut results: CompoundReply| {
+        let decode = |mut results: CompoundReply| {
             old.decode(&mut results)?;
             results.expect(Op::SAVEFH)?;
             new.decode(&mut results)?;
             results.renamed()
         };
-        self.call_change(Idempotent::No, &compound, read).await
+        self.call_change(RetryPolicy::NonIdempotent, &compound, decode).await
     }
 
-    /// A second name for the same file.
+    /// Creates a hard link: a second name for the same file.
     ///
     /// # Errors
     /// `EXIST`, `NOENT`; [`Error::Uncertain`].
@@ -118,36 +123,38 @@ impl Client {
         compound.op(Op::SAVEFH);
         directory.encode(&mut compound);
         compound.op_with_name(Op::LINK, name);
-        let read = |mut results: CompoundReply| {
+        let decode = |mut results: CompoundReply| {
             file.decode(&mut results)?;
             results.expect(Op::SAVEFH)?;
             directory.decode(&mut results)?;
             results.changed(Op::LINK)
         };
-        self.call_change(Idempotent::No, &compound, read).await
+        self.call_change(RetryPolicy::NonIdempotent, &compound, decode).await
     }
 
+    /// Creates a directory with these permissions.
+    ///
     /// # Errors
     /// `EXIST`, `NOENT`; [`Error::Uncertain`].
-    pub async fn make_directory(&self, path: &[u8], mode: u32) -> Result<()> {
+    pub async fn create_dir(&self, path: &[u8], mode: u32) -> Result<()> {
         let (directory, name) = Path::new(path)?.split()?;
         let prefix = self.path_prefix(&directory).await?;
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
         compound.create_directory(name, mode);
-        let read = |mut results: CompoundReply| {
+        let decode = |mut results: CompoundReply| {
             prefix.decode(&mut results)?;
             results.changed(Op::CREATE)
         };
-        self.call_change(Idempotent::No, &compound, read).await
+        self.call_change(RetryPolicy::NonIdempotent, &compound, decode).await
     }
 
-    /// A directory and those above it that are missing. So many were made. As many calls as the path is long: each goes
-    /// down as far as the server takes components in one.
+    /// Creates a directory and its missing parents, and returns how many were created. Each call handles as many components
+    /// as the server takes in one compound.
     ///
     /// # Errors
     /// `NOTDIR`, `EXIST`: a component is a file.
-    pub async fn make_directories(&self, path: &[u8], mode: u32) -> Result<usize> {
+    pub async fn create_dir_all(&self, path: &[u8], mode: u32) -> Result<usize> {
         let path = path.to_vec();
         self.run_detached(true, |client, budget| async move { client.create_missing(&path, mode, &budget).await }).await
     }
@@ -160,14 +167,14 @@ impl Client {
         let most = ((attrs.max_operations as usize).saturating_sub(4) / 2).max(1);
         let (mut handle, mut made) = (None, 0);
         while !left.is_empty() {
-            // What is there. Of each name its handle, so that a call goes on where the one before has ended.
+            // Walk down what exists. GETFH of each name lets the next call continue where this one ends.
             let (there, last) = self.walk_down(handle.take(), &left[..left.len().min(most)], budget).await?;
             left.drain(..there);
             handle = last;
             if there > 0 || left.is_empty() {
                 continue;
             }
-            // The next one is missing, and what is below it. The server keeps the whole answer, to give it again.
+            // The next component and all below it are missing. The server must be able to cache the whole reply.
             let below = &left
                 [..left.len().min(most).min((attrs.max_cached_response_bytes / CREATE_REPLY_BYTES).max(1) as usize)];
             let (count, error) = match self.create_down(&mut handle, below, mode, budget).await {
@@ -178,7 +185,7 @@ impl Client {
             left.drain(..count);
             match error {
                 None => {}
-                // Somebody else has made one: what is above it is not ours to take away.
+                // Another client has created one: do not remove the directories above it.
                 Some(err) if err.is(Status::EXIST) => made = 0,
                 Some(err) => {
                     self.remove_created(&path, left.len(), made).await;
@@ -189,19 +196,19 @@ impl Client {
         Ok(made)
     }
 
-    /// Takes away the last of the directories that are there, as far as they are empty.
+    /// Removes the directories that were created, as far as they are empty.
     async fn remove_created(&self, path: &Path<'_>, missing: usize, made: usize) {
         let client = self.with_timeout(Some(CLEANUP_TIMEOUT));
         let there = path.depth().saturating_sub(missing);
         for depth in (there.saturating_sub(made)..there).rev() {
             let path = path.components().take(depth + 1).collect::<Vec<_>>().join(&b'/');
-            if client.remove_directory(&path).await.is_err() {
+            if client.remove_dir(&path).await.is_err() {
                 return;
             }
         }
     }
 
-    /// How many of these names are there, one below the other, and the handle of the last.
+    /// Returns how many of these nested names exist, and the handle of the last one.
     async fn walk_down(&self, from: Option<Bytes>, names: &[&[u8]], budget: &Budget) -> Result<(usize, Option<Bytes>)> {
         let prefix = PathPrefix::new(from.clone(), Vec::new());
         let mut compound = Compound::new();
@@ -209,9 +216,9 @@ impl Client {
         for name in names {
             compound.lookup(name).op(Op::GETFH);
         }
-        // `LOOKUP` of something in a file says NOTDIR; of the last, only its kind tells.
+        // LOOKUP in a file fails with NOTDIR. Whether the last name is a directory, only its type shows.
         compound.getattr(AttributeMask::TYPE);
-        let read = |mut results: CompoundReply, _| {
+        let decode = |mut results: CompoundReply, _| {
             prefix.decode(&mut results)?;
             let (mut there, mut last) = (0, from.clone());
             for _ in names {
@@ -228,10 +235,10 @@ impl Client {
                 _ => Err(Error::Status { op: Op::LOOKUP, status: Status::NOTDIR }),
             }
         };
-        self.call_with_retry(&compound, Idempotent::Yes, budget, read).await
+        self.call_with_retry(&compound, RetryPolicy::Idempotent, budget, decode).await
     }
 
-    /// Makes directories one below the other, which are not there. How many it has made, and why it made no more.
+    /// Creates nested directories. Returns how many were created, and the error that ended it.
     async fn create_down(
         &self,
         handle: &mut Option<Bytes>,
@@ -245,7 +252,7 @@ impl Client {
         for name in names {
             compound.create_directory(name, mode).op(Op::GETFH);
         }
-        let read = |mut results: CompoundReply, _| {
+        let decode = |mut results: CompoundReply, _| {
             prefix.decode(&mut results)?;
             let (mut count, mut last) = (0, prefix.handle().cloned());
             for _ in names {
@@ -257,13 +264,14 @@ impl Client {
             }
             Ok((count, last, None))
         };
-        let (count, last, error) = match self.call_with_retry(&compound, Idempotent::No, budget, read).await {
-            // Whoever looks again finds those that were made.
-            Err(Error::Uncertain(_)) => {
-                (0, handle.take(), Some(Error::Status { op: Op::CREATE, status: Status::EXIST }))
-            }
-            other => other?,
-        };
+        let (count, last, error) =
+            match self.call_with_retry(&compound, RetryPolicy::NonIdempotent, budget, decode).await {
+                // The next walk finds those that were created.
+                Err(Error::Uncertain(_)) => {
+                    (0, handle.take(), Some(Error::Status { op: Op::CREATE, status: Status::EXIST }))
+                }
+                other => other?,
+            };
         *handle = last;
         match error {
             Some(err) if err.status().is_some_and(Status::is_delay) => {

@@ -1,42 +1,37 @@
-//! Files that stay open for more than one call, and locks of them. What is open is open in one session: when that is
-//! lost, so is it, and whatever is asked of it says so.
+//! Files that stay open for more than one call, and their locks. A file is open in one session: when the session is lost,
+//! its operations return [`Error::SessionLost`].
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::Instant;
 
 use crate::{
     attributes::{AttributeMask, Attributes, SetAttributes},
     budget::{Backoff, Budget},
-    client::{Client, Idempotent, PathPrefix},
-    compound::{
-        ANONYMOUS, Compound, CompoundReply, Create, Op, OpenOwner, ShareAccess, StableHow, Stateid, WriteReply,
-    },
+    call::{OPEN_FILE_INITIAL_BACKOFF, OPEN_FILE_MAX_BACKOFF, RetryPolicy},
+    client::Client,
+    compound::{ANONYMOUS, Compound, CompoundReply, Create, OpenOwner, ShareAccess, StableHow, Stateid, WriteReply},
     error::{Error, Result},
+    op::Op,
     path::Path,
-    read::{FileHandle, ReadResult, content},
-    rpc,
-    session::{CallError, Session},
+    prefix::PathPrefix,
+    read::{FileHandle, ReadResult, decode_read},
+    session::Session,
     status::Status,
 };
 
-/// Pauses where the server says later, or somebody else has a lock.
-const INITIAL_BACKOFF: Duration = Duration::from_millis(4);
-const MAX_BACKOFF: Duration = Duration::from_millis(100);
-/// What is asked of a file that is written: what `stat` shows, and whose it is.
+/// Attributes of a file that was written.
 pub(crate) const WRITTEN_FILE_ATTRS: AttributeMask =
     AttributeMask::STAT.and(AttributeMask::OWNER).and(AttributeMask::OWNER_GROUP);
-/// So many writes of one content are on their way at once.
+/// Maximum number of concurrent WRITEs of one [`File::write`].
 const MAX_CONCURRENT_WRITES: usize = 8;
 
-/// A file that is open. Closed when it is dropped, in a task of its own; [`File::close`] waits for that.
+/// An open file. Dropping it closes it in the background; [`File::close`] waits until it is closed.
 #[derive(Debug)]
 pub struct File {
     client: Client,
@@ -44,20 +39,20 @@ pub struct File {
     pub(crate) handle: Bytes,
     stateid: Stateid,
     lock: Arc<Mutex<Option<Stateid>>>,
-    /// Taken while a lock is asked for: whoever closes the file has to know which one it has.
+    /// Held while a LOCK is in flight: CLOSE must know its stateid.
     lock_in_progress: Arc<tokio::sync::Mutex<()>>,
-    /// Of the server's run in which what is not on stable storage yet was written.
+    /// Write verifier of uncommitted data (RFC 8881, section 18.32.3).
     write_verifier: Mutex<Option<[u8; 8]>>,
-    /// The server has said of some bytes that they are written.
+    /// Some data was written.
     has_written: AtomicBool,
     is_open: bool,
 }
 
 impl Client {
-    /// For reading and writing.
+    /// Opens a file for reading and writing.
     ///
     /// # Errors
-    /// `NOENT`, `EXIST`, `ISDIR`, `SYMLINK`, `ACCESS`; `NOENT` also where a directory on the way is missing.
+    /// `NOENT`: the file or a directory of its path is missing; `EXIST`, `ISDIR`, `SYMLINK`, `ACCESS`.
     pub async fn open_file(&self, path: &[u8], create: Create) -> Result<File> {
         let path = path.to_vec();
         let opened = self.run_detached(false, |client, budget| async move {
@@ -67,20 +62,20 @@ impl Client {
         Ok(opened.await?.with_client(self))
     }
 
-    /// The file that was read from, to read on: it stays for that, even if its path names another by then.
+    /// Opens a file by its handle for reading. The file stays readable while it is open, even if another file replaces it.
     ///
     /// # Errors
-    /// `STALE`: it is gone.
+    /// `STALE`: the file no longer exists.
     pub async fn open_by_handle(&self, handle: &FileHandle) -> Result<File> {
         let handle = handle.clone();
         let opened = self.run_detached(false, |client, budget| async move {
             let mut compound = Compound::new();
             compound.putfh(&handle.0).open_current(OpenOwner::Unique(client.next_open_owner()));
-            let read = |mut results: CompoundReply, session: Arc<Session>| {
+            let decode = |mut results: CompoundReply, session: Arc<Session>| {
                 results.expect(Op::PUTFH)?;
                 Ok(File::new(client.clone(), session, handle.0.clone(), results.opened()?))
             };
-            client.call_with_retry(&compound, Idempotent::Yes, &budget, read).await
+            client.call_with_retry(&compound, RetryPolicy::Idempotent, &budget, decode).await
         });
         Ok(opened.await?.with_client(self))
     }
@@ -89,7 +84,7 @@ impl Client {
         Ok(self.open_with(path, share, create, &self.budget(false)).await?.0)
     }
 
-    /// With the handle of its directory.
+    /// Opens a file. Also returns the handle of its directory.
     pub(crate) async fn open_with(
         &self,
         path: &Path<'_>,
@@ -113,19 +108,19 @@ impl Client {
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
         compound.op(Op::GETFH).open(name, share, create, OpenOwner::Unique(self.next_open_owner())).op(Op::GETFH);
-        let read = |mut results: CompoundReply, session: Arc<Session>| {
+        let decode = |mut results: CompoundReply, session: Arc<Session>| {
             prefix.decode(&mut results)?;
             let directory = results.handle()?;
             let stateid = results.opened()?;
             let handle = results.handle()?;
             Ok((File::new(self.clone(), session, handle, stateid), directory))
         };
-        // To open is safe to repeat; to find that it was made already is not known to be ours.
-        let again = match create {
-            Create::Guarded(_) => Idempotent::No,
-            _ => Idempotent::Yes,
+        // A repeated OPEN with GUARDED4 may find the file of the first attempt.
+        let policy = match create {
+            Create::Guarded(_) => RetryPolicy::NonIdempotent,
+            _ => RetryPolicy::Idempotent,
         };
-        self.call_with_retry(&compound, again, budget, read).await
+        self.call_with_retry(&compound, policy, budget, decode).await
     }
 }
 
@@ -135,20 +130,21 @@ impl File {
         Self { client, session, handle, stateid, lock, lock_in_progress, write_verifier, has_written, is_open: true }
     }
 
-    /// What is asked of it has the time that this client gives, and not what was left when it was opened.
+    /// Uses the timeout of this client, and not the rest of the operation that opened the file.
     fn with_client(mut self, client: &Client) -> Self {
         self.client = client.clone();
         self
     }
 
-    /// In the session that it is open in.
+    /// Sends a compound in the file's session.
     pub(crate) async fn call<T>(
         &self,
         budget: &Budget,
         compound: &Compound,
-        read: impl Fn(CompoundReply) -> Result<T>,
+        decode: impl Fn(CompoundReply) -> Result<T>,
     ) -> Result<T> {
-        call_in_session(&self.client, &self.session, budget, compound, read).await
+        let policy = RetryPolicy::InSession(&self.session);
+        self.client.call_with_retry(compound, policy, budget, |results, _| decode(results)).await
     }
 
     pub(crate) fn set_written(&self) {
@@ -159,7 +155,7 @@ impl File {
         self.has_written.load(Ordering::Acquire)
     }
 
-    /// It was closed, or not, by a compound of somebody else's.
+    /// Records whether a compound has closed the file.
     pub(crate) fn set_closed(&mut self, is_closed: bool) {
         self.is_open = !is_closed;
     }
@@ -168,7 +164,7 @@ impl File {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stateid to read and write with: of a lock where there is one, so that nothing is written when it is gone.
+    /// The stateid for READ and WRITE: the lock's if there is one, so that a WRITE fails when the lock is lost.
     pub(crate) fn io_stateid(&self) -> Stateid {
         self.lock_stateid().unwrap_or(self.stateid)
     }
@@ -181,6 +177,8 @@ impl File {
         &self.session
     }
 
+    /// The attributes of the file.
+    ///
     /// # Errors
     /// [`Error::SessionLost`].
     pub async fn attributes(&self, wanted: AttributeMask) -> Result<Attributes> {
@@ -203,13 +201,13 @@ impl File {
         self.call(&self.client.budget(false), &compound, |mut results| {
             results.expect(Op::PUTFH)?;
             let attributes = results.attributes()?;
-            let (data, eof) = content(&mut results, length)?;
+            let (data, eof) = decode_read(&mut results, length)?;
             Ok(ReadResult { data, eof, attributes, handle: FileHandle(self.handle.clone()) })
         })
         .await
     }
 
-    /// As many bytes as one call carries, and whether they go up to the end.
+    /// Reads up to `length` bytes, at most as many as one READ carries, and returns whether they reach the end of the file.
     ///
     /// # Errors
     /// [`Error::SessionLost`].
@@ -218,11 +216,10 @@ impl File {
         Ok((content.data, content.eof))
     }
 
-    /// All of it, in as many calls as it takes, several on their way at once. On stable storage after
-    /// [`File::commit`].
+    /// Writes all of the data with concurrent calls. It is on stable storage after [`File::commit`].
     ///
     /// # Errors
-    /// `NOSPC`, `DQUOT`, `FBIG`; [`Error::SessionLost`]. Some of it may have been written.
+    /// `NOSPC`, `DQUOT`, `FBIG`; [`Error::SessionLost`]. A part of the data may have been written.
     pub async fn write(&self, offset: u64, content: Bytes) -> Result<()> {
         let budget = self.client.budget(true);
         self.client.within_deadline(&budget, self.write_all(offset, content, &budget)).await
@@ -234,16 +231,16 @@ impl File {
             return self.write_once(offset, content, budget).await;
         }
         let (mut at, mut failed) = (0, None);
-        let mut waiting = futures(MAX_CONCURRENT_WRITES);
+        let mut waiting = FuturesUnordered::new();
         while (at < content.len() && failed.is_none()) || !waiting.is_empty() {
-            while at < content.len() && failed.is_none() && waiting.has_room() {
+            while at < content.len() && failed.is_none() && waiting.len() < MAX_CONCURRENT_WRITES {
                 let piece = content.slice(at..content.len().min(at + largest));
                 let from = offset.saturating_add(at as u64);
                 at += piece.len();
-                waiting.push(Box::pin(self.write_once(from, piece, budget)));
+                waiting.push(self.write_once(from, piece, budget));
             }
-            // One that fails ends the others, too: whoever is told of it must not meet them later.
-            if let Err(err) = waiting.next().await {
+            // After a failure wait for the others, so that none of them takes effect after the caller has the error.
+            if let Some(Err(err)) = waiting.next().await {
                 failed.get_or_insert(err);
             }
         }
@@ -262,10 +259,10 @@ impl File {
                 .await?;
             let count = bytes as usize;
             if count > content.len() || (count == 0 && !content.is_empty()) {
-                return Err(Error::Protocol("more or less is written than was sent"));
+                return Err(Error::Protocol("the number of bytes written does not match the request"));
             }
             self.check_write_verifier(verifier)?;
-            // A server may take less than it was given.
+            // The server may write less than it was given.
             if count == content.len() {
                 return Ok(());
             }
@@ -274,18 +271,19 @@ impl File {
         }
     }
 
+    /// The verifier changes when the server restarts, which loses uncommitted data (RFC 8881, section 18.32.4).
     fn check_write_verifier(&self, verifier: [u8; 8]) -> Result<()> {
         let mut written = self.write_verifier.lock().unwrap_or_else(PoisonError::into_inner);
         match *written.get_or_insert(verifier) == verifier {
             true => Ok(()),
-            false => Err(Error::Uncertain("the server has begun anew, and may have lost what was not committed")),
+            false => Err(Error::Uncertain("the server restarted, and may have lost uncommitted data")),
         }
     }
 
-    /// Everything that was written is on stable storage now.
+    /// Commits all written data to stable storage.
     ///
     /// # Errors
-    /// [`Error::Uncertain`]: the server has begun anew meanwhile; `IO`, `NOSPC`, `DQUOT`.
+    /// [`Error::Uncertain`]: the server restarted and may have lost data; `IO`, `NOSPC`, `DQUOT`.
     pub async fn commit(&self) -> Result<()> {
         self.commit_within(&self.client.budget(false)).await
     }
@@ -300,13 +298,13 @@ impl File {
         self.check_write_verifier(asked.await?)
     }
 
-    /// As [`File::commit`], of what a call that does not go by [`File::write`] has written.
+    /// As [`File::commit`], for data that another compound wrote with this verifier.
     pub(crate) async fn commit_with_verifier(&self, verifier: [u8; 8], budget: &Budget) -> Result<()> {
         self.check_write_verifier(verifier)?;
         self.commit_within(budget).await
     }
 
-    /// Commits, sets, closes: one round trip for the end of a content, which must have this size then.
+    /// Commits, sets attributes and closes in one round trip. The file must then have this size.
     pub(crate) async fn finish(mut self, size: u64, set: &SetAttributes, budget: &Budget) -> Result<Attributes> {
         let mut compound = Compound::new();
         compound.putfh(&self.handle).commit();
@@ -330,31 +328,31 @@ impl File {
         self.check_write_verifier(verifier)?;
         match attributes.size {
             Some(found) if found == size => Ok(attributes),
-            _ => Err(Error::Protocol("the server has another size for a file than was written to it")),
+            _ => Err(Error::Protocol("a file has another size than what was written to it")),
         }
     }
 
-    /// All of the file, for as long as it is open: nobody else who asks for a lock has one. Waits until then for a
-    /// lock that somebody else has.
+    /// Locks all of the file exclusively until it is closed. Waits until `until` for another client's lock.
     ///
     /// # Errors
-    /// `DENIED`: somebody else still has it; `LOCK_NOTSUPP`.
+    /// `DENIED`: another client still has a lock; `LOCK_NOTSUPP`.
     pub async fn lock(&self, until: Instant) -> Result<()> {
         let budget = self.client.budget(false);
         self.client.within_deadline(&budget, self.lock_inner(until, &budget)).await
     }
 
     async fn lock_inner(&self, until: Instant, budget: &Budget) -> Result<()> {
-        let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
+        let mut backoff = Backoff::new(OPEN_FILE_INITIAL_BACKOFF, OPEN_FILE_MAX_BACKOFF);
         loop {
-            // To its end, whoever waits for it: the server gives the lock in any case.
+            // A task, which continues when the caller is dropped: the server may grant the lock in any case.
             let lock_in_progress = Arc::clone(&self.lock_in_progress).lock_owned().await;
             let (client, session, lock) = (self.client.clone(), Arc::clone(&self.session), Arc::clone(&self.lock));
             let its = budget.clone();
             let mut compound = Compound::new();
             compound.putfh(&self.handle).lock(&self.stateid, self.client.next_open_owner());
             let asked = tokio::spawn(async move {
-                let given = call_in_session(&client, &session, &its, &compound, |mut results| {
+                let policy = RetryPolicy::InSession(&session);
+                let given = client.call_with_retry(&compound, policy, &its, |mut results, _| {
                     results.expect(Op::PUTFH)?;
                     results.stateid(Op::LOCK)
                 });
@@ -362,9 +360,9 @@ impl File {
                 drop(lock_in_progress);
                 Ok(())
             });
-            match asked.await.unwrap_or(Err(Error::Uncertain("its task has ended"))) {
+            match asked.await.unwrap_or(Err(Error::Uncertain("its task ended early"))) {
                 Ok(()) => return Ok(()),
-                Err(err) if err.is(Status::DENIED) && Instant::now() + MAX_BACKOFF < until => {
+                Err(err) if err.is(Status::DENIED) && Instant::now() + OPEN_FILE_MAX_BACKOFF < until => {
                     budget.pause(&mut backoff).await?;
                 }
                 Err(err) => return Err(err),
@@ -372,7 +370,7 @@ impl File {
         }
     }
 
-    /// Locks all of the file, and looks then: what it is, and which file its name in this directory names, if any.
+    /// Locks all of the file, and then returns its attributes and the file ID that the name in the directory has, if any.
     pub(crate) async fn lock_and_getattr(
         &self,
         directory: &Bytes,
@@ -380,7 +378,7 @@ impl File {
         until: Instant,
         budget: &Budget,
     ) -> Result<(Attributes, Option<u64>)> {
-        let (mut backoff, mut lockable) = (Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF), true);
+        let (mut backoff, mut lockable) = (Backoff::new(OPEN_FILE_INITIAL_BACKOFF, OPEN_FILE_MAX_BACKOFF), true);
         loop {
             let mut compound = Compound::new();
             compound.putfh(&self.handle);
@@ -403,17 +401,17 @@ impl File {
                 }
             });
             match looked.await {
-                Err(err) if err.is(Status::DENIED) && Instant::now() + MAX_BACKOFF < until => {
+                Err(err) if err.is(Status::DENIED) && Instant::now() + OPEN_FILE_MAX_BACKOFF < until => {
                     budget.pause(&mut backoff).await?;
                 }
-                // There are no locks here: then it is as exact as it can be.
+                // The server has no locks: continue without one.
                 Err(Error::Status { op: Op::LOCK, status: Status::LOCK_NOTSUPP | Status::NOTSUPP }) => lockable = false,
                 other => return other,
             }
         }
     }
 
-    /// What a compound of somebody else's has to do to end this: unlock, and close.
+    /// Adds LOCKU and CLOSE of this file to a compound.
     pub(crate) fn push_close(&self, compound: &mut Compound) {
         compound.putfh(&self.handle);
         if let Some(lock) = self.lock_stateid() {
@@ -422,6 +420,7 @@ impl File {
         compound.close(&self.stateid);
     }
 
+    /// Reads the results of [`File::push_close`].
     pub(crate) fn decode_close(&mut self, results: &mut CompoundReply) -> Result<()> {
         results.expect(Op::PUTFH)?;
         if self.lock_stateid().is_some() {
@@ -432,8 +431,10 @@ impl File {
         Ok(())
     }
 
+    /// Closes the file.
+    ///
     /// # Errors
-    /// [`Error::SessionLost`]: it was closed by that.
+    /// [`Error::SessionLost`]: the file was closed with the session.
     pub async fn close(mut self) -> Result<()> {
         let budget = self.client.budget(false);
         budget.set_sent();
@@ -442,7 +443,7 @@ impl File {
             close(&self.client, &self.session, &self.handle, self.stateid, self.lock_stateid()).await
         };
         let closed = self.client.within_deadline(&budget, closing).await;
-        // Whoever does not wait for this, and where it takes too long, closes it all the same.
+        // After a timeout, dropping the file closes it in the background.
         self.is_open = matches!(closed, Err(Error::Deadline(_)));
         closed
     }
@@ -461,13 +462,14 @@ impl Drop for File {
                 let _no_lock_in_progress = lock_in_progress.lock().await;
                 let lock = *lock.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(err) = close(&client, &session, &handle, stateid, lock).await {
-                    tracing::debug!(error = %err, "a file could not be closed");
+                    tracing::debug!(error = %err, "cannot close a file");
                 }
             });
         }
     }
 }
 
+/// Unlocks and closes a file.
 pub(crate) async fn close(
     client: &Client,
     session: &Arc<Session>,
@@ -482,92 +484,19 @@ pub(crate) async fn close(
             compound.unlock(&lock);
         }
         compound.close(&open);
-        call_in_session(client, session, &Budget::cleanup(), &compound, |mut results| {
+        let policy = RetryPolicy::InSession(session);
+        let decode = |mut results: CompoundReply, _| {
             results.expect(Op::PUTFH)?;
             if lock.is_some() {
                 results.stateid(Op::LOCKU)?;
             }
             results.stateid(Op::CLOSE).map(drop)
-        })
-        .await
+        };
+        client.call_with_retry(&compound, policy, &Budget::cleanup(), decode).await
     };
     match closing(lock).await {
         // The server unlocked the file before it answered CLOSE with NFS4ERR_DELAY.
         Err(Error::Status { op: Op::LOCKU, status: Status::OLD_STATEID }) => closing(None).await,
         closed => closed,
-    }
-}
-
-/// Sends it in this session, and again where the server says later.
-pub(crate) async fn call_in_session<T>(
-    client: &Client,
-    session: &Arc<Session>,
-    budget: &Budget,
-    compound: &Compound,
-    read: impl Fn(CompoundReply) -> Result<T>,
-) -> Result<T> {
-    let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
-    loop {
-        let later = match client.send_once(compound, Some(session), budget).await? {
-            Ok((results, _)) => match read(results) {
-                Err(err) if err.status().is_some_and(Status::is_delay) => err,
-                other => return other,
-            },
-            Err(CallError::Refused(err)) if err.status().is_some_and(Status::is_delay) => err,
-            // It changes nothing.
-            Err(CallError::ReplyNotCached) if !compound.cache_this => continue,
-            // It was never executed, and there is time.
-            Err(CallError::Withdrawn) if !budget.is_over() => Error::Refused(rpc::SYSTEM_ERROR),
-            Err(CallError::NotSent) => return Err(Error::SessionLost),
-            Err(CallError::Lost | CallError::Abandoned) if !compound.cache_this => return Err(Error::SessionLost),
-            Err(fault) => return Err(fault.error(budget)),
-        };
-        tracing::debug!(error = %later, "the server says later");
-        budget.pause(&mut backoff).await?;
-    }
-}
-
-/// Some futures of one kind that go on together.
-pub(crate) struct Together<F> {
-    most: usize,
-    all: Vec<F>,
-}
-
-pub(crate) fn futures<F>(most: usize) -> Together<F> {
-    Together { most, all: Vec::new() }
-}
-
-impl<T, F: Future<Output = T> + Unpin> Together<F> {
-    fn has_room(&self) -> bool {
-        self.all.len() < self.most
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    pub fn push(&mut self, future: F) {
-        self.all.push(future);
-    }
-
-    /// The answer of whichever has one first.
-    pub async fn next(&mut self) -> T {
-        std::future::poll_fn(|context| {
-            for index in 0..self.all.len() {
-                if let std::task::Poll::Ready(answer) = std::pin::Pin::new(&mut self.all[index]).poll(context) {
-                    drop(self.all.swap_remove(index));
-                    return std::task::Poll::Ready(answer);
-                }
-            }
-            std::task::Poll::Pending
-        })
-        .await
-    }
-}
-
-impl PathPrefix<'_> {
-    /// The directory with this handle.
-    pub(crate) fn at(handle: Bytes) -> PathPrefix<'static> {
-        PathPrefix::new(Some(handle), Vec::new())
     }
 }

@@ -1,29 +1,31 @@
-//! Directories, page by page.
+//! Listing a directory page by page: READDIR, RFC 8881, section 18.23.
 
 use bytes::Bytes;
 
 use crate::{
     attributes::{self, AttributeMask, Attributes},
-    client::{Client, Idempotent},
-    compound::{Compound, CompoundReply, Op},
+    client::Client,
+    compound::{Compound, CompoundReply},
     error::{Error, Result},
+    op::Op,
     path::Path,
     xdr::Decoder,
 };
 
-/// A name is no longer on any file system; a server that says otherwise is not believed.
+/// Upper bound of a name's length on any file system. A longer one is an invalid reply.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// One entry of a directory, without `.` and `..`.
+/// An entry of a directory. `.` and `..` are left out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
     pub name: Bytes,
     /// For [`Place::after`].
     pub cookie: u64,
+    /// The attributes that were requested.
     pub attributes: Attributes,
 }
 
-/// Where a page begins.
+/// A position in a directory: a cookie, and the verifier that some servers want back with it. The default is the beginning.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DirCursor {
     pub(crate) cookie: u64,
@@ -36,69 +38,70 @@ impl DirCursor {
         self.cookie
     }
 
+    /// A cursor with a zero verifier, which many servers accept.
     pub fn from_cookie(cookie: u64) -> Self {
         Self { cookie, verifier: [0; 8] }
     }
 
-    /// A number that was remembered without what the server needs besides, which another page of the same directory
-    /// has.
+    /// The same position with the verifier of a page of the same directory.
     #[must_use]
     pub fn with_verifier_of(self, page: &Page) -> Self {
         Self { verifier: page.cursor.verifier, ..self }
     }
 
-    /// After this entry of the page that ends here.
+    /// The position after an entry of the page that ends at this cursor.
     #[must_use]
     pub fn after(&self, entry: &Entry) -> Self {
         Self { cookie: entry.cookie, verifier: self.verifier }
     }
 }
 
-/// Some entries of a directory, in the server's order.
+/// A page of directory entries, in the server's order.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
+    /// The entries.
     pub entries: Vec<Entry>,
-    /// Where the last entry ends.
+    /// The position after the page.
     pub cursor: DirCursor,
-    /// There are no more.
+    /// The directory ends with this page.
     pub eof: bool,
 }
 
 impl Client {
-    /// The entries of a directory from this place on, as many as fit into so many bytes of an answer, with what is
-    /// wanted of each: the less, the faster, and [`AttributeMask::NONE`] fastest.
+    /// Lists a directory from a cursor on: as many entries as fit into a reply of `max_bytes`, with the requested attributes.
+    /// Fewer attributes are faster, and [`AttributeMask::NONE`] is fastest.
     ///
     /// # Errors
-    /// As [`Client::attributes`]; `BAD_COOKIE`, `NOT_SAME`: the directory is not any more what it was when the place
-    /// was given; `TOOSMALL`.
+    /// As [`Client::attributes`]; `BAD_COOKIE`, `NOT_SAME`: the cursor is no longer valid, because the directory has changed;
+    /// `TOOSMALL`.
     pub async fn list(&self, path: &[u8], cursor: DirCursor, wanted: AttributeMask, max_bytes: u32) -> Result<Page> {
         let prefix = self.path_prefix(&Path::new(path)?).await?;
         let max_bytes = self.page_bytes(max_bytes).await?;
         let mut compound = Compound::new();
         prefix.encode(&mut compound);
         compound.readdir(cursor.cookie, cursor.verifier, max_bytes, wanted);
-        let read = |mut results: CompoundReply| {
+        let decode = |mut results: CompoundReply| {
             prefix.decode(&mut results)?;
-            page(&mut results)
+            decode_page(&mut results)
         };
-        self.call(Idempotent::Yes, &compound, read).await
+        self.call(&compound, decode).await
     }
 
-    /// How large an answer may be asked for.
+    /// Clamps the size of a page to what the session allows.
     pub(crate) async fn page_bytes(&self, max_bytes: u32) -> Result<u32> {
         const MIN_PAGE_BYTES: u32 = 4 << 10;
         Ok(max_bytes.clamp(MIN_PAGE_BYTES, self.channel_attrs().await?.max_read_bytes.max(MIN_PAGE_BYTES)))
     }
 }
 
-/// What a READDIR gives.
-pub(crate) fn page(results: &mut CompoundReply) -> Result<Page> {
+/// Reads the result of READDIR.
+pub(crate) fn decode_page(results: &mut CompoundReply) -> Result<Page> {
     let reply = results.expect(Op::READDIR)?;
     let mut page = Page::default();
     page.cursor.verifier = reply.fixed()?;
     while reply.boolean()? {
         let cookie = reply.long()?;
-        let name = name(reply)?;
+        let name = decode_name(reply)?;
         let attributes = attributes::decode(reply)?;
         page.cursor.cookie = cookie;
         if !matches!(&name[..], b"." | b"..") {
@@ -108,17 +111,17 @@ pub(crate) fn page(results: &mut CompoundReply) -> Result<Page> {
     page.eof = reply.boolean()?;
     match page.eof || page.cursor.cookie != 0 {
         true => Ok(page),
-        false => Err(Error::Protocol("a page has nothing and is not the last")),
+        false => Err(Error::Protocol("READDIR returned no entry before the end of the directory")),
     }
 }
 
-/// The name of an entry.
-pub(crate) fn name(reply: &mut Decoder) -> Result<Bytes> {
+/// Reads the name of an entry.
+pub(crate) fn decode_name(reply: &mut Decoder) -> Result<Bytes> {
     let name = reply.opaque(MAX_NAME_BYTES)?;
     match &name[..] {
         b"" => Err(Error::Protocol("an entry has no name")),
         bytes if bytes.contains(&b'/') || bytes.contains(&0) => {
-            Err(Error::Protocol("an entry's name has a slash or a NUL"))
+            Err(Error::Protocol("an entry's name contains a slash or a NUL"))
         }
         _ => Ok(name),
     }

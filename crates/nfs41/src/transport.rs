@@ -9,7 +9,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{Options, compound::Message, rpc::Records, session::Session};
+use crate::{compound::Message, options::Options, rpc::Records, session::Session};
 
 /// Of calls that are sent together.
 const MAX_BATCH_BYTES: usize = 64 << 10;

@@ -1,22 +1,24 @@
-//! A content that comes in pieces, and has its place when all of them are there.
+//! Uploads: files whose content arrives in pieces, and that appear under their name when all of it is written.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::{
     attributes::{Attributes, SetAttributes, Time},
     budget::Budget,
-    client::{Client, PathPrefix},
+    client::Client,
     compound::{Create, ShareAccess},
     error::{Error, Result},
+    install::PRIVATE_MODE,
     open::File,
     path::Path,
-    put::{PRIVATE_MODE, Precondition, PutOptions},
+    prefix::PathPrefix,
+    put_options::{Precondition, PutOptions},
 };
 
-/// So much is written between two COMMITs, so that the last one does not have all of a large content before it.
-const COMMITTED_BYTES: u64 = 16 << 20;
+/// Number of bytes between two COMMITs. It bounds what the last COMMIT has to write.
+const COMMIT_INTERVAL_BYTES: u64 = 16 << 20;
 
-/// A content that comes in pieces. Given up when it is dropped; what it has written is removed then.
+/// A file that is being uploaded. Dropping it aborts the upload and removes what was written.
 #[derive(Debug)]
 pub struct Upload {
     client: Client,
@@ -30,56 +32,56 @@ pub struct Upload {
 }
 
 impl Client {
-    /// Begins a content that comes in pieces.
+    /// Begins to upload a file.
     ///
     /// # Errors
     /// As [`Client::put`].
     pub async fn begin_upload(&self, path: &[u8], put: PutOptions) -> Result<Upload> {
         let path = path.to_vec();
         let work = |client: Self, budget| async move { client.begin_upload_inner(&path, put, &budget).await };
-        let mut staged = self.run_detached(false, work).await?;
-        // What is asked of it has the time that this client gives, and not what was left when it was begun.
-        staged.client = self.clone();
-        Ok(staged)
+        let mut upload = self.run_detached(false, work).await?;
+        // The upload's calls have the timeout of this client, and not the rest of this operation's.
+        upload.client = self.clone();
+        Ok(upload)
     }
 
     pub(crate) async fn begin_upload_inner(&self, path: &[u8], put: PutOptions, budget: &Budget) -> Result<Upload> {
         let (directory, name) = Path::new(path)?.split()?;
         put.check()?;
-        let mut beside: Vec<u8> = directory.components().collect::<Vec<_>>().join(&b'/');
-        beside.push(b'/');
-        beside.extend_from_slice(&put.temp_name);
-        // Not "new": repeated where nobody knows whether it was done, it would find its own.
+        let mut temp_path: Vec<u8> = directory.components().collect::<Vec<_>>().join(&b'/');
+        temp_path.push(b'/');
+        temp_path.extend_from_slice(&put.temp_name);
+        // Not GUARDED4: an OPEN that is repeated because its outcome is unknown would find its own file.
         let create = Create::Unchecked(PRIVATE_MODE);
-        let (file, directory) = self.open_with(&Path::new(&beside)?, ShareAccess::ReadWrite, create, budget).await?;
+        let (file, directory) = self.open_with(&Path::new(&temp_path)?, ShareAccess::ReadWrite, create, budget).await?;
         let (client, name) = (self.clone(), name.to_vec());
         Ok(Upload { client, file: Some(file), directory, name, put, at: 0, committed: 0, is_installed: false })
     }
 }
 
 impl Upload {
-    /// The bytes that follow.
+    /// Appends a piece.
     ///
     /// # Errors
-    /// `NOSPC`, `DQUOT`, `FBIG`; [`Error::SessionLost`]: it has to be begun anew.
+    /// `NOSPC`, `DQUOT`, `FBIG`; [`Error::SessionLost`]: start the upload again.
     pub async fn write(&mut self, content: Bytes) -> Result<()> {
         let length = content.len() as u64;
         let file = self.file.as_ref().ok_or(Error::Closed)?;
-        // Nobody else has the file: what comes late does no harm.
+        // Nothing else uses the file, so a late WRITE does no harm.
         let budget = self.client.budget(false);
         file.write_all(self.at, content, &budget).await?;
         self.at += length;
-        if self.at - self.committed >= COMMITTED_BYTES {
+        if self.at - self.committed >= COMMIT_INTERVAL_BYTES {
             file.commit_within(&budget).await?;
             self.committed = self.at;
         }
         Ok(())
     }
 
-    /// All that was written so far.
+    /// Reads back all that was written so far.
     ///
     /// # Errors
-    /// [`Error::SessionLost`]; [`Error::Protocol`]: the server has less of it.
+    /// [`Error::SessionLost`]; [`Error::Protocol`]: the server has less than was written.
     pub async fn read_back(&self) -> Result<Bytes> {
         let file = self.file.as_ref().ok_or(Error::Closed)?;
         let mut content = BytesMut::new();
@@ -87,14 +89,14 @@ impl Upload {
             let (from, left) = (content.len() as u64, self.at - content.len() as u64);
             let (piece, _) = file.read(from, u32::try_from(left).unwrap_or(u32::MAX)).await?;
             if piece.is_empty() {
-                return Err(Error::Protocol("the server has less of a content than was written"));
+                return Err(Error::Protocol("a file is shorter than what was written to it"));
             }
             content.extend_from_slice(&piece);
         }
         Ok(content.freeze())
     }
 
-    /// Makes it durable and, if the conditions hold, puts it into its place at once.
+    /// Commits the data to stable storage and, if the precondition holds, moves the file to its name.
     ///
     /// # Errors
     /// As [`Client::put`].
@@ -103,7 +105,8 @@ impl Upload {
         client.run_detached(true, |_, budget| async move { self.commit_inner(at, &budget).await }).await
     }
 
-    /// As [`Upload::commit`], under conditions that were not known before, by this client of the same server.
+    /// As [`Upload::commit`] with another precondition and modification time, and with the timeout of `client`, which must
+    /// be a client of the same server.
     ///
     /// # Errors
     /// As [`Client::put`].
@@ -117,13 +120,13 @@ impl Upload {
         self.commit().await
     }
 
-    /// Removes what was written. To drop it does the same, later.
+    /// Removes what was written. Dropping the upload does the same in the background.
     pub async fn abort(mut self) {
         self.is_installed = true;
         if let Some(file) = self.file.take() {
             let _ = file.close().await;
         }
-        let prefix = PathPrefix::at(self.directory.clone());
+        let prefix = PathPrefix::at_handle(self.directory.clone());
         self.client.remove_in_background(&prefix, &self.put.temp_name, &Budget::cleanup()).await;
     }
 
@@ -131,7 +134,7 @@ impl Upload {
         let file = self.file.take().ok_or(Error::Closed)?;
         let set = SetAttributes { time_modify: self.put.time_modify, ..SetAttributes::default() };
         let mut made = file.finish(size, &set, budget).await?;
-        let prefix = PathPrefix::at(self.directory.clone());
+        let prefix = PathPrefix::at_handle(self.directory.clone());
         self.is_installed = true;
         self.client.install(&prefix, &self.name, &self.put, &mut made, budget).await?;
         Ok(made)
@@ -151,7 +154,7 @@ impl Drop for Upload {
             if let Some(file) = file {
                 let _ = file.close().await;
             }
-            client.remove_in_background(&PathPrefix::at(directory), &temp_name, &Budget::cleanup()).await;
+            client.remove_in_background(&PathPrefix::at_handle(directory), &temp_name, &Budget::cleanup()).await;
         });
     }
 }

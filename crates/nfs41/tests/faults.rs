@@ -43,13 +43,11 @@ enum Change {
     Link,
     MakeDirectory,
     Write,
-    WriteNew,
-    WriteIfMissing,
     SetSize,
 }
 
 impl Change {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 15] = [
         Self::Put,
         Self::PutFile,
         Self::PutNew,
@@ -64,8 +62,6 @@ impl Change {
         Self::Link,
         Self::MakeDirectory,
         Self::Write,
-        Self::WriteNew,
-        Self::WriteIfMissing,
         Self::SetSize,
     ];
 
@@ -94,10 +90,8 @@ impl Change {
             Self::RemoveIf => client.remove_if(f, holds(true)).await,
             Self::Rename => client.rename(f, &at("g")).await,
             Self::Link => client.link(f, &at("g")).await,
-            Self::MakeDirectory => client.make_directory(f, 0o755).await,
-            Self::Write => client.write(f, 1, "new".into(), Create::Never).await.map(drop),
-            Self::WriteNew => client.write(f, 0, "new".into(), Create::Guarded(0o644)).await.map(drop),
-            Self::WriteIfMissing => client.write(f, 0, "new".into(), Create::Unchecked(0o644)).await.map(drop),
+            Self::MakeDirectory => client.create_dir(f, 0o755).await,
+            Self::Write => client.write_at(f, 1, "new".into()).await.map(drop),
             Self::SetSize => {
                 client.set_attributes(f, SetAttributes { size: Some(1), ..SetAttributes::default() }).await
             }
@@ -105,10 +99,7 @@ impl Change {
     }
 
     fn before(self) -> BTreeMap<String, Option<Bytes>> {
-        let empty = matches!(
-            self,
-            Self::PutNew | Self::PutIfNone | Self::MakeDirectory | Self::WriteNew | Self::WriteIfMissing
-        );
+        let empty = matches!(self, Self::PutNew | Self::PutIfNone | Self::MakeDirectory);
         if empty { BTreeMap::new() } else { [("f".to_owned(), Some("old".into()))].into() }
     }
 
@@ -123,7 +114,6 @@ impl Change {
             Self::Link => [file("f", "old"), file("g", "old")].into(),
             Self::MakeDirectory => [("f".to_owned(), None)].into(),
             Self::Write => [file("f", "onew")].into(),
-            Self::WriteNew | Self::WriteIfMissing => [file("f", "new")].into(),
             Self::SetSize => [file("f", "o")].into(),
         }
     }
@@ -152,7 +142,7 @@ impl Scenario {
         let name = format!("{:06}", COUNT.fetch_add(1, Ordering::Relaxed));
         // So that a large content takes several calls.
         let (relay, client) = relayed(server, |options| options.max_io_bytes = 4096);
-        client.make_directory(name.as_bytes(), 0o755).await.unwrap();
+        client.create_dir(name.as_bytes(), 0o755).await.unwrap();
         for (file, content) in change.before() {
             client.put(format!("{name}/{file}").as_bytes(), content.unwrap(), PutOptions::default()).await.unwrap();
         }
@@ -447,13 +437,12 @@ impl Writer {
     async fn contents(self, number: usize) {
         let name = format!("file {number}");
         let text = |round: u32| Bytes::from(format!("{round:8}").repeat(1000));
-        let in_place = Create::Unchecked(0o644);
-        let make = |round| {
+        let make = |round, exists| {
             let (client, path, text) = (&self.client, name.as_bytes(), text(round));
             async move {
                 match number % 3 {
-                    0 => client.put(path, text, PutOptions::default()).await,
-                    1 => client.write(path, 0, text, in_place).await,
+                    1 if exists => client.write_at(path, 0, text).await,
+                    0 | 1 => client.put(path, text, PutOptions::default()).await,
                     _ => {
                         let conditions = Precondition::If(Arc::new(|_| true));
                         client.put(path, text, PutOptions { precondition: conditions, ..PutOptions::default() }).await
@@ -463,7 +452,7 @@ impl Writer {
         };
         let mut known = None;
         for round in 0.. {
-            match make(round).await {
+            match make(round, known.is_some()).await {
                 Ok(_) => {
                     self.done.fetch_add(1, Ordering::Relaxed);
                     known = Some(text(round));
@@ -960,7 +949,7 @@ async fn a_session_that_the_server_does_not_know_is_made_anew() {
             common::forget_session(&relay, status.0);
             assert_eq!(&client.read(f, 0, 10).await.unwrap().data[..], b"old", "{status}");
             common::forget_session(&relay, status.0);
-            let written = client.write(f, 0, "old".into(), Create::Never).await;
+            let written = client.write_at(f, 0, "old".into()).await;
             assert!(matches!(written, Ok(_) | Err(Error::Pending(_))), "{status}: {written:?}");
             common::forget_session(&relay, status.0);
             let put = client.put(f, "new".into(), PutOptions::default()).await;

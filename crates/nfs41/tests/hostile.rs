@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Lab, answer, content, has, lab_with, relayed, set_word, word, words};
+use common::{Lab, answer, content, has, lab_with, read_file, relayed, set_word, word, words};
 use nfs_lab::{Act, Ganesha, Relay, Way, framed, lab_or_skip, read_record};
 use nfs41::{AttributeMask, Client, Create, DirCursor, Error, Options, Precondition, PutOptions, SetAttributes};
 use proptest::{collection::vec, prelude::*};
@@ -69,20 +69,18 @@ async fn everything(client: &Client, name: &str) {
     seen(client.put(f, content(100), put(Precondition::None)).await);
     seen(client.attributes(f, AttributeMask::STAT | AttributeMask::OWNER | AttributeMask::TIME_ACCESS).await);
     seen(client.read(f, 0, 1000).await);
-    seen(client.read_all(f, 0, u64::MAX).await);
-    seen(client.write(f, 1, content(10), Create::Unchecked(0o644)).await);
+    seen(read_file(client, f, 0, u64::MAX).await);
+    seen(client.write_at(f, 1, content(10)).await);
     seen(client.append(f, content(10), put(Precondition::None)).await);
     seen(client.put(f, content(10), always()).await);
     seen(client.put(g.as_bytes(), content(10), put(Precondition::Absent)).await);
     seen(client.put(g.as_bytes(), content(30_000), put(Precondition::None)).await);
     seen(client.set_attributes(f, SetAttributes { size: Some(5), ..SetAttributes::mode(0o600) }).await);
     seen(client.list(b"", DirCursor::default(), AttributeMask::STAT, 4096).await);
-    seen(client.make_directories(format!("{directory}/below").as_bytes(), 0o755).await);
+    seen(client.create_dir_all(format!("{directory}/below").as_bytes(), 0o755).await);
     seen(client.rename(g.as_bytes(), format!("{directory}/g").as_bytes()).await);
     seen(client.link(f, g.as_bytes()).await);
     seen(client.access(f, 0x3F).await);
-    seen(client.read_link(f).await);
-    seen(client.resolve(f).await);
     seen(client.limits().await);
     seen(client.server_identities().await);
     if let Ok(file) = client.open_file(f, Create::Never).await {
@@ -356,9 +354,9 @@ async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_th
             }
             Act::Pass
         });
-        let found = client.read_all(b"f", 0, u64::MAX).await.unwrap().concat();
+        let found = read_file(&client, b"f", 0, u64::MAX).await.unwrap();
         assert!(found == content(length), "{} of {length}", found.len());
-        let found = client.read_all(b"f", 77, 100_000).await.unwrap().concat();
+        let found = read_file(&client, b"f", 77, 100_000).await.unwrap();
         assert!(found == content(length)[77..100_077], "{}", found.len());
     }
     relay.on_record(|way, record| {
@@ -368,7 +366,7 @@ async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_th
         }
         Act::Pass
     });
-    let found = tokio::time::timeout(IN_TIME, client.read_all(b"f", 0, u64::MAX)).await.expect("it ends");
+    let found = tokio::time::timeout(IN_TIME, read_file(&client, b"f", 0, u64::MAX)).await.expect("it ends");
     assert!(matches!(found, Err(Error::Protocol(_))), "{found:?}");
 }
 
@@ -397,7 +395,7 @@ async fn a_content_whose_handle_is_no_longer_known_is_read_anew() {
             }
             Act::Pass
         });
-        let found = client.read_all(b"f", 0, u64::MAX).await.unwrap().concat();
+        let found = read_file(&client, b"f", 0, u64::MAX).await.unwrap();
         assert!(found == content(200_000), "{} bytes", found.len());
         assert!(refused.load(Ordering::Relaxed) > 3, "nothing was refused");
     }

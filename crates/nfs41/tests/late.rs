@@ -137,7 +137,7 @@ async fn a_directory_is_not_made_after_its_caller_was_told_so() {
     let (relay, client) = with_others(&server, &[&good], Duration::from_secs(1));
     client.attributes(b"", AttributeMask::TYPE).await.unwrap();
     hang_at(&relay, CREATE);
-    let heard = client.make_directories(b"d/e", 0o755).await;
+    let heard = client.create_dir_all(b"d/e", 0o755).await;
     assert!(matches!(heard, Err(Error::Deadline(_))), "{heard:?}");
     relay.pass_records();
     relay.hang(false);
@@ -185,7 +185,7 @@ async fn what_was_sent_is_not_told_to_be_unreachable() {
         }
         Act::Pass
     });
-    let heard = client.write(b"f", 0, "new".into(), nfs41::Create::Never).await;
+    let heard = client.write_at(b"f", 0, "new".into()).await;
     assert!(matches!(heard, Err(Error::Uncertain(_))), "{heard:?}");
     assert_eq!(fs::read(server.directory().join("f")).unwrap(), b"new");
 }

@@ -15,9 +15,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use common::read_file;
 use nfs_lab::{Ganesha, lab_or_skip};
 use nfs41::{
-    AttributeMask, Client, Create, DirCursor, Error, FileType, Options, Precondition, PutOptions, SetAttributes, Status,
+    AttributeMask, Client, DirCursor, Error, FileType, Options, Precondition, PutOptions, SetAttributes, Status,
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -37,19 +38,11 @@ enum If {
     Size(Option<u64>),
 }
 
-#[derive(Clone, Copy, Debug)]
-enum How {
-    No,
-    IfMissing,
-    New,
-    Exclusive,
-}
-
 #[derive(Clone, Debug)]
 enum Change {
     Put(usize, u8, usize, If),
     Upload(usize, u8, usize),
-    Write(usize, u64, u8, usize, How),
+    Write(usize, u64, u8, usize),
     Append(usize, u8, usize, If),
     Remove(usize),
     RemoveFile(usize),
@@ -73,13 +66,12 @@ impl Change {
         let size = || prop_oneof![Just(None), (0..4_u64).prop_map(Some)];
         let condition =
             prop_oneof![3 => Just(If::None), 1 => Just(If::File), 2 => Just(If::New), 3 => size().prop_map(If::Size)];
-        let how = prop_oneof![Just(How::No), Just(How::IfMissing), Just(How::New), Just(How::Exclusive)];
         let mode = || prop_oneof![Just(0o600_u32), Just(0o640), Just(0o755), Just(0o777)];
         let offset = || prop_oneof![3 => 0..5_u64, 1 => 0..20_000_u64];
         prop_oneof![
             4 => (path(), any::<u8>(), length(), condition.clone()).prop_map(|(a, b, c, d)| Self::Put(a, b, c, d)),
             1 => (path(), any::<u8>(), length()).prop_map(|(a, b, c)| Self::Upload(a, b, c)),
-            3 => (path(), offset(), any::<u8>(), length(), how).prop_map(|(a, b, c, d, e)| Self::Write(a, b, c, d, e)),
+            3 => (path(), offset(), any::<u8>(), length()).prop_map(|(a, b, c, d)| Self::Write(a, b, c, d)),
             2 => (path(), any::<u8>(), 0..4000_usize, condition).prop_map(|(a, b, c, d)| Self::Append(a, b, c, d)),
             1 => path().prop_map(Self::Remove),
             1 => path().prop_map(Self::RemoveFile),
@@ -252,18 +244,9 @@ impl Model {
         match *change {
             Change::Put(path, byte, length, condition) => self.put(PATHS[path], vec![byte; length], condition),
             Change::Upload(path, byte, length) => self.put(PATHS[path], vec![byte; 2 * length], If::None),
-            Change::Write(path, offset, byte, length, how) => {
-                let (directory, name, found) = self.at(PATHS[path])?;
-                let node = match (found, how) {
-                    (Some(_), How::New | How::Exclusive) => return Err(Said::Exists),
-                    (Some(found), _) => found,
-                    (None, How::No) => return Err(Said::Missing),
-                    (None, _) => {
-                        self.add(directory, name, Node::File { content: Vec::new(), mode: 0o644 })?;
-                        self.0.len() - 1
-                    }
-                };
-                let (content, _) = self.file(node)?;
+            Change::Write(path, offset, byte, length) => {
+                let (.., found) = self.at(PATHS[path])?;
+                let (content, _) = self.file(found.ok_or(Said::Missing)?)?;
                 let (from, to) = (offset as usize, offset as usize + length);
                 if length > 0 {
                     content.resize(content.len().max(to), 0);
@@ -409,7 +392,6 @@ fn other(number: usize) -> String {
 
 /// The same by the client, in this directory.
 async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
-    static COUNT: AtomicUsize = AtomicUsize::new(1);
     let at = |path: usize| format!("{directory}/{}", PATHS.get(path).copied().unwrap_or_default()).into_bytes();
     let bytes = |byte: u8, length: usize| Bytes::from(vec![byte; length]);
     let sized = |size: Option<u64>| {
@@ -433,14 +415,8 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
             staged.write(bytes(byte, length)).await?;
             staged.commit().await?;
         }
-        Change::Write(path, offset, byte, length, how) => {
-            let create = match how {
-                How::No => Create::Never,
-                How::IfMissing => Create::Unchecked(0o644),
-                How::New => Create::Guarded(0o644),
-                How::Exclusive => Create::Exclusive(COUNT.fetch_add(1, Ordering::Relaxed) as u64, 0o644),
-            };
-            client.write(&at(path), offset, bytes(byte, length), create).await?;
+        Change::Write(path, offset, byte, length) => {
+            client.write_at(&at(path), offset, bytes(byte, length)).await?;
         }
         Change::Append(path, byte, length, condition) => {
             if client.append(&at(path), bytes(byte, length), put(condition)).await?.is_none() {
@@ -452,7 +428,7 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
         Change::RemoveIf(path, size) => client.remove_if(&at(path), sized(size)).await?,
         Change::Rename(from, to) => client.rename(&at(from), &at(to)).await?,
         Change::Link(file, name) => client.link(&at(file), &at(name)).await?,
-        Change::MakeDirectory(path, mode) => client.make_directory(&at(path), mode).await?,
+        Change::MakeDirectory(path, mode) => client.create_dir(&at(path), mode).await?,
         Change::Resize(path, size) => {
             client.set_attributes(&at(path), SetAttributes { size: Some(size), ..SetAttributes::default() }).await?;
         }
@@ -495,7 +471,7 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
             return Ok(Said::Content(content.into()));
         }
         Change::ReadAll(path, offset, length) => {
-            return Ok(Said::Content(client.read_all(&at(path), offset, length).await?.concat().into()));
+            return Ok(Said::Content(read_file(client, &at(path), offset, length).await?));
         }
         Change::Attributes(path) => {
             let found = client.attributes(&at(path), AttributeMask::STAT).await?;

@@ -1,47 +1,26 @@
 //! What each operation does, against a real server; and in how many round trips.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
+mod common;
+
 use std::{fs, sync::Arc};
 
 use bytes::Bytes;
-use nfs_lab::{Ganesha, Relay, lab_or_skip};
+use common::{Lab, content, lab, lab_with, read_file};
 use nfs41::{
     AttributeMask, Client, Create, DirCursor, Error, FileType, Options, Precondition, PutOptions, SetAttributes,
     Status, Time,
 };
-
-struct Lab {
-    server: Ganesha,
-    relay: Relay,
-    client: Client,
-}
-
-fn lab() -> Option<Lab> {
-    lab_with(|_| {})
-}
-
-fn lab_with(change: impl FnOnce(&mut Options)) -> Option<Lab> {
-    let server = lab_or_skip(nfs_lab::Options::default())?;
-    let relay = Relay::target(2, server.address());
-    let mut options = Options::new(relay.address());
-    change(&mut options);
-    let client = Client::new(options).unwrap();
-    Some(Lab { server, relay, client })
-}
 
 fn status(answer: Result<impl std::fmt::Debug, Error>) -> Status {
     let err = answer.expect_err("the server says no");
     err.status().unwrap_or_else(|| panic!("{err}"))
 }
 
-fn content(length: usize) -> Bytes {
-    (0..length).map(|at| (at * 7 + at / 251) as u8).collect::<Vec<_>>().into()
-}
-
 #[tokio::test]
 async fn each_operation_takes_as_few_round_trips_as_it_says() {
     let Some(Lab { server, relay, client }) = lab() else { return };
-    client.make_directory(b"d", 0o755).await.unwrap();
+    client.create_dir(b"d", 0o755).await.unwrap();
     client.put(b"d/f", content(4096), PutOptions::default()).await.unwrap();
     let trips = || relay.counts().calls;
     macro_rules! trips {
@@ -54,8 +33,8 @@ async fn each_operation_takes_as_few_round_trips_as_it_says() {
     }
     assert_eq!(trips!(1, client.attributes(b"d/f", AttributeMask::SIZE)).size, Some(4096));
     assert_eq!(trips!(1, client.read(b"d/f", 0, 65536)).data, content(4096));
-    trips!(1, client.write(b"d/g", 0, content(4096), Create::Unchecked(0o644)));
-    trips!(1, client.write(b"d/g", 1, content(10), Create::Never));
+    trips!(2, client.put(b"d/g", content(4096), PutOptions::default()));
+    trips!(1, client.write_at(b"d/g", 1, content(10)));
     let modified = Some(Time { seconds: 5, nanoseconds: 7 });
     assert_eq!(
         trips!(1, client.put(b"d/f", content(9), PutOptions { time_modify: modified, ..PutOptions::default() }))
@@ -88,49 +67,23 @@ async fn each_operation_takes_as_few_round_trips_as_it_says() {
 
 #[tokio::test]
 async fn what_is_large_goes_in_pieces_and_comes_back_whole() {
-    let Some(Lab { server, relay: _relay, client }) = lab_with(|options| options.max_io_bytes = 64 << 10) else {
+    let Some(Lab { server, relay: _relay, client }) =
+        lab_with(nfs_lab::Options::default(), |options| options.max_io_bytes = 64 << 10)
+    else {
         return;
     };
+    client.put(b"in place", Bytes::new(), PutOptions::default()).await.unwrap();
     for length in [0, 1, 4095, 65535, 65536, 65537, 1_000_003] {
         let name = format!("f{length}");
         client.put(name.as_bytes(), content(length), PutOptions::default()).await.unwrap();
         assert_eq!(fs::read(server.directory().join(&name)).unwrap(), content(length), "{length}");
-        let pieces = client.read_all(name.as_bytes(), 0, u64::MAX).await.unwrap();
-        assert_eq!(pieces.concat(), content(length), "{length}");
-        let part = client.read_all(name.as_bytes(), 10, 100_000).await.unwrap().concat();
+        let read = read_file(&client, name.as_bytes(), 0, u64::MAX).await.unwrap();
+        assert_eq!(read, content(length), "{length}");
+        let part = read_file(&client, name.as_bytes(), 10, 100_000).await.unwrap();
         assert_eq!(part, content(length).get(10..length.min(100_010)).unwrap_or_default(), "{length}");
-        client.write(b"in place", 3, content(length), Create::Unchecked(0o600)).await.unwrap();
+        client.write_at(b"in place", 3, content(length)).await.unwrap();
     }
     assert_eq!(fs::read(server.directory().join("in place")).unwrap()[3..], content(1_000_003));
-}
-
-/// Halves of a content that go together are of one file, whatever its path names meanwhile.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_read_in_halves_is_of_one_file() {
-    let Some(Lab { server, relay, client }) = lab() else { return };
-    let whole = content(1 << 20);
-    client.put(b"f", whole.clone(), PutOptions::default()).await.unwrap();
-    for (from, length) in [(0, 1 << 20), (1, 700_001), (300_000, 1 << 20), (1 << 20, 600_000), (5 << 20, 600_000)] {
-        let before = relay.counts().calls;
-        let read = client.read_all(b"f", from, length).await.unwrap().concat();
-        let end = whole.len().min((from + length) as usize);
-        assert_eq!(read, whole.get(from as usize..end).unwrap_or_default(), "{from} {length}");
-        assert_eq!(relay.counts().calls - before, 2, "{from} {length}");
-    }
-    assert_eq!(status(client.read_all(b"none", 0, 1 << 20).await), Status::NOENT);
-
-    let writer = Client::new(Options::new(server.address())).unwrap();
-    let replaced = tokio::spawn(async move {
-        for round in 0..200 {
-            writer.put(b"f", vec![round; 1 << 20].into(), PutOptions::default()).await.unwrap();
-        }
-    });
-    while !replaced.is_finished() {
-        let read = client.read_all(b"f", 0, 1 << 20).await.unwrap().concat();
-        assert!(read == whole || read.iter().all(|byte| *byte == read[0]), "of two files");
-        assert_eq!(read.len(), 1 << 20);
-    }
-    replaced.await.unwrap();
 }
 
 #[tokio::test]
@@ -146,7 +99,7 @@ async fn a_server_that_takes_no_current_stateid_is_served_in_more_round_trips() 
     let again =
         client.put(b"b", content(50), PutOptions { precondition: Precondition::Absent, ..PutOptions::default() }).await;
     assert!(matches!(again, Err(Error::ConditionFailed)), "{again:?}");
-    client.write(b"a", 5000, content(3), Create::Never).await.unwrap();
+    client.write_at(b"a", 5000, content(3)).await.unwrap();
     assert_eq!(client.read(b"a", 4999, 10).await.unwrap().data.len(), 4);
     assert_eq!(fs::read(server.directory().join("a")).unwrap().len(), 5003);
     assert_eq!(fs::read_dir(server.directory()).unwrap().count(), 2, "no temporary file stays");
@@ -247,7 +200,7 @@ async fn appends_of_two_clients_are_all_there_and_whole() {
 async fn links_are_not_followed_and_lead_nowhere_outside() {
     let Some(Lab { server, relay: _relay, client }) = lab() else { return };
     let root = server.directory();
-    client.make_directories(b"a/b/c", 0o755).await.unwrap();
+    client.create_dir_all(b"a/b/c", 0o755).await.unwrap();
     client.put(b"a/b/c/f", content(3), PutOptions::default()).await.unwrap();
     for (target, name) in
         [("c/f", "a/b/file"), ("/a/b", "dir"), ("../../../../../a", "a/b/up"), ("loop", "loop"), ("/etc/passwd", "out")]
@@ -259,18 +212,13 @@ async fn links_are_not_followed_and_lead_nowhere_outside() {
         let found = status(client.read(path, 0, 10).await);
         assert!(matches!(found, Status::SYMLINK | Status::NOTDIR | Status::INVAL), "{found}");
     }
-    assert_eq!(client.resolve(b"dir/file").await.unwrap(), b"a/b/c/f");
-    assert_eq!(client.resolve(b"a/b/up/b/file").await.unwrap(), b"a/b/c/f");
-    assert_eq!(status(client.resolve(b"out").await), Status::NOENT);
-    assert!(matches!(client.resolve(b"loop").await, Err(Error::BadPath(_))));
-    assert_eq!(&client.read_link(b"out").await.unwrap()[..], b"/etc/passwd");
 }
 
 #[tokio::test]
 async fn a_path_of_many_components_goes_through() {
     let Some(Lab { server: _server, relay: _relay, client }) = lab() else { return };
     let deep = ["d"; 300].join("/");
-    assert_eq!(client.make_directories(deep.as_bytes(), 0o755).await.unwrap(), 300);
+    assert_eq!(client.create_dir_all(deep.as_bytes(), 0o755).await.unwrap(), 300);
     let file = format!("{deep}/f");
     for conditions in [Precondition::None, Precondition::If(Arc::new(|_| true))] {
         client
@@ -312,19 +260,18 @@ async fn a_directory_is_listed_page_by_page_each_entry_once() {
 #[tokio::test]
 async fn what_is_not_there_or_not_allowed_is_said_with_its_name() {
     let Some(Lab { server: _server, relay: _relay, client }) = lab() else { return };
-    client.make_directory(b"d", 0o755).await.unwrap();
+    client.create_dir(b"d", 0o755).await.unwrap();
     client.put(b"f", content(1), PutOptions::default()).await.unwrap();
     assert_eq!(status(client.attributes(b"none", AttributeMask::SIZE).await), Status::NOENT);
     assert_eq!(status(client.attributes(b"f/x", AttributeMask::SIZE).await), Status::NOTDIR);
     assert_eq!(status(client.read(b"d", 0, 1).await), Status::ISDIR);
-    assert_eq!(status(client.make_directory(b"d", 0o755).await), Status::EXIST);
+    assert_eq!(status(client.create_dir(b"d", 0o755).await), Status::EXIST);
     assert_eq!(status(client.put(b"none/f", content(1), PutOptions::default()).await), Status::NOENT);
     assert!(matches!(status(client.put(b"d", content(1), PutOptions::default()).await), Status::ISDIR | Status::EXIST));
     client.put(b"d/x", content(1), PutOptions::default()).await.unwrap();
     assert_eq!(status(client.remove(b"d").await), Status::NOTEMPTY);
-    let exclusive = Create::Exclusive(77, 0o644);
-    client.write(b"x", 0, content(3), exclusive).await.unwrap();
-    assert_eq!(status(client.write(b"x", 0, content(3), Create::Guarded(0o644)).await), Status::EXIST);
+    client.open_file(b"x", Create::Guarded(0o644)).await.unwrap().close().await.unwrap();
+    assert_eq!(status(client.open_file(b"x", Create::Guarded(0o644)).await), Status::EXIST);
     assert!(matches!(client.read(b"a/../b", 0, 1).await, Err(Error::BadPath(_))));
     let err: std::io::Error = client.remove(b"none").await.unwrap_err().into();
     assert_eq!((err.kind(), err.to_string().as_str()), (std::io::ErrorKind::NotFound, "REMOVE: NFS4ERR_NOENT"));
@@ -332,7 +279,9 @@ async fn what_is_not_there_or_not_allowed_is_said_with_its_name() {
 
 #[tokio::test]
 async fn the_server_says_who_it_is_and_what_it_takes() {
-    let Some(Lab { server: _server, relay: _relay, client }) = lab_with(|options| options.connections = 2) else {
+    let Some(Lab { server: _server, relay: _relay, client }) =
+        lab_with(nfs_lab::Options::default(), |options| options.connections = 2)
+    else {
         return;
     };
     let servers = client.server_identities().await.unwrap();
@@ -346,7 +295,7 @@ async fn the_server_says_who_it_is_and_what_it_takes() {
 #[tokio::test]
 async fn a_root_below_the_servers_keeps_everything_in_it() {
     let Some(Lab { server, relay: _relay, client }) = lab() else { return };
-    client.make_directories(b"tenants/one", 0o755).await.unwrap();
+    client.create_dir_all(b"tenants/one", 0o755).await.unwrap();
     let mut options = Options::new(server.address());
     options.root = b"/tenants/one".to_vec();
     let inside = Client::new(options).unwrap();

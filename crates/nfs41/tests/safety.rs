@@ -15,7 +15,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Failing, Lab, WRITE, content, has, lab, lab_with, names, operations, relayed, set_word, until, word};
+use common::{
+    Failing, Lab, WRITE, content, has, lab, lab_with, names, operations, read_file, relayed, set_word, until, word,
+};
 use nfs_lab::{Act, End, Ganesha, Relay, Way, lab_or_skip};
 use nfs41::{AttributeMask, Client, Error, Precondition, PutOptions, SetAttributes, Status, Time};
 use tokio::task::JoinSet;
@@ -74,7 +76,7 @@ async fn a_server_that_takes_a_part_of_each_write_gets_the_rest_and_nothing_is_p
     let found = client.append(b"file", content(3500), put(Precondition::None)).await.unwrap().unwrap();
     assert_eq!(found.size, Some(8500));
     assert!(file("file") == [content(5000), content(3500)].concat());
-    client.write(b"file", 2, content(3000), nfs41::Create::Never).await.unwrap();
+    client.write_at(b"file", 2, content(3000)).await.unwrap();
     assert!(file("file")[2..3002] == content(3000));
     assert_eq!(names(server.directory()).len(), 4, "{:?}", names(server.directory()));
 }
@@ -87,7 +89,7 @@ async fn a_full_file_system_keeps_the_old_content_and_no_part_of_the_new_one() {
     client.put(b"f", old.clone(), PutOptions::default()).await.unwrap();
     let all = |name: &'static str| {
         let client = client.clone();
-        async move { client.read_all(name.as_bytes(), 0, u64::MAX).await.map(|pieces| pieces.concat()) }
+        async move { read_file(&client, name.as_bytes(), 0, u64::MAX).await }
     };
     let full = |answer: &Result<(), Error>| {
         answer.as_ref().err().and_then(Error::status).is_some_and(|status| status == Status::NOSPC)
@@ -203,7 +205,7 @@ async fn a_group_is_kept_whatever_the_file_before_had() {
     let Some(Lab { server, relay, client }) = lab() else { return };
     let group = |name: &str| fs::metadata(server.directory().join(name)).unwrap().gid();
     let give = |group: &'static [u8]| SetAttributes { owner_group: Some(group.into()), ..SetAttributes::default() };
-    client.make_directory(b"shared", 0o777).await.unwrap();
+    client.create_dir(b"shared", 0o777).await.unwrap();
     client.set_attributes(b"shared", give(b"1234")).await.unwrap();
     client.set_attributes(b"shared", SetAttributes::mode(0o2777)).await.unwrap();
     client.put(b"f", "old".into(), PutOptions::default()).await.unwrap();
@@ -485,25 +487,25 @@ async fn directories_take_as_many_calls_as_their_path_is_long() {
         let path = format!("{depth}/{}", ["d"; 249].join("/"));
         let path = path.split('/').take(depth).collect::<Vec<_>>().join("/");
         let before = relay.counts().calls;
-        assert_eq!(client.make_directories(path.as_bytes(), 0o755).await.unwrap(), depth);
+        assert_eq!(client.create_dir_all(path.as_bytes(), 0o755).await.unwrap(), depth);
         let calls = relay.counts().calls - before;
         assert!(calls <= 2 + depth as u64 / 8, "{calls} calls for {depth}");
         let before = relay.counts().calls;
-        assert_eq!(client.make_directories(path.as_bytes(), 0o755).await.unwrap(), 0);
+        assert_eq!(client.create_dir_all(path.as_bytes(), 0o755).await.unwrap(), 0);
         assert!(relay.counts().calls - before <= 1 + depth as u64 / 32);
     }
     client.put(b"file", content(1), PutOptions::default()).await.unwrap();
     for path in [&b"file/below"[..], b"file"] {
-        assert_eq!(client.make_directories(path, 0o755).await.unwrap_err().status(), Some(Status::NOTDIR));
+        assert_eq!(client.create_dir_all(path, 0o755).await.unwrap_err().status(), Some(Status::NOTDIR));
     }
     // What was made on the way to what cannot be is taken away again.
     let long = format!("a/b/{}", "x".repeat(255));
-    client.make_directories(long.as_bytes(), 0o755).await.unwrap();
+    client.create_dir_all(long.as_bytes(), 0o755).await.unwrap();
     let hang = Instant::now();
     relay.hang(true);
     let hasty = client.with_timeout(Some(Duration::from_millis(300)));
     let deep = ["e"; 200].join("/");
-    assert!(hasty.make_directories(deep.as_bytes(), 0o755).await.is_err());
+    assert!(hasty.create_dir_all(deep.as_bytes(), 0o755).await.is_err());
     assert!(hang.elapsed() < Duration::from_secs(2), "{:?}", hang.elapsed());
     let before = relay.counts().calls;
     relay.hang(false);

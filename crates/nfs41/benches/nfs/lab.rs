@@ -58,7 +58,7 @@ impl Lab {
         if task.operation == "remove" {
             fill(&self.server.directory().join(&directory), task.files, task.size)?;
         } else {
-            self.runtime.block_on(self.own.make_directory(directory.as_bytes(), 0o755))?;
+            self.runtime.block_on(self.own.create_dir(directory.as_bytes(), 0o755))?;
         }
         let came = run(Task { directory: &directory, ..task });
         self.runtime.block_on(remove(&self.own, directory))?;

@@ -66,8 +66,8 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
     report.say(&format!(
         "\n## memory of a content that passes through\n\n{}\n\n{}",
         paragraph(
-            "The most that is allocated at one time, above what an idle client has: 256 MiB, with 8 MiB on their way at \
-             once, read in order by `read_by_handle` and dropped, and written by `Upload::write` in pieces of 8 MiB."
+            "Peak allocation of a client that streams 256 MiB, above that of an idle client: read by `File::read` in pieces \
+             of 128 KiB, as the service does, and written by `Upload::write` in pieces of 8 MiB."
         ),
         markdown(["", "MiB", "target", ""], lines)
     ));
