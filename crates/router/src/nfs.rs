@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use domain::published::PublishedTarget;
-use nfs41::{AttributeMask, Attributes, Client, DirCursor, PutOptions, Status, Time};
+use nfs41::{Attributes, Client, Place, Put, Status, Time, Wanted};
 
 use self::{
     changes::{Stage, append, delete, in_its_directory, put},
@@ -61,7 +61,7 @@ pub struct Options {
     pub file_mode: u32,
     pub directory_mode: u32,
     /// The addresses of all targets of the list.
-    pub alternatives: nfs41::AlternateAddresses,
+    pub alternatives: nfs41::Alternatives,
 }
 
 /// How many connections there are.
@@ -83,7 +83,7 @@ impl Default for Options {
             connect_deadline: Duration::from_secs(2),
             file_mode: 0o644,
             directory_mode: 0o755,
-            alternatives: nfs41::AlternateAddresses::default(),
+            alternatives: nfs41::Alternatives::default(),
         }
     }
 }
@@ -93,11 +93,11 @@ impl Options {
         nfs41::Options {
             tls: self.tls.clone(),
             root: self.root.clone(),
-            connect_timeout: self.connect_deadline,
+            connect_deadline: self.connect_deadline,
             // Whoever comes while there is no connection is told so soon: the path's next choice may work.
-            connect_wait: self.connect_deadline.min(self.deadline / 4),
-            operation_timeout: Some(self.deadline),
-            alternate_addresses: self.alternatives.clone(),
+            patience: self.connect_deadline.min(self.deadline / 4),
+            deadline: Some(self.deadline),
+            alternatives: self.alternatives.clone(),
             ..nfs41::Options::new(self.address(target))
         }
     }
@@ -110,9 +110,9 @@ impl Options {
     fn prober(&self, target: &PublishedTarget) -> nfs41::Options {
         nfs41::Options {
             connections: 1,
-            max_in_flight: 1,
-            connect_wait: self.connect_deadline,
-            operation_timeout: Some(PROBE_TIMEOUT),
+            most_in_flight: 1,
+            patience: self.connect_deadline,
+            deadline: Some(PROBE_TIMEOUT),
             ..self.client(target)
         }
     }
@@ -156,37 +156,37 @@ struct Rules {
 
 /// The file's properties; an error when it is no regular file.
 fn meta(found: &Attributes) -> Result<Meta> {
-    match found.file_type {
-        Some(nfs41::FileType::File) => {}
-        Some(nfs41::FileType::Directory) => return Err(Error::IsADirectory),
-        Some(nfs41::FileType::Symlink) => return Err(Error::LinkInPath),
+    match found.kind {
+        Some(nfs41::Kind::File) => {}
+        Some(nfs41::Kind::Directory) => return Err(Error::IsADirectory),
+        Some(nfs41::Kind::Link) => return Err(Error::LinkInPath),
         _ => return Err(Error::NotAFile),
     }
     let missing = || Error::Failed(std::io::Error::other("the server has not said what was asked of a file"));
-    let (id, size, modified) = (found.fileid, found.size, found.time_modify);
+    let (id, size, modified) = (found.file_id, found.size, found.modified);
     let (id, size, modified) = (id.ok_or_else(missing)?, size.ok_or_else(missing)?, modified.ok_or_else(missing)?);
     Ok(Meta::new(Tag::new(id, modified.seconds, modified.nanoseconds, size)))
 }
 
 /// What is asked of a file that is judged under a lock.
-fn judged(conditions: &Conditions) -> nfs41::Precondition {
+fn judged(conditions: &Conditions) -> nfs41::Conditions {
     let conditions = conditions.clone();
-    nfs41::Precondition::If(Arc::new(move |found| match found.map(meta) {
+    nfs41::Conditions::If(Arc::new(move |found| match found.map(meta) {
         None => conditions.allow(None),
         Some(found) => found.is_ok_and(|found| conditions.allow(Some(&found))),
     }))
 }
 
 /// How a content is put there under these conditions.
-fn how(conditions: nfs41::Precondition, rules: Rules) -> PutOptions {
+fn how(conditions: nfs41::Conditions, rules: Rules) -> Put {
     let (seconds, nanoseconds) = temporary::unique_time();
-    PutOptions {
-        precondition: conditions,
+    Put {
+        conditions,
         mode: rules.file_mode,
-        time_modify: Some(Time { seconds, nanoseconds }),
-        temp_name: temporary::name(),
-        pin_name: temporary::name(),
-        lock_timeout: rules.patience,
+        modified: Some(Time { seconds, nanoseconds }),
+        temporary: temporary::name(),
+        alias: temporary::name(),
+        patience: rules.patience,
     }
 }
 
@@ -194,7 +194,7 @@ fn how(conditions: nfs41::Precondition, rules: Rules) -> PutOptions {
 async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> F) -> nfs41::Result<T> {
     for _ in 1..TRIES {
         match act().await {
-            Err(why) if why.is_stale() => {}
+            Err(why) if why.is_gone() => {}
             done => return done,
         }
     }
@@ -203,7 +203,7 @@ async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> 
 
 /// What is under this path; `None` when nothing is.
 async fn existing(client: &Client, path: &[u8]) -> Result<Option<Meta>> {
-    match anew(|| client.attributes(path, AttributeMask::STAT)).await {
+    match anew(|| client.attributes(path, Wanted::USUAL)).await {
         Ok(found) => meta(&found).map(Some),
         Err(why) if why.status() == Some(Status::NOENT) => Ok(None),
         Err(why) => Err(why.into()),
@@ -231,9 +231,9 @@ async fn in_time<T>(deadline: Duration, step: impl Future<Output = nfs41::Result
 }
 
 /// The page of a directory from this place on, which a number alone is for whoever asks.
-async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: AttributeMask) -> Result<nfs41::Page> {
+async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: Wanted) -> Result<nfs41::Page> {
     let is_first = place.is_none();
-    let place = place.map_or_else(DirCursor::default, DirCursor::from_cookie);
+    let place = place.map_or_else(Place::default, Place::from_number);
     match client.list(directory, place, wanted, LISTED).await {
         Err(nfs41::Error::Status {
             op: nfs41::Op::READDIR,
@@ -241,8 +241,8 @@ async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: Att
         }) if !is_first => Err(Error::BadPlace),
         // The server wants to know which state of the directory the number is of: the one that there is now.
         Err(why) if why.status() == Some(Status::NOT_SAME) => {
-            let first = client.list(directory, DirCursor::default(), AttributeMask::NONE, 0).await?;
-            Ok(client.list(directory, place.with_verifier_of(&first), wanted, LISTED).await?)
+            let first = client.list(directory, Place::default(), Wanted::NOTHING, 0).await?;
+            Ok(client.list(directory, place.of(&first), wanted, LISTED).await?)
         }
         other => Ok(other?),
     }
@@ -251,27 +251,27 @@ async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: Att
 async fn list(client: Client, directory: DirectoryPath, mut place: Option<u64>, limit: usize) -> Result<Page> {
     let mut entries = Vec::new();
     loop {
-        let page = page(&client, directory.as_bytes(), place, AttributeMask::TYPE).await?;
+        let page = page(&client, directory.as_bytes(), place, Wanted::KIND).await?;
         let count = page.entries.len();
         for (number, entry) in page.entries.into_iter().enumerate() {
             if !entry.name.starts_with(temporary::PREFIX) {
-                let kind = match entry.attributes.file_type {
-                    Some(nfs41::FileType::File) => Kind::File,
-                    Some(nfs41::FileType::Directory) => Kind::Directory,
+                let kind = match entry.attributes.kind {
+                    Some(nfs41::Kind::File) => Kind::File,
+                    Some(nfs41::Kind::Directory) => Kind::Directory,
                     _ => Kind::Other,
                 };
                 entries.push(Entry { name: entry.name.to_vec(), kind });
             }
-            let is_last = page.eof && number + 1 == count;
+            let is_last = page.end && number + 1 == count;
             if !is_last && entries.len() >= limit {
                 return Ok(Page { entries, next: Some(entry.cookie) });
             }
         }
-        if page.eof {
+        if page.end {
             return Ok(Page { entries, next: None });
         }
         // What one answer of the server holds is a page, so that none is asked for twice.
-        let next = Some(page.cursor.cookie());
+        let next = Some(page.at.number());
         if !entries.is_empty() {
             return Ok(Page { entries, next });
         }
@@ -283,27 +283,27 @@ async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>,
     let oldest = Time::from(SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
     let (mut swept, mut seen) = (Swept::default(), 0);
     while seen < SWEPT_AT_ONCE {
-        let page = page(&client, directory.as_bytes(), place, AttributeMask::TYPE | AttributeMask::TIME_MODIFY).await?;
+        let page = page(&client, directory.as_bytes(), place, Wanted::KIND | Wanted::MODIFIED).await?;
         seen += page.entries.len();
         for entry in &page.entries {
             let below = [directory.as_bytes(), &entry.name].join(&b'/');
             let below = below.strip_prefix(b"/").unwrap_or(&below);
-            match entry.attributes.file_type {
-                Some(nfs41::FileType::File) if temporary::is(&entry.name) => {
-                    let stale = entry.attributes.time_modify.is_some_and(|modified| modified < oldest);
+            match entry.attributes.kind {
+                Some(nfs41::Kind::File) if temporary::is(&entry.name) => {
+                    let stale = entry.attributes.modified.is_some_and(|modified| modified < oldest);
                     if stale && client.remove_file(below).await.is_ok() {
                         swept.removed += 1;
                     }
                 }
                 // One whose path is too long to be asked for holds nothing that came through here.
-                Some(nfs41::FileType::Directory) => swept.directories.extend(DirectoryPath::new(below).ok()),
+                Some(nfs41::Kind::Directory) => swept.directories.extend(DirectoryPath::new(below).ok()),
                 _ => {}
             }
         }
-        if page.eof {
+        if page.end {
             return Ok(swept);
         }
-        place = Some(page.cursor.cookie());
+        place = Some(page.at.number());
         swept.next = place;
     }
     Ok(swept)
@@ -312,7 +312,7 @@ async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>,
 /// Waits until there has been no connection for as long as the client waits for one. Why there is none.
 async fn no_connection(client: &Client) -> nfs41::Error {
     loop {
-        if let Err(why) = client.server_identities().await {
+        if let Err(why) = client.servers().await {
             return why;
         }
         tokio::time::sleep(LOOK_FOR_CONNECTION_EVERY).await;
@@ -322,7 +322,7 @@ async fn no_connection(client: &Client) -> nfs41::Error {
 impl Nfs {
     /// All the calls of one operation have this time together.
     fn reads(&self) -> Result<Client> {
-        Ok(self.clients.here()?.with_deadline(tokio::time::Instant::now() + self.deadline))
+        Ok(self.clients.here()?.until(tokio::time::Instant::now() + self.deadline))
     }
 
     fn changes(&self) -> Result<Client> {
@@ -334,7 +334,7 @@ impl Nfs {
 /// long before the deadline that a late call can be fenced by then.
 fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
     const FENCING_TIMEOUT: Duration = Duration::from_secs(2);
-    client.with_deadline(tokio::time::Instant::now() + deadline - FENCING_TIMEOUT.min(deadline / 4))
+    client.until(tokio::time::Instant::now() + deadline - FENCING_TIMEOUT.min(deadline / 4))
 }
 
 impl Target for Nfs {
@@ -342,10 +342,10 @@ impl Target for Nfs {
         Box::pin(async {
             let (prober, client) = (self.prober.clone()?, self.clients.here()?);
             let asked = async {
-                let found = prober.attributes(b"", AttributeMask::TYPE).await?;
+                let found = prober.attributes(b"", Wanted::KIND).await?;
                 // Requests have connections of their own.
-                if !client.is_connected() {
-                    client.server_identities().await?;
+                if !client.is_up() {
+                    client.servers().await?;
                 }
                 Ok(found)
             };
@@ -354,7 +354,7 @@ impl Target for Nfs {
                 why = no_connection(&prober) => Err(why),
             };
             match found.map_err(std::io::Error::from) {
-                Ok(found) if found.file_type == Some(nfs41::FileType::Directory) => Ok(()),
+                Ok(found) if found.kind == Some(nfs41::Kind::Directory) => Ok(()),
                 Ok(_) => Err(Error::NotADirectory),
                 // Why it is not reached, and not only that it is not.
                 Err(why) => Err(Error::Failed(why)),
@@ -388,7 +388,7 @@ impl Target for Nfs {
         let path = path.clone();
         Box::pin(async {
             let (client, deadline, rules) = (self.clients.here()?, self.deadline, self.rules);
-            let begin = || client.begin_upload(path.as_bytes(), how(nfs41::Precondition::None, rules));
+            let begin = || client.stage(path.as_bytes(), how(nfs41::Conditions::None, rules));
             let until = in_time_to_answer(&client, deadline);
             let (staged, made) = in_its_directory(&until, &path, rules, begin).await?;
             let staged = Some(staged);

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use nfs41::{
-    Client, Options, PutOptions,
+    Client, Options, Put,
     tls::{Roots, Tls},
 };
 use tokio::task::JoinSet;
@@ -74,7 +74,7 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
 
 async fn drive(options: Options, kind: &'static Kind, time: Duration) -> Result<()> {
     let client = Client::new(options)?;
-    client.server_identities().await?;
+    client.servers().await?;
     let (next, own) = (Arc::new(AtomicU64::new(0)), std::process::id());
     let (began, before) = (Instant::now(), processors_of(own)?);
     let mut tasks = JoinSet::new();
@@ -107,7 +107,7 @@ async fn drive(options: Options, kind: &'static Kind, time: Duration) -> Result<
 async fn one(client: &Client, kind: &Kind, number: u64) -> Result<()> {
     let path = format!("{}/{number}", kind.directory()).into_bytes();
     match kind.method {
-        "PUT" => drop(client.put(&path, vec![b'x'; kind.size].into(), PutOptions::default()).await?),
+        "PUT" => drop(client.put(&path, vec![b'x'; kind.size].into(), Put::default()).await?),
         _ => {
             let pieces = client.read_all(&path, 0, kind.size as u64).await?;
             let length: usize = pieces.iter().map(bytes::Bytes::len).sum();

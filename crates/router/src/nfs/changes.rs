@@ -44,12 +44,12 @@ pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
 }
 
 fn is_missing(why: &nfs41::Error) -> bool {
-    why.status() == Some(Status::NOENT) || why.is_stale()
+    why.status() == Some(Status::NOENT) || why.is_gone()
 }
 
 /// The last so many directories of this path, as far as they are empty. The time of whoever made them may be over.
 pub(super) async fn remove_made(client: &Client, mut directory: &[u8], made: usize) {
-    let client = client.with_timeout(Some(CLEANUP_TIMEOUT));
+    let client = client.with_deadline(Some(CLEANUP_TIMEOUT));
     for _ in 0..made {
         if client.remove_directory(directory).await.is_err() {
             return;
@@ -67,7 +67,7 @@ pub(super) async fn put(
     rules: Rules,
 ) -> Result<(Meta, bool)> {
     let put = |conditions| client.put(path.as_bytes(), content.clone(), how(conditions, rules));
-    let new = || in_its_directory(&client, &path, rules, || put(nfs41::Precondition::Absent));
+    let new = || in_its_directory(&client, &path, rules, || put(nfs41::Conditions::New));
     if !conditions.is_none() {
         // What they will say, before anything is made.
         let before = existing(&client, path.as_bytes()).await?;
@@ -81,9 +81,9 @@ pub(super) async fn put(
         return Ok((meta(&made)?, before.is_none()));
     }
     for _ in 0..TRIES {
-        match put(nfs41::Precondition::RegularFile).await {
+        match put(nfs41::Conditions::File).await {
             Ok(made) => return Ok((meta(&made)?, false)),
-            Err(why) if why.is_stale() => {}
+            Err(why) if why.is_gone() => {}
             Err(why) if why.status() != Some(Status::NOENT) => return Err(judge(&client, &path, why).await),
             Err(_) => match new().await {
                 Ok((made, _)) => return Ok((meta(&made)?, true)),
@@ -104,7 +104,7 @@ pub(super) async fn append(
     rules: Rules,
 ) -> Result<(Meta, bool)> {
     for _ in 0..TRIES {
-        let asked = if conditions.is_none() { nfs41::Precondition::None } else { judged(&conditions) };
+        let asked = if conditions.is_none() { nfs41::Conditions::None } else { judged(&conditions) };
         let added = client.append(path.as_bytes(), content.clone(), how(asked, rules)).await;
         match added {
             Ok(Some(found)) => return Ok((meta(&found)?, false)),
@@ -116,7 +116,7 @@ pub(super) async fn append(
         if !conditions.allow(None) {
             return Err(Error::PreconditionFailed);
         }
-        let new = || client.put(path.as_bytes(), content.clone(), how(nfs41::Precondition::Absent, rules));
+        let new = || client.put(path.as_bytes(), content.clone(), how(nfs41::Conditions::New, rules));
         match in_its_directory(&client, &path, rules, new).await {
             // Somebody made it meanwhile: add to that.
             Err(Error::PreconditionFailed) => {}
@@ -131,7 +131,7 @@ pub(super) async fn delete(client: Client, path: FilePath, conditions: Condition
         true => anew(|| client.remove_file(path.as_bytes())).await,
         false => {
             // Where there is nothing to delete, conditions do not count (RFC 9110, section 13.2.1).
-            let asked = nfs41::Precondition::If(Arc::new(move |found| {
+            let asked = nfs41::Conditions::If(Arc::new(move |found| {
                 found.map(meta).is_none_or(|found| found.is_ok_and(|found| conditions.allow(Some(&found))))
             }));
             client.remove_if(path.as_bytes(), how(asked, rules)).await
@@ -146,7 +146,7 @@ pub(super) async fn delete(client: Client, path: FilePath, conditions: Condition
 /// A content that comes in pieces.
 pub(super) struct Stage {
     /// Gone when it is committed or given up.
-    pub staged: Option<nfs41::Upload>,
+    pub staged: Option<nfs41::Staged>,
     pub client: Client,
     pub path: FilePath,
     pub made: usize,
@@ -179,13 +179,13 @@ impl Staged for Stage {
                 return Err(Error::PreconditionFailed);
             }
             let asked = match (conditions.is_none(), conditions.is_create_only()) {
-                (true, _) => nfs41::Precondition::None,
-                (_, true) => nfs41::Precondition::Absent,
+                (true, _) => nfs41::Conditions::None,
+                (_, true) => nfs41::Conditions::New,
                 _ => judged(&conditions),
             };
             let how = how(asked, self.rules);
             let staged = self.staged.take().ok_or_else(given_up)?;
-            match staged.commit_with(&client, how.precondition, how.time_modify).await {
+            match staged.commit_if(&client, how.conditions, how.modified).await {
                 Ok(found) => {
                     self.made = 0;
                     Ok((meta(&found)?, before.is_none()))
@@ -202,7 +202,7 @@ impl Staged for Stage {
     fn take_back(self: Box<Self>) -> Answer<'static, Bytes> {
         Box::pin(async move {
             let staged = self.staged.as_ref().ok_or_else(given_up)?;
-            in_time(self.deadline, staged.read_back()).await
+            in_time(self.deadline, staged.content()).await
         })
     }
 }
@@ -212,11 +212,11 @@ impl Drop for Stage {
         let (staged, made) = (self.staged.take(), self.made);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if staged.is_some() || made > 0 {
-            let (client, path, cleaning) = (self.client.clone(), self.path.clone(), self.client.cleanup_guard());
+            let (client, path, cleaning) = (self.client.clone(), self.path.clone(), self.client.cleaning());
             runtime.spawn(async move {
                 let _cleaning = cleaning;
                 if let Some(staged) = staged {
-                    staged.abort().await;
+                    staged.give_up().await;
                 }
                 remove_made(&client, path.split().0, made).await;
             });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nfs41::efs::{CredentialsProvider, Settings};
+use nfs41::efs::{CredentialSource, Settings};
 
 use super::Failure;
 use crate::{files, mounted, nfs};
@@ -28,11 +28,11 @@ impl Backend {
 }
 
 #[cfg(feature = "aws")]
-async fn credentials() -> std::io::Result<Arc<dyn CredentialsProvider>> {
+async fn credentials() -> std::io::Result<Arc<dyn CredentialSource>> {
     Ok(Arc::new(aws::credentials::Lender::from_environment().await?))
 }
 
 #[cfg(not(feature = "aws"))]
-async fn credentials() -> std::io::Result<Arc<dyn CredentialsProvider>> {
+async fn credentials() -> std::io::Result<Arc<dyn CredentialSource>> {
     Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "NFS_IAM=1 needs a router that was built with AWS"))
 }
