@@ -100,7 +100,7 @@ load: $(PYTHON)/.done build-local ## Many executions at once on the emulator: ho
 
 .PHONY: history
 history: nfs-server ## A long history of several tasks with faults, checked for one order: [SEED=1] [OPERATIONS=10000] [TASKS=3] [LAX=1]
-	OPERATIONS=$(or $(OPERATIONS),10000) cargo test --locked -p router --no-default-features --features service \
+	OPERATIONS=$(or $(OPERATIONS),10000) cargo test --locked -p file-service --no-default-features \
 	  --test history what_several_tasks -- --nocapture
 
 .PHONY: test-asl
@@ -185,8 +185,8 @@ build-lambda: $(PYTHON)/.done ## The binaries that are deployed: ARM=1 for arm64
 # By the same zig as the functions, for a glibc that every base has: no emulation, and no compiler in an image.
 .PHONY: build-image
 build-image: $(PYTHON)/.done ## The folder that the image of the file service is built of: ARM=1 for arm64
-	PATH="$(PYTHON)/bin:$$PATH" $(CARGO_LAMBDA) lambda build --locked --profile service $(if $(ARM),--arm64) -p router --bin router
-	cp crates/router/Dockerfile $(TARGET)/lambda/router/
+	PATH="$(PYTHON)/bin:$$PATH" $(CARGO_LAMBDA) lambda build --locked --profile service $(if $(ARM),--arm64) -p file-service
+	cp crates/file-service/Dockerfile $(TARGET)/lambda/file-service/
 
 .PHONY: size
 size: build-lambda ## How large the shipped binaries are, against their limits
@@ -226,12 +226,12 @@ bench-count-inside: ## Counting without a mount, 0 and 2 ms away (2 minutes)
 .PHONY: bench-router
 bench-router: ## Routing and the file service against nginx and others, over NFS too (30 minutes): [ONLY="get put nfs"] [DISK=] [QUICK=1]
 	@type nginx wrk python3 taskset ganesha.nfsd >/dev/null || { echo 'it needs nginx (with its dav module), wrk, python3, util-linux and nfs-ganesha'; exit 1; }
-	CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p router --no-default-features --features service --bench router -- \
+	CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p file-service --no-default-features --bench file-service -- \
 	  $(if $(QUICK),--quick) $(if $(DISK),--disk $(DISK)) $(ONLY)
 
 .PHONY: bench-router-guest
 bench-router-guest: ## The service over NFS beside nginx on a kernel's mount, in an emulated guest (25 minutes): [QUICK=1]
-	PATIENCE=7200 CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p router --no-default-features --features service --bench router \
+	PATIENCE=7200 CARGO_PROFILE_BENCH_OPT_LEVEL=3 cargo bench --locked -p file-service --no-default-features --bench file-service \
 	  --config 'target."cfg(unix)".runner = ["tests/nfs-guest.sh", "benches/router/guest.sh"]' -- $(if $(QUICK),--quick --rounds 1,--rounds 3) --seconds 10 nfs
 
 NFS_PEERS := crates/nfs41/benches/nfs/peers

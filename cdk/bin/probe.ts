@@ -8,8 +8,8 @@ import { setTimeout } from 'node:timers/promises';
 
 const HELP = `usage: make probe [NAME=the stack's] [ARGS="--iam --connections 16"]
 
-Runs \`router probe\` on all mount targets of the system as a task of its image, with the network, the security group and the
-role of the service, and prints the report from the task's log. ARGS are options of the probe; \`router probe --help\` has
+Runs \`file-service probe\` on all mount targets of the system as a task of its image, with the network, the security group and the
+role of the service, and prints the report from the task's log. ARGS are options of the probe; \`file-service probe --help\` has
 them. It needs the AWS CLI and: cloudformation:DescribeStacks, elasticfilesystem:DescribeMountTargets, ecs:RunTask,
 ecs:DescribeTasks, ecs:StopTask, iam:PassRole, logs:GetLogEvents. It costs less than a cent.
 
@@ -20,7 +20,7 @@ const FAILED = 3;
 /** An image is pulled, and a probe asks for some minutes at most. */
 const TIMEOUT_MS = 15 * 60_000;
 const PAUSE_MS = Number(process.env['PROBE_PAUSE_MS'] ?? 5000);
-const CONTAINER = 'router';
+const CONTAINER = 'file-service';
 
 type Json = any;
 

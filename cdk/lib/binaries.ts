@@ -5,11 +5,11 @@ import { ConfigError, type Config } from './config.ts';
 import { PROJECT, type FunctionName } from './functions.ts';
 
 /** The folder of a binary, which has to be for the processor that the functions and the tasks are to have. */
-export function binary(name: FunctionName | 'router', config: Config): string {
+export function binary(name: FunctionName | 'file-service', config: Config): string {
   const folder = resolve(PROJECT, config.pipeline.binaries, name);
   const file = resolve(folder, 'bootstrap');
   const wanted = config.pipeline.architecture;
-  const build = `\`make ${name === 'router' ? 'build-image' : 'build-lambda'}${wanted === 'arm64' ? ' ARM=1' : ''}\``;
+  const build = `\`make ${name === 'file-service' ? 'build-image' : 'build-lambda'}${wanted === 'arm64' ? ' ARM=1' : ''}\``;
   if (!existsSync(file)) throw new ConfigError(`pipeline.binaries: there is no ${file}; ${build} builds it`);
   const found = machineOf(file);
   if (found !== undefined && found !== wanted) {

@@ -156,7 +156,7 @@ const Pipeline = z.strictObject({
   binaries: z
     .string()
     .default('target/lambda')
-    .describe('folder of `count/bootstrap`, `router/bootstrap` and so on, from the project'),
+    .describe('folder of `count/bootstrap`, `file-service/bootstrap` and so on, from the project'),
 });
 
 const Service = z.strictObject({
@@ -189,7 +189,7 @@ const Service = z.strictObject({
     })
     .optional()
     .describe(
-      'an image in ECR, `{"repository": …, "tag": …}` or with `"digest": "sha256:…"`; or `{"uri": …}` of any registry. Else one is made of `router/` in `pipeline.binaries`; it needs Docker, and no compiler',
+      'an image in ECR, `{"repository": …, "tag": …}` or with `"digest": "sha256:…"`; or `{"uri": …}` of any registry. Else one is made of `file-service/` in `pipeline.binaries`; it needs Docker, and no compiler',
     ),
   size: z
     .enum(['light', 'standard', 'heavy'])

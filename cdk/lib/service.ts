@@ -21,7 +21,7 @@ import { OWNER, type Storage } from './storage.ts';
 
 /** The seed's table: units of a processor, and MiB. */
 const SIZES = { light: [512, 1024], standard: [2048, 4096], heavy: [4096, 8192] } as const;
-const CONTAINER = 'router';
+const CONTAINER = 'file-service';
 /** A task reads the published list again this often: a GetParameters call a minute costs nothing, and a task that missed a
  * redeployment uses a new target a minute later. */
 const REFRESH_SECONDS = 60;
@@ -138,7 +138,7 @@ export class Service extends Construct {
       logging: ecs.LogDrivers.awsLogs({ logGroup: log, streamPrefix: CONTAINER }),
       portMappings: [{ containerPort: SERVICE_PORT }],
       healthCheck: {
-        command: ['CMD', '/router', 'healthy'],
+        command: ['CMD', '/file-service', 'healthy'],
         interval: Duration.seconds(10),
         retries: 3,
         startPeriod: Duration.seconds(60),
@@ -178,7 +178,7 @@ export class Service extends Construct {
       const repository = ecr.Repository.fromRepositoryName(this, 'Repository', image.repository);
       return ecs.ContainerImage.fromEcrRepository(repository, image.digest ?? image.tag);
     }
-    return ecs.ContainerImage.fromAsset(binary('router', config), {
+    return ecs.ContainerImage.fromAsset(binary('file-service', config), {
       target: config.service.backend === 'mounted' ? 'mounted' : 'nfs',
       platform: arm ? Platform.LINUX_ARM64 : Platform.LINUX_AMD64,
     });

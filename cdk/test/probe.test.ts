@@ -67,7 +67,11 @@ const TARGETS = {
 };
 const task = (lastStatus: string, exitCode?: number) => ({
   tasks: [
-    { lastStatus, stoppedReason: 'Essential container in task exited', containers: [{ name: 'router', exitCode }] },
+    {
+      lastStatus,
+      stoppedReason: 'Essential container in task exited',
+      containers: [{ name: 'file-service', exitCode }],
+    },
   ],
 });
 const good = (exitCode: number) => ({
@@ -91,7 +95,7 @@ test('the report of the task comes out, and its status', () => {
     const option = (name: string) => started[started.indexOf(name) + 1] ?? '';
     assert.deepEqual(JSON.parse(option('--overrides')).containerOverrides, [
       {
-        name: 'router',
+        name: 'file-service',
         command: [
           'probe',
           '10.0.1.5',
@@ -115,7 +119,7 @@ test('the report of the task comes out, and its status', () => {
     assert.deepEqual([option('--cluster'), option('--task-definition')], [OUTPUTS.ClusterName, OUTPUTS.TaskDefinition]);
     const read = called.filter(([, name]) => name === 'get-log-events');
     assert.equal(read.length, 3);
-    assert(read[0]?.includes('/ecs/files') && read[0].includes('router/router/0123'));
+    assert(read[0]?.includes('/ecs/files') && read[0].includes('file-service/file-service/0123'));
   }
 });
 
@@ -137,7 +141,11 @@ test('what keeps it from running is said, and ends with 3', () => {
         'describe-tasks': [
           {
             tasks: [
-              { lastStatus: 'STOPPED', stoppedReason: 'CannotPullContainerError', containers: [{ name: 'router' }] },
+              {
+                lastStatus: 'STOPPED',
+                stoppedReason: 'CannotPullContainerError',
+                containers: [{ name: 'file-service' }],
+              },
             ],
           },
         ],

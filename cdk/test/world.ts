@@ -23,8 +23,8 @@ export function binaries(): string {
     mkdirSync(join(folder, name));
     writeFileSync(join(folder, name, 'bootstrap'), name);
   }
-  mkdirSync(join(folder, 'router'));
-  for (const file of ['bootstrap', 'Dockerfile']) writeFileSync(join(folder, 'router', file), file);
+  mkdirSync(join(folder, 'file-service'));
+  for (const file of ['bootstrap', 'Dockerfile']) writeFileSync(join(folder, 'file-service', file), file);
   return folder;
 }
 

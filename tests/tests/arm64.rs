@@ -97,7 +97,7 @@ fn the_file_service() -> Result<()> {
     std::fs::write(folder.path().join("targets.json"), list.to_string())?;
     let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let mut service = std::process::Command::new(QEMU)
-        .args(emulated("router"))
+        .args(emulated("file-service"))
         .arg("serve")
         .env_clear()
         .env("TARGETS_FILE", folder.path().join("targets.json"))

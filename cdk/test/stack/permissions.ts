@@ -49,8 +49,17 @@ interface Code {
   readonly adapters: string;
   readonly ports: string;
   readonly handlers: Record<FunctionName, string>;
-  readonly router: string;
+  readonly service: string;
 }
+
+/** What the service is made of. */
+const SERVICE = [
+  'crates/router/src',
+  'crates/files/src',
+  'crates/files-mounted/src',
+  'crates/files-nfs/src',
+  'crates/file-service/src',
+];
 
 const CODE: Code = {
   adapters: rust('crates/aws/src'),
@@ -58,7 +67,7 @@ const CODE: Code = {
   handlers: Object.fromEntries(
     FUNCTIONS.map((name) => [name, readFileSync(join(PROJECT, 'functions', name, 'src/handler.rs'), 'utf8')]),
   ) as Record<FunctionName, string>,
-  router: rust('crates/router/src'),
+  service: rust(...SERVICE),
 };
 
 /** What each of them calls, by what the code says. */
@@ -81,7 +90,7 @@ function called(code: Code, cached: boolean): Record<FunctionName | 'tasks', Set
     ([, port = '', method = '']) => [port, method] as const,
   );
   const used = methods
-    .filter(([, method]) => new RegExp(`\\baws\\s*\\.\\s*${method}\\(`).test(code.router))
+    .filter(([, method]) => new RegExp(`\\baws\\s*\\.\\s*${method}\\(`).test(code.service))
     .map(([port]) => port);
   return { ...Object.fromEntries(functions), tasks: of(used) };
 }
@@ -159,7 +168,7 @@ test('every call of the code is in an adapter of a port, and each port says what
     assert.deepEqual(adapter.get(port), [`${SERVICES[service]}:${action}`], port);
   }
   assert(adapter.size >= 9);
-  for (const folder of ['functions', 'crates/router/src'])
+  for (const folder of ['functions', ...SERVICE])
     assert.doesNotMatch(rust(folder), /\baws_sdk_/, `${folder} calls AWS only by crates/aws`);
 });
 
@@ -189,8 +198,8 @@ test('a call without a permission is found, and a permission without a call', ()
     'redeploy calls ecs:DeleteService without a permission',
     'redeploy may ecs:UpdateService, and nothing calls it',
   ]);
-  const router = `${CODE.router}\nself.aws.write_parameter(`;
-  assert.deepEqual(compared('default', with_({ router })), ['tasks calls ssm:PutParameter without a permission']);
+  const service = `${CODE.service}\nself.aws.write_parameter(`;
+  assert.deepEqual(compared('default', with_({ service })), ['tasks calls ssm:PutParameter without a permission']);
   const implied = { ...IMPLIED, 'create-target': {} };
   assert.equal(compared('default', CODE, implied).length, 3, 'what EFS needs');
 });

@@ -29,7 +29,7 @@ test('a task has no privileges, writes nothing of its own, and says whether it i
     container(it);
   assert.deepEqual([User, ReadonlyRootFilesystem, Privileged, MountPoints], ['1000:1000', true, undefined, undefined]);
   assert.deepEqual(LinuxParameters.Capabilities, { Drop: ['ALL'] });
-  assert.deepEqual(HealthCheck.Command, ['CMD', '/router', 'healthy']);
+  assert.deepEqual(HealthCheck.Command, ['CMD', '/file-service', 'healthy']);
   assert.deepEqual([StopTimeout, task(it).Volumes], [30, undefined]);
   assert.equal(task(it).NetworkMode, 'awsvpc');
   assert.deepEqual(task(it).RequiresCompatibilities, ['FARGATE']);
@@ -237,7 +237,7 @@ test('of a service that is there, nothing is made', () => {
 });
 
 test('every variable of a task is one that the service reads, and its image is a stage of the Dockerfile', () => {
-  const known = readFileSync(join(PROJECT, 'crates/router/src/service/config.rs'), 'utf8');
+  const known = readFileSync(join(PROJECT, 'crates/file-service/src/config.rs'), 'utf8');
   for (const name of ['default', 'discovery', 'managed'] as const) {
     const given = [
       ...Object.keys(variables(world(name))),
@@ -250,7 +250,7 @@ test('every variable of a task is one that the service reads, and its image is a
   }
   const [target] = [...new Set(world('default').images)];
   const stages = [
-    ...readFileSync(join(PROJECT, 'crates/router/Dockerfile'), 'utf8').matchAll(/^FROM \S+ AS (\S+)$/gm),
+    ...readFileSync(join(PROJECT, 'crates/file-service/Dockerfile'), 'utf8').matchAll(/^FROM \S+ AS (\S+)$/gm),
   ].map(([, stage]) => stage);
   assert(stages.includes(target) && stages.includes('mounted'), `${target} and mounted, of ${stages}`);
 });

@@ -1,4 +1,4 @@
-//! `efs-autoscale probe`, and `router probe` in the image: what a file system's servers do, asked with the client that the service uses. It shows on an
+//! `efs-autoscale probe`, and `file-service probe` in the image: what a file system's servers do, asked with the client that the service uses. It shows on an
 //! account what a machine without one cannot show about Amazon EFS.
 
 mod checks;

@@ -1,51 +1,33 @@
-//! Routes every file access to one of several EFS mount targets by a hash of the file's path.
+//! Which of several EFS mount targets a file's path belongs to.
 //!
-//! - [`select`]: which target a path belongs to; pure functions, of use by themselves.
-//! - [`table`]: the targets that there are, replaced whole. [`source`]: where their list comes from.
-//! - [`files`]: the files behind them: read, write, append, delete, list.
-//! - [`target`]: what a backend offers; [`mounted`] is the one for targets that the kernel has mounted, [`nfs`] the one
-//!   that needs no mount.
+//! - [`path`]: names of files, checked once.
+//! - [`select`]: the strategies: the order in which a path prefers the targets.
+//! - [`table`]: one list of targets with a strategy over it, replaced whole.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use router::{FilePath, Files, PublishedList, files::Options, mounted, target::Conditions};
+//! Pure: no file, no clock, no runtime. The crate `files` has the files over it.
 //!
-//! // `/mnt/efs-0` and so on, in the order of the published list.
-//! let list = PublishedList::parse(&std::fs::read_to_string("targets.json")?)?;
-//! let files = Files::start(list, mounted::Options::default(), Options::default()).await?;
+//! ```
+//! use router::{FilePath, PublishedList, table::{Routing, Table}};
+//!
+//! let list = PublishedList::parse(
+//!     r#"{"mount_targets":[
+//!         {"mount_target_id":"fsmt-1","ip_address":"10.0.1.5","availability_zone":"a","subnet_id":"subnet-1"},
+//!         {"mount_target_id":"fsmt-2","ip_address":"10.0.2.5","availability_zone":"c","subnet_id":"subnet-2"}]}"#,
+//! )?;
+//! let table = Table::new(list, Routing::default())?;
 //! let path = FilePath::new("user/12345/document.pdf")?;
-//! files.write(&path, "content".into(), Conditions::default()).await?;
-//! assert_eq!(files.read(&path, 1 << 20).await?, "content");
-//! # Ok(())
-//! # }
+//!
+//! let chosen = table.first(path.as_bytes(), &|_| true).ok_or("no target")?;
+//! assert_eq!(table.order(path.as_bytes()).iter().next(), Some(chosen));
+//! // When that target fails, the path goes to the next in its order.
+//! let next = table.first(path.as_bytes(), &|index| index != chosen);
+//! assert_eq!(table.order(path.as_bytes()).iter().nth(1), next);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod buffers;
-#[cfg(feature = "nfs")]
-mod clients;
-mod error;
-mod fence;
-pub mod files;
-mod health;
-pub mod mounted;
-#[cfg(feature = "nfs")]
-pub mod nfs;
-mod path;
-mod prober;
+pub mod path;
 pub mod select;
-#[cfg(feature = "service")]
-pub mod service;
-pub mod source;
-mod stats;
 pub mod table;
-pub mod target;
-mod temporary;
 
-pub use self::{
-    error::{Error, RETRY_AFTER, Result},
-    files::Files,
-    health::Health,
-    path::{BadPath, DirectoryPath, FilePath},
-    stats::{BOUNDS, Counted, Stats},
-};
+pub use self::path::{BadPath, DirectoryPath, FilePath};
 pub use domain::published::PublishedList;

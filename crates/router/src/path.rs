@@ -2,8 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::temporary;
-
+/// Temporary files have names that begin so. Nothing else may.
+pub const RESERVED_PREFIX: &[u8] = b".efs-router.";
 const MOST_BYTES: usize = 4096;
 const MOST_IN_COMPONENT: usize = 255;
 /// Each may cost a call to make and one to look at: deeper trees than this are nobody's.
@@ -99,7 +99,7 @@ fn check(path: &[u8]) -> Result<(), BadPath> {
         [] => Err(BadPath::EmptyComponent),
         b"." | b".." => Err(BadPath::Dots),
         _ if component.len() > MOST_IN_COMPONENT => Err(BadPath::LongComponent),
-        _ if component.starts_with(temporary::PREFIX) => Err(BadPath::Reserved),
+        _ if component.starts_with(RESERVED_PREFIX) => Err(BadPath::Reserved),
         _ => Ok(()),
     })
 }

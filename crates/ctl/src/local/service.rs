@@ -45,7 +45,7 @@ use tokio::{
 use super::{
     emulator::{ACCOUNT, REGION, end_with_parent},
     files::place,
-    tools::{ROUTER, Tools},
+    tools::{FILE_SERVICE, Tools},
     world::World,
 };
 use crate::{grouped, screen::Screen};
@@ -149,7 +149,7 @@ impl Targets {
             return Ok(command);
         };
         // Where nobody may read it, and as nobody: it mounts nothing.
-        let copy = directory.path().join("router");
+        let copy = directory.path().join("file-service");
         std::fs::copy(program, &copy)?;
         let mut command = std::process::Command::new(copy);
         command.env_clear().uid(NOBODY).gid(NOBODY);
@@ -175,7 +175,7 @@ impl Router {
         let directory = tempfile::Builder::new().prefix("efs-autoscale-service-").tempdir_in(place(FILES))?;
         let targets = Targets::new(&directory, list)?;
         let began = Instant::now();
-        let mut command = targets.command(&tools.binary(ROUTER)?, &directory)?;
+        let mut command = targets.command(&tools.binary(FILE_SERVICE)?, &directory)?;
         command
             .arg("serve")
             // Nothing of the caller's leads to a real account.

@@ -32,7 +32,7 @@ pub struct Tools {
 pub const FUNCTIONS: [&str; 6] = ["count", "evaluate", "create-target", "poll-available", "publish-ssm", "redeploy"];
 
 /// The file service.
-pub const ROUTER: &str = "router";
+pub const FILE_SERVICE: &str = "file-service";
 
 impl Tools {
     /// Looks whether everything is there, before anything is started.
@@ -45,7 +45,7 @@ impl Tools {
                 bail!("{flag}: there is no program {}; `make tools` installs it", program.display());
             }
         }
-        for program in FUNCTIONS.into_iter().chain([ROUTER]) {
+        for program in FUNCTIONS.into_iter().chain([FILE_SERVICE]) {
             let binary = self.binary(program)?;
             if !binary.is_file() {
                 bail!("--functions: there is no binary {}; `make build-local` builds it", binary.display());

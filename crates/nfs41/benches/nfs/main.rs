@@ -20,7 +20,7 @@ mod kernel;
 mod lab;
 mod machine;
 mod memory;
-#[path = "../../../router/benches/router/report.rs"]
+#[path = "../../../file-service/benches/router/report.rs"]
 #[allow(dead_code, reason = "the router's benchmark says more")]
 mod report;
 mod speed;

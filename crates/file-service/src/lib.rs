@@ -1,0 +1,375 @@
+//! The file service: the crate `files` behind HTTP.
+
+mod access;
+mod backend;
+mod config;
+mod connection;
+mod content;
+mod exchange;
+mod framing;
+mod headers;
+mod healthy;
+mod linger;
+mod listing;
+mod memory;
+mod refusal;
+mod report;
+mod request;
+mod routes;
+mod tls;
+mod zone;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use domain::{
+    config::{ConfigError, INVALID_CONFIGURATION, Variables},
+    published::PublishedList,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+use self::{backend::Backend, config::Config, report::Emf, routes::App};
+pub use self::{
+    config::VARIABLES,
+    healthy::{HEALTHY, healthy},
+};
+use files::{
+    CannotStart, Files, Options,
+    source::{self, Source},
+};
+use files_mounted::{self as mounted, Mount, folded};
+use router::table::Routing;
+
+const EMF_EVERY: Duration = Duration::from_secs(60);
+const LOOK_FOR_FOLDS_EVERY: Duration = Duration::from_secs(10);
+
+/// Why the service ends with status 1.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("no list of mount targets: {0}")]
+    NoList(String),
+    #[error(transparent)]
+    CannotStart(#[from] CannotStart),
+    #[error("the mounts are not separate, and REQUIRE_SEPARATE_MOUNTS asks that they are: {0}")]
+    Folded(String),
+    #[error("TLS cannot be spoken: {0}")]
+    Tls(Box<dyn std::error::Error + Send + Sync>),
+    #[error("{name} is {file:?}: {why}")]
+    BadFile { name: &'static str, file: std::path::PathBuf, why: Box<dyn std::error::Error + Send + Sync> },
+    #[error("LISTEN {address}: {why}")]
+    Listen { address: std::net::SocketAddr, why: io::Error },
+    #[error("this process cannot be told to end: {0}")]
+    Signals(io::Error),
+    #[error("this process gets no event loop: {0}")]
+    NoRuntime(io::Error),
+}
+
+impl Failure {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) | Self::BadFile { .. } => INVALID_CONFIGURATION,
+            Self::NoList(_) => "NoList",
+            Self::CannotStart(_) => "NoTarget",
+            Self::Folded(_) => "FoldedMounts",
+            Self::Tls(_) => "NoTls",
+            Self::Listen { .. } => "CannotListen",
+            Self::Signals(_) => "NoSignals",
+            Self::NoRuntime(_) => "NoRuntime",
+        }
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. Status 0 then; 1 when it cannot start, which the log says.
+pub fn serve(variables: &impl Variables) -> ExitCode {
+    let (queue, _flushes_when_dropped) = tracing_appender::non_blocking(io::stdout());
+    let writer = Lines { queue, serving: Arc::default() };
+    let level = config::log_level(variables);
+    let filter = LevelFilter::from_level(level.as_ref().map_or(tracing::Level::INFO, |level| *level));
+    let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false).with_span_list(false);
+    tracing_subscriber::registry()
+        .with(json.with_writer({
+            let writer = writer.clone();
+            move || writer.clone()
+        }))
+        .with(filter)
+        .init();
+
+    let run = |config| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::NoRuntime)?;
+        let outcome = runtime.block_on(run(config, writer));
+        // A file or a name that is being looked up is not waited for.
+        runtime.shutdown_background();
+        outcome
+    };
+    match level.and_then(|_| Config::read(variables)).map_err(Failure::from).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            error!(code = why.code(), error = %why, "the service cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where lines go: to stdout, and while requests are served by way of a queue, since logging must not make one wait for
+/// whoever reads the log.
+#[derive(Clone)]
+struct Lines {
+    queue: tracing_appender::non_blocking::NonBlocking,
+    serving: Arc<AtomicBool>,
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.serving.load(Ordering::Relaxed) {
+            true => self.queue.write(line),
+            false => io::stdout().lock().write_all(line).map(|()| line.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
+    // First of all, so that being told to end is never missed.
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
+    raise_descriptors();
+    if let Backend::Mounted(mounted) = &mut config.backend {
+        // As the kernel will call the mounts. One that cannot be made is told by each target.
+        if mounted.mount != Mount::None {
+            let _ = std::fs::create_dir_all(&mounted.base);
+        }
+        if let Ok(base) = mounted.base.canonicalize() {
+            mounted.base = base;
+        }
+    }
+    let tls = tls::acceptor(&config.http.tls)?;
+    let listen = |why| Failure::Listen { address: config.http.listen, why };
+    // Before anything that takes long: a port that is taken is known at once.
+    let listener = connection::listen(config.http.listen).map_err(listen)?;
+
+    let end = async {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM"),
+            _ = interrupt.recv() => info!("SIGINT"),
+        }
+    };
+    tokio::pin!(end);
+    let sources = sources(&config).await;
+    let files = tokio::select! {
+        started = start(&sources, &config) => started?,
+        () = &mut end => return Ok(()),
+    };
+
+    let app = Arc::new(App::new(Arc::clone(&files), &config.http));
+    let router = routes::router(Arc::clone(&app));
+    let address = listener.local_addr().map_err(listen)?;
+    info!(%address, strategy = files.strategy(), targets = files.members().len(), "ready");
+
+    lines.serving.store(true, Ordering::Relaxed);
+    let emf = Emf::default();
+    let beside = async {
+        tokio::join!(refresh(&app, &*sources[0], &config), sweep(&app, &config), async {
+            loop {
+                tokio::time::sleep(EMF_EVERY).await;
+                report_metrics(&emf, &app, &config, &mut lines.clone());
+            }
+        })
+    };
+    tokio::select! {
+        () = connection::serve(listener, Arc::clone(&app), router, &config.http, tls, end) => {}
+        _ = beside => {}
+        folds = watch_mounts(&files, &config) => {
+            files.close().await;
+            return Err(Failure::Folded(folds));
+        }
+    }
+    lines.serving.store(false, Ordering::Relaxed);
+    report_metrics(&emf, &app, &config, &mut lines.clone());
+    Ok(())
+}
+
+async fn start(sources: &[Box<dyn Source>], config: &Config) -> Result<Arc<Files>, Failure> {
+    let list = first_list(sources).await?;
+    let routing = Routing { strategy: config.strategy, local: zone::local(config).await? };
+    let options = Options { routing, probe_every: config.probe_every };
+    let files = Files::start(list, config.backend.open().await?, options).await?;
+    if let Err(why) = judge_mounts(&files, config) {
+        // What it has mounted goes with it.
+        files.close().await;
+        return Err(why);
+    }
+    Ok(files)
+}
+
+/// Every connection and every open file is a descriptor.
+fn raise_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    if let Err(why) = setrlimit(Resource::Nofile, raised) {
+        warn!(error = %why, limit = limit.current, "the number of open files stays limited");
+    }
+}
+
+/// In the order in which they are asked.
+async fn sources(config: &Config) -> Vec<Box<dyn Source>> {
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    match &config.targets_file {
+        Some(file) => sources.push(Box::new(source::File(file.clone()))),
+        #[cfg(feature = "aws")]
+        None => {
+            let aws = Arc::new(aws::Aws::from_environment().await);
+            sources.push(Box::new(source::Parameter { aws: Arc::clone(&aws), name: config.parameter.clone() }));
+            if let Some(file_system) = config.file_system.clone() {
+                sources.push(Box::new(source::Reported { aws, file_system }));
+            }
+        }
+        #[cfg(not(feature = "aws"))]
+        None => {}
+    }
+    sources.extend(config.defaults.clone().map(|list| Box::new(source::Given(list)) as Box<dyn Source>));
+    sources
+}
+
+async fn first_list(sources: &[Box<dyn Source>]) -> Result<PublishedList, Failure> {
+    let (found, failed) = source::first(sources).await;
+    for why in &failed {
+        warn!(error = %why, "a source gave no list of targets");
+    }
+    let Some((list, index)) = found else {
+        let all: Vec<_> = failed.iter().map(ToString::to_string).collect();
+        return Err(Failure::NoList(format!("{}; DEFAULT_MOUNT_TARGETS is not set", all.join("; "))));
+    };
+    info!(source = sources[index].name(), targets = list.targets().len(), "the list of targets is read");
+    Ok(list)
+}
+
+/// Reads the list again and again. What cannot be read changes nothing.
+async fn refresh(app: &App, source: &dyn Source, config: &Config) {
+    let Some(every) = config.refresh else { return std::future::pending().await };
+    let mut last = None;
+    loop {
+        tokio::time::sleep(every).await;
+        let read = source.read().await;
+        let replaced = match read {
+            Ok(list) => {
+                let targets = list.targets().len();
+                app.files.replace(list).map(|changed| changed.then_some(targets)).map_err(|why| why.to_string())
+            }
+            Err(why) => Err(why.to_string()),
+        };
+        let why = match replaced {
+            Ok(Some(targets)) => {
+                info!(targets, "another list of targets is in use");
+                None
+            }
+            Ok(None) => None,
+            Err(why) => {
+                app.counters.unreadable_lists.fetch_add(1, Ordering::Relaxed);
+                Some(why)
+            }
+        };
+        if let Some(why) = why.as_ref().filter(|why| last.as_ref() != Some(*why)) {
+            warn!(error = %why, "the list of targets cannot be read again; the one in use stays");
+        }
+        last = why;
+    }
+}
+
+async fn sweep(app: &App, config: &Config) {
+    let Some(every) = config.sweep_every else { return std::future::pending().await };
+    // What a process that died has left is old enough then.
+    tokio::time::sleep(every.min(config.orphan_age)).await;
+    loop {
+        let removed = app.files.sweep(config.orphan_age).await;
+        app.counters.swept.fetch_add(removed, Ordering::Relaxed);
+        if removed > 0 {
+            info!(removed, "orphaned temporary files are removed");
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// What was done since the last time, if somebody wants to know.
+fn report_metrics(emf: &Emf, app: &App, config: &Config, lines: &mut Lines) {
+    let Some(file_system) = config.file_system.as_ref().filter(|_| config.emf) else { return };
+    for line in emf.lines(&app.files, file_system) {
+        // To a channel: it cannot fail, and does not wait.
+        // In one piece, or another line could come between.
+        let _ = lines.write_all(format!("{line}\n").as_bytes());
+    }
+}
+
+/// What shows that the mounts of targets that work are not separate.
+fn folds(files: &Files, mounted: &mounted::Options) -> Vec<String> {
+    let members = files.members();
+    let up = members.iter().filter(|member| member.health.is_up());
+    let expected: Vec<_> = up.map(|member| (mounted.directory(member.place), member.published.ip_address)).collect();
+    match folded(&expected) {
+        Ok(folds) => folds.iter().map(ToString::to_string).collect(),
+        Err(why) => vec![format!("it cannot be told: {why}")],
+    }
+}
+
+/// Those that may be folded. By efs-utils every mount goes to a program on this machine, and what that does is not seen
+/// here.
+fn kernel_mounts(config: &Config) -> Option<&mounted::Options> {
+    match &config.backend {
+        Backend::Mounted(mounted) if matches!(mounted.mount, Mount::Kernel { .. }) => Some(mounted),
+        _ => None,
+    }
+}
+
+fn judge_mounts(files: &Files, config: &Config) -> Result<(), Failure> {
+    let Some(mounted) = kernel_mounts(config) else { return Ok(()) };
+    let folds = folds(files, mounted);
+    if folds.is_empty() {
+        info!("the mounts are separate: an address, a device and a connection each");
+        return Ok(());
+    }
+    let folds = folds.join("; ");
+    if config.require_separate {
+        return Err(Failure::Folded(folds));
+    }
+    warn_of_folds(&folds);
+    Ok(())
+}
+
+fn warn_of_folds(folds: &str) {
+    warn!(
+        folds,
+        "Linux has folded mounts of one server into one connection, so that all traffic takes one mount target; \
+         MOUNT_OPTIONS with vers=4.0, or a network namespace for each mount, keeps them apart"
+    );
+}
+
+/// A target that comes later may be folded too. Until that may not be.
+async fn watch_mounts(files: &Files, config: &Config) -> String {
+    let Some(mounted) = kernel_mounts(config) else { return std::future::pending().await };
+    let mut last = folds(files, mounted);
+    loop {
+        tokio::time::sleep(LOOK_FOR_FOLDS_EVERY).await;
+        let now = folds(files, mounted);
+        if config.require_separate && !now.is_empty() {
+            return now.join("; ");
+        }
+        if now != last && !now.is_empty() {
+            warn_of_folds(&now.join("; "));
+        }
+        last = now;
+    }
+}

@@ -1,0 +1,131 @@
+//! The answer that lists a directory, made while the client reads it: whoever reads slowly has a page of the directory
+//! and a piece of the text, however long the answer is.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame};
+use serde_json::Value;
+
+use super::routes::shown;
+use files::{
+    Error, Files, Member, Result,
+    target::{Answer, Entry, Page},
+};
+use router::path::DirectoryPath;
+
+/// Entries that are asked for at once.
+const PAGE_ENTRIES: usize = 1000;
+/// Of the text, made at once.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// What is still to be said.
+pub(super) struct Listing {
+    files: Arc<Files>,
+    directory: DirectoryPath,
+    /// Said next.
+    text: Vec<u8>,
+    entries: VecDeque<Entry>,
+    /// The page after these entries.
+    next: Option<u64>,
+    page: Option<Answer<'static, (Page, Arc<Member>)>>,
+    /// Entries that may still be asked for.
+    left: usize,
+    is_first: bool,
+    is_whole: bool,
+}
+
+impl Listing {
+    /// Up to `limit` entries, of which the first page is waited for; and the target that it is from.
+    ///
+    /// # Errors
+    /// As [`Files::list`].
+    pub async fn new(
+        files: Arc<Files>,
+        directory: DirectoryPath,
+        place: Option<u64>,
+        limit: usize,
+    ) -> Result<(Self, Arc<Member>)> {
+        let (page, member) = files.list(&directory, place, limit.min(PAGE_ENTRIES)).await?;
+        let shown = Value::from(String::from_utf8_lossy(directory.as_bytes()));
+        let text = format!("{{\"directory\":{shown},\"entries\":[").into_bytes();
+        let (entries, next) = (VecDeque::new(), None);
+        let mut listing =
+            Self { files, directory, text, entries, next, page: None, left: limit, is_first: true, is_whole: false };
+        listing.turn(page);
+        Ok((listing, member))
+    }
+
+    /// With its length where that is known: where it is one piece.
+    pub fn body(mut self) -> Body {
+        self.say();
+        match self.is_whole {
+            true => Body::from(self.text),
+            false => Body::new(self),
+        }
+    }
+
+    fn turn(&mut self, page: Page) {
+        self.left = self.left.saturating_sub(page.entries.len());
+        (self.entries, self.next) = (page.entries.into(), page.next);
+    }
+
+    /// Puts into words as much as one piece holds.
+    fn say(&mut self) {
+        while self.text.len() < PIECE_BYTES
+            && let Some(entry) = self.entries.pop_front()
+        {
+            if !std::mem::take(&mut self.is_first) {
+                self.text.push(b',');
+            }
+            self.text.extend_from_slice(shown(&self.directory, &entry).to_string().as_bytes());
+        }
+        if self.entries.is_empty() && (self.next.is_none() || self.left == 0) && !self.is_whole {
+            // As a text: it is larger than the numbers that JavaScript can hold.
+            let next = Value::from(self.next.map(|place| place.to_string()));
+            self.text.extend_from_slice(format!("],\"next\":{next}}}").as_bytes());
+            self.is_whole = true;
+        }
+    }
+
+    /// Waits until there is something to be said, if it is not all.
+    fn poll_page(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        while self.text.is_empty() && !self.is_whole {
+            if self.entries.is_empty() {
+                let (files, directory) = (Arc::clone(&self.files), self.directory.clone());
+                let (place, limit) = (self.next, self.left);
+                let page = self.page.get_or_insert_with(|| {
+                    Box::pin(async move { files.list(&directory, place, limit.min(PAGE_ENTRIES)).await })
+                });
+                let answer = ready!(page.as_mut().poll(context));
+                self.page = None;
+                self.turn(answer?.0);
+            }
+            self.say();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl HttpBody for Listing {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        if let Err(why) = ready!(self.poll_page(context)) {
+            return Poll::Ready(Some(Err(why)));
+        }
+        let text = std::mem::take(&mut self.text);
+        Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text.into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_whole && self.text.is_empty()
+    }
+}

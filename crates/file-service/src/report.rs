@@ -1,0 +1,231 @@
+//! What the targets have done, for people, for Prometheus and for CloudWatch. EFS itself reports nothing by target.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use domain::{
+    metric::{self, FILE_SYSTEM_ID, MOUNT_TARGET_ID, Metric, NAMESPACE},
+    model::FileSystemId,
+    published::PublishedTarget,
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{counter::ConstCounter, gauge::ConstGauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use serde_json::{Map, Value, json};
+
+use super::routes::App;
+use files::{
+    Files, Member,
+    stats::{BOUNDS, Counted},
+};
+
+/// What belongs to no target.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    ending: AtomicBool,
+    pub connections: AtomicU64,
+    pub refused_connections: AtomicU64,
+    pub unreadable_lists: AtomicU64,
+    pub swept: AtomicU64,
+}
+
+impl Counters {
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+}
+
+/// A target, and whether it works.
+pub(super) fn shown(target: &PublishedTarget, up: bool) -> Value {
+    json!({
+        "mount_target_id": target.mount_target_id,
+        "ip_address": target.ip_address,
+        "availability_zone": target.availability_zone,
+        "up": up,
+    })
+}
+
+/// Health, shares and times of every target.
+pub(super) fn targets(files: &Files) -> Value {
+    let members = files.members();
+    let counted: Vec<_> = members.iter().map(|member| member.stats.counted()).collect();
+    let bytes = |counted: &Counted| counted.bytes_read + counted.bytes_written;
+    let share = |of: &dyn Fn(&Counted) -> u64, one: &Counted| {
+        let all: u64 = counted.iter().map(of).sum();
+        if all == 0 { 0.0 } else { of(one) as f64 / all as f64 }
+    };
+    let milliseconds = |one: &Counted, part| one.quantile(part).map(|time| time.as_secs_f64() * 1e3);
+    let target = |(member, one): (&Arc<Member>, &Counted)| {
+        let mut target = shown(&member.published, member.health.is_up());
+        target["error"] = json!(member.health.why());
+        target["operations"] = json!(one.operations);
+        target["share_of_operations"] = json!(share(&|one| one.operations, one));
+        target["failures"] = json!(one.failures);
+        target["refused"] = json!(one.refused);
+        target["bytes_read"] = json!(one.bytes_read);
+        target["bytes_written"] = json!(one.bytes_written);
+        target["connections"] = json!(member.connections());
+        target["share_of_bytes"] = json!(share(&bytes, one));
+        target["latency_ms"] = json!({ "p50": milliseconds(one, 0.5), "p99": milliseconds(one, 0.99) });
+        target
+    };
+    json!({
+        "strategy": files.strategy(),
+        "targets": members.iter().zip(&counted).map(target).collect::<Vec<_>>(),
+    })
+}
+
+/// The exposition format, by the library that defines it.
+pub(super) fn prometheus(app: &Arc<App>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("router");
+    registry.register_collector(Box::new(Collected(Arc::clone(app))));
+    let mut page = String::new();
+    text::encode(&mut page, &registry)?;
+    Ok(page)
+}
+
+struct Collected(Arc<App>);
+
+impl fmt::Debug for Collected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Collected")
+    }
+}
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let members: Vec<_> =
+            self.0.files.members().into_iter().map(|member| (member.stats.counted(), member)).collect();
+        let mut counter = |name: &str, help: &str, unit: Option<&Unit>, of: &dyn Fn(&Counted) -> u64| {
+            let kind = ConstCounter::new(0_u64).metric_type();
+            let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
+            for (counted, member) in &members {
+                let label = [("target", member.published.mount_target_id.as_str())];
+                ConstCounter::new(of(counted)).encode(family.encode_family(&label)?)?;
+            }
+            Ok::<_, fmt::Error>(())
+        };
+        counter("operations", "Operations on files and directories", None, &|one| one.operations)?;
+        counter("failures", "Operations that failed for the target's reasons", None, &|one| one.failures)?;
+        counter("refused", "Operations not begun, since the target was full", None, &|one| one.refused)?;
+        counter("read", "Content read", Some(&Unit::Bytes), &|one| one.bytes_read)?;
+        counter("written", "Content written", Some(&Unit::Bytes), &|one| one.bytes_written)?;
+
+        let up = ConstGauge::new(0_i64).metric_type();
+        let mut family = encoder.encode_descriptor("target_up", "Whether paths are sent to the target", None, up)?;
+        for (_, member) in &members {
+            let label = [("target", member.published.mount_target_id.as_str())];
+            ConstGauge::new(i64::from(member.health.is_up())).encode(family.encode_family(&label)?)?;
+        }
+
+        let kind = ConstGauge::new(0_i64).metric_type();
+        let help = "Connections to the target, without that of its probes";
+        let mut family = encoder.encode_descriptor("target_connections", help, None, kind)?;
+        for (_, member) in &members {
+            let Some(connections) = member.connections() else { continue };
+            let label = [("target", member.published.mount_target_id.as_str())];
+            let connections = i64::try_from(connections).unwrap_or(i64::MAX);
+            ConstGauge::new(connections).encode(family.encode_family(&label)?)?;
+        }
+
+        let kind = Histogram::new([]).metric_type();
+        let help = "Time of one operation";
+        let mut family = encoder.encode_descriptor("operation", help, Some(&Unit::Seconds), kind)?;
+        for (counted, member) in &members {
+            let label = [("target", member.published.mount_target_id.as_str())];
+            let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(counted.buckets).collect();
+            let mut family = family.encode_family(&label)?;
+            family.encode_histogram::<[(&str, &str); 0]>(
+                counted.time.as_secs_f64(),
+                counted.operations,
+                &buckets,
+                None,
+            )?;
+        }
+
+        let counters = &self.0.counters;
+        let open = ConstGauge::new(counters.connections.load(Ordering::Relaxed));
+        open.encode(encoder.encode_descriptor("connections", "Open connections", None, open.metric_type())?)?;
+        for (name, help, counter) in [
+            ("refused_connections", "Connections told 503, since there were too many", &counters.refused_connections),
+            ("unreadable_lists", "Lists of targets that could not be read again", &counters.unreadable_lists),
+            ("swept_files", "Orphaned temporary files removed", &counters.swept),
+        ] {
+            let counter = ConstCounter::new(counter.load(Ordering::Relaxed));
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A value of a metric holds at most this many numbers.
+const MOST_VALUES: u64 = 100;
+
+/// Lines in CloudWatch's Embedded Metric Format, one a target: what it has done since the last time.
+#[derive(Default)]
+pub(super) struct Emf(Mutex<Vec<(String, Counted)>>);
+
+impl Emf {
+    pub fn lines(&self, files: &Files, file_system: &FileSystemId) -> Vec<String> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now: Vec<_> = files.members().into_iter().map(|member| (member.stats.counted(), member)).collect();
+        let lines = now.iter().map(|(counted, member)| {
+            let id = member.published.mount_target_id.as_str();
+            let before = last.iter().find(|(known, _)| known == id).map(|(_, counted)| *counted).unwrap_or_default();
+            line(id, file_system, member.health.is_up(), &counted.since(&before))
+        });
+        let lines = lines.collect();
+        *last = now.iter().map(|(one, member)| (member.published.mount_target_id.to_string(), *one)).collect();
+        lines
+    }
+}
+
+fn line(id: &str, file_system: &FileSystemId, up: bool, counted: &Counted) -> String {
+    // CloudWatch makes its own percentiles, of values that are spread as the operations were.
+    let values = counted.buckets.iter().sum::<u64>().min(MOST_VALUES);
+    let times = (0..values).filter_map(|index| counted.quantile((index as f64 + 0.5) / values as f64));
+    let times: Vec<_> = times.map(|time| time.as_secs_f64()).collect();
+    let mut values: Vec<(Metric, Value)> = vec![
+        (metric::TARGET_UP, json!(u8::from(up))),
+        (metric::TARGET_OPERATIONS, json!(counted.operations)),
+        (metric::TARGET_FAILURES, json!(counted.failures)),
+        (metric::TARGET_REFUSED, json!(counted.refused)),
+        (metric::TARGET_BYTES_READ, json!(counted.bytes_read)),
+        (metric::TARGET_BYTES_WRITTEN, json!(counted.bytes_written)),
+    ];
+    if !times.is_empty() {
+        values.push((metric::TARGET_LATENCY, json!(times)));
+    }
+    let declared = values.iter().map(|(metric, _)| json!({ "Name": metric.name, "Unit": metric.unit.name() }));
+    let timestamp = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
+    let mut line = Map::new();
+    line.insert(
+        "_aws".to_owned(),
+        json!({
+            "Timestamp": timestamp,
+            "CloudWatchMetrics": [{
+                "Namespace": NAMESPACE,
+                "Dimensions": [[FILE_SYSTEM_ID, MOUNT_TARGET_ID]],
+                "Metrics": declared.collect::<Vec<_>>(),
+            }],
+        }),
+    );
+    line.insert(FILE_SYSTEM_ID.to_owned(), json!(file_system));
+    line.insert(MOUNT_TARGET_ID.to_owned(), json!(id));
+    line.extend(values.into_iter().map(|(metric, value)| (metric.name.to_owned(), value)));
+    Value::Object(line).to_string()
+}

@@ -1,0 +1,282 @@
+//! What a request says, out of its path and headers.
+
+use std::{borrow::Cow, str::FromStr, time::SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use percent_encoding::percent_decode_str;
+
+use super::refusal::Refusal;
+use files::target::{Conditions, Part, Tags, Want};
+use router::path::{DirectoryPath, FilePath};
+
+/// More tags than this in one header are nobody's honest question.
+const MOST_TAGS: usize = 64;
+
+/// The bytes of what follows `prefix` in the path, decoded once.
+fn decoded<'a>(uri: &'a Uri, prefix: &str) -> Result<Cow<'a, [u8]>, Refusal> {
+    let encoded = uri.path().strip_prefix(prefix).unwrap_or_default();
+    let mut escapes = encoded.split('%').skip(1).map(str::as_bytes);
+    let whole = |escape: &[u8]| escape.iter().take(2).filter(|digit| digit.is_ascii_hexdigit()).count() == 2;
+    if !escapes.all(whole) {
+        return Err(Refusal::bad_request(
+            "BadPath",
+            "the path has a % without two hexadecimal digits; write it as %25",
+        ));
+    }
+    Ok(percent_decode_str(encoded).into())
+}
+
+pub(super) fn file_path(uri: &Uri, prefix: &str) -> Result<FilePath, Refusal> {
+    FilePath::new(decoded(uri, prefix)?).map_err(|why| Refusal::from(files::Error::from(why)))
+}
+
+pub(super) fn directory_path(uri: &Uri, prefix: &str) -> Result<DirectoryPath, Refusal> {
+    DirectoryPath::new(decoded(uri, prefix)?).map_err(|why| Refusal::from(files::Error::from(why)))
+}
+
+/// The value of a key of the query, as it stands; empty when the key stands alone.
+pub(super) fn query<'a>(uri: &'a Uri, key: &str) -> Option<&'a str> {
+    let mut pairs = uri.query()?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find_map(|(name, value)| (name == key).then_some(value))
+}
+
+/// Checks that the query has no other keys than these, and each once. Where there are none, there is no query, not even
+/// an empty one: it would be the end of a name with a raw `?`.
+///
+/// # Errors
+/// It has another key, or one twice.
+pub(super) fn only_query(uri: &Uri, keys: &[&str]) -> Result<(), Refusal> {
+    let Some(query) = uri.query() else { return Ok(()) };
+    let mut left = keys.to_vec();
+    for pair in query.split('&').filter(|pair| !pair.is_empty() || keys.is_empty()) {
+        let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+        let Some(found) = left.iter().position(|key| *key == name) else {
+            return Err(Refusal::bad_request(
+                "BadQuery",
+                "the query has what means nothing here, or something twice; write a ? of a name as %3F",
+            ));
+        };
+        left.swap_remove(found);
+    }
+    Ok(())
+}
+
+/// A number of digits alone: Rust would take a `+` too.
+pub(super) fn digits<N: FromStr>(text: &str) -> Option<N> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// The value of a header field that has one; nothing when it has several lines.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).into_iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// The token of `Authorization: Bearer` (RFC 9110, section 11.4).
+pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
+    let credentials = single(headers, &header::AUTHORIZATION)?.as_bytes();
+    let (scheme, rest) = credentials.split_at_checked(credentials.iter().position(|byte| *byte == b' ')?)?;
+    scheme.eq_ignore_ascii_case(b"Bearer").then(|| rest.trim_ascii_start())
+}
+
+/// What If-Match and If-None-Match say (RFC 9110, section 13.1). A weak tag says that two contents are as good as
+/// equal, which If-Match does not take for equal.
+pub(super) fn conditions(headers: &HeaderMap) -> Result<Conditions, Refusal> {
+    Ok(Conditions {
+        if_match: tags(headers, &header::IF_MATCH, false)?,
+        if_none_match: tags(headers, &header::IF_NONE_MATCH, true)?,
+        unmodified_since: date(headers, &header::IF_UNMODIFIED_SINCE),
+        modified_since: date(headers, &header::IF_MODIFIED_SINCE),
+    })
+}
+
+/// A date that is none, or several, says nothing (RFC 9110, sections 13.1.3 and 13.1.4).
+fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(single(headers, name)?.to_str().ok()?).ok()
+}
+
+fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tags>, Refusal> {
+    if !headers.contains_key(name) {
+        return Ok(None);
+    }
+    if single(headers, name).is_some_and(|value| value.as_bytes() == b"*") {
+        return Ok(Some(Tags::Any));
+    }
+    let bad = || Refusal::bad_request("BadHeader", &format!("{name} is neither * nor a list of tags in quotes"));
+    let mut tags = Vec::new();
+    for value in headers.get_all(name) {
+        let mut rest = value.as_bytes().trim_ascii();
+        while !rest.is_empty() {
+            if let Some(next) = rest.strip_prefix(b",") {
+                // A list may have empty elements (RFC 9110, section 5.6.1).
+                rest = next.trim_ascii_start();
+                continue;
+            }
+            let (tag, after) = one_tag(rest).ok_or_else(bad)?;
+            rest = after.trim_ascii_start();
+            if !rest.is_empty() && !rest.starts_with(b",") {
+                return Err(bad());
+            }
+            if weak || !tag.is_weak {
+                tags.push(tag.opaque.to_owned());
+            }
+            if tags.len() > MOST_TAGS {
+                return Err(bad());
+            }
+        }
+    }
+    Ok(Some(Tags::These(tags)))
+}
+
+/// An entity tag (RFC 9110, section 8.8.3).
+struct EntityTag<'a> {
+    is_weak: bool,
+    /// What is between the quotes; what is no text, and so no tag of this service, is empty.
+    opaque: &'a str,
+}
+
+/// `"tag"` or `W/"tag"`, and what follows.
+fn one_tag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
+    let (is_weak, quoted) = text.strip_prefix(b"W/").map_or((false, text), |quoted| (true, quoted));
+    let opaque = quoted.strip_prefix(b"\"")?;
+    let (opaque, after) = opaque.split_at_checked(opaque.iter().position(|byte| *byte == b'"')?)?;
+    let is_tag = opaque.iter().all(|byte| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..));
+    let opaque = std::str::from_utf8(opaque).unwrap_or_default();
+    is_tag.then(|| (EntityTag { is_weak, opaque }, after.get(1..).unwrap_or_default()))
+}
+
+/// What a GET or HEAD asks for.
+pub(super) fn want(headers: &HeaderMap, only_meta: bool) -> Result<Want, Refusal> {
+    if !headers.keys().any(is_about_content) {
+        return Ok(Want { only_meta, ..Want::default() });
+    }
+    // If-Range takes one strong tag; of a date, or a weak tag, nothing is known to be the same.
+    let part_if = headers.contains_key(header::IF_RANGE).then(|| {
+        let tag = single(headers, &header::IF_RANGE).and_then(|value| one_tag(value.as_bytes()));
+        tag.filter(|(tag, after)| !tag.is_weak && after.is_empty()).map_or("", |(tag, _)| tag.opaque).to_owned()
+    });
+    let range = single(headers, &header::RANGE).and_then(|value| value.to_str().ok());
+    Ok(Want { only_meta, part: range.filter(|_| !only_meta).and_then(part), part_if, conditions: conditions(headers)? })
+}
+
+fn is_about_content(name: &HeaderName) -> bool {
+    [
+        header::RANGE,
+        header::IF_RANGE,
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+    ]
+    .contains(name)
+}
+
+/// One range of bytes (RFC 9110, section 14). Of several, or of what is no range, nothing: the whole is a good
+/// answer to that.
+fn part(text: &str) -> Option<Part> {
+    let (unit, ranges) = text.split_once('=')?;
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let mut ranges = ranges.split(',').map(str::trim).filter(|range| !range.is_empty());
+    let range = ranges.next().filter(|_| ranges.next().is_none())?;
+    let number = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.is_empty() {
+        // Larger than any file.
+        true => Some(digits.parse().unwrap_or(u64::MAX)),
+        false => None,
+    };
+    match range.split_once('-')? {
+        ("", last) => number(last).map(Part::Last),
+        (first, "") => number(first).map(|first| Part::From(first, None)),
+        (first, last) => {
+            let (first, last) = (number(first)?, number(last)?);
+            (first <= last).then_some(Part::From(first, Some(last)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_or_ignored() {
+        for (text, expected) in [
+            ("bytes=0-0", Some(Part::From(0, Some(0)))),
+            ("bytes=5-", Some(Part::From(5, None))),
+            ("bytes=-5", Some(Part::Last(5))),
+            ("bytes=0-99999999999999999999999", Some(Part::From(0, Some(u64::MAX)))),
+            ("bytes=5-4", None),
+            ("Bytes=5-", Some(Part::From(5, None))),
+            ("bytes=,0-0 ,", Some(Part::From(0, Some(0)))),
+            ("bytes=0-1,3-4", None),
+            ("bytes=0-1 2", None),
+            ("bytes =0-1", None),
+            ("bytes=0-1=", None),
+            ("bytes=-", None),
+            ("bytes=+1-2", None),
+            ("bytes=a-b", None),
+            ("lines=1-2", None),
+            ("bytes", None),
+        ] {
+            assert_eq!(part(text), expected, "{text}");
+        }
+    }
+
+    fn headers(name: HeaderName, values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    #[test]
+    fn tags_are_read_as_http_has_them() {
+        let these = |tags: &[&str]| Some(Tags::These(tags.iter().map(|tag| (*tag).to_owned()).collect()));
+        for (values, weak, expected) in [
+            (&["*"][..], true, Some(Tags::Any)),
+            (&[r#""a-b""#], true, these(&["a-b"])),
+            (&[r#""a", W/"b" ,"c,d""#], true, these(&["a", "b", "c,d"])),
+            (&[r#""a", W/"b" ,"c,d""#], false, these(&["a", "c,d"])),
+            (&[r#""a""#, r#""b""#], true, these(&["a", "b"])),
+            (&[""], true, these(&[])),
+            (&[r#", "a" ,, "b","#], true, these(&["a", "b"])),
+            (&["\"\u{e9}\", \"a\""], true, these(&["\u{e9}", "a"])),
+        ] {
+            let found = tags(&headers(header::IF_MATCH, values), &header::IF_MATCH, weak);
+            assert_eq!(found.ok().flatten(), expected, "{values:?}");
+        }
+        for bad in ["a", "\"a", "\"a\" \"b\"", "\"a\";", "*, \"a\"", "\"a\", *", "\"a b\"", "w/\"a\"", "W/ \"a\""] {
+            assert!(tags(&headers(header::IF_MATCH, &[bad]), &header::IF_MATCH, true).is_err(), "{bad}");
+        }
+        let many = r#""a","#.repeat(65);
+        assert!(tags(&headers(header::IF_MATCH, &[&many]), &header::IF_MATCH, true).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_header_holds_is_read_or_refused(text in "[ -~]{0,60}", weak: bool) {
+            let _ = tags(&headers(header::IF_MATCH, &[&text]), &header::IF_MATCH, weak);
+            let _ = part(&text);
+            let _ = part(&format!("bytes={text}"));
+        }
+
+        #[test]
+        fn every_name_comes_back_from_its_escapes(name in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let escaped: String = name.iter().map(|byte| format!("%{byte:02X}")).collect();
+            let uri = format!("/files/{escaped}").parse().unwrap();
+            prop_assert_eq!(decoded(&uri, "/files/").unwrap().into_owned(), name);
+        }
+    }
+
+    #[test]
+    fn paths_are_decoded_once() {
+        let of = |text: &'static str| decoded(&Uri::from_static(text), "/files/").map(Cow::into_owned).ok();
+        assert_eq!(of("/files/a%20b%2Fc").unwrap(), b"a b/c");
+        assert_eq!(of("/files/%252e%252e").unwrap(), b"%2e%2e");
+        assert_eq!(of("/files/%ff").unwrap(), b"\xff");
+        for bad in ["/files/%", "/files/%2", "/files/%zz", "/files/a%2gb"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+}

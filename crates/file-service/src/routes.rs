@@ -1,0 +1,464 @@
+//! What there is at which address.
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, get, on},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+
+use super::{
+    access::Record,
+    content::{Content, Incoming, Pace},
+    headers,
+    listing::Listing,
+    memory::{Memory, Taken},
+    refusal::Refusal,
+    report,
+    request::{bearer_token, conditions, digits, directory_path, file_path, only_query, query, want},
+};
+use files::{
+    Files, Member, Upload, Written,
+    target::{Conditions, Entry, Kind, Meta, Verdict},
+};
+use router::{
+    path::{DirectoryPath, FilePath},
+    select::MOST_TARGETS,
+};
+
+const FILES: &str = "/files/";
+const LIST: &str = "/list/";
+const ROUTE: &str = "/route/";
+
+/// A body up to this size is put into its place in one step.
+const SMALL: u64 = 256 << 10;
+/// What is added to a file goes there in one write: NFS's largest.
+const MOST_APPENDED: u64 = 1 << 20;
+const PAGE: usize = 1000;
+const LARGEST_PAGE: usize = 10_000;
+
+const TARGET: &str = "x-mount-target";
+/// What is percent-encoded in a path: all but `/` and RFC 3986's pchar. Clients differ in what they make of the rest; a
+/// browser takes a `\` for a `/`.
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    // unreserved
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    // sub-delims
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@');
+
+/// What every request needs.
+pub struct App {
+    pub(super) files: Arc<Files>,
+    pub(super) counters: report::Counters,
+    token: Option<Vec<u8>>,
+    max_body: u64,
+    pace: Pace,
+    access_log: bool,
+    /// By the place of a target, so that one that hangs takes no other's.
+    memory: Vec<Memory>,
+}
+
+impl App {
+    pub(super) fn new(files: Arc<Files>, http: &super::config::Http) -> Self {
+        Self {
+            files,
+            counters: report::Counters::default(),
+            token: http.token.clone().map(String::into_bytes),
+            max_body: http.max_body,
+            pace: Pace::new(http.idle, http.min_body_rate),
+            access_log: http.access_log,
+            memory: (0..MOST_TARGETS).map(|_| Memory::new()).collect(),
+        }
+    }
+
+    /// For the bodies of this path's target.
+    fn memory(&self, path: &FilePath) -> Memory {
+        self.memory[self.files.target_of(path).map_or(0, |target| target.place) % MOST_TARGETS].clone()
+    }
+
+    fn record(&self, method: &Method, path: &FilePath) -> Record {
+        match self.access_log {
+            true => Record::new(method, path, self.files.target_of(path)),
+            false => Record::none(),
+        }
+    }
+
+    fn is_allowed(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.token else { return true };
+        // Takes as long for a token that is nearly right as for any other of its length.
+        bearer_token(headers).is_some_and(|given| given.ct_eq(token).into())
+    }
+}
+
+/// The service.
+pub(super) fn router(app: Arc<App>) -> Router {
+    let file = on(MethodFilter::GET.or(MethodFilter::HEAD), read).put(put).delete(delete).post(post);
+    Router::new()
+        .route("/files/{*path}", file)
+        .route("/list", get(list))
+        .route("/list/", get(list))
+        .route("/list/{*directory}", get(list))
+        .route("/route/{*path}", get(route))
+        .route("/targets", get(targets))
+        .route("/metrics", get(metrics))
+        .fallback(no_such_address)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate))
+        // Asked by who has no token.
+        .route("/healthz", get(async || "alive\n").fallback(no_such_method))
+        .route("/readyz", get(ready).fallback(no_such_method))
+        .with_state(app)
+}
+
+async fn no_such_address(uri: Uri) -> Response {
+    if uri.path() == "*" {
+        // OPTIONS of the service as a whole (RFC 9110, section 9.3.7).
+        let allow = [(header::ALLOW, HeaderValue::from_static("GET,HEAD,PUT,DELETE,POST"))];
+        return (allow, no_such_method().await).into_response();
+    }
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "NoSuchAddress",
+        "there is /files/, /list/, /route/, /targets, /metrics, /healthz and /readyz",
+    )
+    .into_response()
+}
+
+/// axum adds Allow, with the methods of the address.
+async fn no_such_method() -> Refusal {
+    Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "NoSuchMethod",
+        "a file takes GET, HEAD, PUT, DELETE, and POST with ?append; all else GET",
+    )
+}
+
+async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if app.is_allowed(request.headers()) {
+        return next.run(request).await;
+    }
+    Refusal::new(StatusCode::UNAUTHORIZED, "NoToken", "the request needs Authorization: Bearer and the service's token")
+        .into_response()
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    match app.files.is_ready() && !app.counters.is_ending() {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
+async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let path = match file_path(&uri, FILES) {
+        Ok(path) => path,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let mut record = app.record(&method, &path);
+    let opened = match want(&headers, method == Method::HEAD) {
+        Ok(want) => app.files.open(&path, &want).await.map_err(Refusal::from),
+        Err(refusal) => Err(refusal),
+    };
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(refusal) => return refused(record, refusal),
+    };
+    let (member, reading) = (opened.member, opened.reading);
+    record.target(&member);
+    let mut response = Response::new(Body::empty());
+    let (meta, size) = (reading.meta, reading.meta.size);
+    describe(response.headers_mut(), &meta, &member);
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let status = match reading.verdict {
+        Verdict::NotModified => {
+            // Or it would be said to be empty.
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+            StatusCode::NOT_MODIFIED
+        }
+        Verdict::PreconditionFailed => return refused(record, files::Error::PreconditionFailed.into()),
+        Verdict::Unsatisfiable => {
+            headers.insert(header::CONTENT_RANGE, value(format!("bytes */{size}")));
+            StatusCode::RANGE_NOT_SATISFIABLE
+        }
+        Verdict::Content { from, to, part } => {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            // A browser that somebody leads here must not take a file for a page of this service.
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(to - from));
+            if part {
+                headers.insert(header::CONTENT_RANGE, value(format!("bytes {from}-{}/{size}", to - 1)));
+            }
+            let status = if part { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+            record.status(status);
+            *response.status_mut() = status;
+            if method != Method::HEAD {
+                *response.body_mut() = match reading.rest {
+                    None if !app.access_log => Body::from(reading.first),
+                    rest => {
+                        if to == from {
+                            record.ended();
+                        }
+                        Body::new(Content::new(reading.first, rest, to - from, member, record))
+                    }
+                };
+                return response;
+            }
+            status
+        }
+    };
+    record.status(status);
+    record.ended();
+    *response.status_mut() = status;
+    response
+}
+
+async fn put(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    change(&app, &Method::PUT, &uri, &headers, async |path, conditions, record| {
+        only_query(&uri, &[])?;
+        headers::check_content(&headers)?;
+        let mut body = Incoming::new(body, app.max_body, app.pace)?;
+        let begun = match body.length().filter(|length| *length <= SMALL) {
+            None => vec![],
+            Some(length) => match app.memory(path).take(&mut body, length as usize).await? {
+                Taken::Begun(begun) => begun,
+                Taken::Whole(content) => {
+                    record.moved(content.len() as u64);
+                    return Ok(app.files.write(path, content, conditions).await?);
+                }
+            },
+        };
+        let (upload, _) = stage(&app, path, begun, body, record).await?;
+        Ok(upload.commit(conditions).await?)
+    })
+    .await
+}
+
+async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    change(&app, &Method::POST, &uri, &headers, async |path, conditions, record| {
+        if !matches!(uri.query(), Some("append" | "append=")) {
+            return Err(Refusal::bad_request(
+                "BadQuery",
+                "POST adds to a file, with ?append and nothing else; PUT replaces it",
+            ));
+        }
+        headers::check_content(&headers)?;
+        let most = app.max_body.min(MOST_APPENDED);
+        let mut body = Incoming::new(body, most, app.pace)?;
+        let (memory, expected) = (app.memory(path), body.length().unwrap_or(most));
+        let content = match memory.take(&mut body, expected as usize).await? {
+            Taken::Whole(content) => {
+                record.moved(content.len() as u64);
+                content
+            }
+            Taken::Begun(begun) => {
+                let (upload, length) = stage(&app, path, begun, body, record).await?;
+                memory.again(length, app.files.deadline(), upload.take_back()).await?
+            }
+        };
+        Ok(app.files.append(path, content, conditions).await?)
+    })
+    .await
+}
+
+/// Writes a body as it comes to a temporary file: what has begun to come, and all that follows. With its length.
+async fn stage(
+    app: &App,
+    path: &FilePath,
+    begun: Vec<Bytes>,
+    mut body: Incoming,
+    record: &mut Record,
+) -> Result<(Upload, u64), Refusal> {
+    let mut upload = app.files.begin(path).await?;
+    let mut length = 0;
+    let mut begun = begun.into_iter().filter(|bytes| !bytes.is_empty());
+    while let Some(bytes) = match begun.next() {
+        None => body.piece().await?,
+        some => some,
+    } {
+        let written = bytes.len() as u64;
+        upload.write(bytes).await?;
+        record.moved(written);
+        length += written;
+    }
+    Ok((upload, length))
+}
+
+/// Answers a request that gives a file a new content.
+async fn change(
+    app: &App,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    change: impl AsyncFnOnce(&FilePath, Conditions, &mut Record) -> Result<Written, Refusal>,
+) -> Response {
+    let path = match file_path(uri, FILES) {
+        Ok(path) => path,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let mut record = app.record(method, &path);
+    let written = match headers::check_write(headers).and_then(|()| conditions(headers)) {
+        Ok(conditions) => change(&path, conditions, &mut record).await,
+        Err(refusal) => Err(refusal),
+    };
+    let written = match written {
+        Ok(written) => written,
+        Err(refusal) => return refused(record, refusal),
+    };
+    let status = if written.new { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
+    record.target(&written.member);
+    record.status(status);
+    record.ended();
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    describe(response.headers_mut(), &written.meta, &written.member);
+    if written.new && *method == Method::POST {
+        // The file has another address than the request (RFC 9110, section 9.3.3).
+        response.headers_mut().insert(header::LOCATION, value(href(FILES, path.as_bytes())));
+    }
+    response
+}
+
+async fn delete(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
+    let path = match file_path(&uri, FILES) {
+        Ok(path) => path,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let mut record = app.record(&Method::DELETE, &path);
+    let deleted = async {
+        only_query(&uri, &[])?;
+        headers::check_write(&headers)?;
+        let conditions = conditions(&headers)?;
+        Incoming::new(body, u64::MAX, app.pace)?.none().await?;
+        Ok(app.files.delete(&path, conditions).await?)
+    };
+    match deleted.await {
+        Err(refusal) => refused(record, refusal),
+        Ok(member) => {
+            record.target(&member);
+            record.status(StatusCode::NO_CONTENT);
+            record.ended();
+            let mut response = StatusCode::NO_CONTENT.into_response();
+            response.headers_mut().insert(TARGET, value(member.published.mount_target_id.as_str()));
+            response
+        }
+    }
+}
+
+fn refused(mut record: Record, refusal: Refusal) -> Response {
+    record.status(refusal.status);
+    record.failed(refusal.code);
+    refusal.into_response()
+}
+
+/// What an answer says of a file.
+fn describe(headers: &mut HeaderMap, meta: &Meta, member: &Member) {
+    headers.insert(header::ETAG, value(format!("\"{}\"", meta.tag)));
+    let modified = last_modified(headers, meta.modified_second(), SystemTime::now());
+    headers.insert(header::LAST_MODIFIED, modified);
+    headers.insert(TARGET, value(member.published.mount_target_id.as_str()));
+}
+
+/// The value of Last-Modified, which is never later than that of Date (RFC 9110, section 8.8.2.1): both are now when the
+/// file's time is still to come. hyper adds Date otherwise.
+fn last_modified(headers: &mut HeaderMap, modified: SystemTime, now: SystemTime) -> HeaderValue {
+    let shown = value(httpdate::fmt_http_date(modified.min(now)));
+    if modified > now {
+        headers.insert(header::DATE, shown.clone());
+    }
+    shown
+}
+
+/// What this service makes is visible ASCII; a target's id that is not is not shown.
+fn value(text: impl TryInto<HeaderValue>) -> HeaderValue {
+    text.try_into().unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal> {
+    let directory = directory_path(&uri, LIST)?;
+    only_query(&uri, &["limit", "from"])?;
+    let bad = |key: &str, expected: &str| Refusal::bad_request("BadQuery", &format!("{key} is to be {expected}"));
+    let limit = match query(&uri, "limit") {
+        None => PAGE,
+        Some(limit) => digits(limit)
+            .filter(|limit| (1..=LARGEST_PAGE).contains(limit))
+            .ok_or_else(|| bad("limit", "a number from 1 to 10000"))?,
+    };
+    let place = match query(&uri, "from") {
+        None => None,
+        Some(place) => Some(digits(place).ok_or_else(|| bad("from", "what `next` of an earlier page says"))?),
+    };
+    let (listing, member) = Listing::new(Arc::clone(&app.files), directory, place, limit).await?;
+    let mut response = Response::new(listing.body());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(TARGET, value(member.published.mount_target_id.as_str()));
+    Ok(response)
+}
+
+/// The URI reference of a path.
+fn href(prefix: &str, path: &[u8]) -> String {
+    format!("{prefix}{}", percent_encode(path, IN_PATH))
+}
+
+/// An entry, and where to ask for it.
+pub(super) fn shown(directory: &DirectoryPath, entry: &Entry) -> Value {
+    let (kind, prefix) = match entry.kind {
+        Kind::File => ("file", Some(FILES)),
+        Kind::Directory => ("directory", Some(LIST)),
+        Kind::Other => ("other", None),
+    };
+    let path = [directory.as_bytes(), &entry.name].join(&b'/');
+    let path = path.strip_prefix(b"/").unwrap_or(&path);
+    json!({
+        "name": String::from_utf8_lossy(&entry.name),
+        "kind": kind,
+        "href": prefix.map(|prefix| href(prefix, path)),
+    })
+}
+
+async fn route(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, Refusal> {
+    let path = file_path(&uri, ROUTE)?;
+    let route = app.files.route(path.as_bytes());
+    let order: Vec<_> = route.order.iter().map(|(target, up)| report::shown(target, *up)).collect();
+    Ok(Json(json!({
+        "path": path.to_string(),
+        "strategy": route.strategy,
+        "target": route.chosen.and_then(|index| order.get(index)),
+        "order": order,
+    })))
+}
+
+async fn targets(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(report::targets(&app.files))
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
+    let failed = |why: std::fmt::Error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "NoMetrics", why.to_string());
+    let text = report::prometheus(&app).map_err(failed)?;
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}

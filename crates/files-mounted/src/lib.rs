@@ -1,0 +1,450 @@
+//! Targets that the kernel has mounted: a directory for each, `/mnt/efs-0`, `/mnt/efs-1` and so on.
+
+mod beneath;
+mod listing;
+mod mount;
+mod operations;
+mod pool;
+mod separate;
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use domain::published::PublishedTarget;
+use rustix::{
+    fs::{self, Mode},
+    io::Errno,
+};
+
+pub use self::{
+    mount::{EFS_OPTIONS, Mount, Mounter, NFS_OPTIONS},
+    operations::Sync,
+    separate::{Folded, folded},
+};
+use self::{
+    operations::{Flush, Modes, Opened, Temporary, Way},
+    pool::Pool,
+};
+use files::{
+    Backend, Error, Result,
+    buffers::{self, Buffer},
+    health::PROBE_TIMEOUT,
+    target::{Answer, Conditions, Meta, Page, Reading, Rest, Staged, Swept, Target, Verdict, Want},
+};
+use router::path::{DirectoryPath, FilePath};
+
+/// File systems of this machine, which answer from memory or say at once that they cannot: ext4, XFS, btrfs, tmpfs.
+/// NFS asks its server when a file is opened, whatever it is asked not to do.
+const AT_ONCE: [u64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
+const NFS: u64 = 0x6969;
+
+/// How the targets of a task are mounted and used.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `efs-0` and so on are in this directory.
+    pub base: PathBuf,
+    pub mount: Mount,
+    pub sync: Sync,
+    /// Threads that a target may block.
+    pub threads: usize,
+    /// Operations that wait for one of them; one more is refused.
+    pub waiting: usize,
+    /// An operation that has not ended by then is given up, as far as it can be.
+    pub deadline: Duration,
+    /// The permissions of files and directories that are new.
+    pub file_mode: u32,
+    pub directory_mode: u32,
+    /// Reads what is in memory without going by way of a thread, where the file system lets that be told.
+    pub read_at_once: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            base: PathBuf::from("/mnt"),
+            mount: Mount::None,
+            sync: Sync::Always,
+            threads: 32,
+            waiting: 1024,
+            deadline: Duration::from_secs(10),
+            file_mode: 0o644,
+            directory_mode: 0o755,
+            read_at_once: true,
+        }
+    }
+}
+
+impl Options {
+    /// The directory of the target at this place.
+    pub fn directory(&self, place: usize) -> PathBuf {
+        self.base.join(format!("efs-{place}"))
+    }
+}
+
+impl Backend for Options {
+    fn target(&self, target: &PublishedTarget, place: usize) -> Arc<dyn Target> {
+        Arc::new(Mounted::new(target, self.directory(place), self))
+    }
+
+    fn deadline(&self) -> Duration {
+        self.deadline
+    }
+}
+
+/// One target behind a directory.
+struct Mounted {
+    directory: PathBuf,
+    mounter: Option<Arc<Mounter>>,
+    pool: Arc<Pool>,
+    prober: Arc<Pool>,
+    root: Arc<ArcSwapOption<Root>>,
+    read_at_once: AtomicBool,
+    sync: Sync,
+    modes: Modes,
+    patience: Duration,
+}
+
+/// The directory as it was last probed.
+struct Root {
+    directory: OwnedFd,
+    identity: (u64, u64),
+    /// What `statfs` calls its file system.
+    magic: u64,
+}
+
+impl Root {
+    /// Does it answer from memory, or say at once that it cannot?
+    fn at_once(&self) -> bool {
+        AT_ONCE.contains(&self.magic)
+    }
+
+    fn way(&self, sync: Sync, patience: Duration) -> Way {
+        let flush = match sync {
+            Sync::Always => Flush::Everything,
+            Sync::Never if self.at_once() => Flush::Nothing,
+            Sync::Never => Flush::Content,
+        };
+        Way { flush, until: Instant::now() + patience }
+    }
+}
+
+impl Mounted {
+    fn new(target: &PublishedTarget, directory: PathBuf, options: &Options) -> Self {
+        let name = |what: &str| format!("{what}-{}", target.mount_target_id);
+        Self {
+            mounter: Mounter::new(&options.mount, target, &directory).map(Arc::new),
+            pool: Pool::new(name("files"), options.threads, options.waiting, options.deadline),
+            prober: Pool::new(name("probe"), 1, 0, PROBE_TIMEOUT),
+            root: Arc::default(),
+            read_at_once: AtomicBool::new(options.read_at_once),
+            sync: options.sync,
+            modes: Modes {
+                file: Mode::from_raw_mode(options.file_mode),
+                directory: Mode::from_raw_mode(options.directory_mode),
+            },
+            // A lock that another client does not give back must not cost the whole deadline.
+            patience: options.deadline / 2,
+            directory,
+        }
+    }
+
+    fn root(&self) -> Result<Arc<Root>> {
+        self.root.load_full().ok_or(Error::NoTarget)
+    }
+
+    /// Runs `job` on the root, on one of the threads.
+    fn run<T: Send + 'static>(&self, job: impl FnOnce(&Root) -> Result<T> + Send + 'static) -> Answer<'static, T> {
+        match self.root() {
+            Ok(root) => Box::pin(self.pool.run(move || job(&root))),
+            Err(why) => Box::pin(std::future::ready(Err(why))),
+        }
+    }
+
+    /// The same for what changes something: it goes on to its end.
+    fn change<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Root, Way) -> Result<T> + Send + 'static,
+    ) -> Answer<'static, T> {
+        let (sync, patience) = (self.sync, self.patience);
+        match self.root() {
+            Ok(root) => Box::pin(self.pool.run_to_its_end(move || job(&root, root.way(sync, patience)))),
+            Err(why) => Box::pin(std::future::ready(Err(why))),
+        }
+    }
+
+    fn reading(pool: &Arc<Pool>, opened: Opened, at_once: bool) -> Reading {
+        let Opened { meta, verdict, first, file } = opened;
+        let to = match verdict {
+            Verdict::Content { from, to, .. } => Some((from + first.len() as u64, to)),
+            _ => None,
+        };
+        let rest = file.zip(to).map(|(file, (at, to))| {
+            // Closing a file of NFS may take a round trip.
+            let file = OnPool { value: Some(file), pool: (!at_once).then(|| Arc::clone(pool)) };
+            Box::new(Remaining { file, pool: Arc::clone(pool), at, to, at_once }) as Box<dyn Rest>
+        });
+        Reading { meta, verdict, first, rest }
+    }
+}
+
+/// Opens the directory anew, as whoever is asked for the first time; makes it the root if it is another one.
+fn look(directory: &Path, is_mounted: bool, root: &ArcSwapOption<Root>) -> Result<()> {
+    let failed = |why: &str| Err(Error::Failed(std::io::Error::other(format!("{} {why}", directory.display()))));
+    let opened = match fs::open(directory, beneath::DIRECTORY, Mode::empty()) {
+        Err(Errno::NOENT) => return failed("is not there"),
+        Err(Errno::NOTDIR) => return failed("is no directory"),
+        other => other?,
+    };
+    // NFS answers `statfs` from the server and never from memory.
+    let system = fs::fstatfs(&opened)?;
+    let found = fs::fstat(&opened)?;
+    // What is looked at is the mount, and not the directory under one that has just gone.
+    if is_mounted && found.st_dev == fs::statat(&opened, "..", fs::AtFlags::empty())?.st_dev {
+        return failed("is not mounted");
+    }
+    // Of 32 bits, in a field whose type differs from one architecture to the next.
+    let magic = system.f_type as u64 & 0xFFFF_FFFF;
+    let before = root.load();
+    if before.as_ref().is_some_and(|before| before.magic == NFS && magic != NFS) {
+        return failed("was on NFS and is not any more; mount it again");
+    }
+    #[allow(clippy::useless_conversion, reason = "the types of these differ from one architecture to the next")]
+    let identity = (found.st_dev.into(), found.st_ino.into());
+    if before.as_ref().is_none_or(|before| before.identity != identity) {
+        root.store(Some(Arc::new(Root { directory: opened, identity, magic })));
+    }
+    Ok(())
+}
+
+impl Target for Mounted {
+    fn probe(&self) -> Answer<'_, ()> {
+        let (directory, root) = (self.directory.clone(), Arc::clone(&self.root));
+        let mounter = self.mounter.clone();
+        Box::pin(self.prober.run(move || {
+            if let Some(mounter) = &mounter {
+                mounter.mount()?;
+            }
+            match look(&directory, mounter.is_some(), &root) {
+                // This process has all the files open that it may, which says nothing of the target.
+                Err(Error::Busy) => Ok(()),
+                other => other,
+            }
+        }))
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        match self.mounter.clone() {
+            None => Box::pin(std::future::ready(Ok(()))),
+            Some(mounter) => Box::pin(self.pool.run(move || {
+                mounter.unmount();
+                Ok(())
+            })),
+        }
+    }
+
+    fn read_now(&self, path: &FilePath, want: &Want) -> Option<Result<Reading>> {
+        let root = self.root.load();
+        let root = root.as_ref().filter(|root| root.at_once() && self.read_at_once.load(Ordering::Relaxed))?;
+        match operations::read(root.directory.as_fd(), path, want, true) {
+            Ok(opened) => Some(Ok(Self::reading(&self.pool, opened, true))),
+            Err(Error::NotFound) => Some(Err(Error::NotFound)),
+            Err(Error::Failed(why)) => {
+                // It cannot be told here at all.
+                if let Some(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) = Errno::from_io_error(&why) {
+                    self.read_at_once.store(false, Ordering::Relaxed);
+                }
+                None
+            }
+            // A thread finds out for certain.
+            Err(_) => None,
+        }
+    }
+
+    fn read(&self, path: &FilePath, want: &Want) -> Answer<'_, Reading> {
+        let (path, want, pool) = (path.clone(), want.clone(), Arc::clone(&self.pool));
+        let at_once = self.read_at_once.load(Ordering::Relaxed);
+        self.run(move |root| {
+            let opened = operations::read(root.directory.as_fd(), &path, &want, false)?;
+            Ok(Self::reading(&pool, opened, at_once && root.at_once()))
+        })
+    }
+
+    fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
+        let (path, modes) = (path.clone(), self.modes);
+        self.change(move |root, way| {
+            operations::judge(root.directory.as_fd(), &path, &conditions)?;
+            let mut temporary = Temporary::beside(root.directory.as_fd(), &path, modes)?;
+            temporary.write(&content, Flush::Nothing)?;
+            temporary.commit(&conditions, way)
+        })
+    }
+
+    fn stage(&self, path: &FilePath) -> Answer<'_, Box<dyn Staged>> {
+        let (path, pool) = (path.clone(), Arc::clone(&self.pool));
+        let (sync, modes, patience) = (self.sync, self.modes, self.patience);
+        let root = self.root();
+        self.run(move |opened| {
+            let temporary = OnPool::new(Temporary::beside(opened.directory.as_fd(), &path, modes)?, &pool);
+            Ok(Box::new(Stage { temporary: Some(temporary), root: root?, pool, sync, patience }) as Box<dyn Staged>)
+        })
+    }
+
+    fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
+        let (path, modes) = (path.clone(), self.modes);
+        self.change(move |root, way| {
+            operations::append(root.directory.as_fd(), &path, &content, &conditions, way, modes)
+        })
+    }
+
+    fn delete(&self, path: &FilePath, conditions: Conditions) -> Answer<'_, ()> {
+        let path = path.clone();
+        self.change(move |root, way| operations::delete(root.directory.as_fd(), &path, &conditions, way))
+    }
+
+    fn list(&self, directory: &DirectoryPath, place: Option<u64>, limit: usize) -> Answer<'_, Page> {
+        let directory = directory.clone();
+        self.run(move |root| listing::list(root.directory.as_fd(), &directory, place, limit))
+    }
+
+    fn sweep(&self, directory: &DirectoryPath, place: Option<u64>, age: Duration) -> Answer<'_, Swept> {
+        let directory = directory.clone();
+        self.run(move |root| listing::sweep(root.directory.as_fd(), &directory, place, age))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // The last of a mount to be closed ends its session with the server.
+        let (mounter, root) = (self.mounter.take(), self.root.swap(None));
+        self.pool.later(move || {
+            if let Some(mounter) = mounter {
+                mounter.unmount();
+            }
+            drop(root);
+        });
+    }
+}
+
+/// What must not be dropped where nothing may block: it is dropped on a thread of the pool.
+struct OnPool<T: Send + 'static> {
+    value: Option<T>,
+    pool: Option<Arc<Pool>>,
+}
+
+impl<T: Send> OnPool<T> {
+    fn new(value: T, pool: &Arc<Pool>) -> Self {
+        Self { value: Some(value), pool: Some(Arc::clone(pool)) }
+    }
+}
+
+impl<T: Send> Drop for OnPool<T> {
+    fn drop(&mut self) {
+        if let (Some(value), Some(pool)) = (self.value.take(), self.pool.take()) {
+            pool.later(move || drop(value));
+        }
+    }
+}
+
+/// The rest of a file that is being read.
+struct Remaining {
+    file: OnPool<OwnedFd>,
+    pool: Arc<Pool>,
+    at: u64,
+    to: u64,
+    at_once: bool,
+}
+
+impl Remaining {
+    fn buffer(&self) -> Buffer {
+        buffers::take(usize::try_from(self.to - self.at).unwrap_or(usize::MAX))
+    }
+
+    fn read(&mut self, buffer: Buffer, now: bool) -> Result<Bytes> {
+        if self.at == self.to {
+            return Ok(Bytes::new());
+        }
+        let file = self.file.value.as_ref().ok_or(Error::Shortened)?;
+        let bytes = operations::read_at(file.as_fd(), self.at, buffer, now)?;
+        self.at += bytes.len() as u64;
+        Ok(bytes)
+    }
+}
+
+impl Rest for Remaining {
+    fn next_now(&mut self) -> Option<Result<Bytes>> {
+        if !self.at_once && self.at < self.to {
+            return None;
+        }
+        let buffer = self.buffer();
+        match self.read(buffer, true) {
+            Err(Error::Failed(_)) => None,
+            answer => Some(answer),
+        }
+    }
+
+    fn next(mut self: Box<Self>) -> Answer<'static, (Bytes, Box<dyn Rest>)> {
+        let pool = Arc::clone(&self.pool);
+        // Taken here, where it is given back: an allocator keeps memory for each thread that takes it.
+        let buffer = self.buffer();
+        Box::pin(pool.go_on(move || {
+            let bytes = self.read(buffer, false)?;
+            Ok((bytes, self as Box<dyn Rest>))
+        }))
+    }
+}
+
+/// A content that comes in pieces.
+struct Stage {
+    /// Away while something is done to it; gone when that has failed.
+    temporary: Option<OnPool<Temporary>>,
+    root: Arc<Root>,
+    pool: Arc<Pool>,
+    sync: Sync,
+    patience: Duration,
+}
+
+fn given_up() -> Error {
+    Error::Failed(std::io::Error::other("an earlier piece of the content could not be written"))
+}
+
+impl Staged for Stage {
+    fn write(&mut self, bytes: Bytes) -> Answer<'_, ()> {
+        let Some(mut temporary) = self.temporary.take() else {
+            return Box::pin(std::future::ready(Err(given_up())));
+        };
+        let flush = self.root.way(self.sync, self.patience).flush;
+        let written = self.pool.go_on(move || {
+            temporary.value.as_mut().ok_or_else(given_up)?.write(&bytes, flush)?;
+            Ok(temporary)
+        });
+        Box::pin(async move {
+            self.temporary = Some(written.await?);
+            Ok(())
+        })
+    }
+
+    fn commit(self: Box<Self>, conditions: Conditions) -> Answer<'static, (Meta, bool)> {
+        let Self { temporary, root, pool, sync, patience } = *self;
+        Box::pin(pool.run_to_its_end(move || {
+            let temporary = temporary.and_then(|mut temporary| temporary.value.take()).ok_or_else(given_up)?;
+            temporary.commit(&conditions, root.way(sync, patience))
+        }))
+    }
+
+    fn take_back(self: Box<Self>) -> Answer<'static, Bytes> {
+        let Self { temporary, pool, .. } = *self;
+        Box::pin(pool.go_on(move || {
+            let temporary = temporary.and_then(|mut temporary| temporary.value.take()).ok_or_else(given_up)?;
+            temporary.content()
+        }))
+    }
+}

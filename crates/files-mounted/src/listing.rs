@@ -1,0 +1,100 @@
+//! Directories, read with the kernel's calls; every function may block.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rustix::{
+    fs::{self, AtFlags, FileType, RawDir, SeekFrom},
+    io::Errno,
+};
+
+use super::{beneath, operations::existing};
+use files::{
+    Error, Result,
+    target::{Entry, Kind, MOST_OF_NAMES, Page, SWEPT_AT_ONCE, Swept},
+    temporary,
+};
+use router::path::{DirectoryPath, RESERVED_PREFIX};
+
+/// Opens a directory to read on from `place`, an earlier page's `next`.
+fn open_at(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>) -> Result<OwnedFd> {
+    let directory = beneath::open(root, path.as_bytes(), beneath::DIRECTORY)?;
+    match place.map_or(Ok(0), |place| fs::seek(&directory, SeekFrom::Start(place))) {
+        Ok(_) => Ok(directory),
+        Err(Errno::INVAL) => Err(Error::BadPlace),
+        Err(why) => Err(why.into()),
+    }
+}
+
+/// At most `limit` entries from `place` on.
+pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>, limit: usize) -> Result<Page> {
+    let directory = open_at(root, path, place)?;
+    let (mut entries, mut names) = (Vec::new(), 0);
+    let next = look_through(directory.as_fd(), |name, kind| {
+        if !name.starts_with(RESERVED_PREFIX) {
+            entries.push(Entry { name: name.to_vec(), kind });
+            names += name.len();
+        }
+        entries.len() < limit && names < MOST_OF_NAMES
+    })?;
+    Ok(Page { entries, next })
+}
+
+/// Removes the temporary files that nobody has written to for `age`, and names the directories.
+pub(super) fn sweep(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>, age: Duration) -> Result<Swept> {
+    let directory = open_at(root, path, place)?;
+    let (mut orphans, mut swept, mut seen) = (Vec::new(), Swept::default(), 0);
+    swept.next = look_through(directory.as_fd(), |name, kind| {
+        match kind {
+            Kind::File if temporary::is(name) => orphans.push(name.to_vec()),
+            Kind::Directory => {
+                let below = [path.as_bytes(), name].join(&b'/');
+                // One whose path is too long to be asked for holds nothing that came through here.
+                swept.directories.extend(DirectoryPath::new(below.strip_prefix(b"/").unwrap_or(&below)).ok());
+            }
+            _ => {}
+        }
+        seen += 1;
+        seen < SWEPT_AT_ONCE
+    })?;
+    let oldest = SystemTime::now().checked_sub(age).unwrap_or(UNIX_EPOCH);
+    for name in orphans {
+        let stale = existing(directory.as_fd(), &name)?.is_some_and(|meta| meta.modified < oldest);
+        if stale && fs::unlinkat(&directory, &name, AtFlags::empty()).is_ok() {
+            swept.removed += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Tells each entry but `.` and `..` until no more are wanted. Where the next would be; `None` at the end.
+fn look_through(directory: BorrowedFd<'_>, mut more: impl FnMut(&[u8], Kind) -> bool) -> Result<Option<u64>> {
+    let mut buffer = Vec::with_capacity(32 << 10);
+    let mut reader = RawDir::new(directory, buffer.spare_capacity_mut());
+    while let Some(entry) = reader.next() {
+        let entry = match entry {
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_or(FileType::Unknown, |found| FileType::from_raw_mode(found.st_mode)),
+            known => known,
+        };
+        let kind = match kind {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            _ => Kind::Other,
+        };
+        if !more(name, kind) {
+            return Ok(Some(entry.next_entry_cookie()));
+        }
+    }
+    Ok(None)
+}

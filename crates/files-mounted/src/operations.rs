@@ -1,0 +1,599 @@
+//! What is done to files below an open root, with the kernel's calls; every function may block.
+
+use std::{
+    os::unix::prelude::{AsFd, BorrowedFd, FileExt, OwnedFd},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rustix::{
+    fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT},
+    io::{self, Errno, ReadWriteFlags},
+};
+
+use super::beneath::{self, again};
+use files::{
+    Error, Result,
+    buffers::{self, Buffer},
+    target::{Conditions, Meta, Tag, Verdict, Want},
+    temporary,
+};
+use router::path::FilePath;
+
+/// How often an operation is begun anew when other clients change the path under it.
+const TRIES: usize = 32;
+/// So much of a content that comes in pieces waits in the kernel's memory.
+const FLUSH_EVERY: u64 = 16 << 20;
+/// A file for reading: a FIFO that nobody writes to is opened too, and then refused.
+pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+const CHANGE: OFlags = OFlags::RDWR.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Whether what is acknowledged is on stable storage.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sync {
+    Always,
+    /// It is when the file system thinks so: a crash of the server or of this machine may lose it. A file still
+    /// is the old one or the new one, whole.
+    Never,
+}
+
+/// What is brought to stable storage before an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Flush {
+    /// Content, properties, and the name in its directory.
+    Everything,
+    /// The content: NFS says only then whether it could be written at all.
+    Content,
+    Nothing,
+}
+
+/// How a change is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub flush: Flush,
+    /// A lock that another client holds is waited for until then.
+    pub until: Instant,
+}
+
+/// The modes of what is new, whatever the umask is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Modes {
+    pub file: Mode,
+    pub directory: Mode,
+}
+
+/// The file's properties; an error when it is no regular file.
+fn meta(found: &Stat) -> Result<Meta> {
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(Error::IsADirectory),
+        FileType::Symlink => return Err(Error::LinkInPath),
+        _ => return Err(Error::NotAFile),
+    }
+    // The types of these differ from one architecture to the next.
+    let nanoseconds = u32::try_from(found.st_mtime_nsec).unwrap_or_default();
+    #[allow(clippy::useless_conversion, reason = "the types of these differ from one architecture to the next")]
+    let tag = Tag::new(
+        found.st_ino.into(),
+        found.st_mtime.into(),
+        nanoseconds,
+        u64::try_from(found.st_size).unwrap_or_default(),
+    );
+    Ok(Meta::new(tag))
+}
+
+fn meta_of(file: impl AsFd) -> Result<Meta> {
+    meta(&fs::fstat(file)?)
+}
+
+/// What is under this name, if anything is.
+pub(super) fn existing(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Meta>> {
+    Ok(existing_file(directory, name)?.map(|(meta, _)| meta))
+}
+
+/// The same with its mode and its owner.
+fn existing_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<(Meta, Stat)>> {
+    match again(|| fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
+        Ok(found) => Ok(Some((meta(&found)?, found))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(why) => Err(beneath::of_a_name(why).into()),
+    }
+}
+
+/// A file as it was opened, with as much of its content as fits into one piece.
+pub(super) struct Opened {
+    pub meta: Meta,
+    pub verdict: Verdict,
+    pub first: Bytes,
+    /// For the rest; none when there is none.
+    pub file: Option<OwnedFd>,
+}
+
+/// Opens and reads; only what is known without waiting if `now`, and `AGAIN` where it is not.
+pub(super) fn read(root: BorrowedFd<'_>, path: &FilePath, want: &Want, now: bool) -> Result<Opened> {
+    // Opened even if only its properties are wanted: NFS asks the server then, and not its memory.
+    let file = match now {
+        true => beneath::open_now(root, path.as_bytes(), READ)?,
+        false => beneath::open(root, path.as_bytes(), READ)?,
+    };
+    let meta = meta_of(&file)?;
+    let verdict = want.judge(&meta);
+    let nothing = Opened { meta, verdict, first: Bytes::new(), file: None };
+    match verdict {
+        Verdict::Content { from, to, .. } if !want.only_meta && from < to => {
+            let buffer = buffers::take(usize::try_from(to - from).unwrap_or(usize::MAX));
+            let first = read_at(file.as_fd(), from, buffer, now)?;
+            let all = first.len() as u64 == to - from;
+            Ok(Opened { first, file: (!all).then_some(file), ..nothing })
+        }
+        _ => Ok(nothing),
+    }
+}
+
+/// As much of what comes from there on as fits into the buffer, or as is there.
+pub(super) fn read_at(file: BorrowedFd<'_>, from: u64, mut buffer: Buffer, now: bool) -> Result<Bytes> {
+    let flags = if now { ReadWriteFlags::NOWAIT } else { ReadWriteFlags::empty() };
+    let mut read = || match now {
+        true => io::preadv2(file, &mut [std::io::IoSliceMut::new(&mut buffer)], from, flags),
+        false => io::pread(file, &mut buffer[..], from),
+    };
+    let length = match now {
+        true => read()?,
+        false => again(read)?,
+    };
+    match length {
+        0 => Err(Error::Shortened),
+        length => Ok(buffer.filled(length)),
+    }
+}
+
+/// A temporary file beside the place where its content shall be. Removed when it is dropped.
+pub(super) struct Temporary {
+    directory: OwnedFd,
+    file: OwnedFd,
+    name: Vec<u8>,
+    /// Where the content shall be.
+    path: FilePath,
+    /// So many directories above it were made for it, below this root.
+    made: Option<(OwnedFd, usize)>,
+    modes: Modes,
+    written: u64,
+    flushed: u64,
+    moved: bool,
+}
+
+impl Temporary {
+    /// In the directory of this path, which is made if it is missing. Nobody may read it who may not read the file
+    /// that it is to replace.
+    pub fn beside(root: BorrowedFd<'_>, path: &FilePath, modes: Modes) -> Result<Self> {
+        for _ in 0..TRIES {
+            let (directory, made) = match beneath::open_or_make(root, path.split().0, modes.directory) {
+                // Somebody removed one of them meanwhile.
+                Err(Errno::NOENT) => continue,
+                other => other?,
+            };
+            let name = temporary::name();
+            let replaced = match made {
+                0 => again(|| fs::statat(&directory, path.split().1, AtFlags::SYMLINK_NOFOLLOW)).ok(),
+                _ => None,
+            };
+            let replaced = replaced.filter(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile);
+            let mode = replaced.as_ref().map_or(modes.file, beneath::kept_mode) | Mode::RUSR | Mode::WUSR;
+            let made = if made > 0 { Some((root.try_clone_to_owned()?, made)) } else { None };
+            match beneath::create(directory.as_fd(), &name, mode) {
+                Ok(file) => {
+                    return Ok(Self {
+                        directory,
+                        file,
+                        name,
+                        path: path.clone(),
+                        made,
+                        modes,
+                        written: 0,
+                        flushed: 0,
+                        moved: false,
+                    });
+                }
+                // Somebody removed the directory meanwhile, or another process has the same random number.
+                Err(Errno::NOENT | Errno::EXIST) => {}
+                Err(why) => return Err(why.into()),
+            }
+        }
+        Err(Error::Locked)
+    }
+
+    pub fn write(&mut self, content: &[u8], flush: Flush) -> Result<()> {
+        write_at(self.file.as_fd(), content, self.written)?;
+        self.written += content.len() as u64;
+        // Little by little: the commit of a large content must not take longer than an operation may.
+        if flush != Flush::Nothing && self.written - self.flushed >= FLUSH_EVERY {
+            again(|| fs::fdatasync(&self.file))?;
+            self.flushed = self.written;
+        }
+        Ok(())
+    }
+
+    /// All that was written.
+    pub fn content(&self) -> Result<Bytes> {
+        let mut content = vec![0; usize::try_from(self.written).map_err(|_| Errno::FBIG)?];
+        std::fs::File::from(self.file.try_clone()?).read_exact_at(&mut content, 0)?;
+        Ok(content.into())
+    }
+
+    /// Puts the content into its place, if the conditions hold. Whether the file is new.
+    pub fn commit(mut self, conditions: &Conditions, way: Way) -> Result<(Meta, bool)> {
+        let path = self.path.clone();
+        let name = path.split().1;
+        touch(self.file.as_fd())?;
+        let before = match conditions.is_create_only() {
+            true => None,
+            false => existing_file(self.directory.as_fd(), name)?.map(|(_, found)| found),
+        };
+        self.become_like(before.as_ref())?;
+        self.flush(way.flush)?;
+        let meta = meta_of(&self.file)?;
+        let new = if conditions.is_none() {
+            self.replace(name)?;
+            before.is_none()
+        } else if conditions.is_create_only() {
+            match self.link(name)? {
+                true => true,
+                false => {
+                    // Or it is no file at all.
+                    existing(self.directory.as_fd(), name)?;
+                    return Err(Error::PreconditionFailed);
+                }
+            }
+        } else {
+            self.commit_if(name, conditions, way)?
+        };
+        if way.flush == Flush::Everything && again(|| fs::fsync(&self.directory)).is_err() {
+            // It is in its place, and may not stay there.
+            return Err(Error::Uncertain);
+        }
+        Ok((meta, new))
+    }
+
+    fn commit_if(&mut self, name: &[u8], conditions: &Conditions, way: Way) -> Result<bool> {
+        let directory = self.directory.try_clone()?;
+        for _ in 0..TRIES {
+            let locked = locked(directory.as_fd(), name, Change::Replace, way.until)?;
+            if !conditions.allow(locked.as_ref().map(|found| &found.meta)) {
+                return Err(Error::PreconditionFailed);
+            }
+            // Another file than before, or another mode.
+            let found = locked.as_ref().map(|found| fs::fstat(&found.file)).transpose()?;
+            if self.become_like(found.as_ref())? {
+                self.flush(way.flush)?;
+            }
+            match locked {
+                Some(_) => {
+                    self.replace(name)?;
+                    return Ok(false);
+                }
+                None if self.link(name)? => return Ok(true),
+                None => {}
+            }
+        }
+        Err(Error::Locked)
+    }
+
+    /// Has the mode of a new file, or the mode and the owner of the file that it replaces. Whether anything was changed.
+    fn become_like(&self, replaced: Option<&Stat>) -> Result<bool> {
+        let (file, found) = (self.file.as_fd(), fs::fstat(&self.file)?);
+        let mode = replaced.map_or(self.modes.file, beneath::kept_mode);
+        // The mode first: whoever gives a file away may not change it any more.
+        let changed = beneath::set_mode(file, beneath::mode(&found), mode)?;
+        Ok(match replaced {
+            Some(replaced) => beneath::set_owner(file, &found, replaced)? || changed,
+            None => changed,
+        })
+    }
+
+    fn flush(&self, flush: Flush) -> Result<()> {
+        match flush {
+            Flush::Everything => again(|| fs::fsync(&self.file))?,
+            Flush::Content => again(|| fs::fdatasync(&self.file))?,
+            Flush::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the content its name if there is nothing under it yet. Not by a look and a rename: of two who find
+    /// nothing there, one gets in. Whether this one did.
+    fn link(&mut self, name: &[u8]) -> Result<bool> {
+        match again(|| fs::linkat(&self.directory, &self.name, &self.directory, name, AtFlags::empty())) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => {
+                // An NFS server that has forgotten its answer says so of our own success, too.
+                let there = fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
+                let ours = fs::fstat(&self.file)?;
+                Ok(there.is_ok_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)))
+            }
+            Err(why) => Err(gone(why)),
+        }
+    }
+
+    fn replace(&mut self, name: &[u8]) -> Result<()> {
+        again(|| fs::renameat(&self.directory, &self.name, &self.directory, name)).map_err(gone)?;
+        self.moved = true;
+        Ok(())
+    }
+}
+
+/// What is missing when a content goes to its place is not the file that was asked for.
+fn gone(why: Errno) -> Error {
+    match why {
+        Errno::NOENT | Errno::STALE => {
+            Error::Failed(std::io::Error::other("the temporary file or its directory was removed meanwhile"))
+        }
+        other => beneath::of_a_name(other).into(),
+    }
+}
+
+/// Says no before anything is made, if that is what the conditions will say.
+pub(super) fn judge(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditions) -> Result<()> {
+    if conditions.is_none() {
+        return Ok(());
+    }
+    let found = match beneath::open(root, path.as_bytes(), READ).map_err(Error::from).and_then(meta_of) {
+        Ok(meta) => Some(meta),
+        Err(Error::NotFound) => None,
+        Err(why) => return Err(why),
+    };
+    if conditions.allow(found.as_ref()) { Ok(()) } else { Err(Error::PreconditionFailed) }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.moved {
+            // What stays is swept later.
+            let _ = fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
+            if let Some((root, count)) = &self.made {
+                beneath::remove_empty(root.as_fd(), self.path.split().0, *count);
+            }
+        }
+    }
+}
+
+fn write_at(file: BorrowedFd<'_>, mut content: &[u8], mut at: u64) -> Result<()> {
+    while !content.is_empty() {
+        let written = again(|| io::pwrite(file, content, at))?;
+        if written == 0 {
+            return Err(Errno::IO.into());
+        }
+        content = &content[written..];
+        at += written as u64;
+    }
+    Ok(())
+}
+
+/// Gives the file a time of change that no other has got from this process.
+fn touch(file: BorrowedFd<'_>) -> Result<()> {
+    let (tv_sec, tv_nsec) = temporary::unique_time();
+    let modified = Timespec { tv_sec, tv_nsec: tv_nsec.into() };
+    let accessed = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    again(|| fs::futimens(file, &Timestamps { last_access: accessed, last_modification: modified }))?;
+    Ok(())
+}
+
+/// A file with a lock that other clients of the file system respect when they append or compare.
+struct Locked<'a> {
+    meta: Meta,
+    file: OwnedFd,
+    /// After the file, which is closed first: what is open cannot be removed on NFS, only moved aside.
+    _alias: Option<Alias<'a>>,
+}
+
+/// A second name of a file, removed when this is dropped.
+struct Alias<'a> {
+    directory: BorrowedFd<'a>,
+    name: Vec<u8>,
+}
+
+impl<'a> Alias<'a> {
+    /// `None` where a file can have no second name.
+    fn of(directory: BorrowedFd<'a>, name: &[u8]) -> io::Result<Option<Self>> {
+        let alias = temporary::name();
+        match again(|| fs::linkat(directory, name, directory, &alias, AtFlags::empty())) {
+            // Nobody else has this name: it was made by a call whose answer was lost.
+            Ok(()) | Err(Errno::EXIST) => Ok(Some(Self { directory, name: alias })),
+            Err(Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+            Err(why) => Err(why),
+        }
+    }
+}
+
+impl Drop for Alias<'_> {
+    fn drop(&mut self) {
+        // What stays is swept later.
+        let _ = fs::unlinkat(self.directory, &self.name, AtFlags::empty());
+    }
+}
+
+/// Makes an NFS client forget the names of a directory that has changed; it believes them for half a minute otherwise.
+fn ask_anew(directory: BorrowedFd<'_>) -> Result<()> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+    again(|| fs::statx(directory, c"", flags, fs::StatxFlags::CTIME))?;
+    Ok(())
+}
+
+/// What is done to a file that is locked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Change {
+    InPlace,
+    /// It is opened under a second name then. NFS moves aside what is open under the name that a rename replaces, and
+    /// there would be nothing under it until the rename; what is open under another name it leaves alone.
+    Replace,
+}
+
+fn open_for<'a>(change: Change, directory: BorrowedFd<'a>, name: &[u8]) -> io::Result<(OwnedFd, Option<Alias<'a>>)> {
+    let alias = match change {
+        Change::InPlace => None,
+        Change::Replace => Alias::of(directory, name)?,
+    };
+    let opened = alias.as_ref().map_or(name, |alias| &alias.name);
+    let file = match beneath::open(directory, opened, CHANGE) {
+        // Read-only, and replaceable all the same.
+        Err(Errno::ACCESS) => beneath::open(directory, opened, READ)?,
+        other => other?,
+    };
+    Ok((file, alias))
+}
+
+/// The file under this name, locked; `None` when there is no such file. Where the file system has no locks, or this
+/// file cannot be locked, there is none.
+fn locked<'a>(directory: BorrowedFd<'a>, name: &[u8], change: Change, until: Instant) -> Result<Option<Locked<'a>>> {
+    for _ in 0..TRIES {
+        let found = match open_for(change, directory, name) {
+            Ok((file, alias)) => {
+                // Before anything else: no lock on what is no file.
+                meta_of(&file)?;
+                lock(file.as_fd(), until)?;
+                Some(Locked { meta: meta_of(&file)?, file, _alias: alias })
+            }
+            Err(Errno::NOENT | Errno::STALE) => None,
+            Err(why) => return Err(why.into()),
+        };
+        // Looked at after the lock is held, and by the name: whoever had the lock may have replaced the file. To open
+        // it would not do: NFS 4.1 opens the file that it believes to have the name.
+        ask_anew(directory)?;
+        match (existing(directory, name), found) {
+            (Ok(Some(meta)), Some(found)) if meta.tag.inode == found.meta.tag.inode => return Ok(Some(found)),
+            (Ok(None), None) => return Ok(None),
+            (Ok(_) | Err(Error::Failed(_)), _) => {}
+            (Err(why), _) => return Err(why),
+        }
+    }
+    Err(Error::Locked)
+}
+
+fn lock(file: BorrowedFd<'_>, until: Instant) -> Result<()> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if Instant::now() + pause > until => return Err(Error::Locked),
+            Err(Errno::AGAIN) => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            // There are no locks here, or (NFS) none for a file that is open for reading only.
+            Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF) => return Ok(()),
+            Err(why) => return Err(why.into()),
+        }
+    }
+}
+
+/// Adds to the end of the file, under its lock. Whether the file is new.
+pub(super) fn append(
+    root: BorrowedFd<'_>,
+    path: &FilePath,
+    content: &[u8],
+    conditions: &Conditions,
+    way: Way,
+    modes: Modes,
+) -> Result<(Meta, bool)> {
+    let (directory, name) = path.split();
+    for _ in 0..TRIES {
+        let directory = match beneath::open(root, directory, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(directory) => Some(directory),
+            Err(Errno::NOENT) => None,
+            Err(why) => return Err(why.into()),
+        };
+        let found = match &directory {
+            Some(directory) => locked(directory.as_fd(), name, Change::InPlace, way.until)?,
+            None => None,
+        };
+        let Some(Locked { meta, file, .. }) = found else {
+            if !conditions.allow(None) {
+                return Err(Error::PreconditionFailed);
+            }
+            let mut temporary = Temporary::beside(root, path, modes)?;
+            temporary.write(content, Flush::Nothing)?;
+            match temporary.commit(&Conditions::create_only(), way) {
+                // Somebody made it meanwhile: add to that.
+                Err(Error::PreconditionFailed) => continue,
+                other => return other,
+            }
+        };
+        if !conditions.allow(Some(&meta)) {
+            return Err(Error::PreconditionFailed);
+        }
+        let added = write_at(file.as_fd(), content, meta.size).and_then(|()| touch(file.as_fd())).and_then(|()| {
+            match way.flush {
+                Flush::Everything => again(|| fs::fsync(&file))?,
+                Flush::Content => again(|| fs::fdatasync(&file))?,
+                Flush::Nothing => {}
+            }
+            meta_of(&file)
+        });
+        return match added {
+            Ok(meta) => Ok((meta, false)),
+            // All of it or nothing.
+            Err(why) => {
+                match fs::fstat(&file)?.st_size as u64 > meta.size && fs::ftruncate(&file, meta.size).is_err() {
+                    true => Err(Error::Uncertain),
+                    // Opened for reading only, since its mode says so.
+                    false if matches!(&why, Error::Failed(why) if Errno::from_io_error(why) == Some(Errno::BADF)) => {
+                        Err(Errno::ACCESS.into())
+                    }
+                    false => Err(why),
+                }
+            }
+        };
+    }
+    Err(Error::Locked)
+}
+
+pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditions, way: Way) -> Result<()> {
+    let (directory, name) = path.split();
+    let directory = beneath::open(root, directory, beneath::DIRECTORY)?;
+    let (meta, _lock) = match conditions.is_none() {
+        true => (existing(directory.as_fd(), name)?, None),
+        false => match locked(directory.as_fd(), name, Change::InPlace, way.until)? {
+            Some(Locked { meta, file, .. }) => (Some(meta), Some(file)),
+            None => (None, None),
+        },
+    };
+    // Where there is nothing to delete, conditions do not count (RFC 9110, section 13.2.1).
+    if !conditions.allow(Some(&meta.ok_or(Error::NotFound)?)) {
+        return Err(Error::PreconditionFailed);
+    }
+    again(|| fs::unlinkat(&directory, name, AtFlags::empty())).map_err(beneath::of_a_name)?;
+    if way.flush == Flush::Everything && again(|| fs::fsync(&directory)).is_err() {
+        return Err(Error::Uncertain);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Another upload that made the same directories is given up, again and again.
+    #[test]
+    fn directories_that_are_removed_meanwhile_are_made_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let root = fs::open(root.path(), beneath::DIRECTORY, Mode::empty()).unwrap();
+        let path = FilePath::new(b"a/b/f").unwrap();
+        let modes = Modes { file: Mode::RUSR | Mode::WUSR, directory: Mode::RWXU };
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    beneath::remove_empty(root.as_fd(), path.split().0, 2);
+                    // Rarely enough that no busy machine meets each of the tries.
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+            let failed = (0..3000).find_map(|_| Temporary::beside(root.as_fd(), &path, modes).err());
+            is_done.store(true, Ordering::Relaxed);
+            assert!(failed.is_none(), "{failed:?}");
+        });
+    }
+}

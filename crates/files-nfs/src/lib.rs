@@ -1,0 +1,428 @@
+//! Mount targets without a mount: an NFSv4.1 client in this process speaks to each of them. It needs no privilege, and
+//! no thread of it is held by a target that hangs.
+
+mod changes;
+mod clients;
+mod reads;
+mod scale;
+pub mod status;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use domain::published::PublishedTarget;
+use nfs41::{Attributes, Client, Place, Put, Status, Time, Wanted};
+
+use self::{
+    changes::{Stage, append, delete, in_its_directory, put},
+    reads::read,
+    status::error_of,
+};
+use crate::clients::Clients;
+use files::{
+    Backend, Error, Result,
+    health::PROBE_TIMEOUT,
+    target::{Answer, Conditions, Entry, Kind, Meta, Page, Reading, SWEPT_AT_ONCE, Staged, Swept, Tag, Target, Want},
+    temporary,
+};
+use router::path::{DirectoryPath, FilePath, RESERVED_PREFIX};
+
+/// For each directory that is taken away again.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often an operation is begun anew when other clients change the path under it.
+const TRIES: usize = 32;
+/// So much of a content is asked for at once.
+const PIECE: u32 = 128 << 10;
+/// How often a probe that waits for an answer looks whether there still is a connection.
+const LOOK_FOR_CONNECTION_EVERY: Duration = Duration::from_millis(500);
+/// Bytes of an answer that lists a directory.
+const LISTED: u32 = 64 << 10;
+
+/// How the targets are spoken to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Of every target; EFS has 2049.
+    pub port: u16,
+    /// The directory at the server that is the root of all paths.
+    pub root: Vec<u8>,
+    /// Of each event loop to each target; each is another client for the server.
+    pub connections: Connections,
+    /// In the clear where there is none.
+    pub tls: Option<nfs41::tls::Tls>,
+    /// An operation that has not ended by then is given up: what was not sent never is, and a change that was sent is
+    /// fenced by way of another target.
+    pub deadline: Duration,
+    /// For a connection, with its TLS handshake. A probe that finds no connection for so long says why there is none.
+    pub connect_deadline: Duration,
+    /// The permissions of files and directories that are new.
+    pub file_mode: u32,
+    pub directory_mode: u32,
+    /// The addresses of all targets of the list.
+    pub alternatives: nfs41::Alternatives,
+}
+
+/// How many connections there are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Connections {
+    Fixed(usize),
+    /// One at first, and more while that brings throughput.
+    Auto,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            port: 2049,
+            root: Vec::new(),
+            connections: Connections::Fixed(1),
+            tls: None,
+            deadline: Duration::from_secs(10),
+            connect_deadline: Duration::from_secs(2),
+            file_mode: 0o644,
+            directory_mode: 0o755,
+            alternatives: nfs41::Alternatives::default(),
+        }
+    }
+}
+
+impl Options {
+    fn client(&self, target: &PublishedTarget) -> nfs41::Options {
+        nfs41::Options {
+            tls: self.tls.clone(),
+            root: self.root.clone(),
+            connect_deadline: self.connect_deadline,
+            // Whoever comes while there is no connection is told so soon: the path's next choice may work.
+            patience: self.connect_deadline.min(self.deadline / 4),
+            deadline: Some(self.deadline),
+            alternatives: self.alternatives.clone(),
+            ..nfs41::Options::new(self.address(target))
+        }
+    }
+
+    fn address(&self, target: &PublishedTarget) -> SocketAddr {
+        SocketAddr::new(target.ip_address, self.port)
+    }
+
+    /// A client that only probes, with a connection and a session of its own: a probe never waits behind requests.
+    fn prober(&self, target: &PublishedTarget) -> nfs41::Options {
+        nfs41::Options {
+            connections: 1,
+            most_in_flight: 1,
+            patience: self.connect_deadline,
+            deadline: Some(PROBE_TIMEOUT),
+            ..self.client(target)
+        }
+    }
+}
+
+impl Backend for Options {
+    fn target(&self, target: &PublishedTarget, _place: usize) -> Arc<dyn Target> {
+        let clients = Clients::new(self.client(target), self.connections);
+        let prober = Client::new(self.prober(target));
+        let Self { deadline, file_mode, directory_mode, .. } = *self;
+        let rules = Rules { patience: deadline / 2, file_mode, directory_mode };
+        Arc::new(Nfs { clients, prober, deadline, rules })
+    }
+
+    fn published(&self, targets: &[PublishedTarget]) {
+        self.alternatives.set(targets.iter().map(|target| self.address(target)));
+    }
+
+    fn deadline(&self) -> Duration {
+        self.deadline
+    }
+}
+
+/// One target.
+struct Nfs {
+    clients: Clients,
+    /// For probes alone: they wait behind no request. None where the options cannot be.
+    prober: nfs41::Result<Client>,
+    deadline: Duration,
+    rules: Rules,
+}
+
+/// How changes are made.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    /// For a lock that another client holds.
+    patience: Duration,
+    file_mode: u32,
+    directory_mode: u32,
+}
+
+/// The file's properties; an error when it is no regular file.
+fn meta(found: &Attributes) -> Result<Meta> {
+    match found.kind {
+        Some(nfs41::Kind::File) => {}
+        Some(nfs41::Kind::Directory) => return Err(Error::IsADirectory),
+        Some(nfs41::Kind::Link) => return Err(Error::LinkInPath),
+        _ => return Err(Error::NotAFile),
+    }
+    let missing = || Error::Failed(std::io::Error::other("the server has not said what was asked of a file"));
+    let (id, size, modified) = (found.file_id, found.size, found.modified);
+    let (id, size, modified) = (id.ok_or_else(missing)?, size.ok_or_else(missing)?, modified.ok_or_else(missing)?);
+    Ok(Meta::new(Tag::new(id, modified.seconds, modified.nanoseconds, size)))
+}
+
+/// What is asked of a file that is judged under a lock.
+fn judged(conditions: &Conditions) -> nfs41::Conditions {
+    let conditions = conditions.clone();
+    nfs41::Conditions::If(Arc::new(move |found| match found.map(meta) {
+        None => conditions.allow(None),
+        Some(found) => found.is_ok_and(|found| conditions.allow(Some(&found))),
+    }))
+}
+
+/// How a content is put there under these conditions.
+fn how(conditions: nfs41::Conditions, rules: Rules) -> Put {
+    let (seconds, nanoseconds) = temporary::unique_time();
+    Put {
+        conditions,
+        mode: rules.file_mode,
+        modified: Some(Time { seconds, nanoseconds }),
+        temporary: temporary::name(),
+        alias: temporary::name(),
+        patience: rules.patience,
+    }
+}
+
+/// What does nothing where it fails, and again while what its path names is replaced under it.
+async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> F) -> nfs41::Result<T> {
+    for _ in 1..TRIES {
+        match act().await {
+            Err(why) if why.is_gone() => {}
+            done => return done,
+        }
+    }
+    act().await
+}
+
+/// What is under this path; `None` when nothing is.
+async fn existing(client: &Client, path: &[u8]) -> Result<Option<Meta>> {
+    match anew(|| client.attributes(path, Wanted::USUAL)).await {
+        Ok(found) => meta(&found).map(Some),
+        Err(why) if why.status() == Some(Status::NOENT) => Ok(None),
+        Err(why) => Err(error_of(why)),
+    }
+}
+
+/// Why something could not be done to a file. What is no file cannot be opened, and what it is, another look says.
+async fn judge(client: &Client, path: &FilePath, why: nfs41::Error) -> Error {
+    let is_none = [Status::SYMLINK, Status::WRONG_TYPE, Status::INVAL, Status::NOT_SAME];
+    if why.status().is_some_and(|status| is_none.contains(&status))
+        && let Err(found) = existing(client, path.as_bytes()).await
+    {
+        return found;
+    }
+    match why.status() {
+        // It has become a file meanwhile.
+        Some(Status::NOT_SAME) => Error::Locked,
+        _ => error_of(why),
+    }
+}
+
+/// A step of something that has begun.
+async fn in_time<T>(deadline: Duration, step: impl Future<Output = nfs41::Result<T>>) -> Result<T> {
+    tokio::time::timeout(deadline, step).await.map_err(|_| Error::Deadline)?.map_err(error_of)
+}
+
+/// The page of a directory from this place on, which a number alone is for whoever asks.
+async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: Wanted) -> Result<nfs41::Page> {
+    let is_first = place.is_none();
+    let place = place.map_or_else(Place::default, Place::from_number);
+    match client.list(directory, place, wanted, LISTED).await {
+        Err(nfs41::Error::Status {
+            op: nfs41::Op::READDIR,
+            status: Status::INVAL | Status::TOOSMALL | Status::NOENT,
+        }) if !is_first => Err(Error::BadPlace),
+        // The server wants to know which state of the directory the number is of: the one that there is now.
+        Err(why) if why.status() == Some(Status::NOT_SAME) => {
+            let first = client.list(directory, Place::default(), Wanted::NOTHING, 0).await.map_err(error_of)?;
+            Ok(client.list(directory, place.of(&first), wanted, LISTED).await.map_err(error_of)?)
+        }
+        other => other.map_err(error_of),
+    }
+}
+
+async fn list(client: Client, directory: DirectoryPath, mut place: Option<u64>, limit: usize) -> Result<Page> {
+    let mut entries = Vec::new();
+    loop {
+        let page = page(&client, directory.as_bytes(), place, Wanted::KIND).await?;
+        let count = page.entries.len();
+        for (number, entry) in page.entries.into_iter().enumerate() {
+            if !entry.name.starts_with(RESERVED_PREFIX) {
+                let kind = match entry.attributes.kind {
+                    Some(nfs41::Kind::File) => Kind::File,
+                    Some(nfs41::Kind::Directory) => Kind::Directory,
+                    _ => Kind::Other,
+                };
+                entries.push(Entry { name: entry.name.to_vec(), kind });
+            }
+            let is_last = page.end && number + 1 == count;
+            if !is_last && entries.len() >= limit {
+                return Ok(Page { entries, next: Some(entry.cookie) });
+            }
+        }
+        if page.end {
+            return Ok(Page { entries, next: None });
+        }
+        // What one answer of the server holds is a page, so that none is asked for twice.
+        let next = Some(page.at.number());
+        if !entries.is_empty() {
+            return Ok(Page { entries, next });
+        }
+        place = next;
+    }
+}
+
+async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>, age: Duration) -> Result<Swept> {
+    let oldest = Time::from(SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
+    let (mut swept, mut seen) = (Swept::default(), 0);
+    while seen < SWEPT_AT_ONCE {
+        let page = page(&client, directory.as_bytes(), place, Wanted::KIND | Wanted::MODIFIED).await?;
+        seen += page.entries.len();
+        for entry in &page.entries {
+            let below = [directory.as_bytes(), &entry.name].join(&b'/');
+            let below = below.strip_prefix(b"/").unwrap_or(&below);
+            match entry.attributes.kind {
+                Some(nfs41::Kind::File) if temporary::is(&entry.name) => {
+                    let stale = entry.attributes.modified.is_some_and(|modified| modified < oldest);
+                    if stale && client.remove_file(below).await.is_ok() {
+                        swept.removed += 1;
+                    }
+                }
+                // One whose path is too long to be asked for holds nothing that came through here.
+                Some(nfs41::Kind::Directory) => swept.directories.extend(DirectoryPath::new(below).ok()),
+                _ => {}
+            }
+        }
+        if page.end {
+            return Ok(swept);
+        }
+        place = Some(page.at.number());
+        swept.next = place;
+    }
+    Ok(swept)
+}
+
+/// Waits until there has been no connection for as long as the client waits for one. Why there is none.
+async fn no_connection(client: &Client) -> nfs41::Error {
+    loop {
+        if let Err(why) = client.servers().await {
+            return why;
+        }
+        tokio::time::sleep(LOOK_FOR_CONNECTION_EVERY).await;
+    }
+}
+
+impl Nfs {
+    /// The client of the event loop that this is called in.
+    fn client(&self) -> Result<Client> {
+        self.clients.here().map_err(error_of)
+    }
+
+    fn prober(&self) -> Result<Client> {
+        self.prober.clone().map_err(error_of)
+    }
+
+    /// All the calls of one operation have this time together.
+    fn reads(&self) -> Result<Client> {
+        Ok(self.client()?.until(tokio::time::Instant::now() + self.deadline))
+    }
+
+    fn changes(&self) -> Result<Client> {
+        Ok(in_time_to_answer(&self.client()?, self.deadline))
+    }
+}
+
+/// A change goes on to its end: who else may change its path must know that it has ended. What it sends it has sent so
+/// long before the deadline that a late call can be fenced by then.
+fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
+    const FENCING_TIMEOUT: Duration = Duration::from_secs(2);
+    client.until(tokio::time::Instant::now() + deadline - FENCING_TIMEOUT.min(deadline / 4))
+}
+
+impl Target for Nfs {
+    fn probe(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            let (prober, client) = (self.prober()?, self.client()?);
+            let asked = async {
+                let found = prober.attributes(b"", Wanted::KIND).await?;
+                // Requests have connections of their own.
+                if !client.is_up() {
+                    client.servers().await?;
+                }
+                Ok(found)
+            };
+            let found = tokio::select! {
+                found = asked => found,
+                why = no_connection(&prober) => Err(why),
+            };
+            match found.map_err(std::io::Error::from) {
+                Ok(found) if found.kind == Some(nfs41::Kind::Directory) => Ok(()),
+                Ok(_) => Err(Error::NotADirectory),
+                // Why it is not reached, and not only that it is not.
+                Err(why) => Err(Error::Failed(why)),
+            }
+        })
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            let prober = self.prober()?;
+            tokio::join!(self.clients.close(), prober.close());
+            Ok(())
+        })
+    }
+
+    fn connections(&self) -> Option<usize> {
+        Some(self.clients.connections())
+    }
+
+    fn read(&self, path: &FilePath, want: &Want) -> Answer<'_, Reading> {
+        let (path, want) = (path.clone(), want.clone());
+        Box::pin(async { read(self.reads()?, path, want, self.deadline).await })
+    }
+
+    fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
+        let path = path.clone();
+        Box::pin(async { put(self.changes()?, path, content, conditions, self.rules).await })
+    }
+
+    fn stage(&self, path: &FilePath) -> Answer<'_, Box<dyn Staged>> {
+        let path = path.clone();
+        Box::pin(async {
+            let (client, deadline, rules) = (self.client()?, self.deadline, self.rules);
+            let begin = || client.stage(path.as_bytes(), how(nfs41::Conditions::None, rules));
+            let until = in_time_to_answer(&client, deadline);
+            let (staged, made) = in_its_directory(&until, &path, rules, begin).await?;
+            let staged = Some(staged);
+            Ok(Box::new(Stage { staged, client, path, made, deadline, rules }) as Box<dyn Staged>)
+        })
+    }
+
+    fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
+        let path = path.clone();
+        Box::pin(async { append(self.changes()?, path, content, conditions, self.rules).await })
+    }
+
+    fn delete(&self, path: &FilePath, conditions: Conditions) -> Answer<'_, ()> {
+        let path = path.clone();
+        Box::pin(async { delete(self.changes()?, path, conditions, self.rules).await })
+    }
+
+    fn list(&self, directory: &DirectoryPath, place: Option<u64>, limit: usize) -> Answer<'_, Page> {
+        let directory = directory.clone();
+        Box::pin(async move { list(self.reads()?, directory, place, limit).await })
+    }
+
+    fn sweep(&self, directory: &DirectoryPath, place: Option<u64>, age: Duration) -> Answer<'_, Swept> {
+        let directory = directory.clone();
+        Box::pin(async move { sweep(self.client()?, directory, place, age).await })
+    }
+}

@@ -1,0 +1,143 @@
+//! Memory for contents on their way, used again, and bounded: the more of it is on the way, the smaller the
+//! pieces become.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+/// As long as less than this is on the way, pieces are as large as they get. Above it each stream still has
+/// the smallest piece: a thousand streams add 16 MiB.
+const ENOUGH: usize = 32 << 20;
+const SMALLEST: usize = 16 << 10;
+const LARGEST: usize = 256 << 10;
+/// Kept for the next stream.
+const MOST_KEPT: usize = 32;
+
+static ON_THE_WAY: AtomicUsize = AtomicUsize::new(0);
+/// Of the largest size, which all throughput is made with; smaller ones come from the allocator's own lists.
+static KEPT: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+
+/// A piece of memory, all of it readable.
+pub struct Buffer(Box<[u8]>);
+
+/// The largest piece that there is room for.
+pub fn most() -> usize {
+    let room = ENOUGH.saturating_sub(ON_THE_WAY.load(Ordering::Relaxed)) / 8;
+    if room >= LARGEST { LARGEST } else { room.clamp(SMALLEST, LARGEST) & !(4096 - 1) }
+}
+
+/// A buffer for the next of so many bytes: as large as they need, and as there is room for.
+pub fn take(wanted: usize) -> Buffer {
+    let size = wanted.min(most());
+    let kept = (size == LARGEST).then(|| KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
+    let memory = kept.unwrap_or_else(|| vec![0; size].into_boxed_slice());
+    ON_THE_WAY.fetch_add(memory.len(), Ordering::Relaxed);
+    Buffer(memory)
+}
+
+impl Buffer {
+    /// Its first bytes, to be sent; the memory comes back when they are gone.
+    pub fn filled(self, length: usize) -> Bytes {
+        let length = length.min(self.0.len());
+        Bytes::from_owner(self).slice(..length)
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.0);
+        ON_THE_WAY.fetch_sub(memory.len(), Ordering::Relaxed);
+        if memory.len() == LARGEST {
+            let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() < MOST_KEPT {
+                kept.push(memory);
+            }
+        }
+    }
+}
+
+/// Room for a piece whose memory somebody else makes: an answer that is asked for.
+pub struct Room(usize);
+
+/// Room for the next of so many bytes, as [`take`] gives it.
+pub fn room(wanted: usize) -> Room {
+    let size = wanted.min(most());
+    ON_THE_WAY.fetch_add(size, Ordering::Relaxed);
+    Room(size)
+}
+
+impl Room {
+    /// So much may be asked for.
+    pub fn bytes(&self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+
+    /// What has come, on the way until it is gone.
+    pub fn hold(mut self, content: Bytes) -> Bytes {
+        struct Held(Bytes, #[expect(dead_code, reason = "it is for being dropped")] Room);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let unused = self.0.saturating_sub(content.len());
+        self.0 -= unused;
+        ON_THE_WAY.fetch_sub(unused, Ordering::Relaxed);
+        // Small answers share their memory, and one that is not taken keeps that of all.
+        let content = match content.len() <= SMALLEST && most() < LARGEST {
+            true => Bytes::copy_from_slice(&content),
+            false => content,
+        };
+        Bytes::from_owner(Held(content, self))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        ON_THE_WAY.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_counts_until_it_is_gone() {
+        let on_the_way = || ON_THE_WAY.load(Ordering::Relaxed);
+        let before = on_the_way();
+        let asked: Vec<_> = (0..1000).map(|_| room(LARGEST)).collect();
+        assert_eq!((asked[0].0, asked[999].0), (LARGEST, SMALLEST));
+        assert!(on_the_way() <= before + ENOUGH + 1000 * SMALLEST);
+        let held: Vec<_> = asked.into_iter().map(|room| room.hold(Bytes::from_static(&[7; 10]))).collect();
+        assert_eq!((on_the_way() - before, held[0].len()), (10_000, 10));
+        drop(held);
+        assert_eq!(on_the_way(), before);
+    }
+}

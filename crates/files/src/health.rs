@@ -1,0 +1,396 @@
+//! Whether a target works, as its prober sees it. A request that fails never counts; one that succeeds shows that its
+//! target is alive.
+//!
+//! A probe that gets no answer in time does not tell a dead target from a slow one. A file system that is throttled
+//! answers late through all of its targets, and leaving one out would only give its load to the others. So a silence
+//! counts against a target only where another target answers clearly faster at the same time; or where it is so long
+//! that nobody can use the target anyway.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Probes in a row that must fail before a target is left out.
+const FALL_PROBES: u32 = 2;
+/// Probes in a row that must succeed before a target that was left out comes back.
+const RISE_PROBES: u32 = 2;
+/// The shortest silence that counts against a target.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
+/// And it counts only if it is more than so many times as long as another target takes for an answer.
+const SILENCE_RATIO: u32 = 4;
+/// The longest silence of a target that is not left out, whatever the others do.
+const MAX_SILENCE: Duration = Duration::from_secs(30);
+/// The longest time that a prober waits for one answer before it asks again. What comes later is no answer.
+pub const PROBE_TIMEOUT: Duration = MAX_SILENCE;
+
+/// What one probe has found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Finding {
+    Answered,
+    /// Neither yes nor no has come, for this reason if one is known.
+    Late(String),
+    /// The target, or the network on the way to it, has said no.
+    Failed(String),
+}
+
+/// What a probe has changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Change {
+    Up,
+    Down,
+}
+
+/// How fast a target answers now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Pace {
+    /// When the last probe that it has answered was sent.
+    sent: Instant,
+    /// How long that answer took; or, if it is longer, the time that a later probe has been waiting for its own.
+    takes: Duration,
+}
+
+/// Of one target.
+#[derive(Debug)]
+pub struct Health {
+    up: AtomicBool,
+    judged: Mutex<Judged>,
+    made: Instant,
+    /// When the last request succeeded, in milliseconds after `made`.
+    last_success_ms: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Judged {
+    /// Probes in a row that say the opposite of `up`.
+    against: u32,
+    /// A probe has had a yes or a no, and the last of these was a no.
+    decided: bool,
+    says_no: bool,
+    why: Option<String>,
+    /// When the last probe was sent, and the first one of those that have no answer yet.
+    sent: Option<Instant>,
+    silent_since: Option<Instant>,
+    pace: Option<Pace>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            up: AtomicBool::default(),
+            judged: Mutex::default(),
+            made: Instant::now(),
+            last_success_ms: AtomicU64::default(),
+        }
+    }
+}
+
+impl Health {
+    /// May paths be sent to it?
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Why the last probe failed, or has no answer; `None` when it succeeded.
+    pub fn why(&self) -> Option<String> {
+        self.judged().why.clone()
+    }
+
+    /// Has it ever said yes or no?
+    pub(crate) fn is_decided(&self) -> bool {
+        self.judged().decided
+    }
+
+    /// Was the last of its answers a no?
+    pub(crate) fn says_no(&self) -> bool {
+        self.judged().says_no
+    }
+
+    /// Takes note that a request to the target has succeeded just now.
+    pub(crate) fn succeeded(&self, now: Instant) {
+        let milliseconds = now.saturating_duration_since(self.made).as_millis();
+        self.last_success_ms.fetch_max(u64::try_from(milliseconds).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Takes note that a probe is sent now.
+    pub(crate) fn sent(&self, now: Instant) {
+        let mut judged = self.judged();
+        judged.sent = Some(now);
+        judged.silent_since.get_or_insert(now);
+    }
+
+    /// How fast it answers, to compare others with; `None` when no path may be sent to it.
+    pub(crate) fn pace(&self, now: Instant) -> Option<Pace> {
+        let judged = self.judged();
+        let pace = judged.pace.filter(|_| self.is_up())?;
+        let waiting = self.silence(&judged, now).map_or(Duration::ZERO, |(_, silence)| silence);
+        Some(Pace { takes: pace.takes.max(waiting), ..pace })
+    }
+
+    /// Judges the silence of a probe that has no answer yet. `others` are the paces of the other targets.
+    pub(crate) fn waiting(&self, now: Instant, others: &[Pace]) -> Option<Change> {
+        let mut judged = self.judged();
+        let (since, silence) = self.silence(&judged, now)?;
+        if silence >= SILENCE_TIMEOUT {
+            judged.why = Some(format!("it has not answered for {silence:.1?}"));
+        }
+        let faster = faster(since, silence, others);
+        if faster.is_none() && silence <= MAX_SILENCE {
+            return None;
+        }
+        judged.against = 0;
+        self.is_up().then(|| {
+            let other = faster.map(|takes| format!("; another target takes {takes:.1?}")).unwrap_or_default();
+            judged.why = Some(format!("it has not answered for {silence:.1?}{other}"));
+            self.turn(false)
+        })
+    }
+
+    /// Takes what a probe has found. The first yes or no counts by itself.
+    pub(crate) fn probed(&self, finding: Finding, now: Instant, others: &[Pace]) -> Option<Change> {
+        if let Finding::Late(why) = finding {
+            self.judged().why = Some(why);
+            return self.waiting(now, others);
+        }
+        let mut judged = self.judged();
+        let answered = finding == Finding::Answered;
+        let sent = judged.sent.unwrap_or(now);
+        if answered {
+            judged.silent_since = None;
+            judged.pace = Some(Pace { sent, takes: now.saturating_duration_since(sent) });
+            // An answer that comes when the silence already counts brings nobody back.
+            if judged.decided && !self.is_up() && faster(sent, now.saturating_duration_since(sent), others).is_some() {
+                judged.against = 0;
+                return None;
+            }
+        }
+        let needed = match (judged.decided, self.is_up()) {
+            (false, _) => 1,
+            (true, true) => FALL_PROBES,
+            (true, false) => RISE_PROBES,
+        };
+        judged.decided = true;
+        judged.says_no = !answered;
+        judged.why = match finding {
+            Finding::Failed(why) => Some(why),
+            _ => None,
+        };
+        judged.against = if answered == self.is_up() { 0 } else { judged.against + 1 };
+        (judged.against >= needed).then(|| {
+            judged.against = 0;
+            self.turn(answered)
+        })
+    }
+
+    fn judged(&self) -> MutexGuard<'_, Judged> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self, up: bool) -> Change {
+        self.up.store(up, Ordering::Relaxed);
+        if up { Change::Up } else { Change::Down }
+    }
+
+    /// Since when, and for how long, a probe is without an answer and no request has succeeded.
+    fn silence(&self, judged: &Judged, now: Instant) -> Option<(Instant, Duration)> {
+        let last_success = self.made + Duration::from_millis(self.last_success_ms.load(Ordering::Relaxed));
+        let since = judged.silent_since?.max(last_success);
+        Some((since, now.saturating_duration_since(since)))
+    }
+}
+
+/// How long another target takes, if that shows that this silence is the target's own: the other has answered a probe
+/// that was sent after the silence began, and clearly faster.
+fn faster(since: Instant, silence: Duration, others: &[Pace]) -> Option<Duration> {
+    let fastest = others.iter().filter(|other| other.sent >= since).map(|other| other.takes).min()?;
+    (silence > SILENCE_TIMEOUT.max(fastest.saturating_mul(SILENCE_RATIO))).then_some(fastest)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every probe is answered, or refused, after this time.
+    struct Simulated {
+        health: Health,
+        takes: Vec<Option<Duration>>,
+        probes: usize,
+        /// When the next probe is sent, or the answer to the one that was comes.
+        next: Instant,
+        waits: bool,
+    }
+
+    impl Simulated {
+        fn new(takes: Vec<Option<Duration>>, first: Instant) -> Self {
+            let health = Health::default();
+            health.sent(first);
+            assert_eq!(health.probed(Finding::Answered, first, &[]), Some(Change::Up));
+            Self { health, takes, probes: 0, next: first, waits: false }
+        }
+
+        fn step(&mut self, now: Instant, every: Duration, others: &[Pace]) {
+            if self.waits {
+                self.health.waiting(now, others);
+            }
+            while self.next <= now {
+                if self.waits {
+                    self.health.probed(Finding::Answered, now, others);
+                    self.next += every;
+                } else {
+                    self.health.sent(now);
+                    let takes = self.takes[self.probes % self.takes.len()];
+                    self.probes += 1;
+                    self.next = takes.map_or(now + Duration::from_secs(1 << 20), |takes| now + takes);
+                }
+                self.waits = !self.waits;
+            }
+        }
+    }
+
+    const STEP: Duration = Duration::from_millis(100);
+
+    /// Steps until `until`. When each target was first left out.
+    fn simulate(targets: &mut [Simulated], began: Instant, every: Duration, until: Duration) -> Vec<Option<Duration>> {
+        let mut out = vec![None; targets.len()];
+        let mut now = began;
+        while now < began + until {
+            now += STEP;
+            for index in 0..targets.len() {
+                let others: Vec<_> = targets
+                    .iter()
+                    .enumerate()
+                    .filter(|(other, _)| *other != index)
+                    .filter_map(|(_, other)| other.health.pace(now))
+                    .collect();
+                targets[index].step(now, every, &others);
+                if !targets[index].health.is_up() {
+                    out[index].get_or_insert(now - began);
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn one_failure_changes_nothing_but_the_first_and_one_answer_neither() {
+        let failed = || Finding::Failed("no".to_owned());
+        let health = Health::default();
+        let now = Instant::now();
+        let mut told = Vec::new();
+        for answer in "yynynnynynyyny".chars() {
+            told.push(match health.probed(if answer == 'y' { Finding::Answered } else { failed() }, now, &[]) {
+                Some(Change::Up) => 'U',
+                Some(Change::Down) => 'D',
+                None => '.',
+            });
+        }
+        assert_eq!(told.iter().collect::<String>(), "U....D.....U..");
+        assert!(health.is_up());
+        let health = Health::default();
+        assert_eq!(health.probed(failed(), now, &[]), None);
+        assert!(health.is_decided() && health.says_no());
+        assert_eq!(health.probed(Finding::Answered, now, &[]), None);
+        assert!(!health.says_no());
+        assert_eq!(health.probed(Finding::Answered, now, &[]), Some(Change::Up));
+    }
+
+    #[test]
+    fn what_is_late_is_neither_a_yes_nor_a_no() {
+        let (health, now) = (Health::default(), Instant::now());
+        for _ in 0..5 {
+            health.sent(now);
+            assert_eq!(health.probed(Finding::Late("later".to_owned()), now, &[]), None);
+        }
+        assert!(!health.is_decided() && !health.says_no());
+        assert_eq!(health.why().as_deref(), Some("later"));
+        assert_eq!(health.probed(Finding::Answered, now, &[]), Some(Change::Up));
+        assert_eq!(health.why(), None);
+    }
+
+    #[test]
+    fn a_request_that_succeeds_shows_that_a_silent_target_is_alive() {
+        let began = Instant::now();
+        let second = |seconds| began + Duration::from_secs(seconds);
+        let health = Health::default();
+        health.probed(Finding::Answered, began, &[]);
+        health.sent(second(1));
+        let fast = |sent| [Pace { sent, takes: Duration::from_millis(5) }];
+        health.succeeded(second(4));
+        assert_eq!(health.waiting(second(6), &fast(second(5))), None);
+        // The other has answered before, and not since.
+        assert_eq!(health.waiting(second(8), &fast(second(3))), None);
+        assert_eq!(health.waiting(second(8), &fast(second(5))), Some(Change::Down));
+        let why = health.why().unwrap();
+        assert!(why.starts_with("it has not answered for ") && why.ends_with("; another target takes 5.0ms"), "{why}");
+    }
+
+    #[test]
+    fn an_answer_that_comes_much_later_than_the_others_brings_no_target_back() {
+        let began = Instant::now();
+        let of = |takes: u64| Simulated::new(vec![Some(Duration::from_millis(takes))], began);
+        let mut targets = [of(10), of(8000), of(2900)];
+        let out = simulate(&mut targets, began, Duration::from_secs(2), Duration::from_secs(120));
+        assert!(out[0].is_none() && out[1].is_some() && out[2].is_none(), "{out:?}");
+        assert!(!targets[1].health.is_up());
+        targets[1].takes = vec![Some(Duration::from_millis(2000))];
+        simulate(&mut targets, began + Duration::from_secs(120), Duration::from_secs(2), Duration::from_secs(30));
+        assert!(targets[1].health.is_up());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// However slow: as long as all answer at all, and no answer takes four times as long as another, no target is left out.
+        #[test]
+        fn targets_that_are_equally_slow_all_stay(
+            slowest in 1..29_000_u64,
+            every in 100..20_000_u64,
+            shares in proptest::collection::vec(proptest::collection::vec(26..=100_u64, 1..5), 2..6),
+        ) {
+            let began = Instant::now();
+            let takes = |shares: &Vec<u64>| {
+                // What a step adds to an answer's time must not be what decides.
+                shares.iter().map(|share| Some(Duration::from_millis((slowest * share / 100).max(400)))).collect()
+            };
+            let mut targets: Vec<_> = shares.iter().map(|shares| Simulated::new(takes(shares), began)).collect();
+            let every = Duration::from_millis(every);
+            let out = simulate(&mut targets, began, every, Duration::from_secs(200));
+            prop_assert!(out.iter().all(Option::is_none), "{out:?}");
+        }
+
+        /// A target that is dead is left out in time, if another answers within 0.75 s; and the last one never is.
+        #[test]
+        fn a_dead_target_is_left_out_and_the_last_one_that_works_stays(
+            every in 100..5_000_u64,
+            takes in 1..700_u64,
+            dead in 1..5_usize,
+        ) {
+            let began = Instant::now();
+            let mut targets: Vec<_> = (0..dead).map(|_| Simulated::new(vec![None], began)).collect();
+            targets.push(Simulated::new(vec![Some(Duration::from_millis(takes))], began));
+            let every = Duration::from_millis(every);
+            let out = simulate(&mut targets, began, every, Duration::from_secs(30));
+            // The other's next probe is sent after the silence has begun, and answered.
+            let most = SILENCE_TIMEOUT.max(every + 2 * Duration::from_millis(takes)) + 4 * STEP;
+            for left_out in &out[..dead] {
+                prop_assert!(left_out.is_some_and(|after| after > SILENCE_TIMEOUT && after <= most), "{out:?}");
+            }
+            prop_assert_eq!(out[dead], None);
+        }
+
+        #[test]
+        fn when_all_are_dead_none_is_left_out_before_the_others(targets in 1..5_usize, every in 100..5_000_u64) {
+            let began = Instant::now();
+            let mut targets: Vec<_> = (0..targets).map(|_| Simulated::new(vec![None], began)).collect();
+            let out = simulate(&mut targets, began, Duration::from_millis(every), 2 * MAX_SILENCE);
+            for left_out in &out {
+                prop_assert!(left_out.is_some_and(|after| after > MAX_SILENCE && after <= MAX_SILENCE + 3 * STEP), "{out:?}");
+            }
+        }
+    }
+}
