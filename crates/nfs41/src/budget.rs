@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_try_begins_when_the_pause_ends_late() {
-        let budget = Budget::new(Limit::Within(Duration::from_millis(500)), true);
+        let budget = Budget::new(TimeLimit::Within(Duration::from_millis(500)), true);
         let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(2));
         // Holds the only thread until the deadline has passed.
         let busy = async { std::thread::sleep(Duration::from_millis(600)) };

@@ -4,7 +4,7 @@ use std::{io, os::unix::fs::FileExt as _, path::PathBuf, str::FromStr, sync::Arc
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
-use nfs41::{AttributeMask, Client, Create, DirCursor, PutOptions, Status};
+use nfs41::{AttributeMask, Client, DirCursor, PutOptions, Status};
 use probe::{Dial, Host};
 use tokio::task::spawn_blocking;
 
@@ -87,7 +87,7 @@ impl Place {
     pub async fn make_directory(&self, path: &str) -> Result<()> {
         match self {
             Self::Directory(root) => Self::blocking(root, path, std::fs::create_dir).await,
-            Self::Nfs(client) => Ok(client.make_directory(path.as_bytes(), 0o700).await?),
+            Self::Nfs(client) => Ok(client.create_dir(path.as_bytes(), 0o700).await?),
         }
     }
 
@@ -125,9 +125,7 @@ impl Place {
                 };
                 Self::blocking(root, path, write).await
             }
-            Self::Nfs(client) => {
-                client.write(path.as_bytes(), offset, content, Create::Never).await.map(drop).map_err(Into::into)
-            }
+            Self::Nfs(client) => client.write_at(path.as_bytes(), offset, content).await.map(drop).map_err(Into::into),
         }
     }
 
@@ -192,7 +190,7 @@ impl Place {
                         _ => {}
                     }
                 }
-                Ok(client.remove_directory(path.as_bytes()).await?)
+                Ok(client.remove_dir(path.as_bytes()).await?)
             }
         }
     }

@@ -7,7 +7,7 @@ use nfs41::{Client, Create, PutOptions, Status};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::ROUNDS;
+use super::{ROUNDS, read_file};
 use crate::{
     grouped,
     report::{Asked, Outcome, answered, no, not_asked, prepared, time, unknown, yes},
@@ -105,7 +105,7 @@ pub async fn append(world: &World) -> Asked {
         };
         let (one, two) = tokio::join!(add(0), add(1));
         one.and(two)?;
-        let log = prepared(client.read_all(b"log", 0, u64::MAX).await)?.concat();
+        let log = prepared(read_file(&client, b"log").await)?;
         let mut lines: Vec<_> = String::from_utf8_lossy(&log).lines().map(str::to_owned).collect();
         lines.sort_unstable();
         let mut expected: Vec<_> = (0..2).flat_map(|index| (0..ROUNDS).map(move |round| line(index, round))).collect();
@@ -163,10 +163,7 @@ async fn sees(one: &Client, two: &Client, name: &str) -> Result<(usize, Duration
         let (path, content) = (name.as_bytes(), written.as_bytes());
         let (step, expected): (_, Expected<'_>) = match round / 2 {
             0 | 1 => (writer.put(path, written.clone().into(), PutOptions::default()).await.map(drop), Some(content)),
-            2 | 3 => {
-                let create = Create::Unchecked(0o600);
-                (writer.write(path, 0, written.clone().into(), create).await.map(drop), Some(content))
-            }
+            2 | 3 => (writer.write_at(path, 0, written.clone().into()).await.map(drop), Some(content)),
             _ => (writer.remove_file(path).await, None),
         };
         prepared(step)?;

@@ -19,7 +19,7 @@ pub async fn directory(world: &World) -> Asked {
     }
     let client = world.above(host)?;
     world.begun.store(true, Ordering::Relaxed);
-    let made = client.make_directory(world.name.as_bytes(), 0o700).await;
+    let made = client.create_dir(world.name.as_bytes(), 0o700).await;
     client.close().await;
     if matches!(made, Ok(()) | Err(Error::Status { .. })) {
         let _ = world.refused.set(made.is_err());

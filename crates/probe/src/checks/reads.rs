@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use nfs41::{AttributeMask, Client, Create, DirCursor, FileType, PutOptions, Status};
+use nfs41::{AttributeMask, Client, DirCursor, FileType, PutOptions, Status};
 use serde_json::json;
 
 use super::content;
@@ -127,7 +127,7 @@ pub async fn readdir(world: &World) -> Asked {
     for number in 0..if own { ENTRIES } else { 0 } {
         // Long names: fewer of them in a page.
         let name = format!("entry {number:0>100}");
-        prepared(client.write(name.as_bytes(), 0, Bytes::new(), Create::Unchecked(0o600)).await)?;
+        prepared(client.put(name.as_bytes(), Bytes::new(), PutOptions::default()).await)?;
         expected.insert(Bytes::from(name));
     }
     let (mut place, mut seen, mut pages, mut verifier, mut highest) = (DirCursor::default(), Vec::new(), 0, false, 0);

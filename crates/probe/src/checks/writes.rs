@@ -8,7 +8,7 @@ use nfs41::{
 };
 use serde_json::json;
 
-use super::{ROUNDS, content, reads::held};
+use super::{ROUNDS, content, read_file, reads::held};
 use crate::{
     grouped,
     report::{Asked, answered, no, prepared, refused, unknown, yes},
@@ -32,7 +32,7 @@ pub async fn put_one_call(world: &World) -> Asked {
     let client = world.writer()?;
     let [first, second] = replacing(2);
     answered(client.put_without_fallback(b"put", first.clone(), PutOptions::default()).await)?;
-    if prepared(client.read_all(b"put", 0, u64::MAX).await)?.concat() != first {
+    if prepared(read_file(&client, b"put").await)? != first {
         return Err(no("it is not what was put"));
     }
     let put = client.put_without_fallback(b"put", second.clone(), PutOptions::default()).await;
@@ -45,12 +45,12 @@ pub async fn put_fall_back(world: &World) -> Asked {
     client.disable_current_stateid();
     let [first, second] = replacing(4);
     let begun = client.put(b"put plainly", first.clone(), PutOptions::default()).await;
-    let between = client.read_all(b"put plainly", 0, u64::MAX).await;
+    let between = read_file(&client, b"put plainly").await;
     let put = client.put(b"put plainly", second.clone(), PutOptions::default()).await;
     let read = client.read(b"put plainly", 0, 100_000).await;
     client.close().await;
     answered(begun)?;
-    if prepared(between)?.concat() != first {
+    if prepared(between)? != first {
         return Err(no("it is not what was put"));
     }
     replaced(put, read, &second)
@@ -107,7 +107,7 @@ pub async fn pieces(world: &World) -> Asked {
     let mut staged = answered(client.begin_upload(b"pieces", PutOptions::default()).await)?;
     answered(staged.write(expected.clone()).await)?;
     answered(staged.commit().await)?;
-    let read = prepared(client.read_all(b"pieces", 0, u64::MAX).await)?.concat();
+    let read = prepared(read_file(&client, b"pieces").await)?;
     match read == expected {
         true => Ok(yes(format!("{} bytes", grouped(expected.len() as u64)))),
         false => Err(no(format!("{} bytes come back, and they are others", grouped(read.len() as u64)))),
@@ -143,32 +143,12 @@ pub async fn times(world: &World) -> Asked {
 
 pub async fn create_guarded(world: &World) -> Asked {
     let client = world.writer()?;
-    answered(client.write(b"guarded", 0, "one".into(), Create::Guarded(0o600)).await)?;
-    match client.write(b"guarded", 0, "two".into(), Create::Guarded(0o600)).await {
+    let create = async || client.open_file(b"guarded", Create::Guarded(0o600)).await?.close().await;
+    answered(create().await)?;
+    match create().await {
         Err(why) if why.status() == Some(Status::EXIST) => Ok(yes(why.to_string())),
         Ok(_) => Err(no("a second one is made, too")),
         Err(why) => Err(refused(why)),
-    }
-}
-
-pub async fn create_exclusive(world: &World) -> Asked {
-    let client = world.writer()?;
-    let create = async |number| client.open_file(b"exclusive", Create::Exclusive(number, 0o600)).await;
-    let first = answered(create(7).await)?;
-    let again = create(7).await;
-    let other = create(8).await;
-    let is_known = again.is_ok();
-    for file in [Ok(first), again].into_iter().flatten() {
-        let _ = file.close().await;
-    }
-    match (is_known, other) {
-        (false, _) => Err(no("its own number is refused the second time")),
-        (_, Err(why)) if why.status() == Some(Status::EXIST) => Ok(yes("the same number again is the same file")),
-        (_, Err(why)) => Err(unknown(why.to_string())),
-        (_, Ok(file)) => {
-            let _ = file.close().await;
-            Err(no("another number opens the same file"))
-        }
     }
 }
 
@@ -219,7 +199,7 @@ pub async fn change(world: &World) -> Asked {
     for round in 0..=ROUNDS {
         if round > 0 {
             // Of the same length.
-            prepared(client.write(b"change", 0, format!("{}", round % 10).into(), Create::Never).await)?;
+            prepared(client.write_at(b"change", 0, format!("{}", round % 10).into()).await)?;
         }
         let found = answered(client.attributes(b"change", AttributeMask::CHANGE).await)?.change;
         numbers.push(found.ok_or_else(|| no("the server has none"))?);
