@@ -38,7 +38,6 @@ const ONCE: [&str; 28] = [
     "pieces",
     "times",
     "create_guarded",
-    "create_exclusive",
     "link",
     "put_conditional",
     "remove",

@@ -29,7 +29,7 @@ pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
             // Whoever made it for a content that was given up may take it away again, also between its name and what is
             // asked of it.
             Err(why) if is_missing(&why) && tries < TRIES => {
-                match client.make_directories(directory, rules.directory_mode).await {
+                match client.create_dir_all(directory, rules.directory_mode).await {
                     Ok(count) => made = made.max(count),
                     Err(why) if is_missing(&why) => {}
                     Err(why) => return Err(error_of(why)),
@@ -45,14 +45,14 @@ pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
 }
 
 fn is_missing(why: &nfs41::Error) -> bool {
-    why.status() == Some(Status::NOENT) || why.is_gone()
+    why.status() == Some(Status::NOENT) || why.is_stale()
 }
 
 /// The last so many directories of this path, as far as they are empty. The time of whoever made them may be over.
 pub(super) async fn remove_made(client: &Client, mut directory: &[u8], made: usize) {
-    let client = client.with_deadline(Some(CLEANUP_TIMEOUT));
+    let client = client.with_timeout(Some(CLEANUP_TIMEOUT));
     for _ in 0..made {
-        if client.remove_directory(directory).await.is_err() {
+        if client.remove_dir(directory).await.is_err() {
             return;
         }
         directory = directory.iter().rposition(|byte| *byte == b'/').map_or(&[], |slash| &directory[..slash]);
@@ -68,7 +68,7 @@ pub(super) async fn put(
     rules: Rules,
 ) -> Result<(Meta, bool)> {
     let put = |conditions| client.put(path.as_bytes(), content.clone(), how(conditions, rules));
-    let new = || in_its_directory(&client, &path, rules, || put(nfs41::Conditions::New));
+    let new = || in_its_directory(&client, &path, rules, || put(nfs41::Precondition::Absent));
     if !conditions.is_none() {
         // What they will say, before anything is made.
         let before = existing(&client, path.as_bytes()).await?;
@@ -82,9 +82,9 @@ pub(super) async fn put(
         return Ok((meta(&made)?, before.is_none()));
     }
     for _ in 0..TRIES {
-        match put(nfs41::Conditions::File).await {
+        match put(nfs41::Precondition::RegularFile).await {
             Ok(made) => return Ok((meta(&made)?, false)),
-            Err(why) if why.is_gone() => {}
+            Err(why) if why.is_stale() => {}
             Err(why) if why.status() != Some(Status::NOENT) => return Err(judge(&client, &path, why).await),
             Err(_) => match new().await {
                 Ok((made, _)) => return Ok((meta(&made)?, true)),
@@ -105,7 +105,7 @@ pub(super) async fn append(
     rules: Rules,
 ) -> Result<(Meta, bool)> {
     for _ in 0..TRIES {
-        let asked = if conditions.is_none() { nfs41::Conditions::None } else { judged(&conditions) };
+        let asked = if conditions.is_none() { nfs41::Precondition::None } else { judged(&conditions) };
         let added = client.append(path.as_bytes(), content.clone(), how(asked, rules)).await;
         match added {
             Ok(Some(found)) => return Ok((meta(&found)?, false)),
@@ -117,7 +117,7 @@ pub(super) async fn append(
         if !conditions.allow(None) {
             return Err(Error::PreconditionFailed);
         }
-        let new = || client.put(path.as_bytes(), content.clone(), how(nfs41::Conditions::New, rules));
+        let new = || client.put(path.as_bytes(), content.clone(), how(nfs41::Precondition::Absent, rules));
         match in_its_directory(&client, &path, rules, new).await {
             // Somebody made it meanwhile: add to that.
             Err(Error::PreconditionFailed) => {}
@@ -132,7 +132,7 @@ pub(super) async fn delete(client: Client, path: FilePath, conditions: Condition
         true => anew(|| client.remove_file(path.as_bytes())).await,
         false => {
             // Where there is nothing to delete, conditions do not count (RFC 9110, section 13.2.1).
-            let asked = nfs41::Conditions::If(Arc::new(move |found| {
+            let asked = nfs41::Precondition::If(Arc::new(move |found| {
                 found.map(meta).is_none_or(|found| found.is_ok_and(|found| conditions.allow(Some(&found))))
             }));
             client.remove_if(path.as_bytes(), how(asked, rules)).await
@@ -147,7 +147,7 @@ pub(super) async fn delete(client: Client, path: FilePath, conditions: Condition
 /// A content that comes in pieces.
 pub(super) struct Stage {
     /// Gone when it is committed or given up.
-    pub staged: Option<nfs41::Staged>,
+    pub staged: Option<nfs41::Upload>,
     pub client: Client,
     pub path: FilePath,
     pub made: usize,
@@ -180,13 +180,13 @@ impl Staged for Stage {
                 return Err(Error::PreconditionFailed);
             }
             let asked = match (conditions.is_none(), conditions.is_create_only()) {
-                (true, _) => nfs41::Conditions::None,
-                (_, true) => nfs41::Conditions::New,
+                (true, _) => nfs41::Precondition::None,
+                (_, true) => nfs41::Precondition::Absent,
                 _ => judged(&conditions),
             };
             let how = how(asked, self.rules);
             let staged = self.staged.take().ok_or_else(given_up)?;
-            match staged.commit_if(&client, how.conditions, how.modified).await {
+            match staged.commit_with(&client, how.precondition, how.time_modify).await {
                 Ok(found) => {
                     self.made = 0;
                     Ok((meta(&found)?, before.is_none()))
@@ -203,7 +203,7 @@ impl Staged for Stage {
     fn take_back(self: Box<Self>) -> Answer<'static, Bytes> {
         Box::pin(async move {
             let staged = self.staged.as_ref().ok_or_else(given_up)?;
-            in_time(self.deadline, staged.content()).await
+            in_time(self.deadline, staged.read_back()).await
         })
     }
 }
@@ -213,11 +213,11 @@ impl Drop for Stage {
         let (staged, made) = (self.staged.take(), self.made);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if staged.is_some() || made > 0 {
-            let (client, path, cleaning) = (self.client.clone(), self.path.clone(), self.client.cleaning());
+            let (client, path, cleaning) = (self.client.clone(), self.path.clone(), self.client.cleanup_guard());
             runtime.spawn(async move {
                 let _cleaning = cleaning;
                 if let Some(staged) = staged {
-                    staged.give_up().await;
+                    staged.abort().await;
                 }
                 remove_made(&client, path.split().0, made).await;
             });

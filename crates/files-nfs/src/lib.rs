@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use domain::published::PublishedTarget;
-use nfs41::{Attributes, Client, Place, Put, Status, Time, Wanted};
+use nfs41::{AttributeMask, Attributes, Client, DirCursor, PutOptions, Status, Time};
 
 use self::{
     changes::{Stage, append, delete, in_its_directory, put},
@@ -62,7 +62,7 @@ pub struct Options {
     pub file_mode: u32,
     pub directory_mode: u32,
     /// The addresses of all targets of the list.
-    pub alternatives: nfs41::Alternatives,
+    pub alternatives: nfs41::AlternateAddresses,
 }
 
 /// How many connections there are.
@@ -84,7 +84,7 @@ impl Default for Options {
             connect_deadline: Duration::from_secs(2),
             file_mode: 0o644,
             directory_mode: 0o755,
-            alternatives: nfs41::Alternatives::default(),
+            alternatives: nfs41::AlternateAddresses::default(),
         }
     }
 }
@@ -94,11 +94,11 @@ impl Options {
         nfs41::Options {
             tls: self.tls.clone(),
             root: self.root.clone(),
-            connect_deadline: self.connect_deadline,
+            connect_timeout: self.connect_deadline,
             // Whoever comes while there is no connection is told so soon: the path's next choice may work.
-            patience: self.connect_deadline.min(self.deadline / 4),
-            deadline: Some(self.deadline),
-            alternatives: self.alternatives.clone(),
+            connect_wait: self.connect_deadline.min(self.deadline / 4),
+            operation_timeout: Some(self.deadline),
+            alternate_addresses: self.alternatives.clone(),
             ..nfs41::Options::new(self.address(target))
         }
     }
@@ -111,9 +111,9 @@ impl Options {
     fn prober(&self, target: &PublishedTarget) -> nfs41::Options {
         nfs41::Options {
             connections: 1,
-            most_in_flight: 1,
-            patience: self.connect_deadline,
-            deadline: Some(PROBE_TIMEOUT),
+            max_in_flight: 1,
+            connect_wait: self.connect_deadline,
+            operation_timeout: Some(PROBE_TIMEOUT),
             ..self.client(target)
         }
     }
@@ -157,37 +157,37 @@ struct Rules {
 
 /// The file's properties; an error when it is no regular file.
 fn meta(found: &Attributes) -> Result<Meta> {
-    match found.kind {
-        Some(nfs41::Kind::File) => {}
-        Some(nfs41::Kind::Directory) => return Err(Error::IsADirectory),
-        Some(nfs41::Kind::Link) => return Err(Error::LinkInPath),
+    match found.file_type {
+        Some(nfs41::FileType::File) => {}
+        Some(nfs41::FileType::Directory) => return Err(Error::IsADirectory),
+        Some(nfs41::FileType::Symlink) => return Err(Error::LinkInPath),
         _ => return Err(Error::NotAFile),
     }
     let missing = || Error::Failed(std::io::Error::other("the server has not said what was asked of a file"));
-    let (id, size, modified) = (found.file_id, found.size, found.modified);
+    let (id, size, modified) = (found.fileid, found.size, found.time_modify);
     let (id, size, modified) = (id.ok_or_else(missing)?, size.ok_or_else(missing)?, modified.ok_or_else(missing)?);
     Ok(Meta::new(Tag::new(id, modified.seconds, modified.nanoseconds, size)))
 }
 
 /// What is asked of a file that is judged under a lock.
-fn judged(conditions: &Conditions) -> nfs41::Conditions {
+fn judged(conditions: &Conditions) -> nfs41::Precondition {
     let conditions = conditions.clone();
-    nfs41::Conditions::If(Arc::new(move |found| match found.map(meta) {
+    nfs41::Precondition::If(Arc::new(move |found| match found.map(meta) {
         None => conditions.allow(None),
         Some(found) => found.is_ok_and(|found| conditions.allow(Some(&found))),
     }))
 }
 
 /// How a content is put there under these conditions.
-fn how(conditions: nfs41::Conditions, rules: Rules) -> Put {
+fn how(conditions: nfs41::Precondition, rules: Rules) -> PutOptions {
     let (seconds, nanoseconds) = temporary::unique_time();
-    Put {
-        conditions,
+    PutOptions {
+        precondition: conditions,
         mode: rules.file_mode,
-        modified: Some(Time { seconds, nanoseconds }),
-        temporary: temporary::name(),
-        alias: temporary::name(),
-        patience: rules.patience,
+        time_modify: Some(Time { seconds, nanoseconds }),
+        temp_name: temporary::name(),
+        pin_name: temporary::name(),
+        lock_timeout: rules.patience,
     }
 }
 
@@ -195,7 +195,7 @@ fn how(conditions: nfs41::Conditions, rules: Rules) -> Put {
 async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> F) -> nfs41::Result<T> {
     for _ in 1..TRIES {
         match act().await {
-            Err(why) if why.is_gone() => {}
+            Err(why) if why.is_stale() => {}
             done => return done,
         }
     }
@@ -204,7 +204,7 @@ async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> 
 
 /// What is under this path; `None` when nothing is.
 async fn existing(client: &Client, path: &[u8]) -> Result<Option<Meta>> {
-    match anew(|| client.attributes(path, Wanted::USUAL)).await {
+    match anew(|| client.attributes(path, AttributeMask::STAT)).await {
         Ok(found) => meta(&found).map(Some),
         Err(why) if why.status() == Some(Status::NOENT) => Ok(None),
         Err(why) => Err(error_of(why)),
@@ -232,9 +232,9 @@ async fn in_time<T>(deadline: Duration, step: impl Future<Output = nfs41::Result
 }
 
 /// The page of a directory from this place on, which a number alone is for whoever asks.
-async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: Wanted) -> Result<nfs41::Page> {
+async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: AttributeMask) -> Result<nfs41::Page> {
     let is_first = place.is_none();
-    let place = place.map_or_else(Place::default, Place::from_number);
+    let place = place.map_or_else(DirCursor::default, DirCursor::from_cookie);
     match client.list(directory, place, wanted, LISTED).await {
         Err(nfs41::Error::Status {
             op: nfs41::Op::READDIR,
@@ -242,8 +242,8 @@ async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: Wan
         }) if !is_first => Err(Error::BadPlace),
         // The server wants to know which state of the directory the number is of: the one that there is now.
         Err(why) if why.status() == Some(Status::NOT_SAME) => {
-            let first = client.list(directory, Place::default(), Wanted::NOTHING, 0).await.map_err(error_of)?;
-            Ok(client.list(directory, place.of(&first), wanted, LISTED).await.map_err(error_of)?)
+            let first = client.list(directory, DirCursor::default(), AttributeMask::NONE, 0).await.map_err(error_of)?;
+            Ok(client.list(directory, place.with_verifier_of(&first), wanted, LISTED).await.map_err(error_of)?)
         }
         other => other.map_err(error_of),
     }
@@ -252,27 +252,27 @@ async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: Wan
 async fn list(client: Client, directory: DirectoryPath, mut place: Option<u64>, limit: usize) -> Result<Page> {
     let mut entries = Vec::new();
     loop {
-        let page = page(&client, directory.as_bytes(), place, Wanted::KIND).await?;
+        let page = page(&client, directory.as_bytes(), place, AttributeMask::TYPE).await?;
         let count = page.entries.len();
         for (number, entry) in page.entries.into_iter().enumerate() {
             if !entry.name.starts_with(RESERVED_PREFIX) {
-                let kind = match entry.attributes.kind {
-                    Some(nfs41::Kind::File) => Kind::File,
-                    Some(nfs41::Kind::Directory) => Kind::Directory,
+                let kind = match entry.attributes.file_type {
+                    Some(nfs41::FileType::File) => Kind::File,
+                    Some(nfs41::FileType::Directory) => Kind::Directory,
                     _ => Kind::Other,
                 };
                 entries.push(Entry { name: entry.name.to_vec(), kind });
             }
-            let is_last = page.end && number + 1 == count;
+            let is_last = page.eof && number + 1 == count;
             if !is_last && entries.len() >= limit {
                 return Ok(Page { entries, next: Some(entry.cookie) });
             }
         }
-        if page.end {
+        if page.eof {
             return Ok(Page { entries, next: None });
         }
         // What one answer of the server holds is a page, so that none is asked for twice.
-        let next = Some(page.at.number());
+        let next = Some(page.cursor.cookie());
         if !entries.is_empty() {
             return Ok(Page { entries, next });
         }
@@ -284,27 +284,27 @@ async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>,
     let oldest = Time::from(SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
     let (mut swept, mut seen) = (Swept::default(), 0);
     while seen < SWEPT_AT_ONCE {
-        let page = page(&client, directory.as_bytes(), place, Wanted::KIND | Wanted::MODIFIED).await?;
+        let page = page(&client, directory.as_bytes(), place, AttributeMask::TYPE | AttributeMask::TIME_MODIFY).await?;
         seen += page.entries.len();
         for entry in &page.entries {
             let below = [directory.as_bytes(), &entry.name].join(&b'/');
             let below = below.strip_prefix(b"/").unwrap_or(&below);
-            match entry.attributes.kind {
-                Some(nfs41::Kind::File) if temporary::is(&entry.name) => {
-                    let stale = entry.attributes.modified.is_some_and(|modified| modified < oldest);
+            match entry.attributes.file_type {
+                Some(nfs41::FileType::File) if temporary::is(&entry.name) => {
+                    let stale = entry.attributes.time_modify.is_some_and(|modified| modified < oldest);
                     if stale && client.remove_file(below).await.is_ok() {
                         swept.removed += 1;
                     }
                 }
                 // One whose path is too long to be asked for holds nothing that came through here.
-                Some(nfs41::Kind::Directory) => swept.directories.extend(DirectoryPath::new(below).ok()),
+                Some(nfs41::FileType::Directory) => swept.directories.extend(DirectoryPath::new(below).ok()),
                 _ => {}
             }
         }
-        if page.end {
+        if page.eof {
             return Ok(swept);
         }
-        place = Some(page.at.number());
+        place = Some(page.cursor.cookie());
         swept.next = place;
     }
     Ok(swept)
@@ -313,7 +313,7 @@ async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>,
 /// Waits until there has been no connection for as long as the client waits for one. Why there is none.
 async fn no_connection(client: &Client) -> nfs41::Error {
     loop {
-        if let Err(why) = client.servers().await {
+        if let Err(why) = client.server_identities().await {
             return why;
         }
         tokio::time::sleep(LOOK_FOR_CONNECTION_EVERY).await;
@@ -332,7 +332,7 @@ impl Nfs {
 
     /// All the calls of one operation have this time together.
     fn reads(&self) -> Result<Client> {
-        Ok(self.client()?.until(tokio::time::Instant::now() + self.deadline))
+        Ok(self.client()?.with_deadline(tokio::time::Instant::now() + self.deadline))
     }
 
     fn changes(&self) -> Result<Client> {
@@ -344,7 +344,7 @@ impl Nfs {
 /// long before the deadline that a late call can be fenced by then.
 fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
     const FENCING_TIMEOUT: Duration = Duration::from_secs(2);
-    client.until(tokio::time::Instant::now() + deadline - FENCING_TIMEOUT.min(deadline / 4))
+    client.with_deadline(tokio::time::Instant::now() + deadline - FENCING_TIMEOUT.min(deadline / 4))
 }
 
 impl Target for Nfs {
@@ -352,10 +352,10 @@ impl Target for Nfs {
         Box::pin(async {
             let (prober, client) = (self.prober()?, self.client()?);
             let asked = async {
-                let found = prober.attributes(b"", Wanted::KIND).await?;
+                let found = prober.attributes(b"", AttributeMask::TYPE).await?;
                 // Requests have connections of their own.
-                if !client.is_up() {
-                    client.servers().await?;
+                if !client.is_connected() {
+                    client.server_identities().await?;
                 }
                 Ok(found)
             };
@@ -364,7 +364,7 @@ impl Target for Nfs {
                 why = no_connection(&prober) => Err(why),
             };
             match found.map_err(std::io::Error::from) {
-                Ok(found) if found.kind == Some(nfs41::Kind::Directory) => Ok(()),
+                Ok(found) if found.file_type == Some(nfs41::FileType::Directory) => Ok(()),
                 Ok(_) => Err(Error::NotADirectory),
                 // Why it is not reached, and not only that it is not.
                 Err(why) => Err(Error::Failed(why)),
@@ -398,7 +398,7 @@ impl Target for Nfs {
         let path = path.clone();
         Box::pin(async {
             let (client, deadline, rules) = (self.client()?, self.deadline, self.rules);
-            let begin = || client.stage(path.as_bytes(), how(nfs41::Conditions::None, rules));
+            let begin = || client.begin_upload(path.as_bytes(), how(nfs41::Precondition::None, rules));
             let until = in_time_to_answer(&client, deadline);
             let (staged, made) = in_its_directory(&until, &path, rules, begin).await?;
             let staged = Some(staged);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nfs41::{Client, Status, Wanted};
+use nfs41::{AttributeMask, Client, Status};
 
 use super::{PIECE, anew, in_time, meta as meta_of};
 use crate::status::error_of;
@@ -30,10 +30,10 @@ fn first_piece(want: &Want) -> Option<(u64, u32)> {
 }
 
 /// Up to so many bytes, as many as there is room for.
-async fn read_piece(client: &Client, path: &FilePath, from: u64, length: u32) -> nfs41::Result<nfs41::Content> {
+async fn read_piece(client: &Client, path: &FilePath, from: u64, length: u32) -> nfs41::Result<nfs41::ReadResult> {
     let room = buffers::room(length as usize);
     let found = client.read(path.as_bytes(), from, room.bytes()).await?;
-    Ok(nfs41::Content { data: room.hold(found.data), ..found })
+    Ok(nfs41::ReadResult { data: room.hold(found.data), ..found })
 }
 
 /// The next bytes of a file that is held, as many as there is room for.
@@ -64,7 +64,7 @@ async fn read_once(
     };
     let meta = match &found {
         Some((_, found)) => meta_of(&found.attributes),
-        None => meta_of(&client.attributes(path.as_bytes(), Wanted::USUAL).await?),
+        None => meta_of(&client.attributes(path.as_bytes(), AttributeMask::STAT).await?),
     };
     let meta = match meta {
         Ok(meta) => meta,
@@ -96,7 +96,7 @@ async fn read_once(
         // is being given to another file, and the file with it; so the next piece is read before anything is answered,
         // while all of it can still be read anew.
         true => {
-            let file = client.with_deadline(Some(deadline)).hold_to_read(&found.handle).await?;
+            let file = client.with_timeout(Some(deadline)).open_by_handle(&found.handle).await?;
             let ahead = read_on(&file, at, to).await?;
             if ahead.is_empty() {
                 return Ok(Err(Error::Shortened));

@@ -13,39 +13,39 @@ use crate::{
 };
 
 /// An owner's name is no longer.
-const LONGEST_OWNER: usize = 1024;
+const MAX_OWNER_BYTES: usize = 1024;
 
 /// Which attributes are asked for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Wanted(pub(crate) [u32; 2]);
+pub struct AttributeMask(pub(crate) [u32; 2]);
 
-impl Wanted {
-    pub const NOTHING: Self = Self([0, 0]);
-    pub const KIND: Self = Self::bit(1);
+impl AttributeMask {
+    pub const NONE: Self = Self([0, 0]);
+    pub const TYPE: Self = Self::bit(1);
     /// Another number after every change.
     pub const CHANGE: Self = Self::bit(3);
     pub const SIZE: Self = Self::bit(4);
-    pub const FILE_SYSTEM: Self = Self::bit(8);
-    pub const LEASE: Self = Self::bit(10);
+    pub const FSID: Self = Self::bit(8);
+    pub const LEASE_TIME: Self = Self::bit(10);
     /// Why the server does not know the others.
-    pub(crate) const ERROR: Self = Self::bit(11);
-    pub const FILE_ID: Self = Self::bit(20);
-    pub(crate) const LARGEST_FILE: Self = Self::bit(27);
-    pub(crate) const LONGEST_NAME: Self = Self::bit(29);
-    pub(crate) const LARGEST_READ: Self = Self::bit(30);
-    pub(crate) const LARGEST_WRITE: Self = Self::bit(31);
+    pub(crate) const RDATTR_ERROR: Self = Self::bit(11);
+    pub const FILEID: Self = Self::bit(20);
+    pub(crate) const MAXFILESIZE: Self = Self::bit(27);
+    pub(crate) const MAXNAME: Self = Self::bit(29);
+    pub(crate) const MAXREAD: Self = Self::bit(30);
+    pub(crate) const MAXWRITE: Self = Self::bit(31);
     pub const MODE: Self = Self::bit(33);
-    pub const LINKS: Self = Self::bit(35);
+    pub const NUMLINKS: Self = Self::bit(35);
     pub const OWNER: Self = Self::bit(36);
-    pub const GROUP: Self = Self::bit(37);
-    pub(crate) const SPACE_AVAILABLE: Self = Self::bit(42);
+    pub const OWNER_GROUP: Self = Self::bit(37);
+    pub(crate) const SPACE_AVAIL: Self = Self::bit(42);
     pub(crate) const SPACE_TOTAL: Self = Self::bit(44);
     pub const SPACE_USED: Self = Self::bit(45);
-    pub const ACCESSED: Self = Self::bit(47);
+    pub const TIME_ACCESS: Self = Self::bit(47);
     /// When the properties last changed.
-    pub const CHANGED: Self = Self::bit(52);
+    pub const TIME_METADATA: Self = Self::bit(52);
     /// When the content last changed.
-    pub const MODIFIED: Self = Self::bit(53);
+    pub const TIME_MODIFY: Self = Self::bit(53);
 
     const fn bit(number: u32) -> Self {
         match number {
@@ -61,23 +61,23 @@ impl Wanted {
     }
 
     /// What `stat` shows that is a number.
-    pub const USUAL: Self = Self::KIND
+    pub const STAT: Self = Self::TYPE
         .and(Self::CHANGE)
         .and(Self::SIZE)
-        .and(Self::FILE_ID)
+        .and(Self::FILEID)
         .and(Self::MODE)
-        .and(Self::LINKS)
-        .and(Self::MODIFIED);
-    pub(crate) const LIMITS: Self = Self::LEASE
-        .and(Self::LARGEST_FILE)
-        .and(Self::LONGEST_NAME)
-        .and(Self::LARGEST_READ)
-        .and(Self::LARGEST_WRITE)
-        .and(Self::SPACE_AVAILABLE)
+        .and(Self::NUMLINKS)
+        .and(Self::TIME_MODIFY);
+    pub(crate) const LIMITS: Self = Self::LEASE_TIME
+        .and(Self::MAXFILESIZE)
+        .and(Self::MAXNAME)
+        .and(Self::MAXREAD)
+        .and(Self::MAXWRITE)
+        .and(Self::SPACE_AVAIL)
         .and(Self::SPACE_TOTAL);
 }
 
-impl BitOr for Wanted {
+impl BitOr for AttributeMask {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -86,20 +86,20 @@ impl BitOr for Wanted {
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Kind {
+pub enum FileType {
     File,
     Directory,
-    Link,
+    Symlink,
     Other,
 }
 
-impl Kind {
+impl FileType {
     /// `nfs_ftype4`. There are several others.
     fn number(self) -> u32 {
         match self {
             Self::File => 1,
             Self::Directory => 2,
-            Self::Link => 5,
+            Self::Symlink => 5,
             Self::Other => 0,
         }
     }
@@ -128,21 +128,21 @@ impl From<SystemTime> for Time {
 /// What was asked for and the server has.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Attributes {
-    pub kind: Option<Kind>,
+    pub file_type: Option<FileType>,
     pub change: Option<u64>,
     pub size: Option<u64>,
-    pub file_system: Option<(u64, u64)>,
-    pub file_id: Option<u64>,
+    pub fsid: Option<(u64, u64)>,
+    pub fileid: Option<u64>,
     pub mode: Option<u32>,
-    pub links: Option<u32>,
+    pub numlinks: Option<u32>,
     /// As the server writes it: a number in digits, or a name with a domain.
     pub owner: Option<Box<[u8]>>,
-    pub group: Option<Box<[u8]>>,
+    pub owner_group: Option<Box<[u8]>>,
     pub space_used: Option<u64>,
-    pub accessed: Option<Time>,
-    pub changed: Option<Time>,
-    pub modified: Option<Time>,
-    pub(crate) limits: Limits,
+    pub time_access: Option<Time>,
+    pub time_metadata: Option<Time>,
+    pub time_modify: Option<Time>,
+    pub(crate) limits: FsLimits,
 }
 
 impl Attributes {
@@ -154,13 +154,13 @@ impl Attributes {
 
 /// What a server allows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Limits {
+pub struct FsLimits {
     /// Seconds that it remembers a client that says nothing.
     pub lease: Option<u32>,
-    pub largest_file: Option<u64>,
-    pub longest_name: Option<u32>,
-    pub largest_read: Option<u64>,
-    pub largest_write: Option<u64>,
+    pub max_file_size: Option<u64>,
+    pub max_name_bytes: Option<u32>,
+    pub max_read_bytes: Option<u64>,
+    pub max_write_bytes: Option<u64>,
     pub space_available: Option<u64>,
     pub space_total: Option<u64>,
 }
@@ -186,34 +186,34 @@ pub(crate) fn decode(answer: &mut Decoder) -> Result<Attributes> {
 fn value(found: &mut Attributes, number: u32, from: &mut Decoder) -> Result<()> {
     match number {
         1 => {
-            found.kind = Some(match from.word()? {
-                1 => Kind::File,
-                2 => Kind::Directory,
-                5 => Kind::Link,
-                _ => Kind::Other,
+            found.file_type = Some(match from.word()? {
+                1 => FileType::File,
+                2 => FileType::Directory,
+                5 => FileType::Symlink,
+                _ => FileType::Other,
             });
         }
         3 => found.change = Some(from.long()?),
         4 => found.size = Some(from.long()?),
-        8 => found.file_system = Some((from.long()?, from.long()?)),
+        8 => found.fsid = Some((from.long()?, from.long()?)),
         10 => found.limits.lease = Some(from.word()?),
         // The others are missing then, which says enough.
         11 => drop(from.word()?),
-        20 => found.file_id = Some(from.long()?),
-        27 => found.limits.largest_file = Some(from.long()?),
-        29 => found.limits.longest_name = Some(from.word()?),
-        30 => found.limits.largest_read = Some(from.long()?),
-        31 => found.limits.largest_write = Some(from.long()?),
+        20 => found.fileid = Some(from.long()?),
+        27 => found.limits.max_file_size = Some(from.long()?),
+        29 => found.limits.max_name_bytes = Some(from.word()?),
+        30 => found.limits.max_read_bytes = Some(from.long()?),
+        31 => found.limits.max_write_bytes = Some(from.long()?),
         33 => found.mode = Some(from.word()?),
-        35 => found.links = Some(from.word()?),
-        36 => found.owner = Some(from.opaque(LONGEST_OWNER)?[..].into()),
-        37 => found.group = Some(from.opaque(LONGEST_OWNER)?[..].into()),
+        35 => found.numlinks = Some(from.word()?),
+        36 => found.owner = Some(from.opaque(MAX_OWNER_BYTES)?[..].into()),
+        37 => found.owner_group = Some(from.opaque(MAX_OWNER_BYTES)?[..].into()),
         42 => found.limits.space_available = Some(from.long()?),
         44 => found.limits.space_total = Some(from.long()?),
         45 => found.space_used = Some(from.long()?),
-        47 => found.accessed = Some(time(from)?),
-        52 => found.changed = Some(time(from)?),
-        53 => found.modified = Some(time(from)?),
+        47 => found.time_access = Some(time(from)?),
+        52 => found.time_metadata = Some(time(from)?),
+        53 => found.time_modify = Some(time(from)?),
         _ => return Err(Error::Protocol("an attribute has come that nobody asked for")),
     }
     Ok(())
@@ -230,23 +230,23 @@ fn time(from: &mut Decoder) -> Result<Time> {
 
 /// Properties to be set; the others stay.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Set {
+pub struct SetAttributes {
     pub size: Option<u64>,
     pub mode: Option<u32>,
     /// As the server writes it.
     pub owner: Option<Box<[u8]>>,
-    pub group: Option<Box<[u8]>>,
-    pub accessed: Option<Time>,
-    pub modified: Option<Time>,
+    pub owner_group: Option<Box<[u8]>>,
+    pub time_access: Option<Time>,
+    pub time_modify: Option<Time>,
 }
 
-impl Set {
+impl SetAttributes {
     pub fn mode(mode: u32) -> Self {
         Self { mode: Some(mode), ..Self::default() }
     }
 
     pub fn modified(time: Time) -> Self {
-        Self { modified: Some(time), ..Self::default() }
+        Self { time_modify: Some(time), ..Self::default() }
     }
 
     pub(crate) fn encode(&self, buffer: &mut BytesMut) {
@@ -261,13 +261,13 @@ impl Set {
             bitmap[1] |= 1 << 1;
             values.word(mode & 0o7777);
         }
-        for (bit, name) in [(4, &self.owner), (5, &self.group)] {
+        for (bit, name) in [(4, &self.owner), (5, &self.owner_group)] {
             if let Some(name) = name {
                 bitmap[1] |= 1 << bit;
                 values.opaque(name);
             }
         }
-        for (bit, time) in [(16, self.accessed), (22, self.modified)] {
+        for (bit, time) in [(16, self.time_access), (22, self.time_modify)] {
             if let Some(time) = time {
                 bitmap[1] |= 1 << bit;
                 #[allow(clippy::cast_sign_loss, reason = "it is a signed number")]
@@ -278,30 +278,44 @@ impl Set {
     }
 }
 
+/// Owner and group of a file, as the server spells them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Ownership {
+    pub owner: Box<[u8]>,
+    pub owner_group: Box<[u8]>,
+}
+
+impl Ownership {
+    /// `None` if the server does not send both.
+    pub fn of(found: &Attributes) -> Option<Self> {
+        Some(Self { owner: found.owner.clone()?, owner_group: found.owner_group.clone()? })
+    }
+}
+
 /// What a file must be, for VERIFY.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Expected<'a> {
-    pub kind: Option<Kind>,
+    pub file_type: Option<FileType>,
     pub size: Option<u64>,
     pub mode: Option<u32>,
     pub owner: Option<&'a [u8]>,
-    pub group: Option<&'a [u8]>,
+    pub owner_group: Option<&'a [u8]>,
 }
 
 impl Expected<'_> {
     /// What each VERIFY asks. NFS-Ganesha (4.3, 6.2) compares nothing rightly that comes after a name whose length is no
     /// multiple of four, so that a name is the last attribute of its VERIFY.
     pub fn parts(&self) -> impl Iterator<Item = Self> {
-        let group = Self { group: self.group, ..Self::default() };
-        let alone = (self.owner.is_some() && self.group.is_some()).then_some(group);
-        let first = if alone.is_some() { Self { group: None, ..*self } } else { *self };
+        let group_only = Self { owner_group: self.owner_group, ..Self::default() };
+        let alone = (self.owner.is_some() && self.owner_group.is_some()).then_some(group_only);
+        let first = if alone.is_some() { Self { owner_group: None, ..*self } } else { *self };
         std::iter::once(first).chain(alone)
     }
 
     pub fn encode(&self, buffer: &mut BytesMut) {
         let mut bitmap = [0; 2];
         let mut values = BytesMut::with_capacity(64);
-        if let Some(kind) = self.kind {
+        if let Some(kind) = self.file_type {
             bitmap[0] |= 1 << 1;
             values.word(kind.number());
         }
@@ -313,7 +327,7 @@ impl Expected<'_> {
             bitmap[1] |= 1 << 1;
             values.word(mode);
         }
-        for (bit, name) in [(4, self.owner), (5, self.group)] {
+        for (bit, name) in [(4, self.owner), (5, self.owner_group)] {
             if let Some(name) = name {
                 bitmap[1] |= 1 << bit;
                 values.opaque(name);

@@ -19,7 +19,7 @@ const CLEANUP_CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the calls of a client may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Limit {
+pub(crate) enum TimeLimit {
     None,
     Within(Duration),
     At(Instant),
@@ -39,24 +39,24 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub fn new(limit: Limit, is_change: bool) -> Self {
+    pub fn new(limit: TimeLimit, is_change: bool) -> Self {
         let now = Instant::now();
         let (deadline, limit) = match limit {
-            Limit::None => (None, Duration::ZERO),
-            Limit::Within(limit) => (now.checked_add(limit), limit),
-            Limit::At(deadline) => (Some(deadline), deadline.saturating_duration_since(now)),
+            TimeLimit::None => (None, Duration::ZERO),
+            TimeLimit::Within(limit) => (now.checked_add(limit), limit),
+            TimeLimit::At(deadline) => (Some(deadline), deadline.saturating_duration_since(now)),
         };
         Self { deadline, limit, is_change, is_cleanup: false, sent: Arc::default() }
     }
 
     /// For calls whose late effect does no harm: they remove names and close files that nobody else has.
     pub fn cleanup() -> Self {
-        Self { is_cleanup: true, ..Self::new(Limit::Within(CLEANUP_TIMEOUT), false) }
+        Self { is_cleanup: true, ..Self::new(TimeLimit::Within(CLEANUP_TIMEOUT), false) }
     }
 
     /// For what takes a change back: it must not do so late either.
     pub fn cleanup_change() -> Self {
-        Self { is_cleanup: true, ..Self::new(Limit::Within(CLEANUP_CHANGE_TIMEOUT), true) }
+        Self { is_cleanup: true, ..Self::new(TimeLimit::Within(CLEANUP_CHANGE_TIMEOUT), true) }
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -148,7 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_try_begins_after_the_deadline() {
-        let budget = Budget::new(Limit::Within(Duration::from_millis(50)), true);
+        let budget = Budget::new(TimeLimit::Within(Duration::from_millis(50)), true);
         let mut backoff = Backoff::new(Duration::from_millis(8), Duration::from_millis(16));
         let mut tries = 0;
         let error = loop {
@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_try_begins_when_the_pause_ends_late() {
-        let budget = Budget::new(Limit::Within(Duration::from_millis(500)), true);
+        let budget = Budget::new(TimeLimit::Within(Duration::from_millis(500)), true);
         let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(2));
         // Holds the only thread until the deadline has passed.
         let busy = async { std::thread::sleep(Duration::from_millis(600)) };

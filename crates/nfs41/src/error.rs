@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use crate::{compound::Op, status::Status};
+use crate::{op::Op, status::Status};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -12,8 +12,8 @@ pub enum Error {
     #[error("{op:?}: {status}")]
     Status { op: Op, status: Status },
     /// Nothing was sent: there is no connection.
-    #[error("{address} cannot be reached: {why}")]
-    Unreachable { address: String, why: Arc<io::Error> },
+    #[error("{address} cannot be reached: {source}")]
+    Unreachable { address: String, source: Arc<io::Error> },
     /// Nothing was sent within this time: all that the server lets be on its way was on its way, or there was no
     /// connection.
     #[error("nothing could be sent within {0:?}")]
@@ -46,7 +46,7 @@ pub enum Error {
     Closed,
     /// Before there was a session.
     #[error("the connection ended: {0}")]
-    Connection(Arc<io::Error>),
+    Connection(#[source] Arc<io::Error>),
 }
 
 impl Error {
@@ -73,7 +73,7 @@ impl Error {
     /// Is the file that a handle named not there any more? Its path may name another by now. That is `STALE`; while a
     /// name is being given to another file, NFS-Ganesha also says `SERVERFAULT` to a PUTFH, and `BAD_STATEID` to a READ
     /// of what has just been opened.
-    pub fn is_gone(&self) -> bool {
+    pub fn is_stale(&self) -> bool {
         matches!(
             self,
             Self::Status { status: Status::STALE, .. }
@@ -84,7 +84,7 @@ impl Error {
 
     /// Was it certainly not done? What was sent and refused by its own operation was not either, but what came
     /// before it in the same compound was.
-    pub fn is_not_begun(&self) -> bool {
+    pub fn was_never_sent(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Busy(_) | Self::BadPath(_) | Self::BadInput(_) | Self::Closed)
     }
 }
@@ -93,7 +93,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Status { status, .. } => status.kind(),
-            Error::Unreachable { why, .. } => why.kind(),
+            Error::Unreachable { source, .. } => source.kind(),
             Error::Busy(_) | Error::Deadline(_) => io::ErrorKind::TimedOut,
             Error::Uncertain(_) | Error::Pending(_) | Error::SessionLost => io::ErrorKind::ConnectionReset,
             Error::BadPath(_) | Error::BadInput(_) => io::ErrorKind::InvalidInput,

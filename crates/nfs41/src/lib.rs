@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), nfs41::Error> {
-//! use nfs41::{Client, Options, Wanted};
+//! use nfs41::{Client, Options, AttributeMask};
 //!
 //! let client = Client::new(Options::new("127.0.0.1:2049".parse().expect("an address")))?;
 //! client.put(b"reports/today", "seven".into(), Default::default()).await?;
@@ -24,9 +24,13 @@
 mod append;
 mod attributes;
 mod budget;
+mod call;
+mod channel;
 mod client;
 mod compound;
+mod conditional;
 mod connection;
+mod dirents;
 #[cfg(feature = "efs")]
 pub mod efs;
 mod error;
@@ -34,40 +38,48 @@ mod fence;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
-mod kinds;
-mod list;
-mod look;
-mod names;
+mod identity;
+mod info;
+mod install;
+mod namespace;
+mod no_fallback;
+mod op;
 mod open;
+mod options;
 pub mod partition;
 mod path;
+mod prefix;
 mod put;
+mod put_options;
 mod read;
-mod replace;
+mod readdir;
 mod rpc;
+mod sequence;
 mod session;
-mod stage;
+mod slot_table;
 mod status;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod transport;
-mod variants;
+mod upload;
+mod write_at;
 mod xdr;
 
-pub use attributes::{Attributes, Kind, Set, Time, Wanted};
+pub use attributes::{AttributeMask, Attributes, FileType, SetAttributes, Time};
 #[doc(hidden)]
-pub use client::Cleaning;
-pub use client::{Client, Options};
-pub use compound::{Create, Op, Stable};
-pub use connection::Server;
+pub use client::CleanupGuard;
+pub use client::Client;
+pub use compound::Create;
+pub use dirents::{Dirent, Dirents};
 pub use error::{Error, Result};
-pub use fence::Alternatives;
-pub use kinds::{Kinds, Seen};
-pub use list::{Entry, Page, Place};
-pub use look::FileSystem;
+pub use identity::ServerIdentity;
+pub use info::Limits;
+pub use op::Op;
 pub use open::File;
-pub use put::{Conditions, Holds, Put};
-pub use read::{Content, Handle};
+pub use options::{AlternateAddresses, Options};
+pub use put_options::{Precondition, Predicate, PutOptions};
+pub use read::{FileHandle, ReadResult};
+pub use readdir::{DirCursor, Entry, Page};
 pub use rpc::Credentials;
-pub use stage::Staged;
 pub use status::Status;
+pub use upload::Upload;

@@ -103,26 +103,26 @@ pub async fn bind(
     record.word(1 << 31 | u32::try_from(call.len()).unwrap_or_default()).fixed(&call);
     stream.write_all(&record).await?;
     stream.flush().await?;
-    let answer = Records::new(&mut stream, MAX_ANSWER_BYTES).next().await?;
-    Ok(read(answer, NUMBER)?)
+    let reply = Records::new(&mut stream, MAX_ANSWER_BYTES).next().await?;
+    Ok(read(reply, NUMBER)?)
 }
 
 /// An answer, without its mark.
-pub(crate) fn read(answer: Bytes, number: u32) -> Result<Option<(Binding, ScaleUp)>> {
-    let mut answer = Decoder(answer);
-    if answer.word()? != number {
-        return Err(Error::Protocol("an answer to what was not asked"));
+pub(crate) fn read(reply: Bytes, number: u32) -> Result<Option<(Binding, ScaleUp)>> {
+    let mut reply = Decoder(reply);
+    if reply.word()? != number {
+        return Err(Error::Protocol("a reply to a call that was not sent"));
     }
-    match rpc::accepted(&mut answer) {
-        Err(Error::Refused(why)) if why != rpc::SYSTEM_ERROR => return Ok(None),
+    match rpc::decode_reply_header(&mut reply) {
+        Err(Error::Refused(err)) if err != rpc::SYSTEM_ERROR => return Ok(None),
         accepted => accepted?,
     }
-    let kind = answer.word()?;
+    let kind = reply.word()?;
     let binding = match kind {
-        2 => Binding::Preferred(answer.fixed()?),
-        3 => Binding::Ready(answer.fixed()?),
+        2 => Binding::Preferred(reply.fixed()?),
+        3 => Binding::Ready(reply.fixed()?),
         0 | 1 | 4 => {
-            let text = String::from_utf8_lossy(&answer.opaque(MAX_TEXT_BYTES)?).into_owned();
+            let text = String::from_utf8_lossy(&reply.opaque(MAX_TEXT_BYTES)?).into_owned();
             match kind {
                 0 => Binding::Retry(text),
                 1 => Binding::RetryLater(text),
@@ -132,10 +132,10 @@ pub(crate) fn read(answer: Bytes, number: u32) -> Result<Option<(Binding, ScaleU
         _ => return Err(Error::Protocol("a binding of a kind that nobody knows")),
     };
     let scale_up = ScaleUp {
-        max_connections: answer.word()?,
-        bytes_per_second: answer.word()?,
-        seconds: answer.word()?,
-        window_seconds: answer.word()?,
+        max_connections: reply.word()?,
+        bytes_per_second: reply.word()?,
+        seconds: reply.word()?,
+        window_seconds: reply.word()?,
     };
     Ok(Some((binding, scale_up)))
 }
@@ -149,7 +149,7 @@ mod tests {
     const SCALE_UP: ScaleUp =
         ScaleUp { max_connections: 5, bytes_per_second: 300 << 20, seconds: 1, window_seconds: 1 };
 
-    fn answer(binding: &Binding) -> Bytes {
+    fn reply(binding: &Binding) -> Bytes {
         let mut bytes = BytesMut::new();
         bytes.word(7).word(1).word(0).word(0).word(0).word(0);
         match binding {
@@ -196,7 +196,7 @@ mod tests {
                 Binding::Retry(text.clone()), Binding::RetryLater(text.clone()), Binding::Error(text.clone()),
                 Binding::Ready(id), Binding::Preferred(id),
             ] {
-                let bytes = answer(&binding);
+                let bytes = reply(&binding);
                 for end in 0..bytes.len() {
                     prop_assert!(read(bytes.slice(..end), 7).is_err(), "{end} of {} bytes", bytes.len());
                 }

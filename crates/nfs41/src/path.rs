@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-const LONGEST_COMPONENT: usize = 255;
+const MAX_COMPONENT_BYTES: usize = 255;
 /// As long as Linux takes.
 const LONGEST: usize = 4096;
 
@@ -43,7 +43,7 @@ pub(crate) fn check(name: &[u8]) -> Result<()> {
     match name {
         b"" => Err(Error::BadPath("a component is empty")),
         b"." | b".." => Err(Error::BadPath("a component is `.` or `..`")),
-        name if name.len() > LONGEST_COMPONENT => Err(Error::BadPath("a component is longer than 255")),
+        name if name.len() > MAX_COMPONENT_BYTES => Err(Error::BadPath("a component is longer than 255")),
         name if name.contains(&0) => Err(Error::BadPath("a component has a NUL")),
         name if name.contains(&b'/') => Err(Error::BadPath("a name has a slash")),
         _ => Ok(()),

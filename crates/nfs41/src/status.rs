@@ -147,7 +147,7 @@ impl Status {
     }
 
     /// Nothing was done, and the same will be done later.
-    pub(crate) fn is_later(self) -> bool {
+    pub(crate) fn is_delay(self) -> bool {
         matches!(self, Self::DELAY | Self::GRACE)
     }
 

@@ -17,34 +17,34 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-mod facts;
+mod inspect;
 
-pub use facts::Facts;
+pub use inspect::HandshakeReport;
 
 /// Whatever went wrong behind one of this crate's traits.
-pub type Fault = Box<dyn StdError + Send + Sync>;
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why there is no connection over TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("{0:?} is not the name of a server; give the DNS name that its certificate is for")]
     BadServerName(String),
-    #[error("there is no certificate of an authority in {place}{why}; without one no server can be trusted")]
-    NoRoots { place: &'static str, why: String },
+    #[error("there is no certificate of an authority in {store}{details}; without one no server can be trusted")]
+    NoRoots { store: &'static str, details: String },
     /// Counted from 1. One that cannot be read is likely the one that was meant.
-    #[error("certificate {number} of the given authorities cannot be read: {why}; give certificates as PEM")]
-    BadRoot { number: usize, why: Fault },
+    #[error("certificate {number} of the given authorities cannot be read: {source}; give certificates as PEM")]
+    BadRoot { number: usize, source: BoxError },
     #[error("TLS cannot be set up: {0}")]
-    Setup(rustls::Error),
+    Setup(#[source] rustls::Error),
     /// Nothing was sent.
     #[error("there is no client certificate to connect with: {0}")]
-    NoCertificate(Fault),
+    NoCertificate(#[source] BoxError),
     /// One of the two sides does not want the other, or does not understand it. It helps no one to come again with
     /// the same.
     #[error("the TLS handshake was refused: {0}")]
-    Refused(rustls::Error),
+    Refused(#[source] rustls::Error),
     #[error("the connection broke in the TLS handshake: {0}")]
-    Broken(io::Error),
+    Broken(#[source] io::Error),
 }
 
 impl TlsError {
@@ -68,7 +68,7 @@ impl From<TlsError> for io::Error {
             TlsError::BadServerName(_) | TlsError::BadRoot { .. } | TlsError::Setup(_) => io::ErrorKind::InvalidInput,
             TlsError::NoRoots { .. } => io::ErrorKind::NotFound,
             TlsError::NoCertificate(_) | TlsError::Refused(_) => io::ErrorKind::PermissionDenied,
-            TlsError::Broken(why) => why.kind(),
+            TlsError::Broken(err) => err.kind(),
         };
         Self::new(kind, error)
     }
@@ -76,16 +76,16 @@ impl From<TlsError> for io::Error {
 
 /// What TLS says in an error of a read or a write. In TLS 1.3 a client is done before the server has looked at its
 /// certificate: a refusal of it comes not from [`Tls::connect`] but with the first read.
-pub fn refusal(error: &io::Error) -> Option<&rustls::Error> {
+pub fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
 /// The future of a client certificate.
-pub type Gives<'a> = Pin<Box<dyn Future<Output = Result<Arc<CertifiedKey>, Fault>> + Send + 'a>>;
+pub type IdentityFuture<'a> = Pin<Box<dyn Future<Output = Result<Arc<CertifiedKey>, BoxError>> + Send + 'a>>;
 
-/// Gives what the client shows of itself: a certificate and its key. Asked before each new connection.
-pub trait Identities: Send + Sync {
-    fn identity(&self) -> Gives<'_>;
+/// IdentityFuture what the client shows of itself: a certificate and its key. Asked before each new connection.
+pub trait IdentityProvider: Send + Sync {
+    fn identity(&self) -> IdentityFuture<'_>;
 }
 
 /// Whom to trust.
@@ -106,17 +106,17 @@ impl Roots {
                 // One bad file among a system's hundred must not keep anyone from the others.
                 store.add_parsable_certificates(found.certs);
                 if store.is_empty() {
-                    let why = found.errors.iter().map(|why| format!(": {why}")).collect();
-                    return Err(TlsError::NoRoots { place: "the system's store", why });
+                    let err = found.errors.iter().map(|err| format!(": {err}")).collect();
+                    return Err(TlsError::NoRoots { store: "the system's store", details: err });
                 }
             }
             Self::Pem(text) => {
                 for (index, certificate) in CertificateDer::pem_slice_iter(&text).enumerate() {
-                    let bad = |why: Fault| TlsError::BadRoot { number: index + 1, why };
-                    store.add(certificate.map_err(|why| bad(why.into()))?).map_err(|why| bad(why.into()))?;
+                    let bad = |err: BoxError| TlsError::BadRoot { number: index + 1, source: err };
+                    store.add(certificate.map_err(|err| bad(err.into()))?).map_err(|err| bad(err.into()))?;
                 }
                 if store.is_empty() {
-                    return Err(TlsError::NoRoots { place: "the given PEM", why: String::new() });
+                    return Err(TlsError::NoRoots { store: "the given PEM", details: String::new() });
                 }
             }
         }
@@ -130,7 +130,7 @@ impl Roots {
 pub struct Tls {
     server: ServerName<'static>,
     config: Arc<ClientConfig>,
-    identities: Option<Arc<dyn Identities>>,
+    identity_provider: Option<Arc<dyn IdentityProvider>>,
 }
 
 impl fmt::Debug for Tls {
@@ -155,13 +155,13 @@ impl Tls {
             .with_root_certificates(roots.store()?)
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
-        Ok(Self { server, config: Arc::new(config), identities: None })
+        Ok(Self { server, config: Arc::new(config), identity_provider: None })
     }
 
     /// With a certificate for servers that ask for one.
     #[must_use]
-    pub fn with_identities(self, identities: Arc<dyn Identities>) -> Self {
-        Self { identities: Some(identities), ..self }
+    pub fn with_identity_provider(self, identity_provider: Arc<dyn IdentityProvider>) -> Self {
+        Self { identity_provider: Some(identity_provider), ..self }
     }
 
     /// What to make the next connection with.
@@ -169,8 +169,8 @@ impl Tls {
     /// # Errors
     /// [`TlsError::NoCertificate`].
     pub async fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let Some(identities) = &self.identities else { return Ok(self.config.clone()) };
-        let identity = identities.identity().await.map_err(TlsError::NoCertificate)?;
+        let Some(identity_provider) = &self.identity_provider else { return Ok(self.config.clone()) };
+        let identity = identity_provider.identity().await.map_err(TlsError::NoCertificate)?;
         let mut config = (*self.config).clone();
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
         Ok(Arc::new(config))
@@ -183,7 +183,7 @@ impl Tls {
     /// [`TlsError::NoCertificate`], [`TlsError::Refused`], [`TlsError::Broken`].
     pub async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
         let connector = TlsConnector::from(self.config().await?);
-        connector.connect(self.server.clone(), stream).await.map_err(|why| match why.downcast::<rustls::Error>() {
+        connector.connect(self.server.clone(), stream).await.map_err(|err| match err.downcast::<rustls::Error>() {
             Ok(refused) => TlsError::Refused(refused),
             Err(broken) => TlsError::Broken(broken),
         })

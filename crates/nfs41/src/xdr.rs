@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::error::{Error, Result};
 
-const SHORT: Error = Error::Protocol("an answer ends too early");
+const TRUNCATED: Error = Error::Protocol("an answer ends too early");
 
 pub(crate) trait Encode {
     fn word(&mut self, value: u32) -> &mut Self;
@@ -64,11 +64,11 @@ impl Decoder {
     }
 
     pub fn word(&mut self) -> Result<u32> {
-        self.0.try_get_u32().map_err(|_| SHORT)
+        self.0.try_get_u32().map_err(|_| TRUNCATED)
     }
 
     pub fn long(&mut self) -> Result<u64> {
-        self.0.try_get_u64().map_err(|_| SHORT)
+        self.0.try_get_u64().map_err(|_| TRUNCATED)
     }
 
     pub fn boolean(&mut self) -> Result<bool> {
@@ -77,13 +77,13 @@ impl Decoder {
 
     pub fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.0.try_copy_to_slice(&mut bytes).map_err(|_| SHORT)?;
+        self.0.try_copy_to_slice(&mut bytes).map_err(|_| TRUNCATED)?;
         Ok(bytes)
     }
 
     pub fn skip(&mut self, length: usize) -> Result<()> {
         if length > self.0.len() {
-            return Err(SHORT);
+            return Err(TRUNCATED);
         }
         self.0.advance(length);
         Ok(())
@@ -96,7 +96,7 @@ impl Decoder {
             return Err(Error::Protocol("a field is longer than it may be"));
         }
         if length + padding(length) > self.0.len() {
-            return Err(SHORT);
+            return Err(TRUNCATED);
         }
         let bytes = self.0.split_to(length);
         self.0.advance(padding(length));
@@ -114,7 +114,7 @@ impl Decoder {
         for index in 0..length as usize {
             let word = self.word()?;
             match words.get_mut(index) {
-                Some(place) => *place = word,
+                Some(slot) => *slot = word,
                 None if word != 0 => return Err(Error::Protocol("an attribute has come that nobody asked for")),
                 None => {}
             }

@@ -14,8 +14,8 @@ use std::{
 };
 
 use nfs41::{
-    efs::{CertificateError, Certificates, CredentialSource, Credentials, Key, Lends, Subject},
-    tls::Fault,
+    efs::{CertificateError, CertificateProvider, Credentials, CredentialsFuture, CredentialsProvider, Key, Subject},
+    tls::BoxError,
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use rustls::sign::CertifiedKey;
@@ -48,7 +48,7 @@ fn credentials(token: Option<&str>, expires: Option<u64>) -> Credentials {
 }
 
 async fn made(subject: Subject, credentials: Option<Credentials>, now: u64) -> Vec<u8> {
-    let mut certificates = Certificates::new(subject).with_key(key()).with_clock(move || at(now));
+    let mut certificates = CertificateProvider::new(subject).with_key(key()).with_clock(move || at(now));
     if let Some(credentials) = credentials {
         certificates = certificates.with_credentials(Arc::new(credentials));
     }
@@ -398,13 +398,13 @@ fn another_program_signs_the_same() {
     assert_eq!(theirs.lines().collect::<Vec<_>>(), ours);
 }
 
-/// Gives what it is told to, and counts.
+/// IdentityFuture what it is told to, and counts.
 struct Source<F> {
     asked: AtomicUsize,
     gives: F,
 }
 
-impl<F: Fn(usize) -> Result<Credentials, Fault> + Send + Sync> Source<F> {
+impl<F: Fn(usize) -> Result<Credentials, BoxError> + Send + Sync> Source<F> {
     fn new(gives: F) -> Arc<Self> {
         Arc::new(Self { asked: AtomicUsize::new(0), gives })
     }
@@ -414,8 +414,8 @@ impl<F: Fn(usize) -> Result<Credentials, Fault> + Send + Sync> Source<F> {
     }
 }
 
-impl<F: Fn(usize) -> Result<Credentials, Fault> + Send + Sync> CredentialSource for Source<F> {
-    fn credentials(&self) -> Lends<'_> {
+impl<F: Fn(usize) -> Result<Credentials, BoxError> + Send + Sync> CredentialsProvider for Source<F> {
+    fn credentials(&self) -> CredentialsFuture<'_> {
         Box::pin(async {
             let number = self.asked.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(30)).await;
@@ -424,15 +424,15 @@ impl<F: Fn(usize) -> Result<Credentials, Fault> + Send + Sync> CredentialSource 
     }
 }
 
-/// Certificates with IAM, and their clock.
-fn kept(source: Arc<dyn CredentialSource>) -> (Arc<Certificates>, Arc<AtomicU64>) {
+/// CertificateProvider with IAM, and their clock.
+fn kept(source: Arc<dyn CredentialsProvider>) -> (Arc<CertificateProvider>, Arc<AtomicU64>) {
     let clock = Arc::new(AtomicU64::new(NOW));
     let tells = clock.clone();
-    let certificates = Certificates::new(subject()).with_key(key()).with_credentials(source);
+    let certificates = CertificateProvider::new(subject()).with_key(key()).with_credentials(source);
     (Arc::new(certificates.with_clock(move || at(tells.load(Ordering::SeqCst)))), clock)
 }
 
-async fn date(certificates: &Certificates) -> String {
+async fn date(certificates: &CertificateProvider) -> String {
     let identity = certificates.certificate().await.unwrap();
     read(&parsed(identity.end_entity_cert().unwrap())).client_auth.unwrap().date
 }
@@ -511,7 +511,7 @@ async fn while_the_source_fails_the_old_certificate_serves_as_long_as_it_works()
     same(55 * MINUTE + 30, 3).await;
     clock.store(NOW + 60 * MINUTE, Ordering::SeqCst);
     let error = certificates.certificate().await.unwrap_err();
-    assert!(matches!(&error, CertificateError::NoCredentials(why) if why.to_string() == "out of reach"));
+    assert!(matches!(&error, CertificateError::NoCredentials(err) if err.to_string() == "out of reach"));
     assert_eq!(error.code(), "NoCredentials");
     assert_eq!(source.asked(), 4);
     // What the source gives then has ended.
@@ -522,7 +522,7 @@ async fn while_the_source_fails_the_old_certificate_serves_as_long_as_it_works()
 async fn without_iam_it_is_renewed_after_an_hour_too() {
     let clock = Arc::new(AtomicU64::new(NOW));
     let tells = clock.clone();
-    let certificates = Certificates::new(subject()).with_key(key());
+    let certificates = CertificateProvider::new(subject()).with_key(key());
     let certificates = certificates.with_clock(move || at(tells.load(Ordering::SeqCst)));
     let first = certificates.certificate().await.unwrap();
     clock.store(NOW + 59 * MINUTE, Ordering::SeqCst);
@@ -591,11 +591,11 @@ async fn whoever_comes_at_once_waits_for_one_certificate() {
 }
 
 /// Asks and gives up, until the certificate is there. So many times.
-async fn impatiently(certificates: &Certificates, patience: Duration) -> (usize, Arc<CertifiedKey>) {
+async fn impatiently(certificates: &CertificateProvider, give_up_after: Duration) -> (usize, Arc<CertifiedKey>) {
     let until = std::time::Instant::now() + Duration::from_secs(30);
     for tries in 0.. {
         assert!(std::time::Instant::now() < until, "{tries} tries, and no certificate");
-        if let Ok(made) = tokio::time::timeout(patience, certificates.certificate()).await {
+        if let Ok(made) = tokio::time::timeout(give_up_after, certificates.certificate()).await {
             return (tries, made.unwrap());
         }
     }
@@ -629,19 +629,19 @@ async fn one_who_gives_up_a_renewal_cancels_nothing_and_the_others_get_the_old_c
 #[tokio::test]
 async fn a_source_that_never_answers_does_not_keep_a_later_attempt_from_asking_it_again() {
     struct Silent(AtomicUsize);
-    impl CredentialSource for Silent {
-        fn credentials(&self) -> Lends<'_> {
+    impl CredentialsProvider for Silent {
+        fn credentials(&self) -> CredentialsFuture<'_> {
             self.0.fetch_add(1, Ordering::SeqCst);
             Box::pin(std::future::pending())
         }
     }
     let source = Arc::new(Silent(AtomicUsize::new(0)));
-    let certificates = Certificates::new(subject()).with_key(key()).with_credentials(source.clone());
+    let certificates = CertificateProvider::new(subject()).with_key(key()).with_credentials(source.clone());
     let certificates = certificates.with_credentials_timeout(Duration::from_millis(50));
     for asked in 1..=2 {
-        let why = certificates.certificate().await.unwrap_err();
-        assert_eq!(why.code(), "NoCredentials");
-        assert!(why.to_string().ends_with("their source has not answered within 50ms"), "{why}");
+        let err = certificates.certificate().await.unwrap_err();
+        assert_eq!(err.code(), "NoCredentials");
+        assert!(err.to_string().ends_with("their source has not answered within 50ms"), "{err}");
         assert_eq!(source.0.load(Ordering::SeqCst), asked);
     }
 }
@@ -650,7 +650,7 @@ async fn a_source_that_never_answers_does_not_keep_a_later_attempt_from_asking_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_generated_once_however_many_give_up_while_they_wait_for_it() {
     let (begun, running, most) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
-    let certificates = Certificates::new(subject()).with_key_generator({
+    let certificates = CertificateProvider::new(subject()).with_key_generator({
         let (begun, running, most) = (begun.clone(), running.clone(), most.clone());
         move || {
             begun.fetch_add(1, Ordering::SeqCst);
@@ -684,7 +684,7 @@ async fn a_key_is_generated_once_however_many_give_up_while_they_wait_for_it() {
 
 #[tokio::test]
 async fn a_key_is_made_when_there_is_none_and_kept() {
-    let certificates = Certificates::new(subject()).with_clock({
+    let certificates = CertificateProvider::new(subject()).with_clock({
         let times = AtomicU64::new(NOW);
         move || at(times.fetch_add(90 * MINUTE, Ordering::SeqCst))
     });

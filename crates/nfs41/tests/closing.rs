@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex};
 
 use common::{Failing, has, lab, operations};
 use nfs_lab::{Act, Way};
-use nfs41::{Conditions, Error, Put, Status};
+use nfs41::{Error, Precondition, PutOptions, Status};
 
 const CLOSE: u32 = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_done_is_closed_wherever_the_server_says_later() {
     let Some(lab) = lab() else { return };
-    lab.client.put(b"f", "old".into(), Put::default()).await.unwrap();
+    lab.client.put(b"f", "old".into(), PutOptions::default()).await.unwrap();
     // SEQUENCE, PUTFH, LOCKU, CLOSE.
     for index in 0..4 {
         let (mut failing, mut stopped) = (Failing::default(), false);
@@ -33,7 +33,7 @@ async fn what_is_not_done_is_closed_wherever_the_server_says_later() {
             seen.lock().unwrap().extend(operations(record).iter().map(|(operation, _)| *operation));
             Act::Pass
         });
-        let never = Put { conditions: Conditions::If(Arc::new(|_| false)), ..Put::default() };
+        let never = PutOptions { precondition: Precondition::If(Arc::new(|_| false)), ..PutOptions::default() };
         let refused = lab.client.append(b"f", "more".into(), never).await;
         assert!(matches!(refused, Err(Error::ConditionFailed)), "{index}: {refused:?}");
         assert_eq!(passed.lock().unwrap().last(), Some(&CLOSE), "{index}: it is still open");

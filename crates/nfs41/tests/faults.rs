@@ -21,7 +21,7 @@ use std::{
 use bytes::Bytes;
 use common::{Failing, Lab, content, has, lab, lab_with, names, operations, refusal, relayed, until};
 use nfs_lab::{Act, End, Ganesha, Relay, Then, Way, lab_or_skip};
-use nfs41::{Client, Conditions, Create, Error, Put, Set, Status, Wanted};
+use nfs41::{AttributeMask, Client, Create, Error, Precondition, PutOptions, SetAttributes, Status};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 /// A change of a directory, in which there may be a file `f`.
@@ -43,13 +43,11 @@ enum Change {
     Link,
     MakeDirectory,
     Write,
-    WriteNew,
-    WriteIfMissing,
     SetSize,
 }
 
 impl Change {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 15] = [
         Self::Put,
         Self::PutFile,
         Self::PutNew,
@@ -64,27 +62,25 @@ impl Change {
         Self::Link,
         Self::MakeDirectory,
         Self::Write,
-        Self::WriteNew,
-        Self::WriteIfMissing,
         Self::SetSize,
     ];
 
     async fn make(self, client: &Client, directory: &str) -> Result<(), Error> {
         let at = |name: &str| format!("{directory}/{name}").into_bytes();
         // Names of one length, so that the same calls are.
-        let put = |conditions| Put {
-            conditions,
-            temporary: b".nfs41-temporary".to_vec(),
-            alias: b".nfs41-alias".to_vec(),
-            ..Put::default()
+        let put = |conditions| PutOptions {
+            precondition: conditions,
+            temp_name: b".nfs41-temporary".to_vec(),
+            pin_name: b".nfs41-alias".to_vec(),
+            ..PutOptions::default()
         };
-        let none = || put(Conditions::None);
-        let holds = |is_there: bool| put(Conditions::If(Arc::new(move |found| found.is_some() == is_there)));
+        let none = || put(Precondition::None);
+        let holds = |is_there: bool| put(Precondition::If(Arc::new(move |found| found.is_some() == is_there)));
         let f = &at("f")[..];
         match self {
             Self::Put => client.put(f, "new".into(), none()).await.map(drop),
-            Self::PutFile => client.put(f, "new".into(), put(Conditions::File)).await.map(drop),
-            Self::PutNew => client.put(f, "new".into(), put(Conditions::New)).await.map(drop),
+            Self::PutFile => client.put(f, "new".into(), put(Precondition::RegularFile)).await.map(drop),
+            Self::PutNew => client.put(f, "new".into(), put(Precondition::Absent)).await.map(drop),
             Self::PutIf => client.put(f, "new".into(), holds(true)).await.map(drop),
             Self::PutIfNone => client.put(f, "new".into(), holds(false)).await.map(drop),
             Self::PutLarge => client.put(f, content(20_000), none()).await.map(drop),
@@ -94,19 +90,16 @@ impl Change {
             Self::RemoveIf => client.remove_if(f, holds(true)).await,
             Self::Rename => client.rename(f, &at("g")).await,
             Self::Link => client.link(f, &at("g")).await,
-            Self::MakeDirectory => client.make_directory(f, 0o755).await,
-            Self::Write => client.write(f, 1, "new".into(), Create::No).await.map(drop),
-            Self::WriteNew => client.write(f, 0, "new".into(), Create::New(0o644)).await.map(drop),
-            Self::WriteIfMissing => client.write(f, 0, "new".into(), Create::IfMissing(0o644)).await.map(drop),
-            Self::SetSize => client.set_attributes(f, Set { size: Some(1), ..Set::default() }).await,
+            Self::MakeDirectory => client.create_dir(f, 0o755).await,
+            Self::Write => client.write_at(f, 1, "new".into()).await.map(drop),
+            Self::SetSize => {
+                client.set_attributes(f, SetAttributes { size: Some(1), ..SetAttributes::default() }).await
+            }
         }
     }
 
     fn before(self) -> BTreeMap<String, Option<Bytes>> {
-        let empty = matches!(
-            self,
-            Self::PutNew | Self::PutIfNone | Self::MakeDirectory | Self::WriteNew | Self::WriteIfMissing
-        );
+        let empty = matches!(self, Self::PutNew | Self::PutIfNone | Self::MakeDirectory);
         if empty { BTreeMap::new() } else { [("f".to_owned(), Some("old".into()))].into() }
     }
 
@@ -121,7 +114,6 @@ impl Change {
             Self::Link => [file("f", "old"), file("g", "old")].into(),
             Self::MakeDirectory => [("f".to_owned(), None)].into(),
             Self::Write => [file("f", "onew")].into(),
-            Self::WriteNew | Self::WriteIfMissing => [file("f", "new")].into(),
             Self::SetSize => [file("f", "o")].into(),
         }
     }
@@ -136,7 +128,7 @@ fn found(directory: &Path) -> BTreeMap<String, Option<Bytes>> {
 }
 
 /// A directory of its own in which a change is to be made, behind a relay and by a client of its own.
-struct Place {
+struct Scenario {
     relay: Relay,
     client: Client,
     name: String,
@@ -144,15 +136,15 @@ struct Place {
     change: Change,
 }
 
-impl Place {
+impl Scenario {
     async fn new(server: &Ganesha, change: Change) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("{:06}", COUNT.fetch_add(1, Ordering::Relaxed));
         // So that a large content takes several calls.
-        let (relay, client) = relayed(server, |options| options.largest_io = 4096);
-        client.make_directory(name.as_bytes(), 0o755).await.unwrap();
+        let (relay, client) = relayed(server, |options| options.max_io_bytes = 4096);
+        client.create_dir(name.as_bytes(), 0o755).await.unwrap();
         for (file, content) in change.before() {
-            client.put(format!("{name}/{file}").as_bytes(), content.unwrap(), Put::default()).await.unwrap();
+            client.put(format!("{name}/{file}").as_bytes(), content.unwrap(), PutOptions::default()).await.unwrap();
         }
         let path = server.directory().join(&name);
         Self { relay, client, name, path, change }
@@ -169,28 +161,28 @@ impl Place {
                 continue;
             }
             let path = format!("{}/{name}", self.name);
-            let file = other.open_file(path.as_bytes(), Create::No).await.unwrap();
+            let file = other.open_file(path.as_bytes(), Create::Never).await.unwrap();
             let soon = Instant::now() + Duration::from_secs(20);
-            file.lock(soon.into()).await.unwrap_or_else(|why| panic!("{:?}: {path}: {why}", self.change));
+            file.lock(soon.into()).await.unwrap_or_else(|err| panic!("{:?}: {path}: {err}", self.change));
             file.close().await.unwrap();
         }
     }
 
     /// The operations of the calls that the change takes.
     async fn calls(server: &Ganesha, change: Change) -> Vec<Vec<u32>> {
-        let place = Self::new(server, change).await;
+        let scenario = Self::new(server, change).await;
         let calls = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&calls);
-        place.relay.on_record(move |way, record| {
+        scenario.relay.on_record(move |way, record| {
             if way == Way::ToServer {
                 seen.lock().unwrap().push(operations(record).iter().map(|(operation, _)| *operation).collect());
             }
             Act::Pass
         });
-        place.make().await.unwrap();
-        assert_eq!(found(&place.path), change.after(), "{change:?}");
-        place.relay.pass_records();
-        place.client.close().await;
+        scenario.make().await.unwrap();
+        assert_eq!(found(&scenario.path), change.after(), "{change:?}");
+        scenario.relay.pass_records();
+        scenario.client.close().await;
         std::mem::take(&mut *calls.lock().unwrap())
     }
 }
@@ -212,8 +204,8 @@ where
     }
     let mut failed = Vec::new();
     while let Some(done) = tasks.join_next().await {
-        if let Err(why) = done {
-            failed.push(why.into_panic().downcast::<String>().map_or_else(|_| "?".to_owned(), |why| *why));
+        if let Err(err) = done {
+            failed.push(err.into_panic().downcast::<String>().map_or_else(|_| "?".to_owned(), |err| *err));
         }
     }
     failed.sort();
@@ -226,10 +218,10 @@ async fn a_connection_that_ends_at_any_byte_costs_nothing_and_does_nothing_twice
     let server = Arc::new(server);
     let mut cases = Vec::new();
     for change in [Change::Put, Change::PutNew, Change::Append, Change::Remove, Change::Rename] {
-        let place = Place::new(&server, change).await;
-        let before = place.relay.counts();
-        place.make().await.unwrap();
-        let after = place.relay.counts();
+        let scenario = Scenario::new(&server, change).await;
+        let before = scenario.relay.counts();
+        scenario.make().await.unwrap();
+        let after = scenario.relay.counts();
         for (way, length) in [
             (Way::ToServer, after.bytes_to_server - before.bytes_to_server),
             (Way::ToClient, after.bytes_to_client - before.bytes_to_client),
@@ -244,17 +236,17 @@ async fn a_connection_that_ends_at_any_byte_costs_nothing_and_does_nothing_twice
     each(cases, 48, |(change, way, bytes, end)| {
         let server = Arc::clone(&server);
         async move {
-            let place = Place::new(&server, change).await;
-            place.relay.after(way, bytes, Then::Cut(end));
-            let made = place.make().await;
+            let scenario = Scenario::new(&server, change).await;
+            scenario.relay.after(way, bytes, Then::Cut(end));
+            let made = scenario.make().await;
             let case = format!("{change:?} {way:?} {bytes} {end:?}");
             assert!(made.is_ok(), "{case}: {made:?}");
-            assert_eq!(found(&place.path), change.after(), "{case}");
+            assert_eq!(found(&scenario.path), change.after(), "{case}");
             until("it was cut", || {
-                (place.relay.counts().open == 0 || place.relay.counts().connections > 1).then_some(())
+                (scenario.relay.counts().open == 0 || scenario.relay.counts().connections > 1).then_some(())
             })
             .await;
-            place.client.close().await;
+            scenario.client.close().await;
         }
     })
     .await;
@@ -284,7 +276,7 @@ fn stop(relay: &Relay, call: usize, index: usize, status: Status, times: usize) 
 async fn points(server: &Ganesha) -> Vec<(Change, usize, usize, Vec<u32>)> {
     let mut points = Vec::new();
     for change in Change::ALL {
-        for (call, operations) in Place::calls(server, change).await.into_iter().enumerate() {
+        for (call, operations) in Scenario::calls(server, change).await.into_iter().enumerate() {
             points.extend((0..operations.len()).map(|index| (change, call, index, operations.clone())));
         }
     }
@@ -303,15 +295,15 @@ async fn what_is_to_be_done_later_is_done_once_wherever_the_server_says_so() {
     each(cases, 16, |((change, call, index, operations), status)| {
         let (server, other) = (Arc::clone(&server), other.clone());
         async move {
-            let place = Place::new(&server, change).await;
-            stop(&place.relay, call, index, status, 2);
-            let made = place.make().await;
+            let scenario = Scenario::new(&server, change).await;
+            stop(&scenario.relay, call, index, status, 2);
+            let made = scenario.make().await;
             let case = format!("{change:?}, call {call}, {status} for operation {index} of {operations:?}");
             assert!(made.is_ok(), "{case}: {made:?}");
-            let left = until_found(&place.path, |found| *found == change.after()).await;
+            let left = until_found(&scenario.path, |found| *found == change.after()).await;
             assert_eq!(left, change.after(), "{case}");
-            place.is_not_locked(&other).await;
-            place.client.close().await;
+            scenario.is_not_locked(&other).await;
+            scenario.client.close().await;
         }
     })
     .await;
@@ -344,22 +336,22 @@ async fn what_is_refused_halfway_leaves_nothing_behind() {
     each(points, 16, |(change, call, index, operations)| {
         let (server, other) = (Arc::clone(&server), other.clone());
         async move {
-            let place = Place::new(&server, change).await;
-            stop(&place.relay, call, index, Status::SERVERFAULT, 1);
-            let made = place.make().await;
+            let scenario = Scenario::new(&server, change).await;
+            stop(&scenario.relay, call, index, Status::SERVERFAULT, 1);
+            let made = scenario.make().await;
             let case = format!("{change:?}, call {call}, refused at operation {index} of {operations:?}: {made:?}");
             let expected = match &made {
                 Ok(()) => vec![change.after()],
-                Err(why) => {
-                    assert_eq!(why.status(), Some(Status::SERVERFAULT), "{case}");
+                Err(err) => {
+                    assert_eq!(err.status(), Some(Status::SERVERFAULT), "{case}");
                     // A file that is made and not written to any more stays.
                     vec![change.before(), change.after(), [("f".to_owned(), Some(Bytes::new()))].into()]
                 }
             };
-            let found = until_found(&place.path, |found| expected.contains(found)).await;
+            let found = until_found(&scenario.path, |found| expected.contains(found)).await;
             assert!(expected.contains(&found), "{case}: {found:?}");
-            place.is_not_locked(&other).await;
-            place.client.close().await;
+            scenario.is_not_locked(&other).await;
+            scenario.client.close().await;
         }
     })
     .await;
@@ -400,9 +392,9 @@ async fn a_session_that_is_lost_halfway_leaves_the_old_or_the_new_and_no_lock() 
     each(points(&server).await, 16, |(change, call, index, operations)| {
         let (server, other) = (Arc::clone(&server), other.clone());
         async move {
-            let place = Place::new(&server, change).await;
-            lose(&place.relay, call, index, Status::BADSESSION);
-            let made = place.make().await;
+            let scenario = Scenario::new(&server, change).await;
+            lose(&scenario.relay, call, index, Status::BADSESSION);
+            let made = scenario.make().await;
             let case = format!("{change:?}, call {call}, lost after {index} of {operations:?}: {made:?}");
             let expected = match &made {
                 Ok(()) => vec![change.after()],
@@ -411,12 +403,16 @@ async fn a_session_that_is_lost_halfway_leaves_the_old_or_the_new_and_no_lock() 
                 }
                 Err(_) => panic!("{case}"),
             };
-            let found = until_found(&place.path, |found| expected.contains(found)).await;
+            let found = until_found(&scenario.path, |found| expected.contains(found)).await;
             assert!(expected.contains(&found), "{case}: {found:?}");
-            place.is_not_locked(&other).await;
+            scenario.is_not_locked(&other).await;
             // The client is as good as new.
-            place.client.put(format!("{}/more", place.name).as_bytes(), content(1), Put::default()).await.unwrap();
-            place.client.close().await;
+            scenario
+                .client
+                .put(format!("{}/more", scenario.name).as_bytes(), content(1), PutOptions::default())
+                .await
+                .unwrap();
+            scenario.client.close().await;
         }
     })
     .await;
@@ -432,8 +428,8 @@ struct Writer {
 }
 
 /// An answer that says what is known.
-fn is_honest(why: &Error) -> bool {
-    why.is_not_begun() || matches!(why, Error::Uncertain(_) | Error::SessionLost)
+fn is_honest(err: &Error) -> bool {
+    err.was_never_sent() || matches!(err, Error::Uncertain(_) | Error::SessionLost)
 }
 
 impl Writer {
@@ -441,38 +437,37 @@ impl Writer {
     async fn contents(self, number: usize) {
         let name = format!("file {number}");
         let text = |round: u32| Bytes::from(format!("{round:8}").repeat(1000));
-        let in_place = Create::IfMissing(0o644);
-        let make = |round| {
+        let make = |round, exists| {
             let (client, path, text) = (&self.client, name.as_bytes(), text(round));
             async move {
                 match number % 3 {
-                    0 => client.put(path, text, Put::default()).await,
-                    1 => client.write(path, 0, text, in_place).await,
+                    1 if exists => client.write_at(path, 0, text).await,
+                    0 | 1 => client.put(path, text, PutOptions::default()).await,
                     _ => {
-                        let conditions = Conditions::If(Arc::new(|_| true));
-                        client.put(path, text, Put { conditions, ..Put::default() }).await
+                        let conditions = Precondition::If(Arc::new(|_| true));
+                        client.put(path, text, PutOptions { precondition: conditions, ..PutOptions::default() }).await
                     }
                 }
             }
         };
         let mut known = None;
         for round in 0.. {
-            match make(round).await {
+            match make(round, known.is_some()).await {
                 Ok(_) => {
                     self.done.fetch_add(1, Ordering::Relaxed);
                     known = Some(text(round));
                 }
-                Err(why) => {
-                    assert!(is_honest(&why), "{why:?}");
+                Err(err) => {
+                    assert!(is_honest(&err), "{err:?}");
                     // Old or new, and it stays what it is.
                     let found = loop {
                         match self.client.read(name.as_bytes(), 0, 1 << 20).await {
                             Ok(found) => break Some(found.data),
-                            Err(why) if why.status() == Some(Status::NOENT) => break None,
-                            Err(why) => assert!(is_honest(&why), "{why:?}"),
+                            Err(err) if err.status() == Some(Status::NOENT) => break None,
+                            Err(err) => assert!(is_honest(&err), "{err:?}"),
                         }
                     };
-                    assert!(found == known || (found == Some(text(round)) && !why.is_not_begun()), "{why:?}");
+                    assert!(found == known || (found == Some(text(round)) && !err.was_never_sent()), "{err:?}");
                     known = found;
                 }
             }
@@ -488,15 +483,15 @@ impl Writer {
         let (mut done, mut unknown) = (Vec::new(), Vec::new());
         for round in 0.. {
             let line = format!("{number} {round} {}", "x".repeat(100 * number));
-            match self.client.append(b"log", format!("{line}\n").into(), Put::default()).await {
+            match self.client.append(b"log", format!("{line}\n").into(), PutOptions::default()).await {
                 Ok(found) => {
                     assert!(found.is_some());
                     self.done.fetch_add(1, Ordering::Relaxed);
                     done.push(line);
                 }
-                Err(why) => {
-                    assert!(is_honest(&why), "{why:?}");
-                    if !why.is_not_begun() {
+                Err(err) => {
+                    assert!(is_honest(&err), "{err:?}");
+                    if !err.was_never_sent() {
                         unknown.push(line);
                     }
                 }
@@ -513,7 +508,7 @@ async fn it_dies_among_writes(options: nfs_lab::Options, connections: usize) {
     let Some(Lab { mut server, relay, client }) = lab_with(options, |options| options.connections = connections) else {
         return;
     };
-    client.put(b"log", Bytes::new(), Put::default()).await.unwrap();
+    client.put(b"log", Bytes::new(), PutOptions::default()).await.unwrap();
     let (done, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let writer = || Writer {
         client: client.clone(),
@@ -587,8 +582,8 @@ async fn a_lease_is_renewed_while_idle_and_one_that_is_over_is_begun_anew() {
     let options = nfs_lab::Options { lease: lease.as_secs() as u32, ..nfs_lab::Options::default() };
     let Some(Lab { server, relay, client: idle }) = lab_with(options, |_| {}) else { return };
     let (hung_relay, hung) = relayed(&server, |_| {});
-    idle.put(b"f", "old".into(), Put::default()).await.unwrap();
-    let file = hung.open_file(b"f", Create::No).await.unwrap();
+    idle.put(b"f", "old".into(), PutOptions::default()).await.unwrap();
+    let file = hung.open_file(b"f", Create::Never).await.unwrap();
     file.lock(Instant::now().into()).await.unwrap();
     let (kept, anew) = (count(&relay, common::EXCHANGE_ID), count(&hung_relay, common::EXCHANGE_ID));
     hung_relay.hang(true);
@@ -598,12 +593,19 @@ async fn a_lease_is_renewed_while_idle_and_one_that_is_over_is_begun_anew() {
     assert_eq!(kept.load(Ordering::Relaxed), 0, "after {:?}", began.elapsed());
     // Nor does a lock of somebody who says nothing last for ever.
     let patience = nfs_lab::PATIENCE;
-    let conditions = Conditions::If(Arc::new(|_| true));
-    idle.with_deadline(None).put(b"f", "new".into(), Put { conditions, patience, ..Put::default() }).await.unwrap();
+    let conditions = Precondition::If(Arc::new(|_| true));
+    idle.with_timeout(None)
+        .put(
+            b"f",
+            "new".into(),
+            PutOptions { precondition: conditions, lock_timeout: patience, ..PutOptions::default() },
+        )
+        .await
+        .unwrap();
     hung_relay.hang(false);
     let written = file.write(0, "lost".into()).await;
     assert!(matches!(written, Err(Error::SessionLost | Error::Uncertain(_))), "{written:?}");
-    hung.append(b"f", " and more".into(), Put::default()).await.unwrap().unwrap();
+    hung.append(b"f", " and more".into(), PutOptions::default()).await.unwrap().unwrap();
     assert_eq!(&hung.read(b"f", 0, 100).await.unwrap().data[..], b"new and more");
     assert_eq!(anew.load(Ordering::Relaxed), 1);
     assert!(matches!(file.commit().await, Err(Error::SessionLost)));
@@ -649,7 +651,7 @@ async fn has_all_slots(relay: &Relay, client: &Client, slots: usize) {
         let client = client.clone();
         readers.spawn(async move {
             loop {
-                client.attributes(b"", Wanted::SIZE).await.unwrap();
+                client.attributes(b"", AttributeMask::SIZE).await.unwrap();
             }
         });
     }
@@ -664,8 +666,8 @@ async fn has_all_slots(relay: &Relay, client: &Client, slots: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_operations_that_nobody_waits_for_leave_nothing_behind() {
     let Some(Lab { server, relay, client }) = lab() else { return };
-    client.put(b"f", "f".into(), Put::default()).await.unwrap();
-    client.put(b"log", Bytes::new(), Put::default()).await.unwrap();
+    client.put(b"f", "f".into(), PutOptions::default()).await.unwrap();
+    client.put(b"log", Bytes::new(), PutOptions::default()).await.unwrap();
     relay.delay_round_trip(Duration::from_millis(1));
     let mut random = 7_u64;
     let mut next = |below: u64| {
@@ -678,23 +680,23 @@ async fn a_thousand_operations_that_nobody_waits_for_leave_nothing_behind() {
         async move {
             let file = format!("f{}", case % 10);
             let path = file.as_bytes();
-            let put = |conditions| Put { conditions, ..Put::default() };
+            let put = |conditions| PutOptions { precondition: conditions, ..PutOptions::default() };
             let work = async {
                 match what {
                     0 => drop(client.read(b"f", 0, 10).await),
-                    1 => drop(client.put(path, content(100), Put::default()).await),
-                    2 => drop(client.put(b"f", content(100), put(Conditions::If(Arc::new(|_| true)))).await),
-                    3 => drop(client.append(b"log", "line\n".into(), Put::default()).await),
-                    4 => drop(client.put(path, content(100), put(Conditions::New)).await),
+                    1 => drop(client.put(path, content(100), PutOptions::default()).await),
+                    2 => drop(client.put(b"f", content(100), put(Precondition::If(Arc::new(|_| true)))).await),
+                    3 => drop(client.append(b"log", "line\n".into(), PutOptions::default()).await),
+                    4 => drop(client.put(path, content(100), put(Precondition::Absent)).await),
                     5 => {
-                        let Ok(mut staged) = client.stage(path, Put::default()).await else { return };
+                        let Ok(mut staged) = client.begin_upload(path, PutOptions::default()).await else { return };
                         if staged.write(content(100)).await.is_ok() {
                             let _ = staged.commit().await;
                         }
                     }
-                    6 => drop(client.remove_if(path, put(Conditions::If(Arc::new(|_| true)))).await),
+                    6 => drop(client.remove_if(path, put(Precondition::If(Arc::new(|_| true)))).await),
                     _ => {
-                        let Ok(file) = client.open_file(b"log", Create::No).await else { return };
+                        let Ok(file) = client.open_file(b"log", Create::Never).await else { return };
                         if file.lock(Instant::now().into()).await.is_ok() {
                             let _ = file.write(0, Bytes::new()).await;
                         }
@@ -709,21 +711,21 @@ async fn a_thousand_operations_that_nobody_waits_for_leave_nothing_behind() {
     has_all_slots(&relay, &client, 64).await;
     let other = Client::new(nfs41::Options::new(server.address())).unwrap();
     for path in [&b"f"[..], b"log"] {
-        let file = other.open_file(path, Create::No).await.unwrap();
+        let file = other.open_file(path, Create::Never).await.unwrap();
         file.lock((Instant::now() + Duration::from_secs(20)).into()).await.unwrap();
         file.close().await.unwrap();
     }
     let left = until_found(server.directory(), |found| found.keys().all(|name| !name.starts_with('.'))).await;
     assert!(left.keys().all(|name| !name.starts_with('.')), "{:?}", left.keys());
     assert!(fs::read_to_string(server.directory().join("log")).unwrap().lines().all(|line| line == "line"));
-    client.append(b"log", "line\n".into(), Put::default()).await.unwrap().unwrap();
+    client.append(b"log", "line\n".into(), PutOptions::default()).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_nobody_waits_for_any_more_is_given_back() {
     let Some(Lab { server, relay, client }) = lab() else { return };
-    client.put(b"f", "f".into(), Put::default()).await.unwrap();
-    let file = client.open_file(b"f", Create::No).await.unwrap();
+    client.put(b"f", "f".into(), PutOptions::default()).await.unwrap();
+    let file = client.open_file(b"f", Create::Never).await.unwrap();
     let before = relay.counts().calls;
     relay.hang(true);
     tokio::select! {
@@ -733,14 +735,14 @@ async fn a_lock_that_nobody_waits_for_any_more_is_given_back() {
     drop(file);
     relay.hang(false);
     let other = Client::new(nfs41::Options::new(server.address())).unwrap();
-    let file = other.open_file(b"f", Create::No).await.unwrap();
+    let file = other.open_file(b"f", Create::Never).await.unwrap();
     file.lock((Instant::now() + Duration::from_secs(10)).into()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_go_together_and_as_many_as_the_server_wants() {
     let Some(Lab { server: _server, relay, client }) = lab() else { return };
-    client.put(b"f", content(1000), Put::default()).await.unwrap();
+    client.put(b"f", content(1000), PutOptions::default()).await.unwrap();
     relay.delay_round_trip(Duration::from_millis(10));
     let (on_their_way, target) = (OnTheirWay::default(), Arc::new(AtomicUsize::new(63)));
     let (seen, wanted) = (on_their_way.clone(), Arc::clone(&target));
@@ -779,9 +781,9 @@ async fn calls_go_together_and_as_many_as_the_server_wants() {
 async fn answers_out_of_order_and_heard_twice_find_their_calls() {
     let Some(Lab { server, relay, client }) = lab() else { return };
     for reader in 0..16 {
-        client.put(format!("{reader}").as_bytes(), content(reader * 100 + 1), Put::default()).await.unwrap();
+        client.put(format!("{reader}").as_bytes(), content(reader * 100 + 1), PutOptions::default()).await.unwrap();
     }
-    client.put(b"log", Bytes::new(), Put::default()).await.unwrap();
+    client.put(b"log", Bytes::new(), PutOptions::default()).await.unwrap();
     let mut count = 0;
     relay.on_record(move |way, _| {
         count += 1;
@@ -802,7 +804,7 @@ async fn answers_out_of_order_and_heard_twice_find_their_calls() {
                 assert_eq!(found.data, content(reader * 100 + 1));
                 if reader % 4 == 0 && round < 20 {
                     let line = format!("{reader} {round}\n");
-                    client.append(b"log", line.into(), Put::default()).await.unwrap().unwrap();
+                    client.append(b"log", line.into(), PutOptions::default()).await.unwrap().unwrap();
                 }
                 done.fetch_add(usize::from(round == 100), Ordering::Relaxed);
             }
@@ -822,13 +824,13 @@ async fn answers_out_of_order_and_heard_twice_find_their_calls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_no_answer_in_time_says_whether_it_was_sent() {
     let change = |options: &mut nfs41::Options| {
-        options.most_in_flight = 5;
-        options.deadline = Some(Duration::from_millis(300));
+        options.max_in_flight = 5;
+        options.operation_timeout = Some(Duration::from_millis(300));
     };
     let Some(Lab { server, relay, client }) = lab_with(nfs_lab::Options::default(), change) else { return };
-    let patient = client.with_deadline(None);
+    let patient = client.with_timeout(None);
     for name in ["sent", "not sent", "log"] {
-        patient.put(name.as_bytes(), "old".into(), Put::default()).await.unwrap();
+        patient.put(name.as_bytes(), "old".into(), PutOptions::default()).await.unwrap();
     }
     relay.hang(true);
     let began = Instant::now();
@@ -836,14 +838,18 @@ async fn what_has_no_answer_in_time_says_whether_it_was_sent() {
     let ask = |what: &'static str, name: &'static str| {
         let client = client.clone();
         tokio::spawn(async move {
-            let always = Put { conditions: Conditions::If(Arc::new(|_| true)), ..Put::default() };
+            let always = PutOptions { precondition: Precondition::If(Arc::new(|_| true)), ..PutOptions::default() };
             match what {
                 "read" => client.read(name.as_bytes(), 0, 10).await.map(drop),
                 "remove" => client.remove(name.as_bytes()).await,
                 "remove_if" => client.remove_if(name.as_bytes(), always).await,
-                "set" => client.set_attributes(name.as_bytes(), Set { size: Some(0), ..Set::default() }).await,
-                "append" => client.append(name.as_bytes(), "and new".into(), Put::default()).await.map(drop),
-                "stage" => client.stage(name.as_bytes(), Put::default()).await.map(drop),
+                "set" => {
+                    client
+                        .set_attributes(name.as_bytes(), SetAttributes { size: Some(0), ..SetAttributes::default() })
+                        .await
+                }
+                "append" => client.append(name.as_bytes(), "and new".into(), PutOptions::default()).await.map(drop),
+                "stage" => client.begin_upload(name.as_bytes(), PutOptions::default()).await.map(drop),
                 _ => client.put(name.as_bytes(), "new".into(), always).await.map(drop),
             }
         })
@@ -873,26 +879,30 @@ async fn what_has_no_answer_in_time_says_whether_it_was_sent() {
     assert_eq!(fs::read(server.directory().join("not sent")).unwrap(), b"old");
     let left = until_found(server.directory(), |found| found.keys().all(|name| !name.starts_with('.'))).await;
     assert!(left.keys().all(|name| !name.starts_with('.')), "{:?}", left.keys());
-    client.append(b"log", " and more".into(), Put::default()).await.unwrap().unwrap();
+    client.append(b"log", " and more".into(), PutOptions::default()).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_open_keeps_to_the_deadline_too() {
     let change = |options: &mut nfs41::Options| {
-        options.most_in_flight = 4;
-        options.deadline = Some(Duration::from_millis(300));
+        options.max_in_flight = 4;
+        options.operation_timeout = Some(Duration::from_millis(300));
     };
     let Some(Lab { server, relay, client }) = lab_with(nfs_lab::Options::default(), change) else { return };
-    client.put(b"f", "old".into(), Put::default()).await.unwrap();
-    let file = client.open_file(b"f", Create::No).await.unwrap();
-    let mut staged = client.stage(b"g", Put::default()).await.unwrap();
+    client.put(b"f", "old".into(), PutOptions::default()).await.unwrap();
+    let file = client.open_file(b"f", Create::Never).await.unwrap();
+    let mut staged = client.begin_upload(b"g", PutOptions::default()).await.unwrap();
     relay.hang(true);
     let (began, before) = (Instant::now(), relay.counts().calls);
     let sent =
         async { tokio::join!(file.read(0, 10), file.write(0, "new".into()), file.commit(), staged.write("g".into())) };
     let not_sent = async {
         until("all slots are used", || (relay.counts().calls - before == 4).then_some(())).await;
-        tokio::join!(file.attributes(Wanted::SIZE), file.lock(Instant::now().into()), file.write(0, "never".into()))
+        tokio::join!(
+            file.attributes(AttributeMask::SIZE),
+            file.lock(Instant::now().into()),
+            file.write(0, "never".into())
+        )
     };
     let ((read, written, committed, staged), (asked, locked, not_written)) = tokio::join!(sent, not_sent);
     assert!(matches!(read, Err(Error::Deadline(_))), "{read:?}");
@@ -909,7 +919,7 @@ async fn what_is_open_keeps_to_the_deadline_too() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     relay.hang(false);
     // Either the late WRITE comes first, or what fences it.
-    has_all_slots(&relay, &client.with_deadline(None), 4).await;
+    has_all_slots(&relay, &client.with_timeout(None), 4).await;
     let path = server.directory().join("f");
     let found = fs::read(&path).unwrap();
     assert!(found == b"new" || found == b"old", "{found:?}");
@@ -935,14 +945,14 @@ async fn a_session_that_the_server_does_not_know_is_made_anew() {
             let (relay, client) = relayed(&server, |_| {});
             let name = format!("{status}");
             let f = name.as_bytes();
-            client.put(f, "old".into(), Put::default()).await.unwrap();
+            client.put(f, "old".into(), PutOptions::default()).await.unwrap();
             common::forget_session(&relay, status.0);
             assert_eq!(&client.read(f, 0, 10).await.unwrap().data[..], b"old", "{status}");
             common::forget_session(&relay, status.0);
-            let written = client.write(f, 0, "old".into(), Create::No).await;
+            let written = client.write_at(f, 0, "old".into()).await;
             assert!(matches!(written, Ok(_) | Err(Error::Pending(_))), "{status}: {written:?}");
             common::forget_session(&relay, status.0);
-            let put = client.put(f, "new".into(), Put::default()).await;
+            let put = client.put(f, "new".into(), PutOptions::default()).await;
             match fs::read(server.directory().join(&name)).unwrap() == b"new" {
                 true => assert!(put.is_ok(), "{status}: {put:?}"),
                 // A session that the server may still have is given up, and nobody can tell.
@@ -956,8 +966,8 @@ async fn a_session_that_the_server_does_not_know_is_made_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_tells_of_lost_state_is_taken_and_the_session_made_anew() {
     let Some(Lab { server: _server, relay, client }) = lab() else { return };
-    client.put(b"f", "f".into(), Put::default()).await.unwrap();
-    let file = client.open_file(b"f", Create::No).await.unwrap();
+    client.put(b"f", "f".into(), PutOptions::default()).await.unwrap();
+    let file = client.open_file(b"f", Create::Never).await.unwrap();
     relay.on_record({
         let mut told = false;
         move |way, record| {
@@ -968,9 +978,9 @@ async fn an_answer_that_tells_of_lost_state_is_taken_and_the_session_made_anew()
             Act::Pass
         }
     });
-    client.put(b"f", "g".into(), Put::default()).await.unwrap();
+    client.put(b"f", "g".into(), PutOptions::default()).await.unwrap();
     let anew = count(&relay, common::EXCHANGE_ID);
-    client.put(b"f", "h".into(), Put::default()).await.unwrap();
+    client.put(b"f", "h".into(), PutOptions::default()).await.unwrap();
     assert_eq!(anew.load(Ordering::Relaxed), 1);
     assert!(matches!(file.read(0, 1).await, Err(Error::SessionLost)));
 }
@@ -979,7 +989,7 @@ async fn an_answer_that_tells_of_lost_state_is_taken_and_the_session_made_anew()
 async fn an_answer_that_the_server_has_not_kept_is_asked_for_again_or_not_known() {
     let Some(Lab { server, relay, client }) = lab() else { return };
     for name in ["f", "g", "h"] {
-        client.put(name.as_bytes(), "old".into(), Put::default()).await.unwrap();
+        client.put(name.as_bytes(), "old".into(), PutOptions::default()).await.unwrap();
     }
     let forget = |operation: Option<usize>| {
         let (mut call, mut failing) = (None::<Vec<u8>>, Failing::default());
@@ -1025,7 +1035,7 @@ async fn a_server_that_wants_to_be_asked_later_is_connected_to_later() {
         if early { Act::Answer(refusal(record, Status::DELAY.0)) } else { Act::Pass }
     });
     let client = Client::new(nfs41::Options::new(relay.address())).unwrap();
-    client.put(b"f", "f".into(), Put::default()).await.unwrap();
+    client.put(b"f", "f".into(), PutOptions::default()).await.unwrap();
     assert_eq!(relay.counts().connections, 1);
 }
 
@@ -1036,32 +1046,32 @@ async fn who_is_not_there_cannot_be_reached_until_he_is() {
     relay.refuse(true);
     let began = Instant::now();
     let mut options = nfs41::Options::new(relay.address());
-    options.patience = Duration::from_millis(200);
+    options.connect_wait = Duration::from_millis(200);
     let client = Client::new(options.clone()).unwrap();
     let read = client.read(b"f", 0, 10).await;
     assert!(matches!(read, Err(Error::Unreachable { .. })), "{read:?}");
-    let put = client.put(b"f", "f".into(), Put::default()).await;
+    let put = client.put(b"f", "f".into(), PutOptions::default()).await;
     assert!(matches!(put, Err(Error::Unreachable { .. })), "{put:?}");
     assert!(put.unwrap_err().to_string().contains("refused"));
     // Who has less time than patience.
-    options.patience = Duration::from_secs(600);
-    options.deadline = Some(Duration::from_millis(200));
+    options.connect_wait = Duration::from_secs(600);
+    options.operation_timeout = Some(Duration::from_millis(200));
     let hasty = Client::new(options).unwrap();
-    let put = Put::default();
+    let put = PutOptions::default();
     for answer in [
         hasty.read(b"f", 0, 10).await.map(drop),
         hasty.remove(b"f").await,
         hasty.rename(b"f", b"g").await,
         hasty.append(b"f", "f".into(), put.clone()).await.map(drop),
         hasty.put(b"f", "f".into(), put).await.map(drop),
-        hasty.list(b"", nfs41::Place::default(), Wanted::KIND, 4096).await.map(drop),
+        hasty.list(b"", nfs41::DirCursor::default(), AttributeMask::TYPE, 4096).await.map(drop),
     ] {
-        assert!(answer.as_ref().is_err_and(Error::is_not_begun), "{answer:?}");
+        assert!(answer.as_ref().is_err_and(Error::was_never_sent), "{answer:?}");
     }
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     relay.refuse(false);
-    until("it is up", || client.is_up().then_some(())).await;
-    client.put(b"f", "f".into(), Put::default()).await.unwrap();
+    until("it is up", || client.is_connected().then_some(())).await;
+    client.put(b"f", "f".into(), PutOptions::default()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1080,7 +1090,7 @@ async fn one_connection_that_is_not_up_keeps_nobody_from_the_others() {
         options.connections = 3;
         let client = Client::new(options).unwrap();
         let began = Instant::now();
-        client.put(b"f", "f".into(), Put::default()).await.unwrap();
+        client.put(b"f", "f".into(), PutOptions::default()).await.unwrap();
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 }
@@ -1090,7 +1100,7 @@ async fn who_is_closed_ends_what_is_on_its_way() {
     let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
     for hangs in [false, true] {
         let (relay, client) = relayed(&server, |_| {});
-        client.put(b"f", "f".into(), Put::default()).await.unwrap();
+        client.put(b"f", "f".into(), PutOptions::default()).await.unwrap();
         relay.delay_round_trip(Duration::from_millis(20));
         let ends = count(&relay, common::DESTROY_CLIENTID);
         let before = relay.counts().calls;
@@ -1099,7 +1109,7 @@ async fn who_is_closed_ends_what_is_on_its_way() {
             .map(|number| {
                 let client = client.clone();
                 tokio::spawn(async move {
-                    let put = Put { conditions: Conditions::New, ..Put::default() };
+                    let put = PutOptions { precondition: Precondition::Absent, ..PutOptions::default() };
                     client.put(format!("{number}").as_bytes(), content(10), put).await
                 })
             })
@@ -1114,7 +1124,7 @@ async fn who_is_closed_ends_what_is_on_its_way() {
                 Ok(_) => done += 1,
                 Err(Error::Closed) => {}
                 // Nobody is left who could keep the server from it.
-                Err(why) => assert!(hangs && matches!(why, Error::Pending(_)), "{why}"),
+                Err(err) => assert!(hangs && matches!(err, Error::Pending(_)), "{err}"),
             }
         }
         let expected = if hangs { (0, 0) } else { (64, 1) };
@@ -1144,10 +1154,10 @@ async fn of_clients_that_are_closed_or_dropped_the_server_keeps_nothing() {
         let mut options = nfs41::Options::new(relay.address());
         options.connections = 2;
         let client = Client::new(options).unwrap();
-        client.put(b"f", content(number), Put::default()).await.unwrap();
-        client.servers().await.unwrap();
+        client.put(b"f", content(number), PutOptions::default()).await.unwrap();
+        client.server_identities().await.unwrap();
         // With something that is open and locked.
-        let file = client.open_file(b"f", Create::No).await.unwrap();
+        let file = client.open_file(b"f", Create::Never).await.unwrap();
         file.lock(Instant::now().into()).await.unwrap();
         if number % 2 == 0 {
             client.close().await;

@@ -13,7 +13,7 @@ fn stream() {
 
 #[test]
 fn answer() {
-    check!().for_each(|bytes: &[u8]| nfs41::fuzzing::answer(bytes));
+    check!().for_each(|bytes: &[u8]| nfs41::fuzzing::reply(bytes));
 }
 
 #[test]

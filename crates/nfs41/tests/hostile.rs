@@ -17,9 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Lab, answer, content, has, lab_with, relayed, set_word, word, words};
+use common::{Lab, answer, content, has, lab_with, read_file, relayed, set_word, word, words};
 use nfs_lab::{Act, Ganesha, Relay, Way, framed, lab_or_skip, read_record};
-use nfs41::{Client, Conditions, Create, Error, Options, Place, Put, Set, Wanted};
+use nfs41::{AttributeMask, Client, Create, DirCursor, Error, Options, Precondition, PutOptions, SetAttributes};
 use proptest::{collection::vec, prelude::*};
 use tokio::task::JoinSet;
 
@@ -29,7 +29,7 @@ const DEADLINE: Duration = Duration::from_millis(250);
 const IN_TIME: Duration = Duration::from_secs(15);
 
 fn hasty(options: &mut Options) {
-    (options.deadline, options.patience) = (Some(DEADLINE), DEADLINE);
+    (options.operation_timeout, options.connect_wait) = (Some(DEADLINE), DEADLINE);
 }
 
 /// Panics of any task count, not of the test's own alone.
@@ -57,40 +57,38 @@ fn memory() -> [usize; 2] {
 
 /// Every operation, one after the other; what it says does not matter.
 async fn everything(client: &Client, name: &str) {
-    let put = |conditions| Put { conditions, patience: DEADLINE, ..Put::default() };
-    let always = || put(Conditions::If(Arc::new(|_| true)));
+    let put = |conditions| PutOptions { precondition: conditions, lock_timeout: DEADLINE, ..PutOptions::default() };
+    let always = || put(Precondition::If(Arc::new(|_| true)));
     let (f, g) = (name.as_bytes(), format!("{name}.other"));
     let directory = format!("{name}.directory");
     fn seen<T: Debug>(answer: Result<T, Error>) {
-        if let Err(why) = answer {
-            assert!(!why.to_string().is_empty());
+        if let Err(err) = answer {
+            assert!(!err.to_string().is_empty());
         }
     }
-    seen(client.put(f, content(100), put(Conditions::None)).await);
-    seen(client.attributes(f, Wanted::USUAL | Wanted::OWNER | Wanted::ACCESSED).await);
+    seen(client.put(f, content(100), put(Precondition::None)).await);
+    seen(client.attributes(f, AttributeMask::STAT | AttributeMask::OWNER | AttributeMask::TIME_ACCESS).await);
     seen(client.read(f, 0, 1000).await);
-    seen(client.read_all(f, 0, u64::MAX).await);
-    seen(client.write(f, 1, content(10), Create::IfMissing(0o644)).await);
-    seen(client.append(f, content(10), put(Conditions::None)).await);
+    seen(read_file(client, f, 0, u64::MAX).await);
+    seen(client.write_at(f, 1, content(10)).await);
+    seen(client.append(f, content(10), put(Precondition::None)).await);
     seen(client.put(f, content(10), always()).await);
-    seen(client.put(g.as_bytes(), content(10), put(Conditions::New)).await);
-    seen(client.put(g.as_bytes(), content(30_000), put(Conditions::None)).await);
-    seen(client.set_attributes(f, Set { size: Some(5), ..Set::mode(0o600) }).await);
-    seen(client.list(b"", Place::default(), Wanted::USUAL, 4096).await);
-    seen(client.make_directories(format!("{directory}/below").as_bytes(), 0o755).await);
+    seen(client.put(g.as_bytes(), content(10), put(Precondition::Absent)).await);
+    seen(client.put(g.as_bytes(), content(30_000), put(Precondition::None)).await);
+    seen(client.set_attributes(f, SetAttributes { size: Some(5), ..SetAttributes::mode(0o600) }).await);
+    seen(client.list(b"", DirCursor::default(), AttributeMask::STAT, 4096).await);
+    seen(client.create_dir_all(format!("{directory}/below").as_bytes(), 0o755).await);
     seen(client.rename(g.as_bytes(), format!("{directory}/g").as_bytes()).await);
     seen(client.link(f, g.as_bytes()).await);
     seen(client.access(f, 0x3F).await);
-    seen(client.read_link(f).await);
-    seen(client.resolve(f).await);
-    seen(client.file_system().await);
-    seen(client.servers().await);
-    if let Ok(file) = client.open_file(f, Create::No).await {
+    seen(client.limits().await);
+    seen(client.server_identities().await);
+    if let Ok(file) = client.open_file(f, Create::Never).await {
         seen(file.lock(Instant::now().into()).await);
         seen(file.read(0, 10).await);
         seen(file.write(0, content(30)).await);
         seen(file.commit().await);
-        seen(file.attributes(Wanted::SIZE).await);
+        seen(file.attributes(AttributeMask::SIZE).await);
         seen(file.close().await);
     }
     seen(client.remove_if(f, always()).await);
@@ -160,7 +158,7 @@ async fn bytes_that_are_no_answers_end_in_an_error_in_time_and_take_no_memory() 
                 let began = Instant::now();
                 for _ in 0..2 {
                     let read = client.read(b"none", 0, 10).await;
-                    let put = client.put(b"f", "f".into(), Put::default()).await;
+                    let put = client.put(b"f", "f".into(), PutOptions::default()).await;
                     if passes < 4 {
                         assert!(matches!(read, Err(Error::Unreachable { .. })), "{name} after {passes}: {read:?}");
                         assert!(
@@ -168,9 +166,9 @@ async fn bytes_that_are_no_answers_end_in_an_error_in_time_and_take_no_memory() 
                             "{name} after {passes}: {put:?}"
                         );
                     }
-                    for why in [read.unwrap_err().to_string(), put.err().map_or("-".to_owned(), |why| why.to_string())]
+                    for err in [read.unwrap_err().to_string(), put.err().map_or("-".to_owned(), |err| err.to_string())]
                     {
-                        assert!(!why.is_empty());
+                        assert!(!err.is_empty());
                     }
                 }
                 assert!(began.elapsed() < IN_TIME, "{name} after {passes}: {:?}", began.elapsed());
@@ -199,7 +197,7 @@ fn last(record: &[u8], operation: u32) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_cannot_be_are_told_of_in_a_sentence() {
     let Some(Lab { server, relay: _relay, client }) = lab_with(nfs_lab::Options::default(), |_| {}) else { return };
-    client.put(b"f", content(100), Put::default()).await.unwrap();
+    client.put(b"f", content(100), PutOptions::default()).await.unwrap();
     let server = Arc::new(server);
     // Of a call that goes on being answered like that, an answer that is not believed says so; one that is not heard,
     // or with which the session is given up, is asked for again until the deadline.
@@ -239,7 +237,7 @@ async fn answers_that_cannot_be_are_told_of_in_a_sentence() {
     for (name, alter, says) in read {
         let (relay, client) = relayed(&server, hasty);
         tasks.spawn(async move {
-            client.attributes(b"f", Wanted::SIZE).await.unwrap();
+            client.attributes(b"f", AttributeMask::SIZE).await.unwrap();
             let numbers = std::sync::Mutex::new(std::collections::BTreeSet::new());
             relay.on_record(move |way, record| {
                 let mut numbers = numbers.lock().unwrap();
@@ -272,7 +270,7 @@ async fn answers_that_cannot_be_are_told_of_in_a_sentence() {
 async fn is_usable(client: &Client, file: &[u8]) {
     let end = Instant::now() + nfs_lab::PATIENCE;
     loop {
-        match client.with_deadline(Some(nfs_lab::PATIENCE)).read(file, 0, 100).await {
+        match client.with_timeout(Some(nfs_lab::PATIENCE)).read(file, 0, 100).await {
             Ok(found) if found.data == content(100) => return,
             other => assert!(Instant::now() < end, "{other:?}"),
         }
@@ -283,8 +281,8 @@ async fn is_usable(client: &Client, file: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_lies_is_not_believed() {
     let Some(Lab { server: _server, relay, client }) = lab_with(nfs_lab::Options::default(), hasty) else { return };
-    client.put(b"abc", content(10), Put::default()).await.unwrap();
-    let list = || client.list(b"", Place::default(), Wanted::SIZE, 4096);
+    client.put(b"abc", content(10), PutOptions::default()).await.unwrap();
+    let list = || client.list(b"", DirCursor::default(), AttributeMask::SIZE, 4096);
     assert_eq!(list().await.unwrap().entries.len(), 1);
     // After the verifier: that there is one, its cookie, its name, its attributes' bitmap and their length; the end.
     let alterations: [(&str, Alteration, bool); 8] = [
@@ -322,9 +320,9 @@ async fn a_directory_that_lies_is_not_believed() {
             Act::Pass
         });
         match list().await {
-            Err(Error::Protocol(why)) => assert!(is_error && !why.is_empty(), "{name}: {why}"),
+            Err(Error::Protocol(err)) => assert!(is_error && !err.is_empty(), "{name}: {err}"),
             Ok(page) => assert!(!is_error && page.entries.is_empty(), "{name}: {page:?}"),
-            Err(why) => panic!("{name}: {why}"),
+            Err(err) => panic!("{name}: {err}"),
         }
         relay.pass_records();
     }
@@ -338,10 +336,10 @@ fn replace(record: &mut Vec<u8>, from: &[u8], to: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_that_gives_nothing_is_not() {
-    let small = |options: &mut Options| options.largest_io = 16 << 10;
+    let small = |options: &mut Options| options.max_io_bytes = 16 << 10;
     let Some(Lab { server: _server, relay, client }) = lab_with(nfs_lab::Options::default(), small) else { return };
     let length = 200_000;
-    client.put(b"f", content(length), Put::default()).await.unwrap();
+    client.put(b"f", content(length), PutOptions::default()).await.unwrap();
     // Every third READ asks for less on its way: for a part, or for all but a little.
     for part in [|asked| asked / 3, |asked| asked - 1, |asked: u32| asked.min(1000)] {
         let mut reads = 0;
@@ -356,9 +354,9 @@ async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_th
             }
             Act::Pass
         });
-        let found = client.read_all(b"f", 0, u64::MAX).await.unwrap().concat();
+        let found = read_file(&client, b"f", 0, u64::MAX).await.unwrap();
         assert!(found == content(length), "{} of {length}", found.len());
-        let found = client.read_all(b"f", 77, 100_000).await.unwrap().concat();
+        let found = read_file(&client, b"f", 77, 100_000).await.unwrap();
         assert!(found == content(length)[77..100_077], "{}", found.len());
     }
     relay.on_record(|way, record| {
@@ -368,7 +366,7 @@ async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_th
         }
         Act::Pass
     });
-    let found = tokio::time::timeout(IN_TIME, client.read_all(b"f", 0, u64::MAX)).await.expect("it ends");
+    let found = tokio::time::timeout(IN_TIME, read_file(&client, b"f", 0, u64::MAX)).await.expect("it ends");
     assert!(matches!(found, Err(Error::Protocol(_))), "{found:?}");
 }
 
@@ -383,9 +381,9 @@ fn refuse_first(record: &mut Vec<u8>, status: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_content_whose_handle_is_no_longer_known_is_read_anew() {
     const PUTFH: u32 = 22;
-    let small = |options: &mut Options| options.largest_io = 16 << 10;
+    let small = |options: &mut Options| options.max_io_bytes = 16 << 10;
     let Some(Lab { server: _server, relay, client }) = lab_with(nfs_lab::Options::default(), small) else { return };
-    client.put(b"f", content(200_000), Put::default()).await.unwrap();
+    client.put(b"f", content(200_000), PutOptions::default()).await.unwrap();
     // STALE, and as Ganesha says it of a file that is being replaced.
     for status in [70, 10006] {
         let refused = Arc::new(AtomicUsize::new(0));
@@ -397,7 +395,7 @@ async fn a_content_whose_handle_is_no_longer_known_is_read_anew() {
             }
             Act::Pass
         });
-        let found = client.read_all(b"f", 0, u64::MAX).await.unwrap().concat();
+        let found = read_file(&client, b"f", 0, u64::MAX).await.unwrap();
         assert!(found == content(200_000), "{} bytes", found.len());
         assert!(refused.load(Ordering::Relaxed) > 3, "nothing was refused");
     }
@@ -457,7 +455,7 @@ async fn garbled(server: &Ganesha, number: usize, mutations: Vec<(usize, Mutatio
     });
     let mut options = Options::new(relay.address());
     hasty(&mut options);
-    options.largest_io = 4096;
+    options.max_io_bytes = 4096;
     let client = Client::new(options).unwrap();
     let done = tokio::time::timeout(nfs_lab::PATIENCE, everything(&client, &format!("{number}"))).await;
     assert!(done.is_ok(), "it hangs: {mutations:?}");
@@ -473,7 +471,7 @@ fn garbled_answers_do_no_harm() {
     let (server, count) = (Arc::new(server), AtomicUsize::new(0));
     runtime.block_on(async {
         let client = Client::new(Options::new(server.address())).unwrap();
-        client.put(b"good", content(100), Put::default()).await.unwrap();
+        client.put(b"good", content(100), PutOptions::default()).await.unwrap();
         client.close().await;
     });
     let case = vec((0..70_usize, Mutation::any()), 1..6);

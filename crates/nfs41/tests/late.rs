@@ -10,7 +10,7 @@ use std::{
 
 use common::{Lab, REMOVE, WRITE, has, lab, lab_with, number, refusal, relayed, slot, words};
 use nfs_lab::{Act, End, Ganesha, Relay, Way, lab_or_skip};
-use nfs41::{Client, Error, Put, Status, Wanted};
+use nfs41::{AttributeMask, Client, Error, PutOptions, Status};
 
 const CREATE: u32 = 6;
 const LINK: u32 = 11;
@@ -30,14 +30,14 @@ const REFUSALS: [Answer; 2] = [|call| refusal(call, Status::SERVERFAULT.0), deni
 fn with_others(server: &Ganesha, others: &[&Relay], deadline: Duration) -> (Relay, Client) {
     let addresses: Vec<_> = others.iter().map(|other| other.address()).collect();
     relayed(server, |options| {
-        options.alternatives.set(addresses);
-        options.deadline = Some(deadline);
+        options.alternate_addresses.set(addresses);
+        options.operation_timeout = Some(deadline);
     })
 }
 
 async fn put_each(client: &Client, names: &[&str]) {
     for name in names {
-        client.put(name.as_bytes(), "old".into(), Put::default()).await.unwrap();
+        client.put(name.as_bytes(), "old".into(), PutOptions::default()).await.unwrap();
     }
 }
 
@@ -79,7 +79,7 @@ async fn a_fence_that_is_refused_is_none() {
         relay.hang(true);
         let heard = client.remove_file(b"a").await;
         assert!(matches!(heard, Err(Error::Pending(_))), "{heard:?}");
-        let patient = client.with_deadline(None);
+        let patient = client.with_timeout(None);
         let second = tokio::spawn(async move { patient.remove_file(b"b").await });
         tokio::time::sleep(Duration::from_millis(300)).await;
         relay.hang(false);
@@ -99,7 +99,7 @@ async fn a_silent_address_keeps_no_other_one_from_fencing() {
     let heard = client.remove_file(b"a").await;
     assert!(matches!(heard, Err(Error::Deadline(_))), "{heard:?}");
     relay.hang(false);
-    client.attributes(b"a", Wanted::SIZE).await.unwrap();
+    client.attributes(b"a", AttributeMask::SIZE).await.unwrap();
 }
 
 /// One that says who it is and nothing more is given up after 30 seconds.
@@ -114,7 +114,7 @@ async fn an_address_that_falls_silent_is_given_up() {
     let (relay, client) = with_others(&server, &[&silent, &good], Duration::from_secs(1));
     put_each(&client, &["a"]).await;
     relay.hang(true);
-    let patient = client.until((Instant::now() + Duration::from_secs(1)).into());
+    let patient = client.with_deadline((Instant::now() + Duration::from_secs(1)).into());
     let heard = tokio::time::timeout(Duration::from_secs(60), patient.remove_file(b"a")).await;
     assert!(matches!(heard, Ok(Err(Error::Deadline(_)))), "{heard:?}");
 }
@@ -135,9 +135,9 @@ async fn a_directory_is_not_made_after_its_caller_was_told_so() {
     let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
     let good = Relay::target(4, server.address());
     let (relay, client) = with_others(&server, &[&good], Duration::from_secs(1));
-    client.attributes(b"", Wanted::KIND).await.unwrap();
+    client.attributes(b"", AttributeMask::TYPE).await.unwrap();
     hang_at(&relay, CREATE);
-    let heard = client.make_directories(b"d/e", 0o755).await;
+    let heard = client.create_dir_all(b"d/e", 0o755).await;
     assert!(matches!(heard, Err(Error::Deadline(_))), "{heard:?}");
     relay.pass_records();
     relay.hang(false);
@@ -153,13 +153,13 @@ async fn an_append_that_hangs_is_given_up_in_time_and_gives_its_lock_back() {
     let (relay, client) = with_others(&server, &[&good], Duration::from_secs(1));
     put_each(&client, &["log"]).await;
     hang_at(&relay, WRITE);
-    let patient = client.until((Instant::now() + Duration::from_secs(1)).into());
+    let patient = client.with_deadline((Instant::now() + Duration::from_secs(1)).into());
     let began = Instant::now();
-    let heard = patient.append(b"log", " and late".into(), Put::default()).await;
+    let heard = patient.append(b"log", " and late".into(), PutOptions::default()).await;
     assert!(matches!(heard, Err(Error::Deadline(_))), "{heard:?}");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let other = Client::new(nfs41::Options::new(good.address())).unwrap();
-    other.append(b"log", " and new".into(), Put::default()).await.unwrap().unwrap();
+    other.append(b"log", " and new".into(), PutOptions::default()).await.unwrap().unwrap();
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     relay.pass_records();
     relay.hang(false);
@@ -170,7 +170,7 @@ async fn an_append_that_hangs_is_given_up_in_time_and_gives_its_lock_back() {
 /// A change that may be sent twice was executed, its session is lost, and then there is no connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_is_not_told_to_be_unreachable() {
-    let options = |options: &mut nfs41::Options| options.patience = Duration::from_secs(1);
+    let options = |options: &mut nfs41::Options| options.connect_wait = Duration::from_secs(1);
     let Some(Lab { server, relay, client }) = lab_with(nfs_lab::Options::default(), options) else { return };
     put_each(&client, &["f"]).await;
     let (handle, mut sent) = ((*relay).clone(), None);
@@ -185,7 +185,7 @@ async fn what_was_sent_is_not_told_to_be_unreachable() {
         }
         Act::Pass
     });
-    let heard = client.write(b"f", 0, "new".into(), nfs41::Create::No).await;
+    let heard = client.write_at(b"f", 0, "new".into()).await;
     assert!(matches!(heard, Err(Error::Uncertain(_))), "{heard:?}");
     assert_eq!(fs::read(server.directory().join("f")).unwrap(), b"new");
 }
@@ -208,8 +208,8 @@ async fn an_append_that_was_written_and_not_ended_is_taken_back() {
                 write.and_then(|write| Some(write + all[write..].iter().position(|found| *found == operation)?));
             after.map_or(Act::Pass, |index| failing.stop(record, index, Status::DELAY.0))
         });
-        let late = client.until((Instant::now() + Duration::from_millis(700)).into());
-        let heard = late.append(b"log", " new".into(), Put::default()).await;
+        let late = client.with_deadline((Instant::now() + Duration::from_millis(700)).into());
+        let heard = late.append(b"log", " new".into(), PutOptions::default()).await;
         relay.pass_records();
         assert!(matches!(heard, Err(Error::Deadline(_))), "{heard:?}");
         assert_eq!(fs::read(server.directory().join("log")).unwrap(), b"old");
@@ -218,7 +218,7 @@ async fn an_append_that_was_written_and_not_ended_is_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_of_which_a_part_is_refused_is_taken_back() {
-    let small = |options: &mut nfs41::Options| options.largest_io = 64 << 10;
+    let small = |options: &mut nfs41::Options| options.max_io_bytes = 64 << 10;
     let Some(Lab { server, relay, client }) = lab_with(nfs_lab::Options::default(), small) else { return };
     put_each(&client, &["log"]).await;
     let mut writes = 0;
@@ -229,7 +229,7 @@ async fn an_append_of_which_a_part_is_refused_is_taken_back() {
         }
         Act::Pass
     });
-    let heard = client.append(b"log", common::content(3 * (64 << 10)), Put::default()).await;
+    let heard = client.append(b"log", common::content(3 * (64 << 10)), PutOptions::default()).await;
     relay.pass_records();
     assert!(matches!(heard, Err(Error::Refused(_))), "{heard:?}");
     assert_eq!(fs::read(server.directory().join("log")).unwrap(), b"old");
@@ -253,8 +253,10 @@ async fn a_file_that_comes_meanwhile_keeps_its_mode() {
             }
             Act::Pass
         });
-        let conditions = nfs41::Conditions::If(std::sync::Arc::new(|_| true));
-        let put = client.put(name.as_bytes(), "new".into(), Put { conditions, ..Put::default() }).await;
+        let conditions = nfs41::Precondition::If(std::sync::Arc::new(|_| true));
+        let put = client
+            .put(name.as_bytes(), "new".into(), PutOptions { precondition: conditions, ..PutOptions::default() })
+            .await;
         assert_eq!(put.unwrap().mode, Some(mode));
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);

@@ -15,8 +15,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use common::read_file;
 use nfs_lab::{Ganesha, lab_or_skip};
-use nfs41::{Client, Conditions, Create, Error, Kind, Options, Place, Put, Set, Status, Wanted};
+use nfs41::{
+    AttributeMask, Client, DirCursor, Error, FileType, Options, Precondition, PutOptions, SetAttributes, Status,
+};
 use proptest::{collection::vec, prelude::*};
 
 /// Names in two levels, of which any may come to be a file or a directory.
@@ -35,19 +38,11 @@ enum If {
     Size(Option<u64>),
 }
 
-#[derive(Clone, Copy, Debug)]
-enum How {
-    No,
-    IfMissing,
-    New,
-    Exclusive,
-}
-
 #[derive(Clone, Debug)]
 enum Change {
     Put(usize, u8, usize, If),
-    Staged(usize, u8, usize),
-    Write(usize, u64, u8, usize, How),
+    Upload(usize, u8, usize),
+    Write(usize, u64, u8, usize),
     Append(usize, u8, usize, If),
     Remove(usize),
     RemoveFile(usize),
@@ -71,13 +66,12 @@ impl Change {
         let size = || prop_oneof![Just(None), (0..4_u64).prop_map(Some)];
         let condition =
             prop_oneof![3 => Just(If::None), 1 => Just(If::File), 2 => Just(If::New), 3 => size().prop_map(If::Size)];
-        let how = prop_oneof![Just(How::No), Just(How::IfMissing), Just(How::New), Just(How::Exclusive)];
         let mode = || prop_oneof![Just(0o600_u32), Just(0o640), Just(0o755), Just(0o777)];
         let offset = || prop_oneof![3 => 0..5_u64, 1 => 0..20_000_u64];
         prop_oneof![
             4 => (path(), any::<u8>(), length(), condition.clone()).prop_map(|(a, b, c, d)| Self::Put(a, b, c, d)),
-            1 => (path(), any::<u8>(), length()).prop_map(|(a, b, c)| Self::Staged(a, b, c)),
-            3 => (path(), offset(), any::<u8>(), length(), how).prop_map(|(a, b, c, d, e)| Self::Write(a, b, c, d, e)),
+            1 => (path(), any::<u8>(), length()).prop_map(|(a, b, c)| Self::Upload(a, b, c)),
+            3 => (path(), offset(), any::<u8>(), length()).prop_map(|(a, b, c, d)| Self::Write(a, b, c, d)),
             2 => (path(), any::<u8>(), 0..4000_usize, condition).prop_map(|(a, b, c, d)| Self::Append(a, b, c, d)),
             1 => path().prop_map(Self::Remove),
             1 => path().prop_map(Self::RemoveFile),
@@ -110,9 +104,9 @@ enum Said {
     /// A directory into itself.
     Invalid,
     Content(Bytes),
-    Names(BTreeMap<String, Kind>),
+    Names(BTreeMap<String, FileType>),
     Is {
-        kind: Kind,
+        kind: FileType,
         size: Option<u64>,
         mode: u32,
         links: Option<u32>,
@@ -121,8 +115,8 @@ enum Said {
 }
 
 impl From<Error> for Said {
-    fn from(why: Error) -> Self {
-        match why {
+    fn from(err: Error) -> Self {
+        match err {
             Error::ConditionFailed => Self::Condition,
             Error::Status { status, .. } => match status {
                 Status::NOENT => Self::Missing,
@@ -197,7 +191,7 @@ impl Model {
         matches!(self.0[node], Node::Directory { .. })
     }
 
-    fn links(&self, node: usize) -> u32 {
+    fn numlinks(&self, node: usize) -> u32 {
         let named = |of: &Node| match of {
             Node::Directory { names, .. } => names.values().filter(|named| **named == node).count(),
             Node::File { .. } => 0,
@@ -249,19 +243,10 @@ impl Model {
     fn apply(&mut self, change: &Change) -> Answer {
         match *change {
             Change::Put(path, byte, length, condition) => self.put(PATHS[path], vec![byte; length], condition),
-            Change::Staged(path, byte, length) => self.put(PATHS[path], vec![byte; 2 * length], If::None),
-            Change::Write(path, offset, byte, length, how) => {
-                let (directory, name, found) = self.at(PATHS[path])?;
-                let node = match (found, how) {
-                    (Some(_), How::New | How::Exclusive) => return Err(Said::Exists),
-                    (Some(found), _) => found,
-                    (None, How::No) => return Err(Said::Missing),
-                    (None, _) => {
-                        self.add(directory, name, Node::File { content: Vec::new(), mode: 0o644 })?;
-                        self.0.len() - 1
-                    }
-                };
-                let (content, _) = self.file(node)?;
+            Change::Upload(path, byte, length) => self.put(PATHS[path], vec![byte; 2 * length], If::None),
+            Change::Write(path, offset, byte, length) => {
+                let (.., found) = self.at(PATHS[path])?;
+                let (content, _) = self.file(found.ok_or(Said::Missing)?)?;
                 let (from, to) = (offset as usize, offset as usize + length);
                 if length > 0 {
                     content.resize(content.len().max(to), 0);
@@ -328,7 +313,7 @@ impl Model {
                     None => 0,
                 };
                 let names = self.names(directory)?.clone();
-                let kind = |node| if self.is_directory(node) { Kind::Directory } else { Kind::File };
+                let kind = |node| if self.is_directory(node) { FileType::Directory } else { FileType::File };
                 Ok(Said::Names(names.into_iter().map(|(name, node)| (name, kind(node))).collect()))
             }
             Change::Read(path, offset, length) => self.read(path, offset, length.into()),
@@ -336,15 +321,15 @@ impl Model {
             Change::Attributes(path) => {
                 let (.., found) = self.at(PATHS[path])?;
                 let found = found.ok_or(Said::Missing)?;
-                let links = self.links(found);
+                let links = self.numlinks(found);
                 Ok(match &self.0[found] {
                     Node::File { content, mode } => {
                         let (size, links) = (Some(content.len() as u64), Some(links));
-                        Said::Is { kind: Kind::File, size, mode: *mode, links }
+                        Said::Is { kind: FileType::File, size, mode: *mode, links }
                     }
                     // What a directory's size is, and its links, is its file system's own affair.
                     Node::Directory { mode, .. } => {
-                        Said::Is { kind: Kind::Directory, size: None, mode: *mode, links: None }
+                        Said::Is { kind: FileType::Directory, size: None, mode: *mode, links: None }
                     }
                 })
             }
@@ -390,7 +375,7 @@ impl Model {
             Node::File { content, mode } => {
                 assert!(fs::read(path).unwrap() == content, "{}", path.display());
                 assert_eq!(metadata.mode() & 0o7777, mode, "{}", path.display());
-                assert_eq!(metadata.nlink(), u64::from(self.links(node)), "{}", path.display());
+                assert_eq!(metadata.nlink(), u64::from(self.numlinks(node)), "{}", path.display());
             }
             Node::Directory { names, mode } => {
                 assert_eq!(metadata.mode() & 0o7777, mode, "{}", path.display());
@@ -407,17 +392,16 @@ fn other(number: usize) -> String {
 
 /// The same by the client, in this directory.
 async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
-    static COUNT: AtomicUsize = AtomicUsize::new(1);
     let at = |path: usize| format!("{directory}/{}", PATHS.get(path).copied().unwrap_or_default()).into_bytes();
     let bytes = |byte: u8, length: usize| Bytes::from(vec![byte; length]);
     let sized = |size: Option<u64>| {
-        let conditions = Conditions::If(Arc::new(move |found| found.and_then(|found| found.size) == size));
-        Put { conditions, ..Put::default() }
+        let conditions = Precondition::If(Arc::new(move |found| found.and_then(|found| found.size) == size));
+        PutOptions { precondition: conditions, ..PutOptions::default() }
     };
     let put = |condition| match condition {
-        If::None => Put::default(),
-        If::File => Put { conditions: Conditions::File, ..Put::default() },
-        If::New => Put { conditions: Conditions::New, ..Put::default() },
+        If::None => PutOptions::default(),
+        If::File => PutOptions { precondition: Precondition::RegularFile, ..PutOptions::default() },
+        If::New => PutOptions { precondition: Precondition::Absent, ..PutOptions::default() },
         If::Size(size) => sized(size),
     };
     match *change {
@@ -425,20 +409,14 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
             let made = client.put(&at(path), bytes(byte, length), put(condition)).await?;
             assert_eq!(made.size, Some(length as u64));
         }
-        Change::Staged(path, byte, length) => {
-            let mut staged = client.stage(&at(path), Put::default()).await?;
+        Change::Upload(path, byte, length) => {
+            let mut staged = client.begin_upload(&at(path), PutOptions::default()).await?;
             staged.write(bytes(byte, length)).await?;
             staged.write(bytes(byte, length)).await?;
             staged.commit().await?;
         }
-        Change::Write(path, offset, byte, length, how) => {
-            let create = match how {
-                How::No => Create::No,
-                How::IfMissing => Create::IfMissing(0o644),
-                How::New => Create::New(0o644),
-                How::Exclusive => Create::Exclusive(COUNT.fetch_add(1, Ordering::Relaxed) as u64, 0o644),
-            };
-            client.write(&at(path), offset, bytes(byte, length), create).await?;
+        Change::Write(path, offset, byte, length) => {
+            client.write_at(&at(path), offset, bytes(byte, length)).await?;
         }
         Change::Append(path, byte, length, condition) => {
             if client.append(&at(path), bytes(byte, length), put(condition)).await?.is_none() {
@@ -450,23 +428,23 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
         Change::RemoveIf(path, size) => client.remove_if(&at(path), sized(size)).await?,
         Change::Rename(from, to) => client.rename(&at(from), &at(to)).await?,
         Change::Link(file, name) => client.link(&at(file), &at(name)).await?,
-        Change::MakeDirectory(path, mode) => client.make_directory(&at(path), mode).await?,
+        Change::MakeDirectory(path, mode) => client.create_dir(&at(path), mode).await?,
         Change::Resize(path, size) => {
-            client.set_attributes(&at(path), Set { size: Some(size), ..Set::default() }).await?;
+            client.set_attributes(&at(path), SetAttributes { size: Some(size), ..SetAttributes::default() }).await?;
         }
-        Change::Mode(path, mode) => client.set_attributes(&at(path), Set::mode(mode)).await?,
+        Change::Mode(path, mode) => client.set_attributes(&at(path), SetAttributes::mode(mode)).await?,
         Change::List(path) => {
-            let (mut place, mut names, mut all) = (Place::default(), BTreeMap::new(), 0);
+            let (mut place, mut names, mut all) = (DirCursor::default(), BTreeMap::new(), 0);
             loop {
-                let page = client.list(&at(path), place, Wanted::KIND, 4096).await?;
+                let page = client.list(&at(path), place, AttributeMask::TYPE, 4096).await?;
                 all += page.entries.len();
                 for entry in page.entries {
-                    names.insert(String::from_utf8(entry.name.to_vec()).unwrap(), entry.attributes.kind.unwrap());
+                    names.insert(String::from_utf8(entry.name.to_vec()).unwrap(), entry.attributes.file_type.unwrap());
                 }
-                if page.end {
+                if page.eof {
                     break;
                 }
-                place = page.at;
+                place = page.cursor;
             }
             assert_eq!(all, names.len(), "each once");
             return Ok(Said::Names(names));
@@ -474,17 +452,17 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
         Change::Read(path, offset, length) => {
             let found = client.read(&at(path), offset, length).await?;
             let size = found.attributes.size.unwrap();
-            assert!(!found.end || length == 0 || offset + found.data.len() as u64 >= size, "{found:?}");
+            assert!(!found.eof || length == 0 || offset + found.data.len() as u64 >= size, "{found:?}");
             // As many bytes as one call carries.
             let rest = length - found.data.len() as u32;
-            if found.end || rest == 0 {
+            if found.eof || rest == 0 {
                 return Ok(Said::Content(found.data));
             }
-            let (data, _) = client.read_on(&found.handle, offset + found.data.len() as u64, rest).await?;
+            let (data, _) = client.read_by_handle(&found.handle, offset + found.data.len() as u64, rest).await?;
             let mut content = [found.data, data].concat();
             while content.len() < length as usize {
                 let from = offset + content.len() as u64;
-                let (data, end) = client.read_on(&found.handle, from, length - content.len() as u32).await?;
+                let (data, end) = client.read_by_handle(&found.handle, from, length - content.len() as u32).await?;
                 content.extend_from_slice(&data);
                 if end {
                     break;
@@ -493,13 +471,13 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
             return Ok(Said::Content(content.into()));
         }
         Change::ReadAll(path, offset, length) => {
-            return Ok(Said::Content(client.read_all(&at(path), offset, length).await?.concat().into()));
+            return Ok(Said::Content(read_file(client, &at(path), offset, length).await?));
         }
         Change::Attributes(path) => {
-            let found = client.attributes(&at(path), Wanted::USUAL).await?;
-            let (kind, mode) = (found.kind.unwrap(), found.mode.unwrap());
-            let of_a_file = kind == Kind::File;
-            let (size, links) = (found.size.filter(|_| of_a_file), found.links.filter(|_| of_a_file));
+            let found = client.attributes(&at(path), AttributeMask::STAT).await?;
+            let (kind, mode) = (found.file_type.unwrap(), found.mode.unwrap());
+            let of_a_file = kind == FileType::File;
+            let (size, links) = (found.size.filter(|_| of_a_file), found.numlinks.filter(|_| of_a_file));
             return Ok(Said::Is { kind, size, mode, links });
         }
     }
@@ -517,7 +495,7 @@ fn is_as_good(change: &Change, said: &Said, expected: &Said) -> bool {
             any_of(&[Said::IsDirectory, Said::NotDirectory, Said::Exists, Said::NotEmpty, Said::Invalid])
         }
         // A directory in the way of a file.
-        Change::Put(..) | Change::Staged(..) | Change::Write(..) => any_of(&[Said::IsDirectory, Said::Exists]),
+        Change::Put(..) | Change::Upload(..) | Change::Write(..) => any_of(&[Said::IsDirectory, Said::Exists]),
         // A directory has one name.
         Change::Link(..) => any_of(&[Said::IsDirectory, Said::Exists, Said::Invalid]),
         Change::Resize(..) => any_of(&[Said::IsDirectory, Said::Invalid]),
@@ -540,8 +518,8 @@ fn compare(cases: u32, change: impl Fn(&mut Options)) {
         begin(&server, &directory);
         runtime.block_on(async {
             for change in &changes {
-                let expected = model.apply(change).unwrap_or_else(|why| why);
-                let said = ask(&client, &directory, change).await.unwrap_or_else(|why| why);
+                let expected = model.apply(change).unwrap_or_else(|err| err);
+                let said = ask(&client, &directory, change).await.unwrap_or_else(|err| err);
                 prop_assert!(
                     said == expected || is_as_good(change, &said, &expected),
                     "{:?}: {:?}, not {:?}", change, said, expected
@@ -579,5 +557,5 @@ fn over_several_connections_too() {
 
 #[test]
 fn in_small_pieces_too() {
-    compare(150, |options| options.largest_io = 4096);
+    compare(150, |options| options.max_io_bytes = 4096);
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use nfs41::tls::{Fault, Gives, Identities, Roots, Tls, TlsError, refusal};
+use nfs41::tls::{BoxError, IdentityFuture, IdentityProvider, Roots, Tls, TlsError, rustls_error};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 use rustls::{
     AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName, HandshakeKind, ServerConfig,
@@ -124,14 +124,14 @@ fn server(issued: &Issued, version: &'static SupportedProtocolVersion, demands: 
 }
 
 /// What the server saw of one connection.
-struct Seen {
+struct Dirent {
     certificates: Vec<CertificateDer<'static>>,
     kind: Option<HandshakeKind>,
     name: Option<String>,
 }
 
 /// Takes one connection after the other, and sends back the four bytes that come over each.
-async fn listen(config: Arc<ServerConfig>, connections: usize) -> (SocketAddr, JoinHandle<Vec<io::Result<Seen>>>) {
+async fn listen(config: Arc<ServerConfig>, connections: usize) -> (SocketAddr, JoinHandle<Vec<io::Result<Dirent>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = TlsAcceptor::from(config);
@@ -142,7 +142,7 @@ async fn listen(config: Arc<ServerConfig>, connections: usize) -> (SocketAddr, J
             let seen = async {
                 let mut stream = acceptor.accept(stream).await?;
                 let session = stream.get_ref().1;
-                let seen = Seen {
+                let seen = Dirent {
                     certificates: session.peer_certificates().unwrap_or_default().to_vec(),
                     kind: session.handshake_kind(),
                     name: session.server_name().map(ToOwned::to_owned),
@@ -200,7 +200,7 @@ async fn the_first_byte_is_already_of_the_handshake() {
         first
     });
     assert_eq!(first, 0x16);
-    let Err(TlsError::Broken(_)) = connected else { panic!("a connection that is gone is not a refusal") };
+    let Err(TlsError::Broken(_)) = connected else { panic!("a connection that is gone is not a rustls_error") };
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn a_server_with_another_name_or_authority_or_past_its_time_is_refused() {
         assert!(server.await.unwrap().remove(0).is_err(), "the server is told");
         assert_eq!(error.code(), "TlsRefused");
         match error {
-            TlsError::Refused(rustls::Error::InvalidCertificate(why)) => why,
+            TlsError::Refused(rustls::Error::InvalidCertificate(err)) => err,
             other => panic!("{other}"),
         }
     };
@@ -322,10 +322,10 @@ impl Given {
     }
 }
 
-impl Identities for Given {
-    fn identity(&self) -> Gives<'_> {
+impl IdentityProvider for Given {
+    fn identity(&self) -> IdentityFuture<'_> {
         let given = self.all.get(self.asked.fetch_add(1, Ordering::Relaxed)).cloned();
-        Box::pin(async { given.ok_or_else(|| Fault::from("no more of them")) })
+        Box::pin(async { given.ok_or_else(|| BoxError::from("no more of them")) })
     }
 }
 
@@ -334,7 +334,7 @@ async fn every_connection_asks_for_a_certificate_and_resumes_nothing() {
     let authority = Authority::new("the one");
     for version in [&TLS12, &TLS13] {
         let given = Arc::new(Given::new(2));
-        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identities(given.clone());
+        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identity_provider(given.clone());
         let (address, server) = listen(server(&authority.issue(NAME, 2040), version, true), 2).await;
         assert!(talk(&tls, address).await.unwrap().is_ok());
         assert!(talk(&tls.clone(), address).await.unwrap().is_ok());
@@ -361,11 +361,11 @@ async fn without_a_certificate_nothing_is_resumed_either() {
 
 #[tokio::test]
 async fn where_no_certificate_is_to_be_had_nothing_is_sent() {
-    let tls = Tls::new(NAME, Authority::new("any").roots()).unwrap().with_identities(Arc::new(Given::new(0)));
+    let tls = Tls::new(NAME, Authority::new("any").roots()).unwrap().with_identity_provider(Arc::new(Given::new(0)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let error = tls.connect(stream).await.unwrap_err();
-    assert!(matches!(&error, TlsError::NoCertificate(why) if why.to_string() == "no more of them"));
+    assert!(matches!(&error, TlsError::NoCertificate(err) if err.to_string() == "no more of them"));
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::PermissionDenied);
     let mut sent = Vec::new();
     listener.accept().await.unwrap().0.read_to_end(&mut sent).await.unwrap();
@@ -384,8 +384,8 @@ async fn a_server_that_misses_a_certificate_says_so_in_1_2_while_shaking_hands_a
     let (address, _server) = listen(server(&authority.issue(NAME, 2040), &TLS13, true), 1).await;
     let error = talk(&tls, address).await.unwrap().unwrap_err();
     let missed = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
-    assert_eq!(refusal(&error), Some(&missed), "{error}");
-    assert_eq!(refusal(&io::Error::from(io::ErrorKind::UnexpectedEof)), None);
+    assert_eq!(rustls_error(&error), Some(&missed), "{error}");
+    assert_eq!(rustls_error(&io::Error::from(io::ErrorKind::UnexpectedEof)), None);
 }
 
 #[cfg(feature = "efs")]
@@ -397,26 +397,26 @@ mod efs {
 
     use nfs41::{
         Client, Options,
-        efs::{Certificates, Credentials, Key, Subject},
+        efs::{CertificateProvider, Credentials, Key, Subject},
     };
     use x509_parser::parse_x509_certificate;
 
     use super::*;
 
-    fn certificates() -> Arc<Certificates> {
+    fn certificates() -> Arc<CertificateProvider> {
         let subject = Subject::new("fs-0123456789abcdef0", "eu-west-1").unwrap();
         let subject = subject.with_access_point("fsap-0123456789abcdef0").unwrap();
         assert_eq!(subject.server_name(), NAME);
         let token = Some("token+/==".to_owned());
         let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "secret", token, None).unwrap();
-        Arc::new(Certificates::new(subject).with_credentials(Arc::new(credentials)))
+        Arc::new(CertificateProvider::new(subject).with_credentials(Arc::new(credentials)))
     }
 
     #[tokio::test]
     async fn a_server_sees_the_certificate_with_its_extensions() {
         let authority = Authority::new("the one");
         let certificates = certificates();
-        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identities(certificates.clone());
+        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identity_provider(certificates.clone());
         for version in [&TLS12, &TLS13] {
             let (address, server) = listen(server(&authority.issue(NAME, 2040), version, true), 1).await;
             assert_eq!(&talk(&tls, address).await.unwrap().unwrap(), b"ping");
@@ -437,7 +437,7 @@ mod efs {
         let authority = Authority::new("the one");
         let generated = Arc::new(AtomicUsize::new(0));
         let subject = Subject::new("fs-0123456789abcdef0", "eu-west-1").unwrap();
-        let certificates = Arc::new(Certificates::new(subject).with_key_generator({
+        let certificates = Arc::new(CertificateProvider::new(subject).with_key_generator({
             let generated = generated.clone();
             move || {
                 generated.fetch_add(1, Ordering::SeqCst);
@@ -448,12 +448,9 @@ mod efs {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, acceptor) =
             (listener.local_addr().unwrap(), TlsAcceptor::from(server(&authority.issue(NAME, 2040), &TLS13, true)));
-        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identities(certificates.clone());
-        let options = || Options {
-            tls: Some(tls.clone()),
-            connect_deadline: Duration::from_millis(100),
-            ..Options::new(address)
-        };
+        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identity_provider(certificates.clone());
+        let options =
+            || Options { tls: Some(tls.clone()), connect_timeout: Duration::from_millis(100), ..Options::new(address) };
         let clients: Vec<_> = (0..CLIENTS).map(|_| Client::new(options()).unwrap()).collect();
         // The certificates of whoever gets as far as to show one. The connections stay, without an answer to NFS.
         let (shown, mut seen) = tokio::sync::mpsc::unbounded_channel();
@@ -512,7 +509,7 @@ mod efs {
             let mut started = Ends(started);
             let mut said = BufReader::new(started.0.stdout.take().unwrap()).lines().map_while(Result::ok);
             let address = said.find_map(|line| line.strip_prefix("ACCEPT ").map(ToOwned::to_owned)).unwrap();
-            let tls = Tls::new(NAME, authority.roots()).unwrap().with_identities(certificates());
+            let tls = Tls::new(NAME, authority.roots()).unwrap().with_identity_provider(certificates());
             let mut stream = tls.connect(TcpStream::connect(&address).await.unwrap()).await.unwrap();
             stream.write_all(b"ping\n").await.unwrap();
             stream.flush().await.unwrap();

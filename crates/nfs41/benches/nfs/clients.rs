@@ -52,7 +52,7 @@ pub fn all() -> Result<Vec<Client>> {
         // Without arguments all of them say what is missing.
         match Command::new(program).output() {
             Ok(_) => clients.push(Client { name, program: vec![program.into()] }),
-            Err(why) => println!("{program} ({why}): {name} is left out; see `make bench-nfs`"),
+            Err(err) => println!("{program} ({err}): {name} is left out; see `make bench-nfs`"),
         }
     }
     match kernel::available() {
@@ -61,7 +61,7 @@ pub fn all() -> Result<Vec<Client>> {
             let program = vec!["unshare".into(), "--mount".into(), own, KERNEL.into()];
             clients.push(Client { name: KERNEL, program });
         }
-        Err(why) => println!("{why}: it is left out; see `make bench-nfs-guest`"),
+        Err(err) => println!("{err}: it is left out; see `make bench-nfs-guest`"),
     }
     Ok(clients)
 }

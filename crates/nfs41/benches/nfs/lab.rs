@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use nfs_lab::{Ganesha, Relay};
-use nfs41::{Client, Options, Place, Wanted};
+use nfs41::{AttributeMask, Client, DirCursor, Options};
 use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::{clients::Task, drive::ENTRIES};
@@ -27,7 +27,7 @@ pub struct Lab {
 
 impl Lab {
     pub fn start() -> Result<Self> {
-        Ganesha::available().map_err(|why| anyhow!(why))?;
+        Ganesha::available().map_err(|err| anyhow!(err))?;
         // The longest that it takes: libnfs does not renew it.
         let server = Ganesha::start(nfs_lab::Options { lease: 120, ..nfs_lab::Options::default() });
         let root = server.directory();
@@ -58,7 +58,7 @@ impl Lab {
         if task.operation == "remove" {
             fill(&self.server.directory().join(&directory), task.files, task.size)?;
         } else {
-            self.runtime.block_on(self.own.make_directory(directory.as_bytes(), 0o755))?;
+            self.runtime.block_on(self.own.create_dir(directory.as_bytes(), 0o755))?;
         }
         let came = run(Task { directory: &directory, ..task });
         self.runtime.block_on(remove(&self.own, directory))?;
@@ -76,12 +76,12 @@ fn fill(directory: &Path, files: u64, size: usize) -> Result<()> {
 }
 
 async fn remove(client: &Client, directory: String) -> Result<()> {
-    let (mut place, mut names) = (Place::default(), vec![]);
+    let (mut place, mut names) = (DirCursor::default(), vec![]);
     loop {
-        let page = client.list(directory.as_bytes(), place, Wanted::NOTHING, 1 << 20).await?;
+        let page = client.list(directory.as_bytes(), place, AttributeMask::NONE, 1 << 20).await?;
         names.extend(page.entries.iter().map(|entry| [directory.as_bytes(), b"/", &entry.name].concat()));
-        place = page.at;
-        if page.end {
+        place = page.cursor;
+        if page.eof {
             break;
         }
     }

@@ -30,9 +30,9 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
     for client in clients {
         let kib = match client.run(task) {
             Ok(kib) => kib,
-            Err(why) if client.is_ours() => return Err(why),
-            Err(why) => {
-                println!("{}: {why:#}", client.name);
+            Err(err) if client.is_ours() => return Err(err),
+            Err(err) => {
+                println!("{}: {err:#}", client.name);
                 lines.push([client.name.into(), "cannot".into(), String::new(), String::new(), String::new()]);
                 continue;
             }
@@ -66,8 +66,8 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
     report.say(&format!(
         "\n## memory of a content that passes through\n\n{}\n\n{}",
         paragraph(
-            "The most that is allocated at one time, above what an idle client has: 256 MiB, with 8 MiB on their way at \
-             once, read in order by `read_on` and dropped, and written by `Staged::write` in pieces of 8 MiB."
+            "Peak allocation of a client that streams 256 MiB, above that of an idle client: read by `File::read` in pieces \
+             of 128 KiB, as the service does, and written by `Upload::write` in pieces of 8 MiB."
         ),
         markdown(["", "MiB", "target", ""], lines)
     ));

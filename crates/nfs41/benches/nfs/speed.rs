@@ -122,8 +122,8 @@ impl Measured {
                 self.p99_us.add(turn.p99_us);
                 self.processors_us.add(turn.processors_us);
             }
-            Err(why) if client.is_ours() => return Err(why),
-            Err(why) => self.failed = Some(format!("{why:#}")),
+            Err(err) if client.is_ours() => return Err(err),
+            Err(err) => self.failed = Some(format!("{err:#}")),
         }
         Ok(())
     }
@@ -184,9 +184,9 @@ impl Case {
                         1 => format!("{delay} ms, {}", client.name),
                         _ => format!("{delay} ms, {}, {connections} connections", client.name),
                     };
-                    if let Some(why) = &own.failed {
+                    if let Some(err) = &own.failed {
                         // Once for each client: the others fail for the same reason.
-                        failures.entry(client.name).or_insert_with(|| why.clone());
+                        failures.entry(client.name).or_insert_with(|| err.clone());
                         continue;
                     }
                     lines.push(line(way.clone(), own, best(&measured), client.is_ours(), 1.0));
@@ -197,7 +197,7 @@ impl Case {
             }
         }
         let head = ["", "each s", "from – to", "p50 µs", "p99 µs", "CPU µs", "server µs", "× best peer", "target", ""];
-        let failures = failures.iter().map(|(name, why)| format!("\n\n{name} cannot: {why}.")).collect::<String>();
+        let failures = failures.iter().map(|(name, err)| format!("\n\n{name} cannot: {err}.")).collect::<String>();
         let about = if self.about.is_empty() { String::new() } else { format!("\n\n{}", paragraph(self.about)) };
         report.say(&format!("\n## {}{about}\n\n{}{failures}", self.title, markdown(head, lines).trim_end()));
         Ok(())

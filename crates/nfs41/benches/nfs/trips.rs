@@ -45,7 +45,7 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
                     lines.push([format!("{what}, {}", client.name), "cannot".into(), String::new(), String::new()]);
                     continue;
                 }
-                (Err(why), _) | (_, Err(why)) => return Err(why),
+                (Err(err), _) | (_, Err(err)) => return Err(err),
             };
             let target = if client.is_ours() { Target::AtMost(1.0) } else { Target::None };
             let [target, verdict] = target.cells(trips, 0);

@@ -16,17 +16,17 @@ use tokio::{
     time::timeout,
 };
 
-use super::{AFTER, BEFORE, CertificateError, CredentialSource, Key, Subject, sigv4::Moment};
-use crate::tls::{Fault, Gives, Identities};
+use super::{CLOCK_SKEW_MARGIN, CertificateError, CredentialsProvider, Key, Subject, VALIDITY, sigv4::Moment};
+use crate::tls::{BoxError, IdentityFuture, IdentityProvider};
 
 /// A newer one is made after so long, as efs-utils does: two thirds of the time are left for whatever keeps it from
 /// being made.
-const RENEWED_AFTER: Duration = Duration::from_secs(60 * 60);
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// And so long before the credentials end. Not earlier: the metadata service has new ones only from five minutes
 /// before the old ones end, and a source asked sooner would give the same again.
-const BEFORE_CREDENTIALS_END: Duration = Duration::from_secs(5 * 60);
+const CREDENTIALS_RENEWAL_MARGIN: Duration = Duration::from_secs(5 * 60);
 /// The least time between two attempts while the certificate that there is still works.
-const AGAIN_AFTER: Duration = Duration::from_secs(30);
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// The longest time to wait for the source of credentials. A source that never answers must not keep a later attempt from
 /// asking it again.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,23 +34,23 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
 /// A certificate, and how long to use it.
 struct Current {
     identity: Arc<CertifiedKey>,
-    begins: SystemTime,
-    renew: SystemTime,
-    ends: SystemTime,
+    not_before: SystemTime,
+    renew_at: SystemTime,
+    not_after: SystemTime,
 }
 
 impl Current {
     /// A clock that is set back may put the beginning into the future.
-    fn works(&self, now: SystemTime) -> bool {
-        self.begins <= now && now < self.ends
+    fn is_valid(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.not_after
     }
 }
 
 /// A certificate that works.
-enum Use {
-    New,
+enum Freshness {
+    Fresh,
     /// To be replaced by a new one.
-    Old,
+    RenewalDue,
 }
 
 /// Tells the time.
@@ -62,9 +62,9 @@ type KeyGenerator = Arc<dyn Fn() -> Result<Key, CertificateError> + Send + Sync>
 /// Keeps one certificate, and makes another in time. To be shared by all connections with the file system, whatever
 /// their mount target. Clones share the certificate.
 #[derive(Clone)]
-pub struct Certificates {
+pub struct CertificateProvider {
     subject: Subject,
-    credentials: Option<Arc<dyn CredentialSource>>,
+    credentials: Option<Arc<dyn CredentialsProvider>>,
     credentials_timeout: Duration,
     clock: Clock,
     generate_key: KeyGenerator,
@@ -73,7 +73,7 @@ pub struct Certificates {
     key: Arc<AsyncMutex<Option<Key>>>,
 }
 
-impl Certificates {
+impl CertificateProvider {
     /// Without IAM: to the file system's policy the client is anonymous. The key is made when it is first needed.
     pub fn new(subject: Subject) -> Self {
         let (clock, generate_key) = (Arc::new(SystemTime::now), Arc::new(Key::generate));
@@ -90,7 +90,7 @@ impl Certificates {
 
     /// With IAM, as efs-utils with `-o iam`.
     #[must_use]
-    pub fn with_credentials(self, source: Arc<dyn CredentialSource>) -> Self {
+    pub fn with_credentials(self, source: Arc<dyn CredentialsProvider>) -> Self {
         Self { credentials: Some(source), ..self }
     }
 
@@ -130,39 +130,39 @@ impl Certificates {
     /// # Errors
     /// There is no certificate that works, and none can be made.
     pub async fn certificate(&self) -> Result<Arc<CertifiedKey>, CertificateError> {
-        let key = match self.kept((self.clock)()) {
-            Some((identity, Use::New)) => return Ok(identity),
-            Some((identity, Use::Old)) => match Arc::clone(&self.key).try_lock_owned() {
+        let key = match self.usable((self.clock)()) {
+            Some((identity, Freshness::Fresh)) => return Ok(identity),
+            Some((identity, Freshness::RenewalDue)) => match Arc::clone(&self.key).try_lock_owned() {
                 Ok(key) => key,
                 Err(_) => return Ok(identity),
             },
             None => Arc::clone(&self.key).lock_owned().await,
         };
         // Another task may have made one while this caller waited.
-        if let Some((identity, Use::New)) = self.kept((self.clock)()) {
+        if let Some((identity, Freshness::Fresh)) = self.usable((self.clock)()) {
             return Ok(identity);
         }
         let renewal = tokio::spawn(self.clone().renew(key));
-        renewal.await.unwrap_or_else(|why| Err(CertificateError::Interrupted(why.into())))
+        renewal.await.unwrap_or_else(|err| Err(CertificateError::Interrupted(err.into())))
     }
 
     /// Makes a certificate and keeps it. The one to use now: the old one where none can be made.
     async fn renew(self, mut key: OwnedMutexGuard<Option<Key>>) -> Result<Arc<CertifiedKey>, CertificateError> {
-        let why = match self.make(&mut key).await {
+        let err = match self.make(&mut key).await {
             Ok(made) => {
                 tracing::debug!(file_system = self.subject.file_system, "made a client certificate");
                 let identity = Arc::clone(&made.identity);
                 *self.lock() = Some(made);
                 return Ok(identity);
             }
-            Err(why) => why,
+            Err(err) => err,
         };
         let now = (self.clock)();
-        let Some((old, _)) = self.kept(now) else { return Err(why) };
-        let (file_system, code) = (&self.subject.file_system, why.code());
-        tracing::warn!(file_system, code, %why, "the client certificate is not renewed; the old one still works");
+        let Some((old, _)) = self.usable(now) else { return Err(err) };
+        let (file_system, code) = (&self.subject.file_system, err.code());
+        tracing::warn!(file_system, code, %err, "the client certificate is not renewed; the old one still works");
         if let Some(current) = self.lock().as_mut() {
-            current.renew = now + AGAIN_AFTER;
+            current.renew_at = now + RETRY_INTERVAL;
         }
         Ok(old)
     }
@@ -173,10 +173,10 @@ impl Certificates {
     }
 
     /// The certificate that there is, if it works.
-    fn kept(&self, now: SystemTime) -> Option<(Arc<CertifiedKey>, Use)> {
+    fn usable(&self, now: SystemTime) -> Option<(Arc<CertifiedKey>, Freshness)> {
         let current = self.lock();
-        let current = current.as_ref().filter(|current| current.works(now))?;
-        Some((current.identity.clone(), if now < current.renew { Use::New } else { Use::Old }))
+        let current = current.as_ref().filter(|current| current.is_valid(now))?;
+        Some((current.identity.clone(), if now < current.renew_at { Freshness::Fresh } else { Freshness::RenewalDue }))
     }
 
     async fn make(&self, kept: &mut Option<Key>) -> Result<Current, CertificateError> {
@@ -185,7 +185,7 @@ impl Certificates {
             None => {
                 let generate = Arc::clone(&self.generate_key);
                 let made = spawn_blocking(move || generate()).await;
-                kept.insert(made.map_err(|why| CertificateError::NoKey(why.into()))??)
+                kept.insert(made.map_err(|err| CertificateError::NoKey(err.into()))??)
             }
         };
         let credentials = match &self.credentials {
@@ -200,26 +200,26 @@ impl Certificates {
         // Only now: fetching may have taken its time.
         let moment = Moment::new((self.clock)()).ok_or(CertificateError::BadClock)?;
         let made = moment.system_time();
-        let begins = made.checked_sub(BEFORE).ok_or(CertificateError::BadClock)?;
+        let not_before = made.checked_sub(CLOCK_SKEW_MARGIN).ok_or(CertificateError::BadClock)?;
         let expires = credentials.as_ref().and_then(|credentials| credentials.expires);
         if expires.is_some_and(|expires| expires <= made) {
             return Err(CertificateError::CredentialsEnded);
         }
         let certificate = key.certificate(&self.subject, moment, credentials.as_ref())?;
         let identity = Arc::new(CertifiedKey::new(vec![certificate], key.0.signs_handshakes.clone()));
-        let (mut renew, mut ends) = (made + RENEWED_AFTER, made + AFTER);
+        let (mut renew_at, mut not_after) = (made + RENEWAL_INTERVAL, made + VALIDITY);
         if let Some(expires) = expires {
-            ends = ends.min(expires);
-            let margin = expires.checked_sub(BEFORE_CREDENTIALS_END).unwrap_or(made);
+            not_after = not_after.min(expires);
+            let margin = expires.checked_sub(CREDENTIALS_RENEWAL_MARGIN).unwrap_or(made);
             // A source with nothing better to give must not be asked for every connection.
-            renew = renew.min(margin).max(made + AGAIN_AFTER);
+            renew_at = renew_at.min(margin).max(made + RETRY_INTERVAL);
         }
-        Ok(Current { identity, begins, renew, ends })
+        Ok(Current { identity, not_before, renew_at, not_after })
     }
 }
 
-impl Identities for Certificates {
-    fn identity(&self) -> Gives<'_> {
-        Box::pin(async { self.certificate().await.map_err(Fault::from) })
+impl IdentityProvider for CertificateProvider {
+    fn identity(&self) -> IdentityFuture<'_> {
+        Box::pin(async { self.certificate().await.map_err(BoxError::from) })
     }
 }

@@ -51,22 +51,22 @@ use rustls::{
     sign::SigningKey,
 };
 
-pub use self::certificates::Certificates;
+pub use self::certificates::CertificateProvider;
 #[cfg(feature = "settings")]
 pub use self::settings::Settings;
 use self::sigv4::Moment;
-use crate::tls::Fault;
+use crate::tls::BoxError;
 
 /// A certificate is good from so long ago, for servers whose clock is behind.
-const BEFORE: Duration = Duration::from_secs(15 * 60);
+const CLOCK_SKEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 /// And for so long from now.
-const AFTER: Duration = Duration::from_secs(3 * 60 * 60);
+const VALIDITY: Duration = Duration::from_secs(3 * 60 * 60);
 /// A handshake message of rustls holds 64 KiB. AWS names no limit; tokens are of about 1 KiB.
-const LONGEST_TOKEN: usize = 16 * 1024;
+const MAX_TOKEN_CHARS: usize = 16 * 1024;
 /// X.520's upper bound of a common name.
-const LONGEST_NAME: usize = 64;
+const MAX_COMMON_NAME_CHARS: usize = 64;
 /// As efs-utils limits its `source`.
-const LONGEST_CLIENT_INFO: usize = 100;
+const MAX_CLIENT_INFO_CHARS: usize = 100;
 
 const ACCESS_POINT: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 1];
 const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 2];
@@ -85,15 +85,17 @@ pub enum Malformed {
     AccessPoint(String),
     #[error("{0:?} is not a region; give its name, such as eu-west-1")]
     Region(String),
-    #[error("{0:?} is not a common name; it has 1 to {LONGEST_NAME} characters, none of them a control character")]
+    #[error(
+        "{0:?} is not a common name; it has 1 to {MAX_COMMON_NAME_CHARS} characters, none of them a control character"
+    )]
     CommonName(String),
-    #[error("{0:?} says nothing of a client; give 1 to {LONGEST_CLIENT_INFO} characters, none a control character")]
+    #[error("{0:?} says nothing of a client; give 1 to {MAX_CLIENT_INFO_CHARS} characters, none a control character")]
     ClientInfo(String),
     #[error("the id of the access key is malformed; it is 16 to 128 letters, digits or _")]
     AccessKeyId,
     #[error("the secret access key is empty or has control characters in it; give it as AWS gave it")]
     SecretAccessKey,
-    #[error("the session token is malformed; it is base64 of at most {LONGEST_TOKEN} characters")]
+    #[error("the session token is malformed; it is base64 of at most {MAX_TOKEN_CHARS} characters")]
     SessionToken,
 }
 
@@ -101,17 +103,17 @@ pub enum Malformed {
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     #[error("there are no credentials to sign with: {0}")]
-    NoCredentials(Fault),
+    NoCredentials(#[source] BoxError),
     #[error("the credentials to sign with have ended; see to it that their source renews them")]
     CredentialsEnded,
     #[error("the clock is before 2000 or after 2049; set it, or no signature is good")]
     BadClock,
     #[error("no key can be made: {0}")]
-    NoKey(Fault),
+    NoKey(#[source] BoxError),
     #[error("the certificate cannot be made: {0}")]
-    NotMade(rcgen::Error),
+    NotMade(#[source] rcgen::Error),
     #[error("the task that makes the certificate has ended early: {0}")]
-    Interrupted(Fault),
+    Interrupted(#[source] BoxError),
 }
 
 impl CertificateError {
@@ -158,7 +160,7 @@ impl Credentials {
             return Err(Malformed::SecretAccessKey);
         }
         let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
-        if session_token.as_ref().is_some_and(|token| token.len() > LONGEST_TOKEN || !token.bytes().all(is_base64)) {
+        if session_token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_CHARS || !token.bytes().all(is_base64)) {
             return Err(Malformed::SessionToken);
         }
         Ok(Self { access_key_id, secret_access_key, session_token, expires })
@@ -166,18 +168,18 @@ impl Credentials {
 }
 
 /// The future of credentials.
-pub type Lends<'a> = Pin<Box<dyn Future<Output = Result<Credentials, Fault>> + Send + 'a>>;
+pub type CredentialsFuture<'a> = Pin<Box<dyn Future<Output = Result<Credentials, BoxError>> + Send + 'a>>;
 
 /// Where credentials come from, again and again: those of a role end after hours.
-pub trait CredentialSource: Send + Sync {
+pub trait CredentialsProvider: Send + Sync {
     /// Those that are good for longest, from a cache or not. Connections wait for it. It runs in a task of its own, so
     /// that a connection that gives up does not cancel it.
-    fn credentials(&self) -> Lends<'_>;
+    fn credentials(&self) -> CredentialsFuture<'_>;
 }
 
 /// Always the same.
-impl CredentialSource for Credentials {
-    fn credentials(&self) -> Lends<'_> {
+impl CredentialsProvider for Credentials {
+    fn credentials(&self) -> CredentialsFuture<'_> {
         Box::pin(std::future::ready(Ok(self.clone())))
     }
 }
@@ -217,8 +219,9 @@ impl Subject {
         if !(1..=32).contains(&region.len()) || !ends_well || !region.bytes().all(of_a_region) {
             return Err(Malformed::Region(region.to_owned()));
         }
-        let host: String = rustix::system::uname().nodename().to_string_lossy().chars().take(LONGEST_NAME).collect();
-        let common_name = if is_text(&host, LONGEST_NAME) { host } else { "localhost".to_owned() };
+        let host: String =
+            rustix::system::uname().nodename().to_string_lossy().chars().take(MAX_COMMON_NAME_CHARS).collect();
+        let common_name = if is_text(&host, MAX_COMMON_NAME_CHARS) { host } else { "localhost".to_owned() };
         let (file_system, region) = (file_system.to_owned(), region.to_owned());
         Ok(Self { file_system, region, access_point: None, common_name, client: CLIENT.map(str::to_owned) })
     }
@@ -237,7 +240,7 @@ impl Subject {
     /// # Errors
     /// [`Malformed::CommonName`].
     pub fn with_common_name(self, name: &str) -> Result<Self, Malformed> {
-        if !is_text(name, LONGEST_NAME) {
+        if !is_text(name, MAX_COMMON_NAME_CHARS) {
             return Err(Malformed::CommonName(name.to_owned()));
         }
         Ok(Self { common_name: name.to_owned(), ..self })
@@ -250,7 +253,7 @@ impl Subject {
     /// [`Malformed::ClientInfo`].
     pub fn with_client_info(self, source: &str, version: &str) -> Result<Self, Malformed> {
         for text in [source, version] {
-            if !is_text(text, LONGEST_CLIENT_INFO) {
+            if !is_text(text, MAX_CLIENT_INFO_CHARS) {
                 return Err(Malformed::ClientInfo(text.to_owned()));
             }
         }
@@ -316,9 +319,9 @@ impl Key {
     /// [`CertificateError::NoKey`].
     pub fn generate() -> Result<Self, CertificateError> {
         let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_3072)
-            .map_err(|why| CertificateError::NoKey(why.into()))?;
+            .map_err(|err| CertificateError::NoKey(err.into()))?;
         let private = PrivateKeyDer::Pkcs8(pair.serialize_der().into());
-        let signs = any_supported_type(&private).map_err(|why| CertificateError::NoKey(why.into()))?;
+        let signs = any_supported_type(&private).map_err(|err| CertificateError::NoKey(err.into()))?;
         Ok(Self(Arc::new(Pair { signs_certificates: pair, signs_handshakes: signs })))
     }
 
@@ -339,8 +342,8 @@ impl Key {
         parameters.serial_number = Some(SerialNumber::from_slice(&serial));
         parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, subject.common_name.as_str());
-        parameters.not_before = moment.date_time() - BEFORE;
-        parameters.not_after = moment.date_time() + AFTER;
+        parameters.not_before = moment.date_time() - CLOCK_SKEW_MARGIN;
+        parameters.not_after = moment.date_time() + VALIDITY;
         let signed = credentials.map(|credentials| (credentials, moment));
         parameters.custom_extensions = subject.extensions(key_hash.as_ref(), signed);
         parameters.self_signed(key).map(CertificateDer::from).map_err(CertificateError::NotMade)
@@ -382,19 +385,19 @@ mod tests {
 
         let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI");
         for bad in ["", "SHORT", "AKIA-IOSF-ODNN-7EXAMPLE", "AKIAIOSFODNN7EXAMPLE\n", &"A".repeat(129)] {
-            let why = Credentials::new(bad, secret, None, None).err().unwrap();
-            assert_eq!(why, Malformed::AccessKeyId);
-            assert!(bad.is_empty() || !why.to_string().contains(bad));
+            let err = Credentials::new(bad, secret, None, None).err().unwrap();
+            assert_eq!(err, Malformed::AccessKeyId);
+            assert!(bad.is_empty() || !err.to_string().contains(bad));
         }
         for bad in ["", "wJalr\nXUtn"] {
             assert_eq!(Credentials::new(id, bad, None, None).err(), Some(Malformed::SecretAccessKey));
         }
-        for bad in ["to ken", "token\n", "t\u{f6}ken", &"t".repeat(LONGEST_TOKEN + 1)] {
+        for bad in ["to ken", "token\n", "t\u{f6}ken", &"t".repeat(MAX_TOKEN_CHARS + 1)] {
             let credentials = Credentials::new(id, secret, Some(bad.to_owned()), None);
             assert_eq!(credentials.err(), Some(Malformed::SessionToken));
         }
         assert!(Credentials::new(id, secret, Some(String::new()), None).unwrap().session_token.is_none());
-        assert!(Credentials::new(id, secret, Some("t".repeat(LONGEST_TOKEN)), None).is_ok());
+        assert!(Credentials::new(id, secret, Some("t".repeat(MAX_TOKEN_CHARS)), None).is_ok());
     }
 
     proptest! {

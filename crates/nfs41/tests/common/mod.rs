@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use nfs_lab::{Act, Ganesha, PATIENCE, Relay, Way, lab_or_skip};
-use nfs41::{Client, Options};
+use nfs41::{Client, Error, Options};
 
 pub const GETATTR: u32 = 9;
 pub const GETFH: u32 = 10;
@@ -54,6 +54,37 @@ pub fn relayed(server: &Ganesha, change: impl FnOnce(&mut Options)) -> (Relay, C
 
 pub fn content(length: usize) -> Bytes {
     (0..length).map(|at| (at * 7 + at / 251) as u8).collect::<Vec<_>>().into()
+}
+
+/// Reads up to `length` bytes of a file as the service does: the first piece by its path, the rest from the open file.
+pub async fn read_file(client: &Client, path: &[u8], offset: u64, length: u64) -> Result<Bytes, Error> {
+    const MAX_ATTEMPTS: usize = 16;
+    for _ in 1..MAX_ATTEMPTS {
+        match read_file_once(client, path, offset, length).await {
+            // Another file replaced it between LOOKUP and READ.
+            Err(err) if err.is_stale() => {}
+            read => return read,
+        }
+    }
+    read_file_once(client, path, offset, length).await
+}
+
+async fn read_file_once(client: &Client, path: &[u8], offset: u64, length: u64) -> Result<Bytes, Error> {
+    let left = |read: usize| u32::try_from(length - read as u64).unwrap_or(u32::MAX);
+    let first = client.read(path, offset, left(0)).await?;
+    if first.eof || first.data.len() as u64 == length {
+        return Ok(first.data);
+    }
+    let file = client.open_by_handle(&first.handle).await?;
+    let mut data = first.data.to_vec();
+    loop {
+        let (piece, eof) = file.read(offset + data.len() as u64, left(data.len())).await?;
+        data.extend_from_slice(&piece);
+        if eof || data.len() as u64 == length {
+            let _ = file.close().await;
+            return Ok(data.into());
+        }
+    }
 }
 
 /// Asks until it is so, and lets others work meanwhile.

@@ -21,27 +21,27 @@ use super::{Roots, Tls, TlsError, aws_lc_rs};
 
 /// What one handshake has shown.
 #[derive(Debug)]
-pub struct Facts {
+pub struct HandshakeReport {
     /// Such as `TLSv1_3` and `TLS13_AES_128_GCM_SHA256`; where the handshake came to its end.
     pub version: Option<String>,
     pub cipher: Option<String>,
     /// The server's, in DER, its own first; also those that are not believed.
     pub certificates: Vec<Vec<u8>>,
     /// The server wants to see a certificate of the client.
-    pub asks_for_certificate: bool,
+    pub requests_client_certificate: bool,
     /// To speak over. What the server makes of the client's certificate comes with the first read: see
-    /// [`refusal`](super::refusal).
+    /// [`refusal`](super::rustls_error).
     pub stream: Result<TlsStream<TcpStream>, TlsError>,
 }
 
 /// Remembers what it is shown, and judges as another does.
 #[derive(Debug)]
-struct Witness {
-    judge: Arc<WebPkiServerVerifier>,
-    shown: Mutex<Vec<Vec<u8>>>,
+struct RecordingVerifier {
+    inner: Arc<WebPkiServerVerifier>,
+    certificates: Mutex<Vec<Vec<u8>>>,
 }
 
-impl ServerCertVerifier for Witness {
+impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -50,9 +50,9 @@ impl ServerCertVerifier for Witness {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let shown = std::iter::once(end_entity).chain(intermediates).map(|certificate| certificate.to_vec());
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown.collect();
-        self.judge.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let certificates = std::iter::once(end_entity).chain(intermediates).map(|certificate| certificate.to_vec());
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates.collect();
+        self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -61,7 +61,7 @@ impl ServerCertVerifier for Witness {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.judge.verify_tls12_signature(message, certificate, signed)
+        self.inner.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -70,29 +70,29 @@ impl ServerCertVerifier for Witness {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.judge.verify_tls13_signature(message, certificate, signed)
+        self.inner.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.judge.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }
 
 /// Remembers that it was asked.
 #[derive(Debug)]
-struct Asked {
-    by: Arc<dyn ResolvesClientCert>,
-    was: AtomicBool,
+struct RecordingResolver {
+    inner: Arc<dyn ResolvesClientCert>,
+    asked: AtomicBool,
 }
 
-impl ResolvesClientCert for Asked {
+impl ResolvesClientCert for RecordingResolver {
     fn resolve(&self, hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.was.store(true, Ordering::Relaxed);
-        self.by.resolve(hints, schemes)
+        self.asked.store(true, Ordering::Relaxed);
+        self.inner.resolve(hints, schemes)
     }
 
     fn has_certs(&self) -> bool {
-        self.by.has_certs()
+        self.inner.has_certs()
     }
 }
 
@@ -103,17 +103,20 @@ impl Tls {
     /// Nothing was sent: [`TlsError::NoCertificate`], [`TlsError::NoRoots`], [`TlsError::BadRoot`],
     /// [`TlsError::Setup`].
     #[doc(hidden)]
-    pub async fn look(&self, stream: TcpStream, roots: Roots) -> Result<Facts, TlsError> {
+    pub async fn inspect(&self, stream: TcpStream, roots: Roots) -> Result<HandshakeReport, TlsError> {
         let mut config = (*self.config().await?).clone();
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.store()?), provider).build();
-        let judge = judge.map_err(|why| TlsError::Setup(rustls::Error::General(why.to_string())))?;
-        let witness = Arc::new(Witness { judge, shown: Mutex::default() });
-        let asked = Arc::new(Asked { by: config.client_auth_cert_resolver.clone(), was: AtomicBool::default() });
-        config.client_auth_cert_resolver = asked.clone();
-        config.dangerous().set_certificate_verifier(witness.clone());
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.store()?), provider).build();
+        let inner = inner.map_err(|err| TlsError::Setup(rustls::Error::General(err.to_string())))?;
+        let verifier = Arc::new(RecordingVerifier { inner, certificates: Mutex::default() });
+        let resolver = Arc::new(RecordingResolver {
+            inner: config.client_auth_cert_resolver.clone(),
+            asked: AtomicBool::default(),
+        });
+        config.client_auth_cert_resolver = resolver.clone();
+        config.dangerous().set_certificate_verifier(verifier.clone());
         let connected = TlsConnector::from(Arc::new(config)).connect(self.server.clone(), stream).await;
-        let stream = connected.map_err(|why| match why.downcast::<rustls::Error>() {
+        let stream = connected.map_err(|err| match err.downcast::<rustls::Error>() {
             Ok(refused) => TlsError::Refused(refused),
             Err(broken) => TlsError::Broken(broken),
         });
@@ -122,7 +125,13 @@ impl Tls {
             session.and_then(|session| session.protocol_version()).map(|version| format!("{version:?}")),
             session.and_then(|session| session.negotiated_cipher_suite()).map(|suite| format!("{:?}", suite.suite())),
         );
-        let certificates = std::mem::take(&mut *witness.shown.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(Facts { version, cipher, certificates, asks_for_certificate: asked.was.load(Ordering::Relaxed), stream })
+        let certificates = std::mem::take(&mut *verifier.certificates.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(HandshakeReport {
+            version,
+            cipher,
+            certificates,
+            requests_client_certificate: resolver.asked.load(Ordering::Relaxed),
+            stream,
+        })
     }
 }
