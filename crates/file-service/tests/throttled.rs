@@ -89,7 +89,7 @@ fn load<T>(
                         let began = Instant::now();
                         let answer = client.get(file);
                         longest = longest.max(began.elapsed());
-                        let said = if answer.status < 400 { answer.status.to_string() } else { answer.refusal() };
+                        let said = if answer.status < 400 { answer.status.to_string() } else { answer.api_error() };
                         assert!(answer.status != 200 || answer.body == file.as_bytes(), "{answer:?}");
                         *told.entry(said).or_insert(0) += 1;
                         if end.load(Ordering::Relaxed) {

@@ -26,8 +26,11 @@ use crate::clients::Clients;
 use files::{
     Backend, Error, Result,
     health::PROBE_TIMEOUT,
-    target::{Answer, Conditions, Entry, Kind, Meta, Page, Reading, SWEPT_AT_ONCE, Staged, Swept, Tag, Target, Want},
     temporary,
+    transport::{
+        BoxFuture, ETag, Entry, Kind, Metadata, Page, Preconditions, ReadOptions, ReadResult, SWEEP_BATCH_ENTRIES,
+        StagedUpload, SweepResult, Transport,
+    },
 };
 use router::path::{DirectoryPath, FilePath, RESERVED_PREFIX};
 
@@ -120,7 +123,7 @@ impl Options {
 }
 
 impl Backend for Options {
-    fn target(&self, target: &PublishedTarget, _place: usize) -> Arc<dyn Target> {
+    fn transport(&self, target: &PublishedTarget, _slot: usize) -> Arc<dyn Transport> {
         let clients = Clients::new(self.client(target), self.connections);
         let prober = Client::new(self.prober(target));
         let Self { deadline, file_mode, directory_mode, .. } = *self;
@@ -156,7 +159,7 @@ struct Rules {
 }
 
 /// The file's properties; an error when it is no regular file.
-fn meta(found: &Attributes) -> Result<Meta> {
+fn meta(found: &Attributes) -> Result<Metadata> {
     match found.file_type {
         Some(nfs41::FileType::File) => {}
         Some(nfs41::FileType::Directory) => return Err(Error::IsADirectory),
@@ -166,11 +169,11 @@ fn meta(found: &Attributes) -> Result<Meta> {
     let missing = || Error::Failed(std::io::Error::other("the server has not said what was asked of a file"));
     let (id, size, modified) = (found.fileid, found.size, found.time_modify);
     let (id, size, modified) = (id.ok_or_else(missing)?, size.ok_or_else(missing)?, modified.ok_or_else(missing)?);
-    Ok(Meta::new(Tag::new(id, modified.seconds, modified.nanoseconds, size)))
+    Ok(Metadata::new(ETag::new(id, modified.seconds, modified.nanoseconds, size)))
 }
 
 /// What is asked of a file that is judged under a lock.
-fn judged(conditions: &Conditions) -> nfs41::Precondition {
+fn judged(conditions: &Preconditions) -> nfs41::Precondition {
     let conditions = conditions.clone();
     nfs41::Precondition::If(Arc::new(move |found| match found.map(meta) {
         None => conditions.allow(None),
@@ -195,7 +198,7 @@ fn how(conditions: nfs41::Precondition, rules: Rules) -> PutOptions {
 async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> F) -> nfs41::Result<T> {
     for _ in 1..TRIES {
         match act().await {
-            Err(why) if why.is_stale() => {}
+            Err(err) if err.is_stale() => {}
             done => return done,
         }
     }
@@ -203,26 +206,26 @@ async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> 
 }
 
 /// What is under this path; `None` when nothing is.
-async fn existing(client: &Client, path: &[u8]) -> Result<Option<Meta>> {
+async fn existing(client: &Client, path: &[u8]) -> Result<Option<Metadata>> {
     match anew(|| client.attributes(path, AttributeMask::STAT)).await {
         Ok(found) => meta(&found).map(Some),
-        Err(why) if why.status() == Some(Status::NOENT) => Ok(None),
-        Err(why) => Err(error_of(why)),
+        Err(err) if err.status() == Some(Status::NOENT) => Ok(None),
+        Err(err) => Err(error_of(err)),
     }
 }
 
 /// Why something could not be done to a file. What is no file cannot be opened, and what it is, another look says.
-async fn judge(client: &Client, path: &FilePath, why: nfs41::Error) -> Error {
+async fn evaluate(client: &Client, path: &FilePath, err: nfs41::Error) -> Error {
     let is_none = [Status::SYMLINK, Status::WRONG_TYPE, Status::INVAL, Status::NOT_SAME];
-    if why.status().is_some_and(|status| is_none.contains(&status))
+    if err.status().is_some_and(|status| is_none.contains(&status))
         && let Err(found) = existing(client, path.as_bytes()).await
     {
         return found;
     }
-    match why.status() {
+    match err.status() {
         // It has become a file meanwhile.
         Some(Status::NOT_SAME) => Error::Locked,
-        _ => error_of(why),
+        _ => error_of(err),
     }
 }
 
@@ -232,27 +235,27 @@ async fn in_time<T>(deadline: Duration, step: impl Future<Output = nfs41::Result
 }
 
 /// The page of a directory from this place on, which a number alone is for whoever asks.
-async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: AttributeMask) -> Result<nfs41::Page> {
-    let is_first = place.is_none();
-    let place = place.map_or_else(DirCursor::default, DirCursor::from_cookie);
-    match client.list(directory, place, wanted, LISTED).await {
+async fn page(client: &Client, directory: &[u8], cursor: Option<u64>, wanted: AttributeMask) -> Result<nfs41::Page> {
+    let is_first = cursor.is_none();
+    let cursor = cursor.map_or_else(DirCursor::default, DirCursor::from_cookie);
+    match client.list(directory, cursor, wanted, LISTED).await {
         Err(nfs41::Error::Status {
             op: nfs41::Op::READDIR,
             status: Status::INVAL | Status::TOOSMALL | Status::NOENT,
-        }) if !is_first => Err(Error::BadPlace),
+        }) if !is_first => Err(Error::BadCursor),
         // The server wants to know which state of the directory the number is of: the one that there is now.
-        Err(why) if why.status() == Some(Status::NOT_SAME) => {
+        Err(err) if err.status() == Some(Status::NOT_SAME) => {
             let first = client.list(directory, DirCursor::default(), AttributeMask::NONE, 0).await.map_err(error_of)?;
-            Ok(client.list(directory, place.with_verifier_of(&first), wanted, LISTED).await.map_err(error_of)?)
+            Ok(client.list(directory, cursor.with_verifier_of(&first), wanted, LISTED).await.map_err(error_of)?)
         }
         other => other.map_err(error_of),
     }
 }
 
-async fn list(client: Client, directory: DirectoryPath, mut place: Option<u64>, limit: usize) -> Result<Page> {
+async fn list(client: Client, directory: DirectoryPath, mut cursor: Option<u64>, limit: usize) -> Result<Page> {
     let mut entries = Vec::new();
     loop {
-        let page = page(&client, directory.as_bytes(), place, AttributeMask::TYPE).await?;
+        let page = page(&client, directory.as_bytes(), cursor, AttributeMask::TYPE).await?;
         let count = page.entries.len();
         for (number, entry) in page.entries.into_iter().enumerate() {
             if !entry.name.starts_with(RESERVED_PREFIX) {
@@ -276,15 +279,21 @@ async fn list(client: Client, directory: DirectoryPath, mut place: Option<u64>, 
         if !entries.is_empty() {
             return Ok(Page { entries, next });
         }
-        place = next;
+        cursor = next;
     }
 }
 
-async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>, age: Duration) -> Result<Swept> {
+async fn sweep(
+    client: Client,
+    directory: DirectoryPath,
+    mut cursor: Option<u64>,
+    age: Duration,
+) -> Result<SweepResult> {
     let oldest = Time::from(SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
-    let (mut swept, mut seen) = (Swept::default(), 0);
-    while seen < SWEPT_AT_ONCE {
-        let page = page(&client, directory.as_bytes(), place, AttributeMask::TYPE | AttributeMask::TIME_MODIFY).await?;
+    let (mut swept, mut seen) = (SweepResult::default(), 0);
+    while seen < SWEEP_BATCH_ENTRIES {
+        let page =
+            page(&client, directory.as_bytes(), cursor, AttributeMask::TYPE | AttributeMask::TIME_MODIFY).await?;
         seen += page.entries.len();
         for entry in &page.entries {
             let below = [directory.as_bytes(), &entry.name].join(&b'/');
@@ -304,8 +313,8 @@ async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>,
         if page.eof {
             return Ok(swept);
         }
-        place = Some(page.cursor.cookie());
-        swept.next = place;
+        cursor = Some(page.cursor.cookie());
+        swept.next = cursor;
     }
     Ok(swept)
 }
@@ -313,8 +322,8 @@ async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>,
 /// Waits until there has been no connection for as long as the client waits for one. Why there is none.
 async fn no_connection(client: &Client) -> nfs41::Error {
     loop {
-        if let Err(why) = client.server_identities().await {
-            return why;
+        if let Err(err) = client.server_identities().await {
+            return err;
         }
         tokio::time::sleep(LOOK_FOR_CONNECTION_EVERY).await;
     }
@@ -347,8 +356,8 @@ fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
     client.with_deadline(tokio::time::Instant::now() + deadline - FENCING_TIMEOUT.min(deadline / 4))
 }
 
-impl Target for Nfs {
-    fn probe(&self) -> Answer<'_, ()> {
+impl Transport for Nfs {
+    fn probe(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let (prober, client) = (self.prober()?, self.client()?);
             let asked = async {
@@ -361,18 +370,18 @@ impl Target for Nfs {
             };
             let found = tokio::select! {
                 found = asked => found,
-                why = no_connection(&prober) => Err(why),
+                err = no_connection(&prober) => Err(err),
             };
             match found.map_err(std::io::Error::from) {
                 Ok(found) if found.file_type == Some(nfs41::FileType::Directory) => Ok(()),
                 Ok(_) => Err(Error::NotADirectory),
                 // Why it is not reached, and not only that it is not.
-                Err(why) => Err(Error::Failed(why)),
+                Err(err) => Err(Error::Failed(err)),
             }
         })
     }
 
-    fn close(&self) -> Answer<'_, ()> {
+    fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let prober = self.prober()?;
             tokio::join!(self.clients.close(), prober.close());
@@ -384,17 +393,17 @@ impl Target for Nfs {
         Some(self.clients.connections())
     }
 
-    fn read(&self, path: &FilePath, want: &Want) -> Answer<'_, Reading> {
+    fn read(&self, path: &FilePath, want: &ReadOptions) -> BoxFuture<'_, ReadResult> {
         let (path, want) = (path.clone(), want.clone());
         Box::pin(async { read(self.reads()?, path, want, self.deadline).await })
     }
 
-    fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
+    fn put(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> BoxFuture<'_, (Metadata, bool)> {
         let path = path.clone();
         Box::pin(async { put(self.changes()?, path, content, conditions, self.rules).await })
     }
 
-    fn stage(&self, path: &FilePath) -> Answer<'_, Box<dyn Staged>> {
+    fn stage(&self, path: &FilePath) -> BoxFuture<'_, Box<dyn StagedUpload>> {
         let path = path.clone();
         Box::pin(async {
             let (client, deadline, rules) = (self.client()?, self.deadline, self.rules);
@@ -402,27 +411,27 @@ impl Target for Nfs {
             let until = in_time_to_answer(&client, deadline);
             let (staged, made) = in_its_directory(&until, &path, rules, begin).await?;
             let staged = Some(staged);
-            Ok(Box::new(Stage { staged, client, path, made, deadline, rules }) as Box<dyn Staged>)
+            Ok(Box::new(Stage { staged, client, path, made, deadline, rules }) as Box<dyn StagedUpload>)
         })
     }
 
-    fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
+    fn append(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> BoxFuture<'_, (Metadata, bool)> {
         let path = path.clone();
         Box::pin(async { append(self.changes()?, path, content, conditions, self.rules).await })
     }
 
-    fn delete(&self, path: &FilePath, conditions: Conditions) -> Answer<'_, ()> {
+    fn delete(&self, path: &FilePath, conditions: Preconditions) -> BoxFuture<'_, ()> {
         let path = path.clone();
         Box::pin(async { delete(self.changes()?, path, conditions, self.rules).await })
     }
 
-    fn list(&self, directory: &DirectoryPath, place: Option<u64>, limit: usize) -> Answer<'_, Page> {
+    fn list(&self, directory: &DirectoryPath, cursor: Option<u64>, limit: usize) -> BoxFuture<'_, Page> {
         let directory = directory.clone();
-        Box::pin(async move { list(self.reads()?, directory, place, limit).await })
+        Box::pin(async move { list(self.reads()?, directory, cursor, limit).await })
     }
 
-    fn sweep(&self, directory: &DirectoryPath, place: Option<u64>, age: Duration) -> Answer<'_, Swept> {
+    fn sweep(&self, directory: &DirectoryPath, cursor: Option<u64>, age: Duration) -> BoxFuture<'_, SweepResult> {
         let directory = directory.clone();
-        Box::pin(async move { sweep(self.client()?, directory, place, age).await })
+        Box::pin(async move { sweep(self.client()?, directory, cursor, age).await })
     }
 }

@@ -13,31 +13,35 @@ use bytes::Bytes;
 
 /// As long as less than this is on the way, pieces are as large as they get. Above it each stream still has
 /// the smallest piece: a thousand streams add 16 MiB.
-const ENOUGH: usize = 32 << 20;
-const SMALLEST: usize = 16 << 10;
-const LARGEST: usize = 256 << 10;
+const IN_FLIGHT_SOFT_LIMIT_BYTES: usize = 32 << 20;
+const MIN_PIECE_BYTES: usize = 16 << 10;
+const MAX_PIECE_BYTES: usize = 256 << 10;
 /// Kept for the next stream.
-const MOST_KEPT: usize = 32;
+const MAX_POOLED_BUFFERS: usize = 32;
 
-static ON_THE_WAY: AtomicUsize = AtomicUsize::new(0);
+static IN_FLIGHT_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// Of the largest size, which all throughput is made with; smaller ones come from the allocator's own lists.
-static KEPT: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+static POOL: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 
 /// A piece of memory, all of it readable.
 pub struct Buffer(Box<[u8]>);
 
 /// The largest piece that there is room for.
-pub fn most() -> usize {
-    let room = ENOUGH.saturating_sub(ON_THE_WAY.load(Ordering::Relaxed)) / 8;
-    if room >= LARGEST { LARGEST } else { room.clamp(SMALLEST, LARGEST) & !(4096 - 1) }
+pub fn max() -> usize {
+    let reserve = IN_FLIGHT_SOFT_LIMIT_BYTES.saturating_sub(IN_FLIGHT_BYTES.load(Ordering::Relaxed)) / 8;
+    if reserve >= MAX_PIECE_BYTES {
+        MAX_PIECE_BYTES
+    } else {
+        reserve.clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES) & !(4096 - 1)
+    }
 }
 
 /// A buffer for the next of so many bytes: as large as they need, and as there is room for.
 pub fn take(wanted: usize) -> Buffer {
-    let size = wanted.min(most());
-    let kept = (size == LARGEST).then(|| KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
+    let size = wanted.min(max());
+    let kept = (size == MAX_PIECE_BYTES).then(|| POOL.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
     let memory = kept.unwrap_or_else(|| vec![0; size].into_boxed_slice());
-    ON_THE_WAY.fetch_add(memory.len(), Ordering::Relaxed);
+    IN_FLIGHT_BYTES.fetch_add(memory.len(), Ordering::Relaxed);
     Buffer(memory)
 }
 
@@ -72,10 +76,10 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.0);
-        ON_THE_WAY.fetch_sub(memory.len(), Ordering::Relaxed);
-        if memory.len() == LARGEST {
-            let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() < MOST_KEPT {
+        IN_FLIGHT_BYTES.fetch_sub(memory.len(), Ordering::Relaxed);
+        if memory.len() == MAX_PIECE_BYTES {
+            let mut kept = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() < MAX_POOLED_BUFFERS {
                 kept.push(memory);
             }
         }
@@ -83,16 +87,16 @@ impl Drop for Buffer {
 }
 
 /// Room for a piece whose memory somebody else makes: an answer that is asked for.
-pub struct Room(usize);
+pub struct Reservation(usize);
 
 /// Room for the next of so many bytes, as [`take`] gives it.
-pub fn room(wanted: usize) -> Room {
-    let size = wanted.min(most());
-    ON_THE_WAY.fetch_add(size, Ordering::Relaxed);
-    Room(size)
+pub fn reserve(wanted: usize) -> Reservation {
+    let size = wanted.min(max());
+    IN_FLIGHT_BYTES.fetch_add(size, Ordering::Relaxed);
+    Reservation(size)
 }
 
-impl Room {
+impl Reservation {
     /// So much may be asked for.
     pub fn bytes(&self) -> u32 {
         u32::try_from(self.0).unwrap_or(u32::MAX)
@@ -100,7 +104,7 @@ impl Room {
 
     /// What has come, on the way until it is gone.
     pub fn hold(mut self, content: Bytes) -> Bytes {
-        struct Held(Bytes, #[expect(dead_code, reason = "it is for being dropped")] Room);
+        struct Held(Bytes, #[expect(dead_code, reason = "it is for being dropped")] Reservation);
         impl AsRef<[u8]> for Held {
             fn as_ref(&self) -> &[u8] {
                 &self.0
@@ -108,9 +112,9 @@ impl Room {
         }
         let unused = self.0.saturating_sub(content.len());
         self.0 -= unused;
-        ON_THE_WAY.fetch_sub(unused, Ordering::Relaxed);
+        IN_FLIGHT_BYTES.fetch_sub(unused, Ordering::Relaxed);
         // Small answers share their memory, and one that is not taken keeps that of all.
-        let content = match content.len() <= SMALLEST && most() < LARGEST {
+        let content = match content.len() <= MIN_PIECE_BYTES && max() < MAX_PIECE_BYTES {
             true => Bytes::copy_from_slice(&content),
             false => content,
         };
@@ -118,9 +122,9 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        ON_THE_WAY.fetch_sub(self.0, Ordering::Relaxed);
+        IN_FLIGHT_BYTES.fetch_sub(self.0, Ordering::Relaxed);
     }
 }
 
@@ -130,12 +134,12 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_counts_until_it_is_gone() {
-        let on_the_way = || ON_THE_WAY.load(Ordering::Relaxed);
+        let on_the_way = || IN_FLIGHT_BYTES.load(Ordering::Relaxed);
         let before = on_the_way();
-        let asked: Vec<_> = (0..1000).map(|_| room(LARGEST)).collect();
-        assert_eq!((asked[0].0, asked[999].0), (LARGEST, SMALLEST));
-        assert!(on_the_way() <= before + ENOUGH + 1000 * SMALLEST);
-        let held: Vec<_> = asked.into_iter().map(|room| room.hold(Bytes::from_static(&[7; 10]))).collect();
+        let asked: Vec<_> = (0..1000).map(|_| reserve(MAX_PIECE_BYTES)).collect();
+        assert_eq!((asked[0].0, asked[999].0), (MAX_PIECE_BYTES, MIN_PIECE_BYTES));
+        assert!(on_the_way() <= before + IN_FLIGHT_SOFT_LIMIT_BYTES + 1000 * MIN_PIECE_BYTES);
+        let held: Vec<_> = asked.into_iter().map(|reserve| reserve.hold(Bytes::from_static(&[7; 10]))).collect();
         assert_eq!((on_the_way() - before, held[0].len()), (10_000, 10));
         drop(held);
         assert_eq!(on_the_way(), before);

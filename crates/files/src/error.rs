@@ -57,8 +57,8 @@ pub enum Error {
     /// The write may still happen, or have happened; until it has ended, its path is fenced in this process.
     #[error("the write was begun and may still happen; read the file before writing it again")]
     Pending,
-    #[error("the place to go on from is not one that an earlier page gave")]
-    BadPlace,
+    #[error("the cursor is not one that an earlier page returned")]
+    BadCursor,
     #[error("the file became shorter while it was read")]
     Shortened,
     #[error("the target failed: {0}")]
@@ -88,31 +88,31 @@ impl Error {
             Self::Deadline => "Deadline",
             Self::Uncertain => "Uncertain",
             Self::Pending => "Pending",
-            Self::BadPlace => "BadPlace",
+            Self::BadCursor => "BadCursor",
             Self::Shortened => "Shortened",
             Self::Failed(_) => "TargetFailed",
         }
     }
 
     /// Does it say something about the target, and not about the request?
-    pub fn is_the_targets(&self) -> bool {
+    pub fn is_target_fault(&self) -> bool {
         matches!(self, Self::Busy | Self::NoTarget | Self::Deadline | Self::Uncertain | Self::Pending | Self::Failed(_))
     }
 }
 
 impl From<Errno> for Error {
-    fn from(why: Errno) -> Self {
-        match why {
+    fn from(err: Errno) -> Self {
+        match err {
             Errno::NOENT => Self::NotFound,
             Errno::NOTDIR => Self::NotADirectory,
             Errno::ISDIR => Self::IsADirectory,
             // openat2 says XDEV of what would lead out of the root, and LOOP of a link.
             Errno::LOOP | Errno::XDEV => Self::LinkInPath,
             // A file system of names in UTF-8 says ILSEQ.
-            Errno::NAMETOOLONG | Errno::ILSEQ => Self::BadName(why.into()),
-            Errno::FBIG => Self::AboveLimit(why.into()),
+            Errno::NAMETOOLONG | Errno::ILSEQ => Self::BadName(err.into()),
+            Errno::FBIG => Self::AboveLimit(err.into()),
             Errno::NOSPC | Errno::DQUOT | Errno::MLINK => Self::NoSpace,
-            Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Denied(why.into()),
+            Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Denied(err.into()),
             // Of a socket or a device without a driver.
             Errno::NXIO | Errno::NODEV => Self::NotAFile,
             // This process has all the files open that it may.
@@ -123,10 +123,10 @@ impl From<Errno> for Error {
 }
 
 impl From<io::Error> for Error {
-    fn from(why: io::Error) -> Self {
-        match Errno::from_io_error(&why) {
+    fn from(err: io::Error) -> Self {
+        match Errno::from_io_error(&err) {
             Some(errno) => errno.into(),
-            None => Self::Failed(why),
+            None => Self::Failed(err),
         }
     }
 }
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_the_request_causes_is_not_the_targets() {
-        for (errno, code, is_the_targets) in [
+        for (errno, code, is_target_fault) in [
             (Errno::ILSEQ, "BadName", false),
             (Errno::NAMETOOLONG, "BadName", false),
             (Errno::FBIG, "TooLarge", false),
@@ -151,8 +151,8 @@ mod tests {
             (Errno::IO, "TargetFailed", true),
             (Errno::STALE, "TargetFailed", true),
         ] {
-            let why = Error::from(errno);
-            assert_eq!((why.code(), why.is_the_targets()), (code, is_the_targets), "{errno}");
+            let err = Error::from(errno);
+            assert_eq!((err.code(), err.is_target_fault()), (code, is_target_fault), "{errno}");
         }
     }
 }

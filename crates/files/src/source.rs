@@ -7,38 +7,38 @@ use domain::published::{NotAList, PublishedList};
 
 /// Why a source gave no list.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    #[error("{place} cannot be read: {why}")]
-    Place { place: String, why: String },
-    #[error("{place} holds no list of targets: {why}")]
-    List { place: String, why: NotAList },
+pub enum SourceError {
+    #[error("{cursor} cannot be read: {err}")]
+    Place { cursor: String, err: String },
+    #[error("{cursor} holds no list of targets: {err}")]
+    List { cursor: String, err: NotAList },
 }
 
 /// The future of a list.
-pub type Reads<'a> = Pin<Box<dyn Future<Output = Result<PublishedList, Unreadable>> + Send + 'a>>;
+pub type ReadFuture<'a> = Pin<Box<dyn Future<Output = Result<PublishedList, SourceError>> + Send + 'a>>;
 
 /// A place that a list can be read from, again and again.
 pub trait Source: Send + Sync {
     /// What people call it.
     fn name(&self) -> String;
 
-    fn read(&self) -> Reads<'_>;
+    fn read(&self) -> ReadFuture<'_>;
 }
 
 /// The list of the first source that gives one, and which that is; what the others said.
-pub async fn first(sources: &[Box<dyn Source>]) -> (Option<(PublishedList, usize)>, Vec<Unreadable>) {
+pub async fn first(sources: &[Box<dyn Source>]) -> (Option<(PublishedList, usize)>, Vec<SourceError>) {
     let mut failed = Vec::new();
     for (index, source) in sources.iter().enumerate() {
         match source.read().await {
             Ok(list) => return (Some((list, index)), failed),
-            Err(why) => failed.push(why),
+            Err(err) => failed.push(err),
         }
     }
     (None, failed)
 }
 
-fn parse(place: &str, text: &str) -> Result<PublishedList, Unreadable> {
-    PublishedList::parse(text).map_err(|why| Unreadable::List { place: place.to_owned(), why })
+fn parse(cursor: &str, text: &str) -> Result<PublishedList, SourceError> {
+    PublishedList::parse(text).map_err(|err| SourceError::List { cursor: cursor.to_owned(), err })
 }
 
 /// A list that is given, such as `DEFAULT_MOUNT_TARGETS`.
@@ -49,7 +49,7 @@ impl Source for Given {
         "the given list".to_owned()
     }
 
-    fn read(&self) -> Reads<'_> {
+    fn read(&self) -> ReadFuture<'_> {
         Box::pin(std::future::ready(Ok(self.0.clone())))
     }
 }
@@ -58,24 +58,24 @@ impl Source for Given {
 pub struct File(pub PathBuf);
 
 /// The most that is read of it.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 impl Source for File {
     fn name(&self) -> String {
         format!("the file {}", self.0.display())
     }
 
-    fn read(&self) -> Reads<'_> {
+    fn read(&self) -> ReadFuture<'_> {
         Box::pin(async {
             let path = self.0.clone();
             let read = tokio::task::spawn_blocking(move || {
                 let mut text = String::new();
                 let file = std::fs::File::open(path)?;
-                std::io::Read::read_to_string(&mut std::io::Read::take(file, MOST_BYTES), &mut text)?;
+                std::io::Read::read_to_string(&mut std::io::Read::take(file, MAX_BYTES), &mut text)?;
                 Ok::<_, std::io::Error>(text)
             });
-            let failed = |why: String| Unreadable::Place { place: self.name(), why };
-            let text = read.await.map_err(|why| failed(why.to_string()))?.map_err(|why| failed(why.to_string()))?;
+            let failed = |err: String| SourceError::Place { cursor: self.name(), err };
+            let text = read.await.map_err(|err| failed(err.to_string()))?.map_err(|err| failed(err.to_string()))?;
             parse(&self.name(), &text)
         })
     }
@@ -95,7 +95,7 @@ mod aws_sources {
         published::{NotAList, PublishedList},
     };
 
-    use super::{Reads, Source, Unreadable, parse};
+    use super::{ReadFuture, Source, SourceError, parse};
 
     /// The parameter of Systems Manager that the pipeline publishes.
     pub struct Parameter {
@@ -108,11 +108,11 @@ mod aws_sources {
             format!("the parameter {}", self.name)
         }
 
-        fn read(&self) -> Reads<'_> {
+        fn read(&self) -> ReadFuture<'_> {
             Box::pin(async {
-                let failed = |why: String| Unreadable::Place { place: Source::name(self), why };
+                let failed = |err: String| SourceError::Place { cursor: Source::name(self), err };
                 let found = self.aws.read_parameters(std::slice::from_ref(&self.name)).await;
-                let mut found = found.map_err(|why| failed(why.to_string()))?;
+                let mut found = found.map_err(|err| failed(err.to_string()))?;
                 let parameter = found.remove(&self.name).ok_or_else(|| failed("there is none".to_owned()))?;
                 parse(&Source::name(self), &parameter.value)
             })
@@ -130,13 +130,13 @@ mod aws_sources {
             format!("the mount targets of {}", self.file_system)
         }
 
-        fn read(&self) -> Reads<'_> {
+        fn read(&self) -> ReadFuture<'_> {
             Box::pin(async {
                 let reported = self.aws.list_targets(&self.file_system).await;
-                let failed = |why: String| Unreadable::Place { place: self.name(), why };
-                let reported = reported.map_err(|why| failed(why.to_string()))?;
+                let failed = |err: String| SourceError::Place { cursor: self.name(), err };
+                let reported = reported.map_err(|err| failed(err.to_string()))?;
                 let list = PublishedList::of(&reported, None);
-                list.ok_or_else(|| Unreadable::List { place: self.name(), why: NotAList::Empty })
+                list.ok_or_else(|| SourceError::List { cursor: self.name(), err: NotAList::Empty })
             })
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Upper bounds of the histogram's buckets, in microseconds; one more bucket has what took longer.
-pub const BOUNDS: [u64; 16] = [
+pub const BUCKET_BOUNDS_MICROS: [u64; 16] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     10_000_000,
 ];
@@ -20,12 +20,12 @@ pub struct Stats {
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
     nanoseconds: AtomicU64,
-    buckets: [AtomicU64; BOUNDS.len() + 1],
+    buckets: [AtomicU64; BUCKET_BOUNDS_MICROS.len() + 1],
 }
 
 /// The same at one moment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Counted {
+pub struct StatsSnapshot {
     /// Operations on files and directories that were begun.
     pub operations: u64,
     /// Those that failed for the target's reasons, not for the request's.
@@ -37,13 +37,13 @@ pub struct Counted {
     /// All operations together.
     pub time: Duration,
     /// Operations by time; not cumulative.
-    pub buckets: [u64; BOUNDS.len() + 1],
+    pub buckets: [u64; BUCKET_BOUNDS_MICROS.len() + 1],
 }
 
 impl Stats {
     pub(crate) fn done(&self, took: Duration, failed: bool) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS.partition_point(|bound| *bound < micros);
+        let bucket = BUCKET_BOUNDS_MICROS.partition_point(|bound| *bound < micros);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.operations.fetch_add(1, Ordering::Relaxed);
         self.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -69,9 +69,9 @@ impl Stats {
         self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub fn counted(&self) -> Counted {
+    pub fn snapshot(&self) -> StatsSnapshot {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counted {
+        StatsSnapshot {
             operations: of(&self.operations),
             failures: of(&self.failures),
             refused: of(&self.refused),
@@ -83,7 +83,7 @@ impl Stats {
     }
 }
 
-impl Counted {
+impl StatsSnapshot {
     /// What was counted since an earlier moment.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -105,8 +105,8 @@ impl Counted {
         let mut before = 0;
         for (bucket, count) in self.buckets.iter().enumerate() {
             if before + count >= wanted {
-                let low = bucket.checked_sub(1).map_or(0, |below| BOUNDS[below]) as f64;
-                let high = BOUNDS.get(bucket).map_or(low, |high| *high as f64);
+                let low = bucket.checked_sub(1).map_or(0, |below| BUCKET_BOUNDS_MICROS[below]) as f64;
+                let high = BUCKET_BOUNDS_MICROS.get(bucket).map_or(low, |high| *high as f64);
                 let within = (wanted - before) as f64 / *count as f64;
                 return Some(Duration::from_secs_f64((low + (high - low) * within) / 1e6));
             }
@@ -123,17 +123,17 @@ mod tests {
     #[test]
     fn quantiles_are_within_their_bucket() {
         let stats = Stats::default();
-        assert_eq!(stats.counted().quantile(0.5), None);
+        assert_eq!(stats.snapshot().quantile(0.5), None);
         for micros in 1..=1000 {
             stats.done(Duration::from_micros(micros), false);
         }
-        let counted = stats.counted();
+        let snapshot = stats.snapshot();
         for (share, micros) in [(0.01, 10.0), (0.5, 500.0), (0.75, 750.0), (1.0, 1000.0)] {
-            let told = counted.quantile(share).unwrap().as_secs_f64() * 1e6;
+            let told = snapshot.quantile(share).unwrap().as_secs_f64() * 1e6;
             assert!((told - micros).abs() < 2.0, "{share}: {told}");
         }
         stats.done(Duration::from_secs(100), true);
-        assert_eq!(stats.counted().quantile(1.0), Some(Duration::from_secs(10)));
-        assert_eq!(stats.counted().since(&counted).operations, 1);
+        assert_eq!(stats.snapshot().quantile(1.0), Some(Duration::from_secs(10)));
+        assert_eq!(stats.snapshot().since(&snapshot).operations, 1);
     }
 }

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 /// Temporary files have names that begin so. Nothing else may.
 pub const RESERVED_PREFIX: &[u8] = b".efs-router.";
-const MOST_BYTES: usize = 4096;
-const MOST_IN_COMPONENT: usize = 255;
+const MAX_PATH_BYTES: usize = 4096;
+const MAX_COMPONENT_BYTES: usize = 255;
 /// Each may cost a call to make and one to look at: deeper trees than this are nobody's.
 const MAX_COMPONENTS: usize = 255;
 
@@ -83,7 +83,7 @@ impl DirectoryPath {
 }
 
 fn check(path: &[u8]) -> Result<(), BadPath> {
-    if path.len() > MOST_BYTES {
+    if path.len() > MAX_PATH_BYTES {
         return Err(BadPath::Long);
     }
     if path.starts_with(b"/") {
@@ -98,7 +98,7 @@ fn check(path: &[u8]) -> Result<(), BadPath> {
     path.split(|byte| *byte == b'/').try_for_each(|component| match component {
         [] => Err(BadPath::EmptyComponent),
         b"." | b".." => Err(BadPath::Dots),
-        _ if component.len() > MOST_IN_COMPONENT => Err(BadPath::LongComponent),
+        _ if component.len() > MAX_COMPONENT_BYTES => Err(BadPath::LongComponent),
         _ if component.starts_with(RESERVED_PREFIX) => Err(BadPath::Reserved),
         _ => Ok(()),
     })

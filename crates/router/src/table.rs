@@ -5,7 +5,7 @@ use domain::{
     published::{PublishedList, PublishedTarget},
 };
 
-use crate::select::{MOST_TARGETS, Node, Order, Strategy};
+use crate::select::{HashNode, MAX_TARGETS, Order, Strategy};
 
 /// How paths are spread over targets.
 #[derive(Clone)]
@@ -25,28 +25,29 @@ impl Default for Routing {
 /// A list of targets with the routing over it: at least one, each once.
 pub struct Table {
     list: PublishedList,
-    nodes: Vec<Node>,
+    nodes: Vec<HashNode>,
     routing: Routing,
 }
 
 /// Why a list cannot be routed over.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0} targets are more than the {MOST_TARGETS} that a file system's zones could hold")]
+#[error("{0} targets are more than the {MAX_TARGETS} that a file system's zones could hold")]
 pub struct TooManyTargets(usize);
 
 impl Table {
     /// # Errors
-    /// More than [`MOST_TARGETS`] targets.
+    /// More than [`MAX_TARGETS`] targets.
     pub fn new(list: PublishedList, routing: Routing) -> Result<Self, TooManyTargets> {
         let targets = list.targets();
-        if targets.len() > MOST_TARGETS {
+        if targets.len() > MAX_TARGETS {
             return Err(TooManyTargets(targets.len()));
         }
         let weight = |target: &PublishedTarget| match &routing.local {
             Some((zone, weight)) if *zone == target.availability_zone => *weight,
             _ => 1.0,
         };
-        let nodes = targets.iter().map(|target| Node::new(target.mount_target_id.as_str(), weight(target))).collect();
+        let nodes =
+            targets.iter().map(|target| HashNode::new(target.mount_target_id.as_str(), weight(target))).collect();
         Ok(Self { list, nodes, routing })
     }
 

@@ -13,7 +13,7 @@ use domain::model::ZoneName;
 use proptest::{prelude::*, sample::Index};
 use router::{
     PublishedList,
-    select::{Node, Rendezvous, STRATEGIES, Sha256Modulo, Strategy as _, named},
+    select::{HashNode, Rendezvous, STRATEGIES, Sha256Modulo, Strategy as _, named},
     table::{Routing, Table},
 };
 use serde_json::json;
@@ -24,16 +24,16 @@ fn ids(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("fsmt-0{number:x}5c3f1e2d4b6a798")).collect()
 }
 
-fn nodes(ids: &[String]) -> Vec<Node> {
-    ids.iter().map(|id| Node::new(id, 1.0)).collect()
+fn nodes(ids: &[String]) -> Vec<HashNode> {
+    ids.iter().map(|id| HashNode::new(id, 1.0)).collect()
 }
 
 /// Nodes of these targets, and which they are: a place in the list says nothing.
-fn weighted(targets: &[(String, f64)]) -> Vec<Node> {
-    targets.iter().map(|(id, weight)| Node::new(id, *weight)).collect()
+fn weighted(targets: &[(String, f64)]) -> Vec<HashNode> {
+    targets.iter().map(|(id, weight)| HashNode::new(id, *weight)).collect()
 }
 
-fn first(strategy: Chosen, path: &[u8], nodes: &[Node]) -> usize {
+fn first(strategy: Chosen, path: &[u8], nodes: &[HashNode]) -> usize {
     strategy.first(path, nodes, &|_| true).unwrap()
 }
 
@@ -97,11 +97,11 @@ proptest! {
 
     #[test]
     fn a_new_target_takes_paths_and_moves_no_others(
-        targets in a_list(), place in any::<Index>(), weight in prop_oneof![Just(1.0), 1.0..100.0],
+        targets in a_list(), position in any::<Index>(), weight in prop_oneof![Just(1.0), 1.0..100.0],
         paths in proptest::collection::vec(a_path(), 8),
     ) {
         let mut more = targets.clone();
-        more.insert(place.index(targets.len() + 1), ("fsmt-new".to_owned(), weight));
+        more.insert(position.index(targets.len() + 1), ("fsmt-new".to_owned(), weight));
         for path in &paths {
             let before = &targets[first(&Rendezvous, path, &weighted(&targets))].0;
             let after = &more[first(&Rendezvous, path, &weighted(&more))].0;
@@ -172,7 +172,8 @@ fn a_table_routes_as_its_strategy_does() {
     for strategy in STRATEGIES {
         let routing = Routing { strategy, local: Some((ZoneName::new("zone-1"), 3.0)) };
         let table = Table::new(PublishedList::parse(&list).unwrap(), routing).unwrap();
-        let nodes: Vec<_> = ids.iter().zip(0..).map(|(id, index)| Node::new(id, [1.0, 3.0, 1.0][index % 3])).collect();
+        let nodes: Vec<_> =
+            ids.iter().zip(0..).map(|(id, index)| HashNode::new(id, [1.0, 3.0, 1.0][index % 3])).collect();
         for path in paths(200) {
             assert_eq!(table.first(&path, &|_| true), Some(first(strategy, &path, &nodes)));
             let orders = [table.order(&path), strategy.order(&path, &nodes)].map(|order| order.iter().collect());
@@ -259,15 +260,15 @@ fn paths_are_spread_as_by_chance(counts: Counts, choose: impl Fn(&[u8], Counts, 
     let (least, most) = (*counts.start(), *counts.end());
     let mut rejected = [0.0; 11];
     for seed in 0..SEEDS {
-        let mut counted = [[0_u32; 10]; 11];
+        let mut snapshot = [[0_u32; 10]; 11];
         for file in 0..EXPECTED * most {
             // Few targets need few paths.
             let counts = least.max(file / EXPECTED + 1)..=most;
-            choose(format!("{seed}/file-{file}").as_bytes(), counts, &mut |count, index| counted[count][index] += 1);
+            choose(format!("{seed}/file-{file}").as_bytes(), counts, &mut |count, index| snapshot[count][index] += 1);
         }
         for count in counts.clone() {
-            let off = |counted: &u32| (f64::from(*counted) - EXPECTED as f64).powi(2) / EXPECTED as f64;
-            if counted[count][..count].iter().map(off).sum::<f64>() > CRITICAL[count - 2] {
+            let off = |snapshot: &u32| (f64::from(*snapshot) - EXPECTED as f64).powi(2) / EXPECTED as f64;
+            if snapshot[count][..count].iter().map(off).sum::<f64>() > CRITICAL[count - 2] {
                 rejected[count] += 1.0 / SEEDS as f64;
             }
         }

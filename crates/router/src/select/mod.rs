@@ -9,18 +9,18 @@ pub use modulo::Sha256Modulo;
 pub use rendezvous::Rendezvous;
 
 /// A list has at most this many targets: the largest parameter holds fewer.
-pub const MOST_TARGETS: usize = 64;
+pub const MAX_TARGETS: usize = 64;
 
 /// One target, as a strategy sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Node {
+pub struct HashNode {
     /// The first 8 bytes of the SHA-256 of the target's id, big-endian.
     pub key: u64,
     /// Its share relative to the others', more than 0.
     pub weight: f64,
 }
 
-impl Node {
+impl HashNode {
     /// A node for the target with this id.
     pub fn new(id: &str, weight: f64) -> Self {
         Self { key: first_word(&Sha256::digest(id).into()), weight }
@@ -30,17 +30,17 @@ impl Node {
 /// Indexes of targets, the preferred one first.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
-    indexes: [u8; MOST_TARGETS],
+    indexes: [u8; MAX_TARGETS],
     len: usize,
 }
 
 impl Order {
-    /// `count` indexes, each given by its place. At most [`MOST_TARGETS`] are taken.
+    /// `count` indexes, each given by its place. At most [`MAX_TARGETS`] are taken.
     fn of(count: usize, index: impl Fn(usize) -> usize) -> Self {
-        let len = count.min(MOST_TARGETS);
-        let mut indexes = [0; MOST_TARGETS];
-        for (place, slot) in indexes.iter_mut().take(len).enumerate() {
-            *slot = index(place) as u8;
+        let len = count.min(MAX_TARGETS);
+        let mut indexes = [0; MAX_TARGETS];
+        for (position, slot) in indexes.iter_mut().take(len).enumerate() {
+            *slot = index(position) as u8;
         }
         Self { indexes, len }
     }
@@ -56,14 +56,14 @@ pub trait Strategy: Send + Sync {
     /// Its name in `ROUTE_STRATEGY`.
     fn name(&self) -> &'static str;
 
-    /// Whether [`Node::weight`] means anything to it.
-    fn weighs(&self) -> bool;
+    /// Whether [`HashNode::weight`] means anything to it.
+    fn uses_weights(&self) -> bool;
 
     /// Every target, the preferred one first.
-    fn order(&self, path: &[u8], nodes: &[Node]) -> Order;
+    fn order(&self, path: &[u8], nodes: &[HashNode]) -> Order;
 
     /// The first target in [`Strategy::order`] that is `usable`; `None` when none is.
-    fn first(&self, path: &[u8], nodes: &[Node], usable: &dyn Fn(usize) -> bool) -> Option<usize>;
+    fn first(&self, path: &[u8], nodes: &[HashNode], usable: &dyn Fn(usize) -> bool) -> Option<usize>;
 }
 
 /// The strategies by name, the default first.

@@ -8,7 +8,7 @@
 
 use std::hint::select_unpredictable;
 
-use super::{MOST_TARGETS, Node, Order, Strategy, digest, first_word};
+use super::{HashNode, MAX_TARGETS, Order, Strategy, digest, first_word};
 
 /// The default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,20 +19,20 @@ impl Strategy for Rendezvous {
         "rendezvous"
     }
 
-    fn weighs(&self) -> bool {
+    fn uses_weights(&self) -> bool {
         true
     }
 
-    fn order(&self, path: &[u8], nodes: &[Node]) -> Order {
+    fn order(&self, path: &[u8], nodes: &[HashNode]) -> Order {
         let path = first_word(&digest(path));
         let scored = |index| score(path, nodes[index]);
-        let mut order = Order::of(nodes.len(), |place| place);
+        let mut order = Order::of(nodes.len(), |position| position);
         let by_score = |a: &u8, b: &u8| scored(usize::from(*b)).cmp(&scored(usize::from(*a)));
-        order.indexes[..nodes.len().min(MOST_TARGETS)].sort_unstable_by(by_score);
+        order.indexes[..nodes.len().min(MAX_TARGETS)].sort_unstable_by(by_score);
         order
     }
 
-    fn first(&self, path: &[u8], nodes: &[Node], usable: &dyn Fn(usize) -> bool) -> Option<usize> {
+    fn first(&self, path: &[u8], nodes: &[HashNode], usable: &dyn Fn(usize) -> bool) -> Option<usize> {
         let path = first_word(&digest(path));
         // Nearly always the best of all is usable: then one is asked.
         let first = best(path, nodes, |_| true)?;
@@ -40,10 +40,10 @@ impl Strategy for Rendezvous {
     }
 }
 
-fn best(path: u64, nodes: &[Node], usable: impl Fn(usize) -> bool) -> Option<usize> {
+fn best(path: u64, nodes: &[HashNode], usable: impl Fn(usize) -> bool) -> Option<usize> {
     let mut found = None;
     let mut highest = (0, 0);
-    for (index, node) in nodes.iter().enumerate().take(MOST_TARGETS).filter(|(index, _)| usable(*index)) {
+    for (index, node) in nodes.iter().enumerate().take(MAX_TARGETS).filter(|(index, _)| usable(*index)) {
         let score = score(path, *node);
         // Which one wins is as good as random: a branch would be guessed wrong twice a call.
         let wins = found.is_none() || score >= highest;
@@ -54,7 +54,7 @@ fn best(path: u64, nodes: &[Node], usable: impl Fn(usize) -> bool) -> Option<usi
 }
 
 /// Compares as a number does; of equal ones the greater key wins, so that the order of the list never matters.
-fn score(path: u64, node: Node) -> (u64, u64) {
+fn score(path: u64, node: HashNode) -> (u64, u64) {
     let mixed = mix(path ^ node.key);
     if node.weight == 1.0 {
         return (mixed, node.key);

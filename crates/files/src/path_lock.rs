@@ -19,35 +19,35 @@ use router::path::FilePath;
 
 /// The paths that are being changed.
 #[derive(Clone, Default)]
-pub(crate) struct Fences(Arc<Mutex<HashMap<FilePath, Fence>>>);
+pub(crate) struct PathLocks(Arc<Mutex<HashMap<FilePath, PathLock>>>);
 
 #[derive(Default)]
-struct Fence {
+struct PathLock {
     /// Those who have their turn or wait for it. The last one takes the path out of the map.
     users: usize,
-    turn: Arc<tokio::sync::Mutex<()>>,
+    guard: Arc<tokio::sync::Mutex<()>>,
     /// Of the one who has it: whether its outcome is uncertain.
     uncertain: Option<Arc<AtomicBool>>,
 }
 
 /// The right to change a path, until it is dropped.
-pub(crate) struct Turn {
-    fences: Fences,
+pub(crate) struct PathGuard {
+    path_locks: PathLocks,
     path: FilePath,
     held: Option<OwnedMutexGuard<()>>,
     uncertain: Arc<AtomicBool>,
 }
 
-/// Makes a change uncertain when it is dropped before [`Watch::ended`].
-pub(crate) struct Watch(Option<Arc<AtomicBool>>);
+/// Makes a change uncertain when it is dropped before [`UncertainOnDrop::ended`].
+pub(crate) struct UncertainOnDrop(Option<Arc<AtomicBool>>);
 
-impl Fences {
-    fn paths(&self) -> MutexGuard<'_, HashMap<FilePath, Fence>> {
+impl PathLocks {
+    fn paths(&self) -> MutexGuard<'_, HashMap<FilePath, PathLock>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Is no path being changed?
-    pub fn are_open(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.paths().is_empty()
     }
 
@@ -55,54 +55,55 @@ impl Fences {
     ///
     /// # Errors
     /// [`Error::Fenced`] when the one that is being done is uncertain, or has not ended by then.
-    pub async fn enter(&self, path: &FilePath, until: Instant) -> Result<Turn> {
+    pub async fn lock(&self, path: &FilePath, until: Instant) -> Result<PathGuard> {
         let wait = {
             let mut paths = self.paths();
-            let fence = paths.entry(path.clone()).or_default();
-            if fence.uncertain.as_ref().is_some_and(|uncertain| uncertain.load(Ordering::Acquire)) {
+            let path_lock = paths.entry(path.clone()).or_default();
+            if path_lock.uncertain.as_ref().is_some_and(|uncertain| uncertain.load(Ordering::Acquire)) {
                 return Err(Error::Fenced);
             }
-            fence.users += 1;
-            Arc::clone(&fence.turn).lock_owned()
+            path_lock.users += 1;
+            Arc::clone(&path_lock.guard).lock_owned()
         };
         // Made before it is held, so that waiting is forgotten again however it ends.
-        let mut turn = Turn { fences: self.clone(), path: path.clone(), held: None, uncertain: Arc::default() };
+        let mut guard =
+            PathGuard { path_locks: self.clone(), path: path.clone(), held: None, uncertain: Arc::default() };
         let held = timeout_at(until, wait).await.map_err(|_| Error::Fenced)?;
-        if let Some(fence) = self.paths().get_mut(path) {
-            fence.uncertain = Some(Arc::clone(&turn.uncertain));
+        if let Some(path_lock) = self.paths().get_mut(path) {
+            path_lock.uncertain = Some(Arc::clone(&guard.uncertain));
         }
-        turn.held = Some(held);
-        Ok(turn)
+        guard.held = Some(held);
+        Ok(guard)
     }
 }
 
-impl Turn {
-    pub fn watch(&self) -> Watch {
-        Watch(Some(Arc::clone(&self.uncertain)))
+impl PathGuard {
+    pub fn uncertain_on_drop(&self) -> UncertainOnDrop {
+        UncertainOnDrop(Some(Arc::clone(&self.uncertain)))
     }
 }
 
-impl Drop for Turn {
+impl Drop for PathGuard {
     fn drop(&mut self) {
-        let mut paths = self.fences.paths();
-        let Some(fence) = paths.get_mut(&self.path) else { return };
+        let mut paths = self.path_locks.paths();
+        let Some(path_lock) = paths.get_mut(&self.path) else { return };
         if self.held.take().is_some() {
-            fence.uncertain = None;
+            path_lock.uncertain = None;
         }
-        fence.users -= 1;
-        if fence.users == 0 {
+        path_lock.users -= 1;
+        if path_lock.users == 0 {
             paths.remove(&self.path);
         }
     }
 }
 
-impl Watch {
+impl UncertainOnDrop {
     pub fn ended(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Watch {
+impl Drop for UncertainOnDrop {
     fn drop(&mut self) {
         if let Some(uncertain) = self.0.take() {
             uncertain.store(true, Ordering::Release);
@@ -122,28 +123,28 @@ mod tests {
 
     #[tokio::test]
     async fn one_at_a_time_and_nobody_behind_an_uncertain_one() {
-        let fences = Fences::default();
+        let path_locks = PathLocks::default();
         let path = FilePath::new("a").unwrap();
-        let first = fences.enter(&path, soon()).await.unwrap();
-        assert!(fences.enter(&FilePath::new("b").unwrap(), soon()).await.is_ok());
+        let first = path_locks.lock(&path, soon()).await.unwrap();
+        assert!(path_locks.lock(&FilePath::new("b").unwrap(), soon()).await.is_ok());
         // Not yet ended: whoever waits too long goes away.
-        assert!(matches!(fences.enter(&path, soon()).await, Err(Error::Fenced)));
+        assert!(matches!(path_locks.lock(&path, soon()).await, Err(Error::Fenced)));
         let waiting = tokio::spawn({
-            let (fences, path) = (fences.clone(), path.clone());
-            async move { fences.enter(&path, Instant::now() + Duration::from_secs(5)).await.map(|_| ()) }
+            let (path_locks, path) = (path_locks.clone(), path.clone());
+            async move { path_locks.lock(&path, Instant::now() + Duration::from_secs(5)).await.map(|_| ()) }
         });
         tokio::task::yield_now().await;
-        drop(first.watch());
+        drop(first.uncertain_on_drop());
         // Uncertain: refused at once.
-        assert!(matches!(fences.enter(&path, Instant::now() + Duration::from_secs(60)).await, Err(Error::Fenced)));
+        assert!(matches!(path_locks.lock(&path, Instant::now() + Duration::from_secs(60)).await, Err(Error::Fenced)));
         drop(first);
         waiting.await.unwrap().unwrap();
-        let second = fences.enter(&path, soon()).await.unwrap();
-        let watch = second.watch();
+        let second = path_locks.lock(&path, soon()).await.unwrap();
+        let uncertain_on_drop = second.uncertain_on_drop();
         drop(second);
-        drop(watch);
+        drop(uncertain_on_drop);
         // What is over fences nobody.
-        assert!(fences.enter(&path, soon()).await.is_ok());
-        assert!(fences.paths().is_empty());
+        assert!(path_locks.lock(&path, soon()).await.is_ok());
+        assert!(path_locks.paths().is_empty());
     }
 }

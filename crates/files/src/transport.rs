@@ -13,31 +13,31 @@ use crate::error::Result;
 use router::path::{DirectoryPath, FilePath};
 
 /// A page holds about so many bytes of names at most: whoever reads it slowly has it for long.
-pub const MOST_OF_NAMES: usize = 64 << 10;
+pub const MAX_PAGE_NAME_BYTES: usize = 64 << 10;
 /// Entries that one step of a sweep looks at, about.
-pub const SWEPT_AT_ONCE: usize = 1000;
+pub const SWEEP_BATCH_ENTRIES: usize = 1000;
 
 /// The future of an answer.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
 /// What there is to know of a file besides its content.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Meta {
+pub struct Metadata {
     pub size: u64,
     pub modified: SystemTime,
-    pub tag: Tag,
+    pub tag: ETag,
 }
 
 /// Tells one content of a path from every other that it had: the inode, the time of the last change in
 /// nanoseconds, which this crate never gives twice within a process, and the size.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Tag {
+pub struct ETag {
     pub inode: u64,
     pub modified: i128,
     pub size: u64,
 }
 
-impl Tag {
+impl ETag {
     /// Of a time as the kernel gives it.
     pub fn new(inode: u64, seconds: i64, nanoseconds: u32, size: u64) -> Self {
         Self { inode, modified: i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds), size }
@@ -45,20 +45,20 @@ impl Tag {
 }
 
 /// As in an HTTP `ETag`, without the quotes.
-impl fmt::Display for Tag {
+impl fmt::Display for ETag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{:x}-{:x}", self.inode, self.modified, self.size)
     }
 }
 
-impl Meta {
+impl Metadata {
     /// As HTTP can write it: to the second, from 1970 on.
     pub fn modified_second(&self) -> SystemTime {
         let since = self.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         UNIX_EPOCH + Duration::from_secs(since.as_secs())
     }
 
-    pub fn new(tag: Tag) -> Self {
+    pub fn new(tag: ETag) -> Self {
         let since = |nanoseconds: i128| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         let modified = match tag.modified {
             before if before < 0 => UNIX_EPOCH.checked_sub(since(-before)),
@@ -70,19 +70,19 @@ impl Meta {
 
 /// Tags to compare with, as in If-Match and If-None-Match.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Tags {
+pub enum ETags {
     /// `*`: any content at all.
     Any,
-    /// Texts as in [`Tag`]'s `Display`.
-    These(Vec<String>),
+    /// Texts as in [`ETag`]'s `Display`.
+    List(Vec<String>),
 }
 
-impl Tags {
-    fn hold(&self, meta: Option<&Meta>) -> bool {
+impl ETags {
+    fn hold(&self, meta: Option<&Metadata>) -> bool {
         match (self, meta) {
             (_, None) => false,
             (Self::Any, Some(_)) => true,
-            (Self::These(tags), Some(meta)) => {
+            (Self::List(tags), Some(meta)) => {
                 let tag = meta.tag.to_string();
                 tags.contains(&tag)
             }
@@ -92,28 +92,28 @@ impl Tags {
 
 /// What must be true of a file for an operation to be done.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Conditions {
-    pub if_match: Option<Tags>,
-    pub if_none_match: Option<Tags>,
+pub struct Preconditions {
+    pub if_match: Option<ETags>,
+    pub if_none_match: Option<ETags>,
     /// Not changed after this, to the second; nothing where there is `if_match`.
     pub unmodified_since: Option<SystemTime>,
     /// Changed after this, to the second, for a reader only; nothing where there is `if_none_match`.
     pub modified_since: Option<SystemTime>,
 }
 
-impl Conditions {
+impl Preconditions {
     /// Only if there is no file yet.
     pub fn create_only() -> Self {
-        Self { if_none_match: Some(Tags::Any), ..Self::default() }
+        Self { if_none_match: Some(ETags::Any), ..Self::default() }
     }
 
     /// Only if the file still is the one with this tag.
-    pub fn matching(tag: Tag) -> Self {
-        Self { if_match: Some(Tags::These(vec![tag.to_string()])), ..Self::default() }
+    pub fn matching(tag: ETag) -> Self {
+        Self { if_match: Some(ETags::List(vec![tag.to_string()])), ..Self::default() }
     }
 
     pub fn is_create_only(&self) -> bool {
-        self.if_none_match == Some(Tags::Any) && self.if_match.is_none() && self.unmodified_since.is_none()
+        self.if_none_match == Some(ETags::Any) && self.if_match.is_none() && self.unmodified_since.is_none()
     }
 
     pub fn is_none(&self) -> bool {
@@ -121,7 +121,7 @@ impl Conditions {
     }
 
     /// Is If-Match met, or in its absence If-Unmodified-Since?
-    pub fn matched(&self, meta: Option<&Meta>) -> bool {
+    pub fn meets_if_match(&self, meta: Option<&Metadata>) -> bool {
         match (&self.if_match, self.unmodified_since) {
             (Some(tags), _) => tags.hold(meta),
             (None, Some(since)) => meta.is_none_or(|meta| meta.modified_second() <= since),
@@ -130,12 +130,12 @@ impl Conditions {
     }
 
     /// Is If-None-Match met?
-    pub fn none_matched(&self, meta: Option<&Meta>) -> bool {
+    pub fn meets_if_none_match(&self, meta: Option<&Metadata>) -> bool {
         !self.if_none_match.as_ref().is_some_and(|tags| tags.hold(meta))
     }
 
     /// Has whoever reads with these conditions seen this content?
-    pub fn is_seen(&self, meta: &Meta) -> bool {
+    pub fn is_not_modified(&self, meta: &Metadata) -> bool {
         match (&self.if_none_match, self.modified_since) {
             (Some(tags), _) => tags.hold(Some(meta)),
             (None, Some(since)) => meta.modified_second() <= since,
@@ -144,21 +144,21 @@ impl Conditions {
     }
 
     /// May a write be done over this?
-    pub fn allow(&self, meta: Option<&Meta>) -> bool {
-        self.matched(meta) && self.none_matched(meta)
+    pub fn allow(&self, meta: Option<&Metadata>) -> bool {
+        self.meets_if_match(meta) && self.meets_if_none_match(meta)
     }
 }
 
 /// A part of a file, as a request names it before it knows the size.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Part {
+pub enum ByteRange {
     /// From this byte on to that one, inclusive; without an end, to the end of the file.
     From(u64, Option<u64>),
     /// So many bytes at the end.
     Last(u64),
 }
 
-impl Part {
+impl ByteRange {
     /// Its first byte and the one after its last; `None` when the file has nothing of it.
     pub fn of(self, size: u64) -> Option<(u64, u64)> {
         let (first, end) = match self {
@@ -171,18 +171,18 @@ impl Part {
 
 /// What a reader wants.
 #[derive(Clone, Debug, Default)]
-pub struct Want {
+pub struct ReadOptions {
     /// Nothing of the content.
-    pub only_meta: bool,
-    pub part: Option<Part>,
+    pub head: bool,
+    pub part: Option<ByteRange>,
     /// The part, only if the file has this tag; else the whole.
-    pub part_if: Option<String>,
-    pub conditions: Conditions,
+    pub if_range: Option<String>,
+    pub conditions: Preconditions,
 }
 
 /// What a file with these properties gives to a reader.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum ReadOutcome {
     /// These bytes, from and up to, and whether they were asked for as a part.
     Content { from: u64, to: u64, part: bool },
     /// The reader has it already.
@@ -193,60 +193,60 @@ pub enum Verdict {
     Unsatisfiable,
 }
 
-impl Want {
+impl ReadOptions {
     /// In the order of RFC 9110, section 13.2.2.
-    pub fn judge(&self, meta: &Meta) -> Verdict {
-        if !self.conditions.matched(Some(meta)) {
-            return Verdict::PreconditionFailed;
+    pub fn evaluate(&self, meta: &Metadata) -> ReadOutcome {
+        if !self.conditions.meets_if_match(Some(meta)) {
+            return ReadOutcome::PreconditionFailed;
         }
-        if self.conditions.is_seen(meta) {
-            return Verdict::NotModified;
+        if self.conditions.is_not_modified(meta) {
+            return ReadOutcome::NotModified;
         }
-        let same = self.part_if.as_ref().is_none_or(|tag| *tag == meta.tag.to_string());
+        let same = self.if_range.as_ref().is_none_or(|tag| *tag == meta.tag.to_string());
         match self.part.filter(|_| same) {
-            None => Verdict::Content { from: 0, to: meta.size, part: false },
+            None => ReadOutcome::Content { from: 0, to: meta.size, part: false },
             // All of nothing, which no Content-Range can tell (RFC 9110, section 14.1.2).
-            Some(Part::Last(1..)) if meta.size == 0 => Verdict::Content { from: 0, to: 0, part: false },
+            Some(ByteRange::Last(1..)) if meta.size == 0 => ReadOutcome::Content { from: 0, to: 0, part: false },
             Some(part) => match part.of(meta.size) {
-                Some((from, to)) => Verdict::Content { from, to, part: true },
-                None => Verdict::Unsatisfiable,
+                Some((from, to)) => ReadOutcome::Content { from, to, part: true },
+                None => ReadOutcome::Unsatisfiable,
             },
         }
     }
 }
 
 /// A file that is being read.
-pub struct Reading {
-    pub meta: Meta,
-    pub verdict: Verdict,
+pub struct ReadResult {
+    pub meta: Metadata,
+    pub outcome: ReadOutcome,
     /// The first bytes of the content, or all of them.
     pub first: Bytes,
     /// What gives the others.
-    pub rest: Option<Box<dyn Rest>>,
+    pub rest: Option<Box<dyn BodyStream>>,
 }
 
 /// The bytes of a file that are still to come.
-pub trait Rest: Send + Sync {
+pub trait BodyStream: Send + Sync {
     /// The next bytes, if they are there without waiting; none at the end.
     fn next_now(&mut self) -> Option<Result<Bytes>> {
         None
     }
 
     /// The next bytes, and what gives those after them; no bytes at the end.
-    fn next(self: Box<Self>) -> Answer<'static, (Bytes, Box<dyn Rest>)>;
+    fn next(self: Box<Self>) -> BoxFuture<'static, (Bytes, Box<dyn BodyStream>)>;
 }
 
 /// A new content that is not in its place yet. Given up when it is dropped.
-pub trait Staged: Send + Sync {
+pub trait StagedUpload: Send + Sync {
     /// The bytes that follow.
-    fn write(&mut self, bytes: Bytes) -> Answer<'_, ()>;
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, ()>;
 
     /// Makes them durable and, if the conditions hold, puts them into their place at once. The second value:
     /// the file is new.
-    fn commit(self: Box<Self>, conditions: Conditions) -> Answer<'static, (Meta, bool)>;
+    fn commit(self: Box<Self>, conditions: Preconditions) -> BoxFuture<'static, (Metadata, bool)>;
 
     /// All that was written, in memory; with that the content is given up.
-    fn take_back(self: Box<Self>) -> Answer<'static, Bytes>;
+    fn into_bytes(self: Box<Self>) -> BoxFuture<'static, Bytes>;
 }
 
 /// One entry of a directory.
@@ -273,7 +273,7 @@ pub struct Page {
 
 /// What a part of a sweep did and found.
 #[derive(Debug, Default)]
-pub struct Swept {
+pub struct SweepResult {
     pub removed: u64,
     pub directories: Vec<DirectoryPath>,
     /// Where to go on in the same directory; `None` at its end.
@@ -282,13 +282,13 @@ pub struct Swept {
 
 /// One mount target. Every operation is by path, answers within the target's deadline or says
 /// [`Deadline`](crate::Error::Deadline), and is safe to drop; a write that is dropped may still happen.
-pub trait Target: Send + Sync {
+pub trait Transport: Send + Sync {
     /// Makes the target usable if it is not, and asks whether it answers. Takes as long as it takes, and
     /// nothing of what the other operations need.
-    fn probe(&self) -> Answer<'_, ()>;
+    fn probe(&self) -> BoxFuture<'_, ()>;
 
     /// Gives back what the target keeps outside this process, at the end.
-    fn close(&self) -> Answer<'_, ()> {
+    fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -297,31 +297,31 @@ pub trait Target: Send + Sync {
         None
     }
 
-    /// The answer to [`Target::read`], if it is there without waiting.
-    fn read_now(&self, path: &FilePath, want: &Want) -> Option<Result<Reading>> {
+    /// The answer to [`Transport::read`], if it is there without waiting.
+    fn read_now(&self, path: &FilePath, want: &ReadOptions) -> Option<Result<ReadResult>> {
         let _ = (path, want);
         None
     }
 
-    fn read(&self, path: &FilePath, want: &Want) -> Answer<'_, Reading>;
+    fn read(&self, path: &FilePath, want: &ReadOptions) -> BoxFuture<'_, ReadResult>;
 
     /// Puts a new content into its place at once, as one that is staged and committed.
-    fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)>;
+    fn put(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> BoxFuture<'_, (Metadata, bool)>;
 
     /// Begins a new content that comes in pieces.
-    fn stage(&self, path: &FilePath) -> Answer<'_, Box<dyn Staged>>;
+    fn stage(&self, path: &FilePath) -> BoxFuture<'_, Box<dyn StagedUpload>>;
 
     /// Adds to the end; makes the file if there is none. All of it or nothing, but for a crash.
-    fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)>;
+    fn append(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> BoxFuture<'_, (Metadata, bool)>;
 
-    fn delete(&self, path: &FilePath, conditions: Conditions) -> Answer<'_, ()>;
+    fn delete(&self, path: &FilePath, conditions: Preconditions) -> BoxFuture<'_, ()>;
 
-    /// At most `limit` entries from `place`, an earlier page's `next`, or from the beginning.
-    fn list(&self, directory: &DirectoryPath, place: Option<u64>, limit: usize) -> Answer<'_, Page>;
+    /// At most `limit` entries from `cursor`, an earlier page's `next`, or from the beginning.
+    fn list(&self, directory: &DirectoryPath, cursor: Option<u64>, limit: usize) -> BoxFuture<'_, Page>;
 
-    /// Looks at some entries of a directory, from `place` on as in [`Target::list`]: removes the temporary files
+    /// Looks at some entries of a directory, from `cursor` on as in [`Transport::list`]: removes the temporary files
     /// that nobody has written to for `age`, and names the directories.
-    fn sweep(&self, directory: &DirectoryPath, place: Option<u64>, age: Duration) -> Answer<'_, Swept>;
+    fn sweep(&self, directory: &DirectoryPath, cursor: Option<u64>, age: Duration) -> BoxFuture<'_, SweepResult>;
 }
 
 #[cfg(test)]
@@ -331,16 +331,16 @@ mod tests {
     #[test]
     fn parts_are_cut_to_the_file() {
         for (part, size, expected) in [
-            (Part::From(0, None), 10, Some((0, 10))),
-            (Part::From(3, Some(5)), 10, Some((3, 6))),
-            (Part::From(3, Some(u64::MAX)), 10, Some((3, 10))),
-            (Part::From(9, Some(9)), 10, Some((9, 10))),
-            (Part::From(10, None), 10, None),
-            (Part::From(0, None), 0, None),
-            (Part::From(5, Some(4)), 10, None),
-            (Part::Last(4), 10, Some((6, 10))),
-            (Part::Last(40), 10, Some((0, 10))),
-            (Part::Last(0), 10, None),
+            (ByteRange::From(0, None), 10, Some((0, 10))),
+            (ByteRange::From(3, Some(5)), 10, Some((3, 6))),
+            (ByteRange::From(3, Some(u64::MAX)), 10, Some((3, 10))),
+            (ByteRange::From(9, Some(9)), 10, Some((9, 10))),
+            (ByteRange::From(10, None), 10, None),
+            (ByteRange::From(0, None), 0, None),
+            (ByteRange::From(5, Some(4)), 10, None),
+            (ByteRange::Last(4), 10, Some((6, 10))),
+            (ByteRange::Last(40), 10, Some((0, 10))),
+            (ByteRange::Last(0), 10, None),
         ] {
             assert_eq!(part.of(size), expected, "{part:?} of {size}");
         }
@@ -348,20 +348,22 @@ mod tests {
 
     #[test]
     fn conditions_are_those_of_http() {
-        let meta = Meta::new(Tag::new(1, 2, 3, 4));
-        let other = Tag::new(1, 2, 4, 4);
-        let none_of =
-            |tag: Tag| Conditions { if_none_match: Some(Tags::These(vec![tag.to_string()])), ..Conditions::default() };
-        let exists = Conditions { if_match: Some(Tags::Any), ..Conditions::default() };
-        let since = |second| Conditions {
+        let meta = Metadata::new(ETag::new(1, 2, 3, 4));
+        let other = ETag::new(1, 2, 4, 4);
+        let none_of = |tag: ETag| Preconditions {
+            if_none_match: Some(ETags::List(vec![tag.to_string()])),
+            ..Preconditions::default()
+        };
+        let exists = Preconditions { if_match: Some(ETags::Any), ..Preconditions::default() };
+        let since = |second| Preconditions {
             unmodified_since: Some(UNIX_EPOCH + Duration::from_secs(second)),
-            ..Conditions::default()
+            ..Preconditions::default()
         };
         for (conditions, over_it, over_nothing) in [
-            (Conditions::default(), true, true),
-            (Conditions::create_only(), false, true),
-            (Conditions::matching(meta.tag), true, false),
-            (Conditions::matching(other), false, false),
+            (Preconditions::default(), true, true),
+            (Preconditions::create_only(), false, true),
+            (Preconditions::matching(meta.tag), true, false),
+            (Preconditions::matching(other), false, false),
             (none_of(meta.tag), false, true),
             (none_of(other), true, true),
             (exists, true, false),
@@ -376,7 +378,7 @@ mod tests {
 
     #[test]
     fn times_before_1970_are_times() {
-        let meta = Meta::new(Tag::new(1, -2, 500_000_000, 0));
+        let meta = Metadata::new(ETag::new(1, -2, 500_000_000, 0));
         assert_eq!(meta.modified, UNIX_EPOCH - Duration::from_millis(1500));
     }
 }
