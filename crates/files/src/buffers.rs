@@ -1,5 +1,4 @@
-//! Memory for contents on their way, used again, and bounded: the more of it is on the way, the smaller the
-//! pieces become.
+//! A pool of buffers for contents in flight, with a soft limit: the more bytes are in flight, the smaller the pieces.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -11,22 +10,22 @@ use std::{
 
 use bytes::Bytes;
 
-/// As long as less than this is on the way, pieces are as large as they get. Above it each stream still has
-/// the smallest piece: a thousand streams add 16 MiB.
+/// Below this number of bytes in flight, pieces have their maximum size. Above it each stream still gets a piece of the
+/// minimum size: a thousand streams add 16 MiB.
 const IN_FLIGHT_SOFT_LIMIT_BYTES: usize = 32 << 20;
 const MIN_PIECE_BYTES: usize = 16 << 10;
 const MAX_PIECE_BYTES: usize = 256 << 10;
-/// Kept for the next stream.
+/// Maximum number of buffers that the pool keeps.
 const MAX_POOLED_BUFFERS: usize = 32;
 
 static IN_FLIGHT_BYTES: AtomicUsize = AtomicUsize::new(0);
-/// Of the largest size, which all throughput is made with; smaller ones come from the allocator's own lists.
+/// Buffers of the maximum size, which carry nearly all bytes. The allocator serves smaller ones.
 static POOL: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 
-/// A piece of memory, all of it readable.
+/// A buffer whose bytes are all initialised.
 pub struct Buffer(Box<[u8]>);
 
-/// The largest piece that there is room for.
+/// The current maximum size of a piece in bytes.
 pub fn max() -> usize {
     let reserve = IN_FLIGHT_SOFT_LIMIT_BYTES.saturating_sub(IN_FLIGHT_BYTES.load(Ordering::Relaxed)) / 8;
     if reserve >= MAX_PIECE_BYTES {
@@ -36,7 +35,7 @@ pub fn max() -> usize {
     }
 }
 
-/// A buffer for the next of so many bytes: as large as they need, and as there is room for.
+/// A buffer for the next piece of `wanted` bytes: as large as needed, at most [`max`].
 pub fn take(wanted: usize) -> Buffer {
     let size = wanted.min(max());
     let kept = (size == MAX_PIECE_BYTES).then(|| POOL.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
@@ -46,7 +45,7 @@ pub fn take(wanted: usize) -> Buffer {
 }
 
 impl Buffer {
-    /// Its first bytes, to be sent; the memory comes back when they are gone.
+    /// The first `length` bytes. The memory returns to the pool when they are dropped.
     pub fn filled(self, length: usize) -> Bytes {
         let length = length.min(self.0.len());
         Bytes::from_owner(self).slice(..length)
@@ -86,10 +85,10 @@ impl Drop for Buffer {
     }
 }
 
-/// Room for a piece whose memory somebody else makes: an answer that is asked for.
+/// Accounts for a piece whose memory another component allocates, such as the reply to a READ.
 pub struct Reservation(usize);
 
-/// Room for the next of so many bytes, as [`take`] gives it.
+/// A reservation for the next piece of `wanted` bytes, with the same size as [`take`] would return.
 pub fn reserve(wanted: usize) -> Reservation {
     let size = wanted.min(max());
     IN_FLIGHT_BYTES.fetch_add(size, Ordering::Relaxed);
@@ -97,12 +96,12 @@ pub fn reserve(wanted: usize) -> Reservation {
 }
 
 impl Reservation {
-    /// So much may be asked for.
+    /// The size of the reservation in bytes.
     pub fn bytes(&self) -> u32 {
         u32::try_from(self.0).unwrap_or(u32::MAX)
     }
 
-    /// What has come, on the way until it is gone.
+    /// Accounts for `content` until it is dropped, and releases the rest of the reservation.
     pub fn hold(mut self, content: Bytes) -> Bytes {
         struct Held(Bytes, #[expect(dead_code, reason = "it is for being dropped")] Reservation);
         impl AsRef<[u8]> for Held {
@@ -113,7 +112,7 @@ impl Reservation {
         let unused = self.0.saturating_sub(content.len());
         self.0 -= unused;
         IN_FLIGHT_BYTES.fetch_sub(unused, Ordering::Relaxed);
-        // Small answers share their memory, and one that is not taken keeps that of all.
+        // Small replies share one allocation, which the slowest reader would keep alive for all.
         let content = match content.len() <= MIN_PIECE_BYTES && max() < MAX_PIECE_BYTES {
             true => Bytes::copy_from_slice(&content),
             false => content,

@@ -1,5 +1,15 @@
-//! Files on several targets: every operation of one path goes through one target, which the path's hash chooses
-//! among those that work.
+//! Files on several mount targets. Every operation on a path goes through one target: the first healthy target in the
+//! path's order of preference.
+//!
+//! What happens to a write whose target hangs:
+//! 1. [`Files::write`] chooses the target and takes the lock of the path ([`PathLocks`]). A second write of the same path
+//!    waits, so that a late write never overwrites a newer one.
+//! 2. The write runs in a task of its own, so that it ends even if the caller goes away.
+//! 3. After the deadline the caller gets [`Error::Deadline`] if the write never started, [`Error::Uncertain`] if the
+//!    backend knows that it will not happen any more, or [`Error::Pending`] if it may still happen. While it is pending,
+//!    the path stays locked and other writes of it get [`Error::Fenced`].
+//! 4. The failed request does not mark the target as unhealthy. Its probes do ([`Health`]), within seconds; then paths go to
+//!    their next target.
 
 use std::{
     collections::BTreeSet,
@@ -28,33 +38,36 @@ use router::{
     table::{Routing, Table, TooManyTargets},
 };
 
-/// Who waits for a change waits a little longer than it may take to begin: then it is known whether it did.
+/// Wait slightly longer than the deadline of a change, so that we know whether it started.
 const START_MARGIN: Duration = Duration::from_millis(100);
 
-/// The longest time that a start waits for a target that says neither yes nor no.
+/// Maximum time that a start waits for a target that neither accepts nor refuses.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const START_POLL_INTERVAL: Duration = Duration::from_millis(20);
 const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Makes targets that can be used, of those that are published.
+/// Makes transports for published targets. The two implementations are `files_mounted::Options` and `files_nfs::Options`.
 pub trait Backend: Send + Sync + 'static {
-    /// The target at this place, a number that no other target has meanwhile. It is probed before it is used.
+    /// The transport to a target. No other target has the same `slot` at the same time; the mounted backend uses it in
+    /// the name of the mount point. The transport is probed before it is used.
     fn transport(&self, target: &PublishedTarget, slot: usize) -> Arc<dyn Transport>;
 
-    /// How long an operation may take.
+    /// Maximum duration of an operation.
     fn deadline(&self) -> Duration;
 
-    /// The whole list, before targets are made of what is new in it: each is another way to the same file system.
+    /// Called with the whole list before [`Backend::transport`] is called for its new targets. Every target reaches the
+    /// same file system, so a backend may use one to resolve the outcome of a write that another did not answer.
     fn published(&self, targets: &[PublishedTarget]) {
         let _ = targets;
     }
 }
 
-/// Besides the backend's own.
+/// Options of [`Files`].
 #[derive(Clone)]
 pub struct Options {
+    /// How paths are distributed over the targets.
     pub routing: Routing,
-    /// From one probe of a target to the next.
+    /// Pause between two probes of a target.
     pub probe_interval: Duration,
 }
 
@@ -64,12 +77,15 @@ impl Default for Options {
     }
 }
 
-/// A target with what is known of it.
+/// A target in use, with its health and its counters.
 pub struct Endpoint {
+    /// The target as published.
     pub published: PublishedTarget,
-    /// The number in the name of its directory, where it has one.
+    /// The number in the name of its mount point, where it has one.
     pub slot: usize,
+    /// Whether paths are sent to it.
     pub health: Health,
+    /// What it has done since the start.
     pub stats: Stats,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) prober: std::sync::OnceLock<AbortHandle>,
@@ -97,46 +113,49 @@ impl Backend for Box<dyn Backend> {
     }
 }
 
-/// A table with its members, in the same order.
+/// A table and its endpoints, in the same order.
 pub(crate) struct EndpointSet {
     table: Table,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
 }
 
-/// Why the service cannot start.
+/// The error of [`Files::start`].
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The list is too long.
     #[error(transparent)]
     TooMany(#[from] TooManyTargets),
-    #[error("none of the {} mount targets works: {}", .0.len(), .0.join("; "))]
+    /// No target answered its first probe; one message for each.
+    #[error("none of the {} mount targets answers: {}", .0.len(), .0.join("; "))]
     NoTarget(Vec<String>),
 }
 
-/// What [`Files::route`] tells.
+/// The route of a path: see [`Files::route`].
 pub struct Route {
+    /// The name of the strategy.
     pub strategy: &'static str,
-    /// The path's own target first; with whether it works.
+    /// All targets in order of preference, each with whether it is healthy.
     pub order: Vec<(PublishedTarget, bool)>,
-    /// Where in `order` the path goes now; `None` when no target works.
+    /// The position in `order` of the target that the path goes to now; `None` when no target is healthy.
     pub chosen: Option<usize>,
 }
 
-/// The files of one file system, by way of several mount targets.
+/// The files of one file system, accessed through several mount targets.
 pub struct Files {
     endpoint_set: Arc<ArcSwap<EndpointSet>>,
     backend: Box<dyn Backend>,
     options: Options,
     path_locks: PathLocks,
-    /// Members of this fleet and of earlier ones, as long as there are.
+    /// Endpoints of this set and of earlier sets that operations still use.
     gone: Mutex<Vec<Weak<Endpoint>>>,
 }
 
 impl Files {
-    /// Makes the targets, probes each, and gives the files when at least one works. The others are used as soon as
-    /// their probes succeed.
+    /// Makes a transport for each target and probes it. Returns when at least one target answers; the others are used as
+    /// soon as their probes succeed.
     ///
     /// # Errors
-    /// [`StartError`]: none works, with the reason of each.
+    /// [`StartError`]: the list is too long, or no target answers.
     pub async fn start(
         list: PublishedList,
         backend: impl Backend,
@@ -153,12 +172,11 @@ impl Files {
         Ok(Arc::new(Self { endpoint_set, backend: Box::new(backend), options, path_locks, gone }))
     }
 
-    /// Uses another list from now on. A target that is in both keeps its connections, its health and its counters;
-    /// a new one gets paths when its first probe has succeeded; one that is gone ends with the operations that it
-    /// has. The same list changes nothing. Whether anything was changed.
+    /// Replaces the list of targets. A target of both lists keeps its connections, health and counters. A new target gets
+    /// paths after its first successful probe. A removed target finishes its operations. Returns whether the list differs.
     ///
     /// # Errors
-    /// [`TooManyTargets`]: the list of before stays.
+    /// [`TooManyTargets`]: the current list stays in use.
     pub fn replace(&self, list: PublishedList) -> std::result::Result<bool, TooManyTargets> {
         let before = self.endpoint_set.load();
         if before.table.list() == &list {
@@ -168,7 +186,7 @@ impl Files {
         self.backend.published(table.targets());
         let kept =
             |target: &PublishedTarget| before.endpoints.iter().find(|endpoint| endpoint.published == *target).cloned();
-        // One that is gone has its place until its last operation has ended.
+        // A removed target keeps its slot until its last operation ends.
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         gone.extend(before.endpoints.iter().map(Arc::downgrade));
         gone.retain(|endpoint| endpoint.strong_count() > 0);
@@ -189,7 +207,7 @@ impl Files {
         Ok(true)
     }
 
-    /// The targets, in the order in which they were published.
+    /// The targets in published order.
     pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         self.endpoint_set.load().endpoints.clone()
     }
@@ -199,12 +217,12 @@ impl Files {
         self.options.routing.strategy.name()
     }
 
-    /// Does any target work?
+    /// Whether at least one target is healthy.
     pub fn is_ready(&self) -> bool {
         self.endpoint_set.load().endpoints.iter().any(|endpoint| endpoint.health.is_up())
     }
 
-    /// Where a path goes, and where it would go next. Touches nothing.
+    /// The route of a path. Performs no I/O.
     pub fn route(&self, path: &[u8]) -> Route {
         let endpoint_set = self.endpoint_set.load();
         let order: Vec<_> = endpoint_set.table.order(path).iter().map(|index| &endpoint_set.endpoints[index]).collect();
@@ -214,17 +232,17 @@ impl Files {
         Route { strategy: endpoint_set.table.strategy().name(), order, chosen }
     }
 
-    /// How long an operation may take.
+    /// Maximum duration of an operation.
     pub fn deadline(&self) -> Duration {
         self.backend.deadline()
     }
 
-    /// The target that a path goes to now; `None` when none works.
+    /// The target that a path goes to now; `None` when no target is healthy.
     pub fn target_of(&self, path: &FilePath) -> Option<Arc<Endpoint>> {
         self.endpoint(path.as_bytes()).ok()
     }
 
-    /// The member that a path goes to now.
+    /// The endpoint that a path goes to now.
     ///
     /// # Errors
     /// [`Error::NoTarget`]
@@ -235,18 +253,18 @@ impl Files {
         Ok(Arc::clone(&endpoint_set.endpoints[index]))
     }
 
-    /// The whole of a file, which must not be larger than `max` bytes.
+    /// Reads a whole file of at most `max` bytes.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] and whatever [`Files::open`] says.
+    /// [`Error::TooLarge`], and the errors of [`Files::open`].
     pub async fn read(&self, path: &FilePath, max: u64) -> Result<Bytes> {
         self.read_wanted(path, ReadOptions::default(), max).await
     }
 
-    /// `length` bytes from `from` on, or as many as there are.
+    /// Reads `length` bytes from offset `from`, or fewer at the end of the file.
     ///
     /// # Errors
-    /// Whatever [`Files::open`] says.
+    /// The errors of [`Files::open`].
     pub async fn read_part(&self, path: &FilePath, from: u64, length: u64) -> Result<Bytes> {
         let last = match length {
             0 => return self.stat(path).await.map(|_| Bytes::new()),
@@ -279,10 +297,10 @@ impl Files {
         Ok(content.freeze())
     }
 
-    /// Opens a file to read it in pieces, or to look at its properties.
+    /// Opens a file to stream it, or to get its metadata.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and others of the path; [`Error::Busy`], [`Error::Deadline`] of its target.
+    /// [`Error::NotFound`] and other errors of the path; [`Error::Busy`] and [`Error::Deadline`] of the target.
     pub async fn open(&self, path: &FilePath, want: &ReadOptions) -> Result<Opened> {
         let endpoint = self.endpoint(path.as_bytes())?;
         let began = Instant::now();
@@ -295,7 +313,7 @@ impl Files {
         Ok(Opened { endpoint, reading })
     }
 
-    /// The properties of a file.
+    /// The metadata of a file.
     ///
     /// # Errors
     /// As [`Files::open`].
@@ -303,10 +321,10 @@ impl Files {
         Ok(self.open(path, &ReadOptions { head: true, ..ReadOptions::default() }).await?.reading.meta)
     }
 
-    /// Is there such a file?
+    /// Whether the file exists.
     ///
     /// # Errors
-    /// As [`Files::open`], but for [`Error::NotFound`] and what says that a directory on the way is none.
+    /// As [`Files::open`], except [`Error::NotFound`] and [`Error::NotADirectory`].
     pub async fn exists(&self, path: &FilePath) -> Result<bool> {
         match self.stat(path).await {
             Ok(_) => Ok(true),
@@ -315,13 +333,12 @@ impl Files {
         }
     }
 
-    /// Puts a new content into its place at once; makes the directories above it. Whoever reads sees the old
-    /// content or the new one, whole.
+    /// Replaces the content of a file atomically, and creates its parent directories. Readers see the old content or the
+    /// new content, never a mixture.
     ///
     /// # Errors
-    /// [`Error::PreconditionFailed`]; [`Error::Fenced`] and [`Error::Busy`], when nothing has happened;
-    /// [`Error::Deadline`], when nothing has happened either; [`Error::Uncertain`], when it has happened or never will;
-    /// [`Error::Pending`], when it may still happen.
+    /// [`Error::PreconditionFailed`], [`Error::Fenced`], [`Error::Busy`], [`Error::Deadline`]: nothing was changed.
+    /// [`Error::Uncertain`]: the write happened or never will. [`Error::Pending`]: it may still happen.
     pub async fn write(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> Result<Written> {
         let endpoint = self.endpoint(path.as_bytes())?;
         let (length, name) = (content.len(), path.clone());
@@ -331,7 +348,7 @@ impl Files {
         Ok(Written { endpoint, meta, new })
     }
 
-    /// Begins to write a content that comes in pieces.
+    /// Starts an upload: a content that is written in pieces and then committed.
     ///
     /// # Errors
     /// As [`Files::write`].
@@ -342,8 +359,7 @@ impl Files {
         Ok(Upload { files: Arc::clone(self), path: path.clone(), endpoint, staged })
     }
 
-    /// Adds to the end of a file; makes it if there is none. All of it or nothing, unless this process or its
-    /// machine dies meanwhile.
+    /// Appends to a file, and creates it if it does not exist. All or nothing, unless this process dies during the call.
     ///
     /// # Errors
     /// As [`Files::write`].
@@ -357,7 +373,7 @@ impl Files {
         Ok(Written { endpoint, meta, new })
     }
 
-    /// Removes a file. The directory that it was in stays.
+    /// Deletes a file. Its parent directory stays.
     ///
     /// # Errors
     /// [`Error::NotFound`], and as [`Files::write`].
@@ -369,8 +385,8 @@ impl Files {
         Ok(endpoint)
     }
 
-    /// At most `limit` entries of a directory, in no order, from `cursor` on, an earlier page's `next`. Going on in
-    /// this way meets everything that was there from beginning to end exactly once.
+    /// Lists at most `limit` entries of a directory, in no order, from `cursor` (the `next` of the previous page). The pages
+    /// together contain every entry that exists during the whole listing exactly once.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::BadCursor`], and as [`Files::open`].
@@ -386,11 +402,11 @@ impl Files {
         Ok((endpoint.done(began, page)?, endpoint))
     }
 
-    /// Removes the temporary files that nobody has written to for `age`, everywhere. Their number.
+    /// Removes temporary files that were not written to for `age`, in all directories. Returns how many were removed.
     pub async fn sweep(&self, age: Duration) -> u64 {
         let Ok(root) = DirectoryPath::new("") else { return 0 };
         let mut removed = 0;
-        // The deepest first: no more waits than a step finds on each level.
+        // Depth first, so that few directories are queued.
         let mut waiting = vec![(root, None)];
         while let Some((directory, cursor)) = waiting.pop() {
             let swept = match self.endpoint(directory.as_bytes()) {
@@ -403,21 +419,21 @@ impl Files {
                     waiting.extend(swept.next.map(|next| (directory, Some(next))));
                     waiting.extend(swept.directories.into_iter().map(|directory| (directory, None)));
                 }
-                // Another time.
-                Err(err) => tracing::debug!(?directory, error = %err, "a directory was not swept"),
+                // The next sweep tries again.
+                Err(err) => tracing::debug!(?directory, error = %err, "cannot sweep a directory"),
             }
         }
         removed
     }
 
-    /// Waits until nothing is being changed any more: what has begun ends, also where nobody waits for it.
+    /// Waits until no write is in progress, including writes whose caller went away.
     pub async fn wait_idle(&self) {
         while !self.path_locks.is_idle() {
             tokio::time::sleep(IDLE_POLL_INTERVAL).await;
         }
     }
 
-    /// Waits as [`Files::wait_idle`], and closes the targets. Nothing may be asked for afterwards.
+    /// Waits like [`Files::wait_idle`], then closes the transports. No operation may follow.
     pub async fn close(&self) {
         self.wait_idle().await;
         for endpoint in self.endpoints() {
@@ -425,12 +441,12 @@ impl Files {
                 prober.abort();
             }
             if let Err(err) = endpoint.transport.close().await {
-                tracing::warn!(target_id = %endpoint.published.mount_target_id, error = %err, "a target could not be closed");
+                tracing::warn!(target_id = %endpoint.published.mount_target_id, error = %err, "cannot close the transport to a target");
             }
         }
     }
 
-    /// Does a change in its turn, in a task of its own: it goes on to its end whatever becomes of who asked for it.
+    /// Runs a change under the lock of its path, in a task of its own: the change ends even if the caller goes away.
     async fn change<T, F>(
         &self,
         path: &FilePath,
@@ -456,28 +472,32 @@ impl Files {
                 uncertain_on_drop.ended();
                 answer
             }
-            // It panicked, or this process ends, or the target says nothing.
+            // The task panicked, the process ends, or the target does not answer.
             Ok(Err(_)) | Err(_) => Err(Error::Pending),
         };
         endpoint.done(began, answer)
     }
 }
 
-/// A file that was opened, and the target that it is read from.
+/// An open file and the target that it is read from.
 pub struct Opened {
+    /// The target.
     pub endpoint: Arc<Endpoint>,
+    /// Metadata and content.
     pub reading: ReadResult,
 }
 
-/// A content that is in its place.
+/// The result of a write.
 pub struct Written {
+    /// The target.
     pub endpoint: Arc<Endpoint>,
+    /// The metadata of the new content.
     pub meta: Metadata,
-    /// There was no file under this path before.
+    /// Whether the file did not exist before.
     pub new: bool,
 }
 
-/// A content that comes in pieces; given up when it is dropped before [`Upload::commit`].
+/// A content that is written in pieces. Dropping it before [`Upload::commit`] removes the temporary file.
 pub struct Upload {
     files: Arc<Files>,
     path: FilePath,
@@ -486,10 +506,10 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// The bytes that follow.
+    /// Appends bytes to the content.
     ///
     /// # Errors
-    /// As [`Files::write`]; the content is given up.
+    /// As [`Files::write`]; the upload cannot be continued.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let length = bytes.len();
         self.staged.write(bytes).await.inspect_err(|err| self.endpoint.record_late_failure(err))?;
@@ -497,7 +517,7 @@ impl Upload {
         Ok(())
     }
 
-    /// All that was written, in memory; with that the content is given up.
+    /// Aborts the upload and returns what was written.
     ///
     /// # Errors
     /// As [`Files::open`].
@@ -506,7 +526,7 @@ impl Upload {
         staged.into_bytes().await.inspect_err(|err| endpoint.record_late_failure(err))
     }
 
-    /// Puts the content into its place.
+    /// Makes the content durable and installs it under its path, atomically.
     ///
     /// # Errors
     /// As [`Files::write`].
@@ -519,19 +539,19 @@ impl Upload {
 }
 
 impl Endpoint {
-    /// Connections for requests that there are now; `None` where the kernel has them.
+    /// Number of connections for requests; `None` where the kernel manages them.
     pub fn connections(&self) -> Option<usize> {
         self.transport.connections()
     }
 
-    /// Counts what ended early although it had begun well.
+    /// Counts an operation that failed after its first bytes were delivered.
     pub fn record_late_failure(&self, err: &Error) {
         if err.is_target_fault() {
             self.stats.failed();
         }
     }
 
-    /// Counts an operation that has ended.
+    /// Counts an operation that ended.
     fn done<T>(&self, began: Instant, answer: Result<T>) -> Result<T> {
         match &answer {
             Err(Error::Busy) => self.stats.refused(),
@@ -557,15 +577,15 @@ fn endpoint(backend: &(impl Backend + ?Sized), target: &PublishedTarget, slot: u
     })
 }
 
-/// Waits until one target works, or all say that they do not. One that has not answered yet may still: mounting takes a
-/// while, and so does TLS on a small share of a processor.
+/// Waits until one target answers, or all targets refuse. A target that has not answered yet may still do so: mounting
+/// takes seconds, and so does a TLS handshake on a fraction of a processor.
 async fn first_answer(endpoints: &[Arc<Endpoint>]) -> std::result::Result<(), StartError> {
     let until = Instant::now() + START_TIMEOUT;
     while !endpoints.iter().any(|endpoint| endpoint.health.is_up()) {
         let all_say_no = endpoints.iter().all(|endpoint| endpoint.health.last_probe_failed());
         if all_say_no || Instant::now() > until {
             let err = |endpoint: &Arc<Endpoint>| {
-                let err = endpoint.health.err().unwrap_or_else(|| "it has not answered yet".to_owned());
+                let err = endpoint.health.err().unwrap_or_else(|| "no answer yet".to_owned());
                 format!("{} ({}): {err}", endpoint.published.mount_target_id, endpoint.published.ip_address)
             };
             return Err(StartError::NoTarget(endpoints.iter().map(err).collect()));

@@ -1,10 +1,10 @@
-//! Whether a target works, as its prober sees it. A request that fails never counts; one that succeeds shows that its
-//! target is alive.
+//! The health of a target, as its probes show it. A failed request never counts against a target. A successful request
+//! shows that the target is alive.
 //!
-//! A probe that gets no answer in time does not tell a dead target from a slow one. A file system that is throttled
-//! answers late through all of its targets, and leaving one out would only give its load to the others. So a silence
-//! counts against a target only where another target answers clearly faster at the same time; or where it is so long
-//! that nobody can use the target anyway.
+//! A probe without a timely answer does not distinguish a dead target from a slow one. A throttled file system answers
+//! late through all of its targets, and excluding one would only move its load to the others. Therefore silence counts
+//! against a target only if another target answers clearly faster at the same time, or if the silence is longer than
+//! [`PROBE_TIMEOUT`]. See `docs/` on slow and dead targets (decision 0017).
 
 use std::{
     sync::{
@@ -14,46 +14,46 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Probes in a row that must fail before a target is left out.
+/// Consecutive failed probes that exclude a target.
 const FALL_PROBES: u32 = 2;
-/// Probes in a row that must succeed before a target that was left out comes back.
+/// Consecutive successful probes that bring an excluded target back.
 const RISE_PROBES: u32 = 2;
 /// The shortest silence that counts against a target.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
-/// And it counts only if it is more than so many times as long as another target takes for an answer.
+/// A silence counts only if it is longer than this many times the response time of another target.
 const SILENCE_RATIO: u32 = 4;
-/// The longest silence of a target that is not left out, whatever the others do.
+/// Maximum silence of a target that is not excluded, whatever the others do.
 const MAX_SILENCE: Duration = Duration::from_secs(30);
-/// The longest time that a prober waits for one answer before it asks again. What comes later is no answer.
+/// Maximum time that a probe waits for its answer.
 pub const PROBE_TIMEOUT: Duration = MAX_SILENCE;
 
-/// What one probe has found.
+/// The result of one probe.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum ProbeResult {
     Success,
-    /// Neither yes nor no has come, for this reason if one is known.
+    /// No answer in time, with the reason if one is known.
     Late(String),
-    /// The target, or the network on the way to it, has said no.
+    /// The target, or the network on the way to it, refused.
     Failed(String),
 }
 
-/// What a probe has changed.
+/// A change of health that a probe caused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Change {
     Up,
     Down,
 }
 
-/// How fast a target answers now.
+/// The current response time of a target.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct ResponseTime {
-    /// When the last probe that it has answered was sent.
+    /// When the last answered probe was sent.
     sent: Instant,
-    /// How long that answer took; or, if it is longer, the time that a later probe has been waiting for its own.
+    /// The duration of that answer or, if longer, how long a later probe has been waiting.
     takes: Duration,
 }
 
-/// Of one target.
+/// The health of one target.
 #[derive(Debug)]
 pub struct Health {
     up: AtomicBool,
@@ -65,13 +65,13 @@ pub struct Health {
 
 #[derive(Debug, Default)]
 struct ProbeState {
-    /// Probes in a row that say the opposite of `up`.
+    /// Consecutive probes that contradict `up`.
     streak: u32,
-    /// A probe has had a yes or a no, and the last of these was a no.
+    /// Whether any probe was answered or refused, and whether the last of these was refused.
     has_answered: bool,
     last_probe_failed: bool,
     err: Option<String>,
-    /// When the last probe was sent, and the first one of those that have no answer yet.
+    /// When the last probe was sent, and when the first of the unanswered ones was.
     sent: Option<Instant>,
     silent_since: Option<Instant>,
     response_time: Option<ResponseTime>,
@@ -89,40 +89,40 @@ impl Default for Health {
 }
 
 impl Health {
-    /// May paths be sent to it?
+    /// Whether paths are sent to the target.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
     }
 
-    /// Why the last probe failed, or has no answer; `None` when it succeeded.
+    /// Why the last probe failed or has no answer; `None` when it succeeded.
     pub fn err(&self) -> Option<String> {
         self.state().err.clone()
     }
 
-    /// Has it ever said yes or no?
+    /// Whether a probe was ever answered or refused.
     pub(crate) fn has_answered(&self) -> bool {
         self.state().has_answered
     }
 
-    /// Was the last of its answers a no?
+    /// Whether the last completed probe was refused.
     pub(crate) fn last_probe_failed(&self) -> bool {
         self.state().last_probe_failed
     }
 
-    /// Takes note that a request to the target has succeeded just now.
+    /// Records that a request to the target succeeded.
     pub(crate) fn succeeded(&self, now: Instant) {
         let milliseconds = now.saturating_duration_since(self.made).as_millis();
         self.last_success_ms.fetch_max(u64::try_from(milliseconds).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Takes note that a probe is sent now.
+    /// Records that a probe is sent.
     pub(crate) fn sent(&self, now: Instant) {
         let mut state = self.state();
         state.sent = Some(now);
         state.silent_since.get_or_insert(now);
     }
 
-    /// How fast it answers, to compare others with; `None` when no path may be sent to it.
+    /// The response time, to compare other targets with; `None` when the target is down.
     pub(crate) fn response_time(&self, now: Instant) -> Option<ResponseTime> {
         let state = self.state();
         let response_time = state.response_time.filter(|_| self.is_up())?;
@@ -130,12 +130,12 @@ impl Health {
         Some(ResponseTime { takes: response_time.takes.max(waiting), ..response_time })
     }
 
-    /// Judges the silence of a probe that has no answer yet. `others` are the paces of the other targets.
+    /// Evaluates the silence of a pending probe against the response times of the other targets.
     pub(crate) fn waiting(&self, now: Instant, others: &[ResponseTime]) -> Option<Change> {
         let mut state = self.state();
         let (since, silence) = self.silence(&state, now)?;
         if silence >= SILENCE_TIMEOUT {
-            state.err = Some(format!("it has not answered for {silence:.1?}"));
+            state.err = Some(format!("no answer for {silence:.1?}"));
         }
         let faster = faster(since, silence, others);
         if faster.is_none() && silence <= MAX_SILENCE {
@@ -143,13 +143,13 @@ impl Health {
         }
         state.streak = 0;
         self.is_up().then(|| {
-            let other = faster.map(|takes| format!("; another target takes {takes:.1?}")).unwrap_or_default();
-            state.err = Some(format!("it has not answered for {silence:.1?}{other}"));
+            let other = faster.map(|takes| format!("; another target answers in {takes:.1?}")).unwrap_or_default();
+            state.err = Some(format!("no answer for {silence:.1?}{other}"));
             self.guard(false)
         })
     }
 
-    /// Takes what a probe has found. The first yes or no counts by itself.
+    /// Records the result of a probe. The first answer or refusal counts by itself.
     pub(crate) fn probed(&self, probe_result: ProbeResult, now: Instant, others: &[ResponseTime]) -> Option<Change> {
         if let ProbeResult::Late(err) = probe_result {
             self.state().err = Some(err);
@@ -161,7 +161,7 @@ impl Health {
         if answered {
             state.silent_since = None;
             state.response_time = Some(ResponseTime { sent, takes: now.saturating_duration_since(sent) });
-            // An answer that comes when the silence already counts brings nobody back.
+            // An answer that is so late that its silence counted does not bring the target back.
             if state.has_answered
                 && !self.is_up()
                 && faster(sent, now.saturating_duration_since(sent), others).is_some()
@@ -197,7 +197,7 @@ impl Health {
         if up { Change::Up } else { Change::Down }
     }
 
-    /// Since when, and for how long, a probe is without an answer and no request has succeeded.
+    /// Since when, and for how long, probes have no answer and no request succeeded.
     fn silence(&self, state: &ProbeState, now: Instant) -> Option<(Instant, Duration)> {
         let last_success = self.made + Duration::from_millis(self.last_success_ms.load(Ordering::Relaxed));
         let since = state.silent_since?.max(last_success);
@@ -205,8 +205,8 @@ impl Health {
     }
 }
 
-/// How long another target takes, if that shows that this silence is the target's own: the other has answered a probe
-/// that was sent after the silence began, and clearly faster.
+/// The response time of another target, if it shows that only this target is silent: the other answered a probe that was
+/// sent after the silence began, and clearly faster.
 fn faster(since: Instant, silence: Duration, others: &[ResponseTime]) -> Option<Duration> {
     let fastest = others.iter().filter(|other| other.sent >= since).map(|other| other.takes).min()?;
     (silence > SILENCE_TIMEOUT.max(fastest.saturating_mul(SILENCE_RATIO))).then_some(fastest)

@@ -1,5 +1,5 @@
-//! One change of a path at a time, within this process. A change whose outcome nobody waits for any more keeps
-//! the others out until it has ended: its late rename must not cover a newer content.
+//! One lock per path, within this process: a path has one change at a time. A change keeps its lock until it ends, even
+//! after its caller has given up, because its late rename must not overwrite a newer content.
 
 use std::{
     collections::HashMap,
@@ -17,20 +17,20 @@ use tokio::{
 use crate::error::{Error, Result};
 use router::path::FilePath;
 
-/// The paths that are being changed.
+/// The locks of all paths that are being changed.
 #[derive(Clone, Default)]
 pub(crate) struct PathLocks(Arc<Mutex<HashMap<FilePath, PathLock>>>);
 
 #[derive(Default)]
 struct PathLock {
-    /// Those who have their turn or wait for it. The last one takes the path out of the map.
+    /// Holders and waiters. The last one removes the entry from the map.
     users: usize,
     guard: Arc<tokio::sync::Mutex<()>>,
-    /// Of the one who has it: whether its outcome is uncertain.
+    /// Whether the caller of the holder gave up, so that the outcome is uncertain.
     uncertain: Option<Arc<AtomicBool>>,
 }
 
-/// The right to change a path, until it is dropped.
+/// Holds the lock of a path until it is dropped.
 pub(crate) struct PathGuard {
     path_locks: PathLocks,
     path: FilePath,
@@ -38,7 +38,7 @@ pub(crate) struct PathGuard {
     uncertain: Arc<AtomicBool>,
 }
 
-/// Makes a change uncertain when it is dropped before [`UncertainOnDrop::ended`].
+/// Marks a change as uncertain when it is dropped before [`UncertainOnDrop::ended`].
 pub(crate) struct UncertainOnDrop(Option<Arc<AtomicBool>>);
 
 impl PathLocks {
@@ -46,15 +46,15 @@ impl PathLocks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Is no path being changed?
+    /// Whether no path is locked.
     pub fn is_idle(&self) -> bool {
         self.paths().is_empty()
     }
 
-    /// Waits for the changes of this path that came before.
+    /// Waits for earlier changes of the path.
     ///
     /// # Errors
-    /// [`Error::Fenced`] when the one that is being done is uncertain, or has not ended by then.
+    /// [`Error::Fenced`]: the current change is uncertain, or has not ended by `until`.
     pub async fn lock(&self, path: &FilePath, until: Instant) -> Result<PathGuard> {
         let wait = {
             let mut paths = self.paths();
@@ -65,7 +65,7 @@ impl PathLocks {
             path_lock.users += 1;
             Arc::clone(&path_lock.guard).lock_owned()
         };
-        // Made before it is held, so that waiting is forgotten again however it ends.
+        // Created before the lock is held, so that dropping the future also removes the waiter.
         let mut guard =
             PathGuard { path_locks: self.clone(), path: path.clone(), held: None, uncertain: Arc::default() };
         let held = timeout_at(until, wait).await.map_err(|_| Error::Fenced)?;

@@ -1,4 +1,4 @@
-//! Probes each target again and again, in a task of its own.
+//! Probes each target periodically, in a task of its own.
 
 use std::{
     io::ErrorKind,
@@ -15,9 +15,9 @@ use crate::{
     transport::Transport,
 };
 
-/// From one probe to the next of a target that has not said yes or no yet, at most.
+/// Maximum pause between probes of a target that has not answered or refused yet.
 const FIRST_PROBE_MAX_PAUSE: Duration = Duration::from_millis(200);
-/// How often the silence of a target is judged while a probe waits for an answer.
+/// How often the silence of a target is evaluated while a probe is pending.
 const SILENCE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Probes the member until it is dropped, and compares it with the others of the fleet.
@@ -28,14 +28,14 @@ pub(crate) fn spawn_prober(endpoint: &Arc<Endpoint>, endpoint_set: &Arc<ArcSwap<
     let _ = endpoint.prober.set(task.abort_handle());
 }
 
-/// Keeps nobody alive: a target that is removed is not probed any more.
+/// Holds weak references only: a removed target is not probed any more.
 struct Prober {
     endpoint: Weak<Endpoint>,
     endpoint_set: Weak<ArcSwap<EndpointSet>>,
 }
 
 impl Prober {
-    /// One probe, and the pause after it. `None` when there is nothing left to probe.
+    /// One probe and the pause after it. `None` when the target was removed.
     async fn probe(&self, transport: &dyn Transport, every: Duration) -> Option<()> {
         self.endpoint.upgrade()?.health.sent(Instant::now());
         let mut answer = transport.probe();
@@ -59,10 +59,10 @@ impl Prober {
         let others: Vec<_> = others.filter_map(|other| other.health.response_time(now)).collect();
         let (id, address) = (&endpoint.published.mount_target_id, &endpoint.published.ip_address);
         match evaluate(&endpoint.health, now, &others) {
-            Some(Change::Up) => tracing::info!(target_id = %id, %address, "a target works"),
+            Some(Change::Up) => tracing::info!(target_id = %id, %address, "target is up"),
             Some(Change::Down) => {
                 let err = endpoint.health.err().unwrap_or_default();
-                tracing::warn!(target_id = %id, %address, error = err, "a target is left out");
+                tracing::warn!(target_id = %id, %address, error = err, "target is down");
             }
             None => {}
         }
@@ -76,7 +76,7 @@ fn probe_result(answer: Result<()>) -> ProbeResult {
         Err(err) => {
             let is_late = match &err {
                 Error::Deadline | Error::Busy => true,
-                // Who resets a connection may take the next one.
+                // A server that resets a connection may accept the next one.
                 Error::Failed(err) => matches!(err.kind(), ErrorKind::TimedOut | ErrorKind::ConnectionReset),
                 _ => false,
             };

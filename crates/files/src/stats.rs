@@ -1,17 +1,17 @@
-//! What each target has done since the start: counters without a lock, and a histogram of times.
+//! Counters of each target since the start, lock-free, with a histogram of durations.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// Upper bounds of the histogram's buckets, in microseconds; one more bucket has what took longer.
+/// Upper bounds of the histogram's buckets in microseconds. One more bucket counts longer durations.
 pub const BUCKET_BOUNDS_MICROS: [u64; 16] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     10_000_000,
 ];
 
-/// Of one target.
+/// The counters of one target.
 #[derive(Debug, Default)]
 pub struct Stats {
     operations: AtomicU64,
@@ -23,20 +23,22 @@ pub struct Stats {
     buckets: [AtomicU64; BUCKET_BOUNDS_MICROS.len() + 1],
 }
 
-/// The same at one moment.
+/// The counters at one moment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct StatsSnapshot {
-    /// Operations on files and directories that were begun.
+    /// Operations on files and directories that were started.
     pub operations: u64,
-    /// Those that failed for the target's reasons, not for the request's.
+    /// Operations that failed because of the target.
     pub failures: u64,
-    /// Operations that were not begun, since the target had all that it can do.
+    /// Operations that were not started because the target was at capacity.
     pub refused: u64,
+    /// Bytes of content that readers took.
     pub bytes_read: u64,
+    /// Bytes of content that writers sent.
     pub bytes_written: u64,
-    /// All operations together.
+    /// Sum of the durations of all operations.
     pub time: Duration,
-    /// Operations by time; not cumulative.
+    /// Operations by duration; not cumulative.
     pub buckets: [u64; BUCKET_BOUNDS_MICROS.len() + 1],
 }
 
@@ -60,7 +62,7 @@ impl Stats {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts bytes of a content that a reader has taken.
+    /// Counts bytes of content that a reader took.
     pub fn read(&self, bytes: usize) {
         self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -69,6 +71,7 @@ impl Stats {
         self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// The counters now.
     pub fn snapshot(&self) -> StatsSnapshot {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         StatsSnapshot {
@@ -84,7 +87,7 @@ impl Stats {
 }
 
 impl StatsSnapshot {
-    /// What was counted since an earlier moment.
+    /// The difference to an earlier snapshot.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             operations: self.operations.saturating_sub(earlier.operations),
@@ -97,8 +100,8 @@ impl StatsSnapshot {
         }
     }
 
-    /// The time within which this share of the operations ended, as well as the buckets tell it; `None` when there
-    /// were none. What took longer than the last bound counts as that bound.
+    /// The quantile `share` (0 to 1) of the durations, interpolated within its bucket; `None` without operations. Durations
+    /// above the last bound count as that bound.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let all: u64 = self.buckets.iter().sum();
         let wanted = (share * all as f64).ceil().max(1.0) as u64;

@@ -1,5 +1,5 @@
-//! What a backend offers: one mount target as a place for files. Everything above this file is the same
-//! whether the kernel has mounted the target or a client in the process speaks to it.
+//! The interface of a backend: [`Transport`], the access to the files through one mount target. Everything above it is
+//! independent of whether the kernel mounts the target or a client in the process speaks NFS to it.
 
 use std::{
     fmt,
@@ -12,39 +12,45 @@ use bytes::Bytes;
 use crate::error::Result;
 use router::path::{DirectoryPath, FilePath};
 
-/// A page holds about so many bytes of names at most: whoever reads it slowly has it for long.
+/// Approximate maximum size of the names of a page. A slow reader holds a page in memory for long.
 pub const MAX_PAGE_NAME_BYTES: usize = 64 << 10;
-/// Entries that one step of a sweep looks at, about.
+/// Approximate number of entries that one step of a sweep examines.
 pub const SWEEP_BATCH_ENTRIES: usize = 1000;
 
-/// The future of an answer.
+/// A boxed future of a [`Result`].
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// What there is to know of a file besides its content.
+/// The metadata of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Metadata {
+    /// Size in bytes.
     pub size: u64,
+    /// Time of the last modification.
     pub modified: SystemTime,
+    /// Identifies the content.
     pub tag: ETag,
 }
 
-/// Tells one content of a path from every other that it had: the inode, the time of the last change in
-/// nanoseconds, which this crate never gives twice within a process, and the size.
+/// A strong entity tag: the inode, the modification time in nanoseconds (which this crate never sets twice to the same
+/// value within a process) and the size.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ETag {
+    /// Inode number, or fileid of NFS.
     pub inode: u64,
+    /// Modification time in nanoseconds since 1970.
     pub modified: i128,
+    /// Size in bytes.
     pub size: u64,
 }
 
 impl ETag {
-    /// Of a time as the kernel gives it.
+    /// The tag of a file whose modification time is `seconds` and `nanoseconds` since 1970.
     pub fn new(inode: u64, seconds: i64, nanoseconds: u32, size: u64) -> Self {
         Self { inode, modified: i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds), size }
     }
 }
 
-/// As in an HTTP `ETag`, without the quotes.
+/// The opaque tag of an HTTP `ETag`, without its quotes.
 impl fmt::Display for ETag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{:x}-{:x}", self.inode, self.modified, self.size)
@@ -52,12 +58,13 @@ impl fmt::Display for ETag {
 }
 
 impl Metadata {
-    /// As HTTP can write it: to the second, from 1970 on.
+    /// The modification time truncated to a second and not before 1970, as HTTP dates are.
     pub fn modified_second(&self) -> SystemTime {
         let since = self.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         UNIX_EPOCH + Duration::from_secs(since.as_secs())
     }
 
+    /// The metadata that a tag contains.
     pub fn new(tag: ETag) -> Self {
         let since = |nanoseconds: i128| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         let modified = match tag.modified {
@@ -68,12 +75,12 @@ impl Metadata {
     }
 }
 
-/// Tags to compare with, as in If-Match and If-None-Match.
+/// The value of If-Match or If-None-Match.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ETags {
-    /// `*`: any content at all.
+    /// `*`: any existing content.
     Any,
-    /// Texts as in [`ETag`]'s `Display`.
+    /// Tags as [`ETag`]'s `Display` writes them.
     List(Vec<String>),
 }
 
@@ -90,37 +97,41 @@ impl ETags {
     }
 }
 
-/// What must be true of a file for an operation to be done.
+/// The preconditions of an operation, as in RFC 9110, section 13.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Preconditions {
+    /// If-Match.
     pub if_match: Option<ETags>,
+    /// If-None-Match.
     pub if_none_match: Option<ETags>,
-    /// Not changed after this, to the second; nothing where there is `if_match`.
+    /// If-Unmodified-Since, to the second. Ignored with `if_match`.
     pub unmodified_since: Option<SystemTime>,
-    /// Changed after this, to the second, for a reader only; nothing where there is `if_none_match`.
+    /// If-Modified-Since, to the second, for reads. Ignored with `if_none_match`.
     pub modified_since: Option<SystemTime>,
 }
 
 impl Preconditions {
-    /// Only if there is no file yet.
+    /// `If-None-Match: *`: only if the file does not exist.
     pub fn create_only() -> Self {
         Self { if_none_match: Some(ETags::Any), ..Self::default() }
     }
 
-    /// Only if the file still is the one with this tag.
+    /// If-Match with this tag: only if the content is unchanged.
     pub fn matching(tag: ETag) -> Self {
         Self { if_match: Some(ETags::List(vec![tag.to_string()])), ..Self::default() }
     }
 
+    /// Whether these are the preconditions of [`Preconditions::create_only`].
     pub fn is_create_only(&self) -> bool {
         self.if_none_match == Some(ETags::Any) && self.if_match.is_none() && self.unmodified_since.is_none()
     }
 
+    /// Whether a write has no precondition.
     pub fn is_none(&self) -> bool {
         self.if_match.is_none() && self.if_none_match.is_none() && self.unmodified_since.is_none()
     }
 
-    /// Is If-Match met, or in its absence If-Unmodified-Since?
+    /// Whether If-Match holds or, in its absence, If-Unmodified-Since.
     pub fn meets_if_match(&self, meta: Option<&Metadata>) -> bool {
         match (&self.if_match, self.unmodified_since) {
             (Some(tags), _) => tags.hold(meta),
@@ -129,12 +140,12 @@ impl Preconditions {
         }
     }
 
-    /// Is If-None-Match met?
+    /// Whether If-None-Match holds.
     pub fn meets_if_none_match(&self, meta: Option<&Metadata>) -> bool {
         !self.if_none_match.as_ref().is_some_and(|tags| tags.hold(meta))
     }
 
-    /// Has whoever reads with these conditions seen this content?
+    /// Whether a reader with these preconditions already has this content (304 Not Modified).
     pub fn is_not_modified(&self, meta: &Metadata) -> bool {
         match (&self.if_none_match, self.modified_since) {
             (Some(tags), _) => tags.hold(Some(meta)),
@@ -143,23 +154,23 @@ impl Preconditions {
         }
     }
 
-    /// May a write be done over this?
+    /// Whether a write may replace this content (`None`: no file).
     pub fn allow(&self, meta: Option<&Metadata>) -> bool {
         self.meets_if_match(meta) && self.meets_if_none_match(meta)
     }
 }
 
-/// A part of a file, as a request names it before it knows the size.
+/// A byte range as a request states it, before the size of the file is known (RFC 9110, section 14.1.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ByteRange {
-    /// From this byte on to that one, inclusive; without an end, to the end of the file.
+    /// From the first byte to the last, inclusive; without a last byte, to the end of the file.
     From(u64, Option<u64>),
-    /// So many bytes at the end.
+    /// This number of bytes at the end.
     Last(u64),
 }
 
 impl ByteRange {
-    /// Its first byte and the one after its last; `None` when the file has nothing of it.
+    /// The half-open range of offsets in a file of this size; `None` when it is empty.
     pub fn of(self, size: u64) -> Option<(u64, u64)> {
         let (first, end) = match self {
             Self::From(first, last) => (first, last.map_or(size, |last| last.saturating_add(1).min(size))),
@@ -169,32 +180,41 @@ impl ByteRange {
     }
 }
 
-/// What a reader wants.
+/// Options of a read.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
-    /// Nothing of the content.
+    /// Metadata only, like HEAD.
     pub head: bool,
+    /// The range to read; the whole file by default.
     pub part: Option<ByteRange>,
-    /// The part, only if the file has this tag; else the whole.
+    /// If-Range: apply the range only if the file has this tag; otherwise read the whole file.
     pub if_range: Option<String>,
+    /// The preconditions.
     pub conditions: Preconditions,
 }
 
-/// What a file with these properties gives to a reader.
+/// The outcome of [`ReadOptions`] for a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ReadOutcome {
-    /// These bytes, from and up to, and whether they were asked for as a part.
-    Content { from: u64, to: u64, part: bool },
-    /// The reader has it already.
+    /// The bytes `from..to`; `part` if a range was requested.
+    Content {
+        /// The offset of the first byte.
+        from: u64,
+        /// The offset after the last byte.
+        to: u64,
+        /// Whether a range was requested.
+        part: bool,
+    },
+    /// 304: the reader already has the content.
     NotModified,
-    /// If-Match was not met.
+    /// 412: If-Match or If-Unmodified-Since does not hold.
     PreconditionFailed,
-    /// The file has nothing of the part.
+    /// 416: the range is outside of the file.
     Unsatisfiable,
 }
 
 impl ReadOptions {
-    /// In the order of RFC 9110, section 13.2.2.
+    /// Evaluates the options against a file, in the order of RFC 9110, section 13.2.2.
     pub fn evaluate(&self, meta: &Metadata) -> ReadOutcome {
         if !self.conditions.meets_if_match(Some(meta)) {
             return ReadOutcome::PreconditionFailed;
@@ -205,7 +225,7 @@ impl ReadOptions {
         let same = self.if_range.as_ref().is_none_or(|tag| *tag == meta.tag.to_string());
         match self.part.filter(|_| same) {
             None => ReadOutcome::Content { from: 0, to: meta.size, part: false },
-            // All of nothing, which no Content-Range can tell (RFC 9110, section 14.1.2).
+            // A suffix of an empty file: no Content-Range can express it (RFC 9110, section 14.1.2).
             Some(ByteRange::Last(1..)) if meta.size == 0 => ReadOutcome::Content { from: 0, to: 0, part: false },
             Some(part) => match part.of(meta.size) {
                 Some((from, to)) => ReadOutcome::Content { from, to, part: true },
@@ -215,112 +235,126 @@ impl ReadOptions {
     }
 }
 
-/// A file that is being read.
+/// The result of a read.
 pub struct ReadResult {
+    /// The metadata of the file.
     pub meta: Metadata,
+    /// What the options give for this file.
     pub outcome: ReadOutcome,
     /// The first bytes of the content, or all of them.
     pub first: Bytes,
-    /// What gives the others.
+    /// The stream of the remaining bytes.
     pub rest: Option<Box<dyn BodyStream>>,
 }
 
-/// The bytes of a file that are still to come.
+/// A stream of the remaining bytes of a file.
 pub trait BodyStream: Send + Sync {
-    /// The next bytes, if they are there without waiting; none at the end.
+    /// The next bytes if they are available without waiting; empty at the end.
     fn next_now(&mut self) -> Option<Result<Bytes>> {
         None
     }
 
-    /// The next bytes, and what gives those after them; no bytes at the end.
+    /// The next bytes and the stream of the bytes after them; empty at the end.
     fn next(self: Box<Self>) -> BoxFuture<'static, (Bytes, Box<dyn BodyStream>)>;
 }
 
-/// A new content that is not in its place yet. Given up when it is dropped.
+/// An upload: a temporary file that is not installed under its path yet. Dropping it removes the file.
 pub trait StagedUpload: Send + Sync {
-    /// The bytes that follow.
+    /// Appends bytes.
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, ()>;
 
-    /// Makes them durable and, if the conditions hold, puts them into their place at once. The second value:
-    /// the file is new.
+    /// Makes the content durable and, if the preconditions hold, installs it atomically. The second value is whether the
+    /// file is new.
     fn commit(self: Box<Self>, conditions: Preconditions) -> BoxFuture<'static, (Metadata, bool)>;
 
-    /// All that was written, in memory; with that the content is given up.
+    /// Aborts the upload and returns what was written.
     fn into_bytes(self: Box<Self>) -> BoxFuture<'static, Bytes>;
 }
 
-/// One entry of a directory.
+/// An entry of a directory.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
+    /// The name, without a path.
     pub name: Vec<u8>,
+    /// The type of the file.
     pub kind: Kind,
 }
 
+/// The type of a directory entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
+    /// A regular file.
     File,
+    /// A directory.
     Directory,
+    /// A symbolic link, socket, device or pipe.
     Other,
 }
 
-/// Some entries of a directory, in no order.
+/// A page of the entries of a directory, in no order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Page {
+    /// The entries.
     pub entries: Vec<Entry>,
-    /// Where the next page begins; `None` at the end. What it means is the backend's affair.
+    /// The cursor of the next page; `None` at the end. Its meaning depends on the backend.
     pub next: Option<u64>,
 }
 
-/// What a part of a sweep did and found.
+/// The result of one step of a sweep.
 #[derive(Debug, Default)]
 pub struct SweepResult {
+    /// Number of temporary files removed.
     pub removed: u64,
+    /// The subdirectories found.
     pub directories: Vec<DirectoryPath>,
-    /// Where to go on in the same directory; `None` at its end.
+    /// The cursor of the next step in the same directory; `None` at its end.
     pub next: Option<u64>,
 }
 
-/// One mount target. Every operation is by path, answers within the target's deadline or says
-/// [`Deadline`](crate::Error::Deadline), and is safe to drop; a write that is dropped may still happen.
+/// Access to the files through one mount target. Every operation takes a path and returns within the deadline of the
+/// backend. Dropping a future is safe; a dropped write may still happen.
 pub trait Transport: Send + Sync {
-    /// Makes the target usable if it is not, and asks whether it answers. Takes as long as it takes, and
-    /// nothing of what the other operations need.
+    /// Connects or mounts if necessary, and checks that the target answers. Has no deadline, and uses no resource that
+    /// the other operations need.
     fn probe(&self) -> BoxFuture<'_, ()>;
 
-    /// Gives back what the target keeps outside this process, at the end.
+    /// Releases what the transport holds outside this process, at the end.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Connections for requests that there are now; `None` where somebody else has them.
+    /// Number of connections for requests; `None` where the kernel manages them.
     fn connections(&self) -> Option<usize> {
         None
     }
 
-    /// The answer to [`Transport::read`], if it is there without waiting.
+    /// The result of [`Transport::read`] if it is available without waiting.
     fn read_now(&self, path: &FilePath, want: &ReadOptions) -> Option<Result<ReadResult>> {
         let _ = (path, want);
         None
     }
 
+    /// Opens a file and reads its first bytes.
     fn read(&self, path: &FilePath, want: &ReadOptions) -> BoxFuture<'_, ReadResult>;
 
-    /// Puts a new content into its place at once, as one that is staged and committed.
+    /// Replaces the content of a file atomically, like an upload that is committed. The second value is whether the file is
+    /// new.
     fn put(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> BoxFuture<'_, (Metadata, bool)>;
 
-    /// Begins a new content that comes in pieces.
+    /// Starts an upload.
     fn stage(&self, path: &FilePath) -> BoxFuture<'_, Box<dyn StagedUpload>>;
 
-    /// Adds to the end; makes the file if there is none. All of it or nothing, but for a crash.
+    /// Appends to a file and creates it if it does not exist. All or nothing, except after a crash of this process.
     fn append(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> BoxFuture<'_, (Metadata, bool)>;
 
+    /// Deletes a file.
     fn delete(&self, path: &FilePath, conditions: Preconditions) -> BoxFuture<'_, ()>;
 
-    /// At most `limit` entries from `cursor`, an earlier page's `next`, or from the beginning.
+    /// Lists at most `limit` entries from `cursor`, the `next` of an earlier page, or from the beginning.
     fn list(&self, directory: &DirectoryPath, cursor: Option<u64>, limit: usize) -> BoxFuture<'_, Page>;
 
-    /// Looks at some entries of a directory, from `cursor` on as in [`Transport::list`]: removes the temporary files
-    /// that nobody has written to for `age`, and names the directories.
+    /// Examines some entries of a directory from `cursor`: removes temporary files that were not written to for `age`, and
+    /// returns the subdirectories.
     fn sweep(&self, directory: &DirectoryPath, cursor: Option<u64>, age: Duration) -> BoxFuture<'_, SweepResult>;
 }
 

@@ -141,13 +141,13 @@ proptest! {
     }
 
     #[test]
-    fn the_seeds_strategy_ignores_weights_and_ids(targets in a_list(), path in a_path()) {
+    fn modulo_ignores_weights_and_ids(targets in a_list(), path in a_path()) {
         let others = nodes(&ids(targets.len()));
         prop_assert_eq!(first(&Sha256Modulo, &path, &weighted(&targets)), first(&Sha256Modulo, &path, &others));
     }
 
     #[test]
-    fn of_a_target_that_fails_the_seeds_strategy_takes_the_next_index(targets in a_list(), path in a_path()) {
+    fn modulo_takes_the_next_index_of_a_target_that_fails(targets in a_list(), path in a_path()) {
         let nodes = weighted(&targets);
         let own = first(&Sha256Modulo, &path, &nodes);
         let order: Vec<_> = Sha256Modulo.order(&path, &nodes).iter().collect();
@@ -232,7 +232,7 @@ fn one_more_target_moves_as_many_paths_as_it_must() {
 
 /// And what losing one of three costs the paths of the others.
 #[test]
-fn one_target_less_moves_what_was_not_its_own_only_with_the_seeds_strategy() {
+fn one_target_less_moves_what_was_not_its_own_only_with_modulo() {
     let paths = paths(20_000);
     let ids = ids(3);
     let (before, after) = (nodes(&ids), nodes(&ids[..2]));
@@ -292,7 +292,7 @@ fn rendezvous_spreads_paths_as_chance_does() {
     });
 }
 
-fn the_seeds_strategy_spreads_as_chance_does(counts: Counts) {
+fn modulo_spreads_as_chance_does(counts: Counts) {
     let nodes = nodes(&ids(10));
     paths_are_spread_as_by_chance(counts, |path, counts, choose| {
         for count in counts {
@@ -303,18 +303,18 @@ fn the_seeds_strategy_spreads_as_chance_does(counts: Counts) {
 
 // Several tests, so that several processors share the work.
 #[test]
-fn the_seeds_strategy_spreads_paths_over_few_targets_as_chance_does() {
-    the_seeds_strategy_spreads_as_chance_does(2..=6);
+fn modulo_spreads_paths_over_few_targets_as_chance_does() {
+    modulo_spreads_as_chance_does(2..=6);
 }
 
 #[test]
-fn the_seeds_strategy_spreads_paths_over_more_targets_as_chance_does() {
-    the_seeds_strategy_spreads_as_chance_does(7..=8);
+fn modulo_spreads_paths_over_more_targets_as_chance_does() {
+    modulo_spreads_as_chance_does(7..=8);
 }
 
 #[test]
-fn the_seeds_strategy_spreads_paths_over_many_targets_as_chance_does() {
-    the_seeds_strategy_spreads_as_chance_does(9..=10);
+fn modulo_spreads_paths_over_many_targets_as_chance_does() {
+    modulo_spreads_as_chance_does(9..=10);
 }
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
@@ -324,7 +324,7 @@ fn unhex(digits: &str) -> Vec<u8> {
 }
 
 #[test]
-fn the_seeds_strategy_is_pythons_line_to_the_letter() {
+fn modulo_is_pythons_line_to_the_letter() {
     let golden = std::fs::read_to_string(format!("{GOLDEN}/sha256-modulo.txt")).unwrap();
     assert_eq!(golden.lines().count(), 1000);
     let nodes = nodes(&ids(10));
