@@ -566,7 +566,7 @@ fn a_service_that_answers_is_healthy_without_a_target_and_without_a_connection_l
         // It stays, so that it is there when the target is again.
         let alone = world.serve(&[&own[..], &[("PROBE_SECONDS", "0.1")]].concat());
         fs::rename(world.root(), world.at("aside")).unwrap();
-        alone.wait_for("a target that is left out", |line| line["message"] == "a target is left out");
+        alone.wait_for("a target that is left out", |line| line["message"] == "target is down");
         is_healthy(&[&own[..], &[("LISTEN", &alone.address.to_string())]].concat());
     }
 }

@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(health.waiting(second(8), &fast(second(3))), None);
         assert_eq!(health.waiting(second(8), &fast(second(5))), Some(Change::Down));
         let err = health.err().unwrap();
-        assert!(err.starts_with("it has not answered for ") && err.ends_with("; another target takes 5.0ms"), "{err}");
+        assert!(err.starts_with("no answer for ") && err.ends_with("; another target answers in 5.0ms"), "{err}");
     }
 
     #[test]
