@@ -108,7 +108,7 @@ impl Client {
     /// Looks a directory up and reads its first entries, in one round trip.
     ///
     /// # Errors
-    /// As [`Client::find_in`]; `NOTDIR`, `SYMLINK`: it is not a directory.
+    /// As [`Client::lookup_at`]; `NOTDIR`, `SYMLINK`: it is not a directory.
     pub async fn lookup_and_getdents(
         &self,
         parent: &FileHandle,
