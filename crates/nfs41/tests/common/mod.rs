@@ -3,15 +3,21 @@
 #![allow(dead_code, reason = "each of the tests takes its part")]
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
+    future::Future,
     path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use nfs_lab::{Act, Ganesha, PATIENCE, Relay, Way, lab_or_skip};
-use nfs41::{Client, Error, Options};
+use nfs41::{AttributeMask, Client, Error, Options};
+use tokio::{sync::Semaphore, task::JoinSet};
 
 pub const GETATTR: u32 = 9;
 pub const GETFH: u32 = 10;
@@ -265,4 +271,117 @@ pub fn forget_session(relay: &Relay, status: u32) {
         }
         Act::Pass
     });
+}
+
+/// What is in a directory: the contents of its files.
+pub fn found(directory: &Path) -> BTreeMap<String, Option<Bytes>> {
+    names(directory)
+        .into_iter()
+        .map(|name| (name.clone(), fs::read(directory.join(name)).ok().map(Bytes::from)))
+        .collect()
+}
+
+/// So many at once. All that fail are told of.
+pub async fn each<C, F>(cases: impl IntoIterator<Item = C>, at_once: usize, work: impl Fn(C) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(at_once));
+    let mut tasks = JoinSet::new();
+    for case in cases {
+        let permit = Arc::clone(&room).acquire_owned().await.unwrap();
+        let work = work(case);
+        tasks.spawn(async move {
+            work.await;
+            drop(permit);
+        });
+    }
+    let mut failed = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        if let Err(err) = done {
+            failed.push(err.into_panic().downcast::<String>().map_or_else(|_| "?".to_owned(), |err| *err));
+        }
+    }
+    failed.sort();
+    assert!(failed.is_empty(), "{} fail:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// What is in the directory when that is so, or some seconds later: tasks that nobody waits for may tidy up.
+pub async fn until_found(
+    path: &Path,
+    so: impl Fn(&BTreeMap<String, Option<Bytes>>) -> bool,
+) -> BTreeMap<String, Option<Bytes>> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found = found(path);
+        if so(&found) || Instant::now() > end {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// How often an operation has been asked for since.
+pub fn count(relay: &Relay, operation: u32) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    relay.on_record(move |way, record| {
+        if way == Way::ToServer && has(record, operation) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        Act::Pass
+    });
+    count
+}
+
+/// Calls that have no answer yet, and the most of them that there were since.
+#[derive(Clone, Default)]
+pub struct OnTheirWay(Arc<Mutex<(BTreeSet<u32>, usize)>>);
+
+impl OnTheirWay {
+    pub fn see(&self, way: Way, record: &[u8]) {
+        let (now, most) = &mut *self.0.lock().unwrap();
+        match way {
+            // Whoever fences a late call does so beside the slots.
+            Way::ToServer if operations(record).len() < 2 => false,
+            Way::ToServer => now.insert(number(record)),
+            Way::ToClient => now.remove(&number(record)),
+        };
+        *most = now.len().max(*most);
+    }
+
+    pub fn most(&self) -> usize {
+        self.0.lock().unwrap().1
+    }
+
+    pub fn begin_anew(&self) {
+        let (now, most) = &mut *self.0.lock().unwrap();
+        *most = now.len();
+    }
+}
+
+/// All slots of a client that has so many are free: so many calls are on their way at once, and no more.
+pub async fn has_all_slots(relay: &Relay, client: &Client, slots: usize) {
+    let on_their_way = OnTheirWay::default();
+    let seen = on_their_way.clone();
+    relay.on_record(move |way, record| {
+        seen.see(way, record);
+        Act::Pass
+    });
+    relay.delay(Way::ToServer, Duration::from_millis(10));
+    let mut readers = JoinSet::new();
+    for _ in 0..slots + 20 {
+        let client = client.clone();
+        readers.spawn(async move {
+            loop {
+                client.attributes(b"", AttributeMask::SIZE).await.unwrap();
+            }
+        });
+    }
+    until("all slots are used", || (on_their_way.most() >= slots).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(on_their_way.most(), slots);
+    assert!(readers.try_join_next().is_none());
+    relay.delay(Way::ToServer, Duration::ZERO);
+    relay.pass_records();
 }
