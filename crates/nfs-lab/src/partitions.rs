@@ -1,26 +1,26 @@
-//! EFS's second program on the port of NFS, which says which partition a connection reaches: answered by a relay in the
-//! place of the server. `nfs41::partition` has what is known of it.
+//! Simulates the second RPC program of EFS, which reports the partition that a connection reaches, in a relay. See
+//! `nfs41::partition`.
 
 use crate::relay::{Act, Handle, Way};
 
 const PROGRAM: u32 = 400_123;
 
-/// What a call is answered with.
+/// A reply to the program.
 #[derive(Clone, Debug)]
 pub enum Bound {
-    /// This partition: 64 bytes of it.
+    /// READY with a partition of 64 equal bytes.
     Ready(u8),
     Preferred(u8),
     RetryLater(&'static str),
     Error(&'static str),
-    /// No program of this number.
+    /// The server does not have the program.
     Unknown,
     Garbage,
-    /// The connection ends.
+    /// The connection is closed.
     Closed,
 }
 
-/// Answers each call to the program with the next of these, over and over; the other calls pass.
+/// Answers the calls to the program with these replies in turn, and passes other calls.
 pub fn answer_partitions(relay: &Handle, answers: Vec<Bound>) {
     let mut next = 0;
     relay.on_record(move |way, record| {
@@ -33,7 +33,7 @@ pub fn answer_partitions(relay: &Handle, answers: Vec<Bound>) {
         next += 1;
         let mut bytes = record[..4].to_vec();
         let mut put = |words: &[u32]| bytes.extend(words.iter().flat_map(|word| word.to_be_bytes()));
-        // A reply, accepted, without a verifier.
+        // An accepted reply without a verifier.
         put(&[1, 0, 0, 0]);
         match answer {
             Bound::Closed => return Act::Cut(crate::relay::End::Fin),
@@ -53,5 +53,5 @@ pub fn answer_partitions(relay: &Handle, answers: Vec<Bound>) {
     });
 }
 
-/// As EFS has it by default: five connections, from 300 MiB/s on, for a second of a second.
+/// The values that EFS sends by default: five connections, from 300 MiB/s, one second, a window of one second.
 const SCALE_UP: [u32; 4] = [5, 300 << 20, 1, 1];

@@ -1,5 +1,4 @@
-//! A file that is held for a change that is not done is unlocked and closed, wherever the server says "later"
-//! meanwhile.
+//! A file that was locked for a change that fails is unlocked and closed, wherever the server answers NFS4ERR_DELAY.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;

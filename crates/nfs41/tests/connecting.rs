@@ -45,7 +45,7 @@ async fn who_is_not_there_cannot_be_reached_until_he_is() {
     let put = client.put(b"f", "f".into(), PutOptions::default()).await;
     assert!(matches!(put, Err(Error::Unreachable { .. })), "{put:?}");
     assert!(put.unwrap_err().to_string().contains("refused"));
-    // Who has less time than patience.
+    // A client whose timeout is shorter than its `connect_wait`.
     options.connect_wait = Duration::from_secs(600);
     options.operation_timeout = Some(Duration::from_millis(200));
     let hasty = Client::new(options).unwrap();
@@ -72,7 +72,7 @@ async fn one_connection_that_is_not_up_keeps_nobody_from_the_others() {
     for hung in 0..3 {
         let relay = Relay::target(2, server.address());
         let mut seen = 0;
-        // One of them is never told who it is.
+        // One connection never gets a reply to EXCHANGE_ID.
         relay.on_record(move |way, record| {
             let first = way == Way::ToServer && operations(record)[0].0 == common::EXCHANGE_ID;
             seen += usize::from(first);
@@ -115,7 +115,7 @@ async fn who_is_closed_ends_what_is_on_its_way() {
             match put.await.unwrap() {
                 Ok(_) => done += 1,
                 Err(Error::Closed) => {}
-                // Nobody is left who could keep the server from it.
+                // Nothing can fence it any more.
                 Err(err) => assert!(hangs && matches!(err, Error::Pending(_)), "{err}"),
             }
         }
@@ -148,7 +148,7 @@ async fn of_clients_that_are_closed_or_dropped_the_server_keeps_nothing() {
         let client = Client::new(options).unwrap();
         client.put(b"f", content(number), PutOptions::default()).await.unwrap();
         client.server_identities().await.unwrap();
-        // With something that is open and locked.
+        // Each with an open and locked file.
         let file = client.open_file(b"f", Create::Never).await.unwrap();
         file.lock(Instant::now().into()).await.unwrap();
         if number % 2 == 0 {

@@ -18,17 +18,17 @@ use common::{Lab, count, each, lab, lab_with, relayed, until, until_found};
 use nfs_lab::{Act, Way, lab_or_skip};
 use nfs41::{Client, Create, Error, Precondition, PutOptions, Status};
 
-/// What a writer knows of its file.
+/// What a writer knows about its file.
 struct Writer {
     client: Client,
     server: std::path::PathBuf,
-    /// Answered with success, of all writers.
+    /// Number of successful operations of all writers.
     done: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
 
 impl Writer {
-    /// Contents of a file of its own, one after the other, each whole; in place or not.
+    /// Replaces or overwrites the content of one file, again and again.
     async fn contents(self, number: usize) {
         let name = format!("file {number}");
         let text = |round: u32| Bytes::from(format!("{round:8}").repeat(1000));
@@ -54,7 +54,7 @@ impl Writer {
                 }
                 Err(err) => {
                     assert!(is_honest(&err), "{err:?}");
-                    // Old or new, and it stays what it is.
+                    // The file has the old or the new content, and keeps it.
                     let found = loop {
                         match self.client.read(name.as_bytes(), 0, 1 << 20).await {
                             Ok(found) => break Some(found.data),
@@ -73,7 +73,7 @@ impl Writer {
         assert_eq!(fs::read(self.server.join(&name)).unwrap(), known.unwrap(), "{name}");
     }
 
-    /// Lines at the end of one file.
+    /// Appends lines to a file that all writers share.
     async fn lines(self, number: usize) -> (Vec<String>, Vec<String>) {
         let (mut done, mut unknown) = (Vec::new(), Vec::new());
         for round in 0.. {
@@ -99,7 +99,7 @@ impl Writer {
     }
 }
 
-/// An answer that says what is known.
+/// Whether an error tells the truth about the outcome.
 fn is_honest(err: &Error) -> bool {
     err.was_never_sent() || matches!(err, Error::Uncertain(_) | Error::SessionLost)
 }
@@ -178,7 +178,7 @@ async fn a_lease_is_renewed_while_idle_and_one_that_is_over_is_begun_anew() {
     tokio::time::sleep(lease * 9 / 4).await;
     assert_eq!(&idle.read(b"f", 0, 10).await.unwrap().data[..], b"old");
     assert_eq!(kept.load(Ordering::Relaxed), 0, "after {:?}", began.elapsed());
-    // Nor does a lock of somebody who says nothing last for ever.
+    // The lock of a silent client ends with its lease.
     let patience = nfs_lab::PATIENCE;
     let conditions = Precondition::If(Arc::new(|_| true));
     idle.with_timeout(None)
@@ -198,7 +198,7 @@ async fn a_lease_is_renewed_while_idle_and_one_that_is_over_is_begun_anew() {
     assert!(matches!(file.commit().await, Err(Error::SessionLost)));
 }
 
-/// Whose session the server does not know any more, in each way that it may say so.
+/// Each status with which a server reports an unknown session.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_the_server_does_not_know_is_made_anew() {
     let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
@@ -228,7 +228,7 @@ async fn a_session_that_the_server_does_not_know_is_made_anew() {
             let put = client.put(f, "new".into(), PutOptions::default()).await;
             match fs::read(server.directory().join(&name)).unwrap() == b"new" {
                 true => assert!(put.is_ok(), "{status}: {put:?}"),
-                // A session that the server may still have is given up, and nobody can tell.
+                // The client gives up a session that the server may still have, so the outcome is unknown.
                 false => assert!(matches!(put, Err(Error::Uncertain(_) | Error::Pending(_))), "{status}: {put:?}"),
             }
         }
@@ -245,7 +245,7 @@ async fn an_answer_that_tells_of_lost_state_is_taken_and_the_session_made_anew()
         let mut told = false;
         move |way, record| {
             if way == Way::ToClient && !std::mem::replace(&mut told, true) {
-                // All that was open or locked is revoked.
+                // All open and lock state is revoked.
                 common::set_word(record, common::answer::FLAGS, 0x8);
             }
             Act::Pass

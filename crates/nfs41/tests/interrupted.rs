@@ -18,11 +18,11 @@ use common::{Failing, content, each, found, operations, refusal, relayed, until,
 use nfs_lab::{Act, End, Ganesha, Relay, Then, Way, lab_or_skip};
 use nfs41::{Client, Create, Error, Precondition, PutOptions, SetAttributes, Status};
 
-/// A change of a directory, in which there may be a file `f`.
+/// A change of a directory that may contain a file `f`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Change {
     Put,
-    /// Over a plain file only.
+    /// With [`Precondition::RegularFile`].
     PutFile,
     PutNew,
     PutIf,
@@ -61,7 +61,7 @@ impl Change {
 
     async fn make(self, client: &Client, directory: &str) -> Result<(), Error> {
         let at = |name: &str| format!("{directory}/{name}").into_bytes();
-        // Names of one length, so that the same calls are.
+        // Names of constant length, so that all calls have the same length.
         let put = |conditions| PutOptions {
             precondition: conditions,
             temp_name: b".nfs41-temporary".to_vec(),
@@ -113,7 +113,7 @@ impl Change {
     }
 }
 
-/// A directory of its own in which a change is to be made, behind a relay and by a client of its own.
+/// A directory in which a change is made, with a relay and a client of its own.
 struct Scenario {
     relay: Relay,
     client: Client,
@@ -126,7 +126,7 @@ impl Scenario {
     async fn new(server: &Ganesha, change: Change) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("{:06}", COUNT.fetch_add(1, Ordering::Relaxed));
-        // So that a large content takes several calls.
+        // Small WRITEs, so that a large file takes several calls.
         let (relay, client) = relayed(server, |options| options.max_io_bytes = 4096);
         client.create_dir(name.as_bytes(), 0o755).await.unwrap();
         for (file, content) in change.before() {
@@ -140,7 +140,7 @@ impl Scenario {
         self.change.make(&self.client, &self.name).await
     }
 
-    /// Nobody has a lock of what is there.
+    /// Asserts that no client has a lock of the files.
     async fn is_not_locked(&self, other: &Client) {
         for (name, content) in found(&self.path) {
             if content.is_none() {
@@ -154,7 +154,7 @@ impl Scenario {
         }
     }
 
-    /// The operations of the calls that the change takes.
+    /// The operations of each call that the change sends.
     async fn calls(server: &Ganesha, change: Change) -> Vec<Vec<u32>> {
         let scenario = Self::new(server, change).await;
         let calls = Arc::new(Mutex::new(Vec::new()));
@@ -189,7 +189,7 @@ async fn a_connection_that_ends_at_any_byte_costs_nothing_and_does_nothing_twice
         ] {
             let all = 0..=length as usize;
             cases.extend(all.clone().map(|bytes| (change, way, bytes, End::Fin)));
-            // For which the relay looks at all connections of the machine.
+            // For RST the relay reads the table of all connections of the machine, so there are fewer cases.
             cases.splice(..0, all.step_by(32).map(|bytes| (change, way, bytes, End::Reset)));
         }
     }
@@ -213,7 +213,7 @@ async fn a_connection_that_ends_at_any_byte_costs_nothing_and_does_nothing_twice
     .await;
 }
 
-/// The `call`-th call of what is to come, and those that repeat it, are done up to an operation, so many times.
+/// Executes the `call`-th call and its repetitions only up to an operation, so many times.
 fn stop(relay: &Relay, call: usize, index: usize, status: Status, times: usize) {
     let (mut failing, mut seen, mut left, mut chosen) = (Failing::default(), 0, times, Vec::new());
     relay.on_record(move |way, record| {
@@ -233,7 +233,7 @@ fn stop(relay: &Relay, call: usize, index: usize, status: Status, times: usize) 
     });
 }
 
-/// Each operation of each call of each change.
+/// Every operation of every call of every change.
 async fn points(server: &Ganesha) -> Vec<(Change, usize, usize, Vec<u32>)> {
     let mut points = Vec::new();
     for change in Change::ALL {
@@ -276,7 +276,7 @@ async fn what_is_refused_halfway_leaves_nothing_behind() {
     let server = Arc::new(server);
     let other = Client::new(nfs41::Options::new(server.address())).unwrap();
     let points = points(&server).await;
-    // One that opens a file can say which it is.
+    // Leaves out GETFH after OPEN, without which the file cannot be closed.
     let points =
         points.into_iter().filter(|(_, _, index, operations)| *index > 0 && operations[*index] != common::GETFH);
     each(points, 16, |(change, call, index, operations)| {
@@ -290,7 +290,7 @@ async fn what_is_refused_halfway_leaves_nothing_behind() {
                 Ok(()) => vec![change.after()],
                 Err(err) => {
                     assert_eq!(err.status(), Some(Status::SERVERFAULT), "{case}");
-                    // A file that is made and not written to any more stays.
+                    // A file that was created and not written may remain.
                     vec![change.before(), change.after(), [("f".to_owned(), Some(Bytes::new()))].into()]
                 }
             };
@@ -303,7 +303,7 @@ async fn what_is_refused_halfway_leaves_nothing_behind() {
     .await;
 }
 
-/// The `call`-th call of what is to come is done up to an operation; then the session is lost.
+/// Executes the `call`-th call up to an operation, and then loses the session.
 fn lose(relay: &Relay, call: usize, index: usize, status: Status) {
     let (mut failing, mut seen, mut lost, mut last) = (Failing::default(), 0, false, None::<Vec<u8>>);
     relay.on_record(move |way, record| {
@@ -352,7 +352,7 @@ async fn a_session_that_is_lost_halfway_leaves_the_old_or_the_new_and_no_lock() 
             let found = until_found(&scenario.path, |found| expected.contains(found)).await;
             assert!(expected.contains(&found), "{case}: {found:?}");
             scenario.is_not_locked(&other).await;
-            // The client is as good as new.
+            // The client works with a new session.
             scenario
                 .client
                 .put(format!("{}/more", scenario.name).as_bytes(), content(1), PutOptions::default())

@@ -1,4 +1,4 @@
-//! Late changes whose fence is refused, silent, or not needed: what a review of the first version has proved.
+//! Late changes whose fencing is refused, unanswered or unnecessary. Each test reproduces a finding of a review.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;
@@ -16,15 +16,15 @@ const CREATE: u32 = 6;
 const LINK: u32 = 11;
 const VERIFY: u32 = 37;
 
-/// An RPC reply that denies the call for its credentials.
+/// An RPC reply that rejects the credentials of a call.
 fn denied(call: &[u8]) -> Vec<u8> {
     words(&[number(call), 1, 1, 1, 1])
 }
 
-/// An answer to a call.
+/// A reply to a call.
 type Answer = fn(&[u8]) -> Vec<u8>;
 
-/// The two ways to refuse a call before anything of it is executed.
+/// The two ways to refuse a call before executing any of it.
 const REFUSALS: [Answer; 2] = [|call| refusal(call, Status::SERVERFAULT.0), denied];
 
 fn with_others(server: &Ganesha, others: &[&Relay], deadline: Duration) -> (Relay, Client) {
@@ -41,8 +41,8 @@ async fn put_each(client: &Client, names: &[&str]) {
     }
 }
 
-/// The answer to a REMOVE is lost with its connection, and the server refuses it when it is sent again: it was executed
-/// all the same, and the next call of the slot must not be taken for it.
+/// The reply to REMOVE is lost with its connection, and the server refuses the retransmission. REMOVE was executed, and
+/// the next call of the slot must not be mistaken for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_of_what_is_sent_again_says_nothing_of_the_first_time() {
     for refuse in REFUSALS {
@@ -102,7 +102,7 @@ async fn a_silent_address_keeps_no_other_one_from_fencing() {
     client.attributes(b"a", AttributeMask::SIZE).await.unwrap();
 }
 
-/// One that says who it is and nothing more is given up after 30 seconds.
+/// An address that identifies itself and then sends nothing is given up after 30 seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_falls_silent_is_given_up() {
     let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
@@ -119,7 +119,7 @@ async fn an_address_that_falls_silent_is_given_up() {
     assert!(matches!(heard, Ok(Err(Error::Deadline(_)))), "{heard:?}");
 }
 
-/// Hangs when a call with this operation comes.
+/// The relay hangs when a call with this operation arrives.
 fn hang_at(relay: &Relay, operation: u32) {
     let handle = (**relay).clone();
     relay.on_record(move |way, record| {
@@ -145,7 +145,7 @@ async fn a_directory_is_not_made_after_its_caller_was_told_so() {
     assert!(!server.directory().join("d").exists());
 }
 
-/// Its lock goes by the way that fenced it: others need not wait for the lease.
+/// Its unlock is sent over the fencing connection, so other clients need not wait for the lease to expire.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_that_hangs_is_given_up_in_time_and_gives_its_lock_back() {
     let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
@@ -167,7 +167,7 @@ async fn an_append_that_hangs_is_given_up_in_time_and_gives_its_lock_back() {
     assert_eq!(fs::read(server.directory().join("log")).unwrap(), b"old and new");
 }
 
-/// A change that may be sent twice was executed, its session is lost, and then there is no connection.
+/// An idempotent change was executed, its session is lost, and then there is no connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_is_not_told_to_be_unreachable() {
     let options = |options: &mut nfs41::Options| options.connect_wait = Duration::from_secs(1);
@@ -190,7 +190,7 @@ async fn what_was_sent_is_not_told_to_be_unreachable() {
     assert_eq!(fs::read(server.directory().join("f")).unwrap(), b"new");
 }
 
-/// The server says later to what comes after the WRITE of an append, until the time is over.
+/// The server answers NFS4ERR_DELAY to the operation after the WRITE of an append until the deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_that_was_written_and_not_ended_is_taken_back() {
     let uncached = nfs_lab::Options { cached: false, ..nfs_lab::Options::default() };
@@ -235,7 +235,7 @@ async fn an_append_of_which_a_part_is_refused_is_taken_back() {
     assert_eq!(fs::read(server.directory().join("log")).unwrap(), b"old");
 }
 
-/// A file for its owner only comes between the look and the LINK of a put on a condition.
+/// A private file is created between the lookup and the LINK of a conditional put.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_comes_meanwhile_keeps_its_mode() {
     use std::os::unix::fs::PermissionsExt;

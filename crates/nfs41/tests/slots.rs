@@ -58,7 +58,8 @@ async fn a_thousand_operations_that_nobody_waits_for_leave_nothing_behind() {
                     }
                 }
             };
-            // The runtime counts in milliseconds, so that what it does in one is cut by its own steps.
+            // The runtime's timer has a resolution of a millisecond, so steps within one are cut in the order of their
+            // polls.
             let _ = tokio::time::timeout(Duration::from_micros(after), work).await;
         }
     })
@@ -119,7 +120,7 @@ async fn calls_go_together_and_as_many_as_the_server_wants() {
     }
     for slots in [64, 4, 1, 17, 64] {
         target.store(slots - 1, Ordering::Relaxed);
-        // Those that were on their way before come to their end first.
+        // Calls that were sent before the change end first.
         let heard = relay.counts().replies;
         until("the window is as it shall be", || (relay.counts().replies > heard + 70).then_some(())).await;
         on_their_way.begin_anew();
@@ -152,7 +153,7 @@ async fn answers_out_of_order_and_heard_twice_find_their_calls() {
     let mut tasks = JoinSet::new();
     for reader in 0..16 {
         let (client, done) = (client.clone(), Arc::clone(&done));
-        // On and on: the last answer waits for others to overtake it.
+        // Endless, because the last reply waits to be overtaken.
         tasks.spawn(async move {
             for round in 0.. {
                 let found = client.read(format!("{reader}").as_bytes(), 0, 10_000).await.unwrap();
@@ -228,7 +229,7 @@ async fn what_has_no_answer_in_time_says_whether_it_was_sent() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     relay.hang(false);
     has_all_slots(&relay, &patient, 5).await;
-    // Of what was sent the late call comes first, or what fences it; what takes more calls goes no further.
+    // Either a late call is executed first, or its fence; operations of several calls stop.
     let log = server.directory().join("log");
     assert_eq!(fs::read(&log).unwrap(), b"old");
     assert_eq!(fs::read(server.directory().join("not sent")).unwrap(), b"old");
@@ -261,7 +262,7 @@ async fn what_is_open_keeps_to_the_deadline_too() {
     };
     let ((read, written, committed, staged), (asked, locked, not_written)) = tokio::join!(sent, not_sent);
     assert!(matches!(read, Err(Error::Deadline(_))), "{read:?}");
-    // There is no other way to the server by which it could be kept from it.
+    // There is no alternate address to fence it through.
     assert!(matches!(written, Err(Error::Pending(_))), "{written:?}");
     for answer in [committed, staged] {
         assert!(matches!(answer, Err(Error::Deadline(_))), "{answer:?}");
@@ -273,7 +274,7 @@ async fn what_is_open_keeps_to_the_deadline_too() {
     assert!(matches!(closed, Err(Error::Deadline(_))), "{closed:?}");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     relay.hang(false);
-    // Either the late WRITE comes first, or what fences it.
+    // Either the late WRITE is executed first, or its fence.
     has_all_slots(&relay, &client.with_timeout(None), 4).await;
     let path = server.directory().join("f");
     let found = fs::read(&path).unwrap();

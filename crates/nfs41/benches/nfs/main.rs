@@ -1,4 +1,4 @@
-//! How fast the NFS client is, beside others in front of the same server.
+//! Measures the speed of the NFS client, beside other clients of the same server.
 //!
 //! `make bench-nfs` builds and runs this; `cargo bench -p nfs41 --bench nfs -- WHAT` takes
 //!
@@ -6,11 +6,11 @@
 //! [--quick] [--rounds N] [trips] [speed] [busy] [pipeline] [memory]
 //! ```
 //!
-//! Without a name all of them. Quick: fewer and shorter rounds. Only a full run of everything is written down.
+//! Without a name it runs all cases. `--quick`: fewer and shorter rounds. Only a full run is written to the page.
 //!
-//! All that are compared are programs of their own, and have their turns one after the other: a round is one turn of
-//! each, so that what disturbs the machine for a while disturbs all of them, and a ratio is the median of those in the
-//! same round. It needs NFS-Ganesha, root, and in the PATH `nfs-rs-peer` and `libnfs-peer`, which `make` builds.
+//! Each client is a program of its own. A round is one turn of each client, one after the other, so that a disturbance
+//! of the machine affects all of them, and a ratio is the median of the ratios of each round. Requires NFS-Ganesha,
+//! root, and `nfs-rs-peer` and `libnfs-peer` in the PATH, which `make` builds.
 
 mod allocations;
 mod client;
@@ -33,7 +33,7 @@ use clients::Client;
 use lab::Lab;
 use report::{Report, paragraph};
 
-/// Of the page: its title, what makes it, and what it says of the kernel's client.
+/// Title of the page, make target, and a note about the kernel's client.
 const WITHOUT: [&str; 3] = [
     "The NFS client on one machine",
     "bench-nfs",
@@ -50,7 +50,7 @@ const WITH_THE_KERNEL: [&str; 3] = [
 struct Settings {
     cases: Vec<&'static Case>,
     rounds: usize,
-    /// Of one turn.
+    /// Duration of one turn.
     milliseconds: u64,
     quick: bool,
 }

@@ -1,4 +1,4 @@
-//! How much memory connections take, and contents that are longer than it shall be.
+//! Memory of connections, and of files that are streamed.
 
 use anyhow::{Result, ensure};
 
@@ -9,10 +9,10 @@ use crate::{
     report::{Report, Target, markdown, number, paragraph},
 };
 
-/// Of all, a tenth of the rest is there before it is looked first.
+/// Number of connections. A tenth of the others exists before the first measurement.
 const CONNECTIONS: usize = 1100;
 const MOST_KIB: f64 = 64.0;
-/// Twice what is on its way at once, and what is around it: the next piece is there before the last one is gone.
+/// Twice the data in flight, and overhead: the next piece is allocated before the last one is freed.
 const MOST_STREAM_MIB: f64 = 17.0;
 
 pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {

@@ -1,4 +1,4 @@
-//! How many operations a second, and how long each takes.
+//! Operations per second and latency.
 
 use std::{collections::BTreeMap, hint, sync::Arc, thread, time::Duration};
 
@@ -14,11 +14,11 @@ use crate::{
 
 const DELAYS_MS: [u64; 2] = [0, 2];
 const MANY: usize = 64;
-/// Of large files.
+/// Concurrency for large files.
 const SOME: usize = 8;
 const PIPELINE_MS: u64 = 10;
 
-/// What is asked for, and how often at once.
+/// An operation and its concurrency.
 struct Case {
     title: &'static str,
     about: &'static str,
@@ -27,7 +27,7 @@ struct Case {
     files: u64,
     size: usize,
     in_flight: usize,
-    /// How many times nfs-rs it shall be besides.
+    /// Target ratio to nfs-rs, in addition to the fastest other client.
     times_nfs_rs: Option<f64>,
 }
 
@@ -88,7 +88,7 @@ const CASES: [Case; 12] = [
     },
 ];
 
-/// What a client came to in every round, or why it could not.
+/// Results of a client in all rounds, or why it failed.
 #[derive(Default)]
 struct Measured {
     rate: Samples,
@@ -113,7 +113,7 @@ impl Measured {
         match came {
             Ok((turn, server)) => {
                 if let Length::Milliseconds(length) = task.length {
-                    // A quarter of it before it counts: see `drive::drive`.
+                    // Includes the warm-up of a quarter: see `drive::drive`.
                     let operations = turn.rate * Duration::from_millis(length).as_secs_f64() * 1.25;
                     self.server_us.add(server.as_secs_f64() * 1e6 / operations);
                 }
@@ -129,13 +129,13 @@ impl Measured {
     }
 }
 
-/// All clients in turns, each on the same way.
+/// All clients in turns over the same network path.
 fn rounds(settings: &Settings, lab: &mut Lab, clients: &[Client], delay: u64, task: Task<'_>) -> Result<Vec<Measured>> {
     let address = lab.address(Duration::from_millis(delay));
     let mut measured: Vec<_> = clients.iter().map(|_| Measured::default()).collect();
     for round in 0..settings.rounds {
         for turn in 0..clients.len() {
-            // Who comes first is another one every time.
+            // Rotates the order.
             let index = (turn + round) % clients.len();
             measured[index].turn(lab, &clients[index], Task { address, ..task })?;
         }
@@ -143,7 +143,7 @@ fn rounds(settings: &Settings, lab: &mut Lab, clients: &[Client], delay: u64, ta
     Ok(measured)
 }
 
-/// The peer that is fastest here.
+/// The fastest other client.
 fn best(measured: &[Measured]) -> Option<&Measured> {
     let peers = measured.iter().skip(1).filter(|peer| peer.failed.is_none());
     peers.max_by(|one, other| one.rate.median().total_cmp(&other.rate.median()))
@@ -185,7 +185,7 @@ impl Case {
                         _ => format!("{delay} ms, {}, {connections} connections", client.name),
                     };
                     if let Some(err) = &own.failed {
-                        // Once for each client: the others fail for the same reason.
+                        // Once per client: the other failures have the same reason.
                         failures.entry(client.name).or_insert_with(|| err.clone());
                         continue;
                     }
@@ -229,7 +229,7 @@ pub fn run(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut 
     CASES.iter().try_for_each(|case| case.run(settings, lab, clients, &DELAYS_MS, report))
 }
 
-/// While each processor has work besides.
+/// While every processor is busy with other threads.
 pub fn busy(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
     let case = Case {
         title: "stat, 64 in flight, on busy processors",
@@ -237,7 +237,7 @@ pub fn busy(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut
         in_flight: MANY,
         ..STAT
     };
-    // They end with this, however it ends.
+    // The threads end when this is dropped.
     let running = Arc::new(());
     for _ in 0..thread::available_parallelism()?.get() {
         let running = Arc::downgrade(&running);
@@ -250,7 +250,7 @@ pub fn busy(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut
     case.run(settings, lab, clients, &DELAYS_MS[..1], report)
 }
 
-/// What a window of calls could come to at most, and what it does.
+/// The throughput of a full window of calls, compared with its theoretical maximum.
 pub fn pipeline(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
     const LEAST_PERCENT: f64 = 90.0;
     let most = MANY as f64 * 1000.0 / PIPELINE_MS as f64;

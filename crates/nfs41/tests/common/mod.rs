@@ -1,5 +1,5 @@
-//! A server, a relay before it and a client behind that; and calls and answers as the relay's hook sees them: which
-//! operations are in a call, and a server that does the first ones only.
+//! A server, a relay in front of it and a client behind the relay. Decodes calls and replies in the relay's hook, and
+//! simulates servers that execute only the first operations of a call.
 #![allow(dead_code, reason = "each of the tests takes its part")]
 
 use std::{
@@ -50,7 +50,7 @@ pub fn lab_with(server: nfs_lab::Options, change: impl FnOnce(&mut Options)) -> 
     Some(Lab { server, relay, client })
 }
 
-/// One more relay and client of a server.
+/// Another relay and client of a server.
 pub fn relayed(server: &Ganesha, change: impl FnOnce(&mut Options)) -> (Relay, Client) {
     let relay = Relay::target(2, server.address());
     let mut options = Options::new(relay.address());
@@ -93,7 +93,7 @@ async fn read_file_once(client: &Client, path: &[u8], offset: u64, length: u64) 
     }
 }
 
-/// Asks until it is so, and lets others work meanwhile.
+/// Polls a condition without blocking the runtime.
 pub async fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -105,7 +105,7 @@ pub async fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What is in a directory of the server.
+/// The names in a directory of the server.
 pub fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -125,12 +125,12 @@ pub fn set_word(record: &mut [u8], at: usize, value: u32) {
     record[at..at + 4].copy_from_slice(&value.to_be_bytes());
 }
 
-/// The number of a call, and of its answer.
+/// The XID of a call or a reply.
 pub fn number(record: &[u8]) -> u32 {
     word(record, 0)
 }
 
-/// Where in an answer to a compound these are. It has no verifier and no tag.
+/// Offsets in the reply to a compound, which has no verifier and no tag.
 pub mod answer {
     pub const STATUS: usize = 24;
     pub const COUNT: usize = 32;
@@ -138,18 +138,18 @@ pub mod answer {
     pub const SESSION: usize = 44;
     pub const SEQUENCE_NUMBER: usize = 60;
     pub const SLOT: usize = 64;
-    /// The highest slot that the server wants to be used.
+    /// The server's target for the highest slot.
     pub const TARGET: usize = 72;
     pub const FLAGS: usize = 76;
-    /// After the answer to SEQUENCE.
+    /// After the result of SEQUENCE.
     pub const REST: usize = 80;
 }
 
-/// The operations of a call and where in its record they begin; none, if it is no compound of this client.
+/// The operations of a call with their offsets; empty if it is not a compound of this client.
 pub fn operations(record: &[u8]) -> Vec<(u32, usize)> {
     let opaque = |at: usize| at + 4 + word(record, at).next_multiple_of(4) as usize;
     let bitmap = |at: usize| at + 4 + 4 * word(record, at) as usize;
-    // The call, with its credentials, verifier and tag; then the minor version.
+    // Call header, credentials, verifier and tag; then the minor version.
     let mut at = opaque(opaque(opaque(28) + 4)) + 4;
     let count = word(record, at);
     at += 4;
@@ -163,7 +163,7 @@ pub fn operations(record: &[u8]) -> Vec<(u32, usize)> {
         at += 4;
         at = match operation {
             SEQUENCE => at + 32,
-            // PUTROOTFH, SAVEFH, RESTOREFH, READLINK
+            // PUTROOTFH, SAVEFH, RESTOREFH
             24 | 32 | 31 | GETFH | 27 => at,
             // PUTFH, LOOKUP, LINK
             22 | 15 | 11 | REMOVE => opaque(at),
@@ -203,12 +203,12 @@ pub fn operations(record: &[u8]) -> Vec<(u32, usize)> {
     operations
 }
 
-/// Has this operation.
+/// Whether the call has this operation.
 pub fn has(record: &[u8], operation: u32) -> bool {
     operations(record).iter().any(|(found, _)| *found == operation)
 }
 
-/// Of a call in a session: the slot and its number there.
+/// Slot and sequence ID of a call in a session.
 pub fn slot(record: &[u8]) -> Option<(u32, u32)> {
     match operations(record)[..] {
         [(SEQUENCE, at), ..] => Some((word(record, at + 24), word(record, at + 20))),
@@ -216,21 +216,20 @@ pub fn slot(record: &[u8]) -> Option<(u32, u32)> {
     }
 }
 
-/// The answer to a call of which the first operation has this status.
+/// A reply in which the first operation has this status.
 pub fn refusal(call: &[u8], status: u32) -> Vec<u8> {
     words(&[number(call), 1, 0, 0, 0, 0, status, 0, 1, operations(call)[0].0, status])
 }
 
-/// The server does a compound up to an operation, and gives a status for that one: as one that has not the means for
-/// it now, or does not take it.
+/// Makes the server execute a compound up to an operation, and return a status for that one.
 #[derive(Default)]
 pub struct Failing {
-    /// By the numbers of the calls.
+    /// By XID.
     stopped: HashMap<u32, (u32, u32)>,
 }
 
 impl Failing {
-    /// The `index`-th operation of this call, of which the first is SEQUENCE, is answered with this status.
+    /// Stops the call at the operation with this index, of which 0 is SEQUENCE, with this status.
     pub fn stop(&mut self, call: &mut Vec<u8>, index: usize, status: u32) -> Act {
         let operations = operations(call);
         if index == 0 {
@@ -244,7 +243,7 @@ impl Failing {
         Act::Pass
     }
 
-    /// Every answer has to be shown to this.
+    /// Must be called with every reply.
     pub fn answered(&mut self, answer: &mut Vec<u8>) -> Act {
         if let Some((operation, status)) = self.stopped.remove(&number(answer))
             && word(answer, answer::STATUS) == 0
@@ -258,7 +257,8 @@ impl Failing {
     }
 }
 
-/// Answers every call in a session with this, until there is a new session, as a server that does not know it.
+/// Answers every call in a session with this status until there is a new session, as a server that does not know the
+/// session.
 pub fn forget_session(relay: &Relay, status: u32) {
     let mut forgotten = true;
     relay.on_record(move |way, record| {
@@ -273,7 +273,7 @@ pub fn forget_session(relay: &Relay, status: u32) {
     });
 }
 
-/// What is in a directory: the contents of its files.
+/// The files in a directory with their contents.
 pub fn found(directory: &Path) -> BTreeMap<String, Option<Bytes>> {
     names(directory)
         .into_iter()
@@ -281,7 +281,7 @@ pub fn found(directory: &Path) -> BTreeMap<String, Option<Bytes>> {
         .collect()
 }
 
-/// So many at once. All that fail are told of.
+/// Runs `work` for all cases with limited concurrency, and reports all failures.
 pub async fn each<C, F>(cases: impl IntoIterator<Item = C>, at_once: usize, work: impl Fn(C) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -306,7 +306,7 @@ where
     assert!(failed.is_empty(), "{} fail:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// What is in the directory when that is so, or some seconds later: tasks that nobody waits for may tidy up.
+/// The files in a directory when the condition holds, or after 10 s: background tasks may still clean up.
 pub async fn until_found(
     path: &Path,
     so: impl Fn(&BTreeMap<String, Option<Bytes>>) -> bool,
@@ -321,7 +321,7 @@ pub async fn until_found(
     }
 }
 
-/// How often an operation has been asked for since.
+/// Counts the calls with an operation from now on.
 pub fn count(relay: &Relay, operation: u32) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
@@ -334,7 +334,7 @@ pub fn count(relay: &Relay, operation: u32) -> Arc<AtomicUsize> {
     count
 }
 
-/// Calls that have no answer yet, and the most of them that there were since.
+/// The calls without a reply, and the maximum number of them.
 #[derive(Clone, Default)]
 pub struct OnTheirWay(Arc<Mutex<(BTreeSet<u32>, usize)>>);
 
@@ -342,7 +342,7 @@ impl OnTheirWay {
     pub fn see(&self, way: Way, record: &[u8]) {
         let (now, most) = &mut *self.0.lock().unwrap();
         match way {
-            // Whoever fences a late call does so beside the slots.
+            // Fencing does not use the slots of calls.
             Way::ToServer if operations(record).len() < 2 => false,
             Way::ToServer => now.insert(number(record)),
             Way::ToClient => now.remove(&number(record)),
@@ -360,7 +360,7 @@ impl OnTheirWay {
     }
 }
 
-/// All slots of a client that has so many are free: so many calls are on their way at once, and no more.
+/// Asserts that all of the client's slots are free: exactly as many calls are in flight at once.
 pub async fn has_all_slots(relay: &Relay, client: &Client, slots: usize) {
     let on_their_way = OnTheirWay::default();
     let seen = on_their_way.clone();
