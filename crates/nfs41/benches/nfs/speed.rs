@@ -32,7 +32,7 @@ struct Case {
 }
 
 const STAT: Case = Case {
-    title: "stat, one after the other",
+    title: "stat, sequentially",
     about: "",
     operation: "stat",
     directory: "small",
@@ -41,25 +41,25 @@ const STAT: Case = Case {
     in_flight: 1,
     times_nfs_rs: None,
 };
-const READ: Case = Case { title: "read of 4 KiB, one after the other", operation: "read", ..STAT };
-const ONE_OPEN: &str = "libnfs has one file open at a time for each context: of opens that overtake each other the server \
-     refuses all but one (NFS4ERR_BAD_SEQID).";
+const READ: Case = Case { title: "read of 4 KiB, sequentially", operation: "read", ..STAT };
+const ONE_OPEN: &str = "libnfs opens one file at a time per context: the server refuses concurrent OPENs of one open-owner \
+     (NFS4ERR_BAD_SEQID).";
 const WRITE: Case = Case {
-    title: "write of 4 KiB to a new file, one after the other",
-    about: "Made, written, on stable storage, closed.",
+    title: "write of 4 KiB to a new file, sequentially",
+    about: "Created, written to stable storage and closed.",
     operation: "write",
     directory: "",
     ..STAT
 };
 const READ_LARGE: Case = Case {
-    title: "read of 1 MiB, one after the other",
+    title: "read of 1 MiB, sequentially",
     operation: "read",
     directory: "large",
     files: LARGE_FILES,
     size: LARGE,
     ..STAT
 };
-const WRITE_LARGE: Case = Case { title: "write of 1 MiB to a new file, one after the other", size: LARGE, ..WRITE };
+const WRITE_LARGE: Case = Case { title: "write of 1 MiB to a new file, sequentially", size: LARGE, ..WRITE };
 const CASES: [Case; 12] = [
     STAT,
     Case { title: "stat, 64 in flight", in_flight: MANY, ..STAT },
@@ -73,7 +73,7 @@ const CASES: [Case; 12] = [
     Case { title: "read of 1 MiB, 8 in flight", about: ONE_OPEN, in_flight: SOME, ..READ_LARGE },
     Case {
         title: "names of a directory of 10,000",
-        about: "libnfs has no way to ask for names alone: it asks for attributes here as well.",
+        about: "libnfs always requests attributes.",
         operation: "names",
         directory: "many",
         size: 0,
@@ -233,7 +233,7 @@ pub fn run(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut 
 pub fn busy(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
     let case = Case {
         title: "stat, 64 in flight, on busy processors",
-        about: "Beside as many threads as there are processors, which do nothing but use them.",
+        about: "With one busy thread per processor.",
         in_flight: MANY,
         ..STAT
     };
@@ -281,8 +281,8 @@ pub fn pipeline(settings: &Settings, lab: &mut Lab, clients: &[Client], report: 
     report.say(&format!(
         "\n## a round trip of {PIPELINE_MS} ms, {MANY} in flight over one connection\n\n{}\n\n{}",
         paragraph(&format!(
-            "Files of 4 KiB. Of what {MANY} calls in {PIPELINE_MS} ms would be, {} a second, if the server, the relay and \
-             the client took no time at all.",
+            "Files of 4 KiB. Percentage of {} operations per second, which {MANY} calls per {PIPELINE_MS} ms would be if server, \
+             relay and client took no time.",
             number(most, 0)
         )),
         markdown(["", "each s", "from – to", "p50 ms", "%", "target", ""], lines)

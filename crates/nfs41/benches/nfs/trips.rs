@@ -54,7 +54,7 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
     }
     report.say(&format!(
         "\n## round trips for one operation\n\n{}\n\n{}",
-        paragraph(&format!("Calls that the relay counts, of {TIMES} operations one after the other.")),
+        paragraph(&format!("Calls that the relay counts for {TIMES} sequential operations.")),
         markdown(["", "calls", "target", ""], lines)
     ));
     Ok(())
