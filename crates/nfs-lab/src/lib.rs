@@ -16,9 +16,9 @@ use std::{
 };
 
 pub use ganesha::{Ganesha, Options};
-pub use partitions::{Bound, answer_partitions};
-pub use record::{Marking, framed, is_answering, null_call, read_record};
-pub use relay::{Act, Counts, End, Handle, Relay, Then, Throttle, Way};
+pub use partitions::{BindReply, answer_partitions};
+pub use record::{RecordTracker, framed, is_answering, null_call, read_record};
+pub use relay::{Action, AtLimit, Counts, Direction, End, Handle, Relay, Throttle};
 
 /// Upper bound of a wait for something certain, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(60);

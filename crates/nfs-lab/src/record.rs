@@ -11,7 +11,7 @@ const LAST: u32 = 1 << 31;
 
 /// Tracks record boundaries in a stream.
 #[derive(Default)]
-pub struct Marking {
+pub struct RecordTracker {
     header: [u8; 4],
     /// Bytes of the header so far.
     known: usize,
@@ -20,7 +20,7 @@ pub struct Marking {
     in_record: bool,
 }
 
-impl Marking {
+impl RecordTracker {
     /// Whether the stream is between two records.
     pub fn is_between(&self) -> bool {
         !self.in_record

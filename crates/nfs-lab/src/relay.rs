@@ -27,7 +27,7 @@ use tokio::{
     sync::{Notify, mpsc, watch},
 };
 
-use crate::record::{Marking, framed, unframed};
+use crate::record::{RecordTracker, framed, unframed};
 
 /// Bytes to read at once.
 const PIECE: usize = 256 << 10;
@@ -38,7 +38,7 @@ const READS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     ToServer,
     ToClient,
 }
@@ -52,7 +52,7 @@ pub enum End {
 
 /// What happens after the last byte of [`Handle::after`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum AtLimit {
     /// The connection is closed.
     Cut(End),
     /// The relay hangs, as by [`Handle::hang`].
@@ -61,14 +61,14 @@ pub enum Then {
 
 /// What happens to a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum Action {
     Pass,
     Drop,
-    Twice,
+    Duplicate,
     /// Delivered after this many later records of its connection and direction.
-    After(usize),
+    Reorder(usize),
     /// Dropped, and this record is sent back instead.
-    Answer(Vec<u8>),
+    Reply(Vec<u8>),
     /// The connection is closed.
     Cut(End),
 }
@@ -87,7 +87,7 @@ pub struct Counts {
     pub bytes_to_client: u64,
 }
 
-type Hook = Arc<Mutex<dyn FnMut(Way, &mut Vec<u8>) -> Act + Send>>;
+type Hook = Arc<Mutex<dyn FnMut(Direction, &mut Vec<u8>) -> Action + Send>>;
 
 /// Limits calls per second, in the order of their arrival. Clones share the limit: one for several relays simulates a
 /// throttled file system.
@@ -126,7 +126,7 @@ struct Shared {
     to: SocketAddr,
     settings: watch::Sender<Settings>,
     /// Remaining bytes per direction, and what happens after them.
-    limits: Mutex<[Option<(usize, Then)>; 2]>,
+    limits: Mutex<[Option<(usize, AtLimit)>; 2]>,
     cut: watch::Sender<End>,
     /// `None` while it refuses connections.
     listener: Mutex<Option<TcpListener>>,
@@ -221,7 +221,7 @@ impl Handle {
 
     /// Delays the data of one direction that arrives from now on. Order and throughput stay, and connecting is not
     /// delayed.
-    pub fn delay(&self, way: Way, delay: Duration) {
+    pub fn delay(&self, way: Direction, delay: Duration) {
         self.0.settings.send_modify(|settings| settings.delays[way as usize] = delay);
     }
 
@@ -264,20 +264,20 @@ impl Handle {
 
     /// Forwards exactly this many more bytes, over all connections together, and then acts once. With 0 it acts when
     /// the next byte would be forwarded. Before a RST, a receiver that does not read may lose bytes.
-    pub fn after(&self, way: Way, bytes: usize, then: Then) {
+    pub fn after(&self, way: Direction, bytes: usize, then: AtLimit) {
         locked(&self.0.limits)[way as usize] = Some((bytes, then));
     }
 
     /// Calls a hook with every whole record without its headers. The hook may alter the record, and decides what
     /// happens to it. A record that was partly forwarded before is not passed to the hook.
-    pub fn on_record(&self, hook: impl FnMut(Way, &mut Vec<u8>) -> Act + Send + 'static) {
+    pub fn on_record(&self, hook: impl FnMut(Direction, &mut Vec<u8>) -> Action + Send + 'static) {
         self.0.settings.send_modify(|settings| settings.hook = Some(Arc::new(Mutex::new(hook))));
     }
 
     /// Does this to the next record, and passes the others.
-    pub fn on_next(&self, way: Way, act: Act) {
+    pub fn on_next(&self, way: Direction, act: Action) {
         let mut act = Some(act);
-        self.on_record(move |its, _| act.take_if(|_| its == way).unwrap_or(Act::Pass));
+        self.on_record(move |its, _| act.take_if(|_| its == way).unwrap_or(Action::Pass));
     }
 
     /// Removes the hook.
@@ -335,10 +335,10 @@ async fn connection(shared: &Shared, mut client: TcpStream, mut cut: watch::Rece
             let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
             let (calls, replies) = (mpsc::channel(PIECES), mpsc::channel(PIECES));
             tokio::try_join!(
-                take(shared, Way::ToServer, from_client, &calls.0, &replies.0),
-                take(shared, Way::ToClient, from_server, &replies.0, &calls.0),
-                give(shared, Way::ToServer, calls.1, to_server),
-                give(shared, Way::ToClient, replies.1, to_client),
+                take(shared, Direction::ToServer, from_client, &calls.0, &replies.0),
+                take(shared, Direction::ToClient, from_server, &replies.0, &calls.0),
+                give(shared, Direction::ToServer, calls.1, to_server),
+                give(shared, Direction::ToClient, replies.1, to_client),
             )
         };
         let relayed = async {
@@ -387,13 +387,13 @@ type Piece = (Instant, Option<Vec<u8>>);
 /// Receives from one side.
 async fn take(
     shared: &Shared,
-    way: Way,
+    way: Direction,
     mut from: ReadHalf<'_>,
     on: &mpsc::Sender<Piece>,
     back: &mpsc::Sender<Piece>,
 ) -> Result<(), Ends> {
-    let due = |way: Way| Instant::now() + shared.settings.borrow().delays[way as usize];
-    let (mut marking, mut buffer) = (Marking::default(), vec![0; PIECE]);
+    let due = |way: Direction| Instant::now() + shared.settings.borrow().delays[way as usize];
+    let (mut marking, mut buffer) = (RecordTracker::default(), vec![0; PIECE]);
     // The record so far that will be passed to the hook, and records that wait to be overtaken.
     let (mut record, mut waiting) = (Vec::new(), Vec::<(usize, Vec<u8>)>::new());
     loop {
@@ -406,7 +406,7 @@ async fn take(
         shared.bytes[way as usize].fetch_add(read as u64, Ordering::AcqRel);
         let (hook, throttle) = {
             let settings = shared.settings.borrow();
-            (settings.hook.clone(), settings.throttle.clone().filter(|_| way == Way::ToServer))
+            (settings.hook.clone(), settings.throttle.clone().filter(|_| way == Direction::ToServer))
         };
         let (mut start, mut at) = (0, 0);
         while at < read {
@@ -426,18 +426,18 @@ async fn take(
                 continue;
             }
             let mut shown = unframed(&std::mem::take(&mut record));
-            let act = hook.as_ref().map_or(Act::Pass, |hook| locked(hook)(way, &mut shown));
+            let act = hook.as_ref().map_or(Action::Pass, |hook| locked(hook)(way, &mut shown));
             let mut passed = Vec::new();
             match act {
-                Act::Pass => passed.push(framed(&shown)),
-                Act::Twice => passed.extend([framed(&shown), framed(&shown)]),
-                Act::After(others) => waiting.push((others, framed(&shown))),
-                Act::Drop => {}
-                Act::Answer(answer) => {
-                    let way = if way == Way::ToServer { Way::ToClient } else { Way::ToServer };
+                Action::Pass => passed.push(framed(&shown)),
+                Action::Duplicate => passed.extend([framed(&shown), framed(&shown)]),
+                Action::Reorder(others) => waiting.push((others, framed(&shown))),
+                Action::Drop => {}
+                Action::Reply(answer) => {
+                    let way = if way == Direction::ToServer { Direction::ToClient } else { Direction::ToServer };
                     let _ = back.send((due(way), Some(framed(&answer)))).await;
                 }
-                Act::Cut(end) => return Err(Ends::By(end)),
+                Action::Cut(end) => return Err(Ends::By(end)),
             }
             if !passed.is_empty() {
                 waiting.iter_mut().for_each(|(others, _)| *others = others.saturating_sub(1));
@@ -455,7 +455,12 @@ async fn take(
 }
 
 /// Sends to the other side when the data is due.
-async fn give(shared: &Shared, way: Way, mut pieces: mpsc::Receiver<Piece>, mut to: WriteHalf<'_>) -> Result<(), Ends> {
+async fn give(
+    shared: &Shared,
+    way: Direction,
+    mut pieces: mpsc::Receiver<Piece>,
+    mut to: WriteHalf<'_>,
+) -> Result<(), Ends> {
     let mut clock = Clock::new()?;
     while let Some((due, piece)) = pieces.recv().await {
         clock.wait_until(due).await?;
@@ -471,7 +476,7 @@ async fn give(shared: &Shared, way: Way, mut pieces: mpsc::Receiver<Piece>, mut 
             to.write_all(&left[..now]).await?;
             left = &left[now..];
             match then {
-                Some(Then::Cut(end)) => {
+                Some(AtLimit::Cut(end)) => {
                     // A RST would overtake data that does not fit into the receiver's buffer.
                     let until = Instant::now() + READS_WITHIN;
                     while end == End::Reset && is_under_way(to.as_ref())? && Instant::now() < until {
@@ -479,7 +484,7 @@ async fn give(shared: &Shared, way: Way, mut pieces: mpsc::Receiver<Piece>, mut 
                     }
                     return Err(Ends::By(end));
                 }
-                Some(Then::Hang) => shared.settings.send_modify(|settings| settings.hangs = true),
+                Some(AtLimit::Hang) => shared.settings.send_modify(|settings| settings.hangs = true),
                 None => {}
             }
         }
@@ -509,7 +514,7 @@ impl Shared {
     }
 
     /// How many of these bytes to forward, and what happens then.
-    fn limit(&self, way: Way, bytes: usize) -> (usize, Option<Then>) {
+    fn limit(&self, way: Direction, bytes: usize) -> (usize, Option<AtLimit>) {
         let limit = &mut locked(&self.limits)[way as usize];
         match limit {
             Some((left, then)) if *left <= bytes => {

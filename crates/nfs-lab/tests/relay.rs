@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nfs_lab::{Act, End, Marking, Relay, Then, Throttle, Way, eventually, framed, read_record};
+use nfs_lab::{Action, AtLimit, Direction, End, RecordTracker, Relay, Throttle, eventually, framed, read_record};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -74,7 +74,7 @@ fn records_are_told_apart_however_they_are_cut() {
     // Two fragments, an empty one, a single one.
     let bytes = [&[0, 0, 0, 2, 1, 2, 0x80, 0, 0, 1, 3][..], &[0x80, 0, 0, 0], &framed(b"four")].concat();
     for size in 1..bytes.len() {
-        let (mut marking, mut ends, mut offset) = (Marking::default(), Vec::new(), 0);
+        let (mut marking, mut ends, mut offset) = (RecordTracker::default(), Vec::new(), 0);
         for part in bytes.chunks(size) {
             let mut at = 0;
             while at < part.len() {
@@ -139,8 +139,8 @@ fn a_delay_is_kept_and_costs_no_throughput() {
     assert!(with - without < Duration::from_millis(5), "{without:?} {with:?}");
 
     // 200 round trips and 100 MB, all in flight at once.
-    relay.delay(Way::ToServer, Duration::from_millis(150));
-    relay.delay(Way::ToClient, Duration::from_millis(50));
+    relay.delay(Direction::ToServer, Duration::from_millis(150));
+    relay.delay(Direction::ToClient, Duration::from_millis(50));
     let mut writer = stream.try_clone().unwrap();
     let began = Instant::now();
     thread::scope(|scope| {
@@ -256,14 +256,14 @@ fn a_connection_is_cut_at_exactly_that_byte() {
         for bytes in [0, 1, 3, 4, 5, 1000, 299_999] {
             let (address, server) = sink();
             let relay = Relay::target(7, address);
-            relay.after(Way::ToServer, bytes, Then::Cut(end));
+            relay.after(Direction::ToServer, bytes, AtLimit::Cut(end));
             // The client's own writes may already fail.
             let mut stream = connect(&relay);
             let _ = stream.write_all(&framed(&vec![1; 500_000]));
             assert_eq!(server.join().unwrap(), (bytes, error), "{end:?} to the server");
 
             let relay = Relay::target(7, echo());
-            relay.after(Way::ToClient, bytes, Then::Cut(end));
+            relay.after(Direction::ToClient, bytes, AtLimit::Cut(end));
             let mut stream = connect(&relay);
             let mut writer = stream.try_clone().unwrap();
             let writer = thread::spawn(move || drop(writer.write_all(&framed(&vec![1; 500_000]))));
@@ -280,7 +280,7 @@ fn a_connection_is_cut_at_exactly_that_byte() {
 fn a_record_is_cut_short_and_the_rest_hangs() {
     let relay = Relay::target(8, echo());
     let (mut stream, mut other) = (connect(&relay), connect(&relay));
-    relay.after(Way::ToClient, 7, Then::Hang);
+    relay.after(Direction::ToClient, 7, AtLimit::Hang);
     send(&mut stream, &[b"truncated"]);
     let mut start = [0; 7];
     stream.read_exact(&mut start).unwrap();
@@ -302,17 +302,17 @@ fn whole_records_are_altered_held_back_doubled_lost_and_answered() {
     stream.write_all(&framed(b"begun before")[..9]).unwrap();
     eventually("its start goes", || (relay.counts().bytes_to_client == 9).then_some(()));
     relay.on_record(|way, record| match (way, &record[..]) {
-        (Way::ToServer, b"lost") => Act::Drop,
-        (Way::ToServer, b"asked") => Act::Answer(b"answered".to_vec()),
-        (Way::ToServer, b"begun before") => panic!("it is shown"),
-        (Way::ToClient, b"slow") => Act::After(2),
-        (Way::ToClient, b"twice") => Act::Twice,
-        (Way::ToClient, b"good") => {
+        (Direction::ToServer, b"lost") => Action::Drop,
+        (Direction::ToServer, b"asked") => Action::Reply(b"answered".to_vec()),
+        (Direction::ToServer, b"begun before") => panic!("it is shown"),
+        (Direction::ToClient, b"slow") => Action::Reorder(2),
+        (Direction::ToClient, b"twice") => Action::Duplicate,
+        (Direction::ToClient, b"good") => {
             *record = b"bad".to_vec();
-            Act::Pass
+            Action::Pass
         }
-        (_, b"the end") => Act::Cut(End::Fin),
-        _ => Act::Pass,
+        (_, b"the end") => Action::Cut(End::Fin),
+        _ => Action::Pass,
     });
     stream.write_all(&framed(b"begun before")[9..]).unwrap();
     let large = vec![5; 1_000_000];
@@ -330,7 +330,7 @@ fn whole_records_are_altered_held_back_doubled_lost_and_answered() {
     assert_eq!(read_record(&mut stream).unwrap(), b"answered");
     assert_eq!((relay.counts().calls, relay.counts().replies), (8, 6));
 
-    relay.on_next(Way::ToClient, Act::After(1));
+    relay.on_next(Direction::ToClient, Action::Reorder(1));
     send(&mut stream, &[b"first", b"second", b"third"]);
     for expected in [&b"second"[..], b"first", b"third"] {
         assert_eq!(read_record(&mut stream).unwrap(), expected);
@@ -338,7 +338,7 @@ fn whole_records_are_altered_held_back_doubled_lost_and_answered() {
     relay.pass_records();
     send(&mut stream, &[b"the end"]);
     assert_eq!(read_record(&mut stream).unwrap(), b"the end");
-    relay.on_next(Way::ToServer, Act::Cut(End::Fin));
+    relay.on_next(Direction::ToServer, Action::Cut(End::Fin));
     send(&mut stream, &[b"the end"]);
     assert_eq!(until_the_end(&mut stream), (0, None));
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use common::{content, count, operations, refusal, relayed, until};
-use nfs_lab::{Act, Relay, Way, lab_or_skip};
+use nfs_lab::{Action, Direction, Relay, lab_or_skip};
 use nfs41::{AttributeMask, Client, Create, Error, Precondition, PutOptions, Status};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,11 +20,11 @@ async fn a_server_that_wants_to_be_asked_later_is_connected_to_later() {
     let relay = Relay::target(2, server.address());
     let mut told = BTreeMap::new();
     relay.on_record(move |way, record| {
-        let Some((first, _)) = (way == Way::ToServer).then(|| operations(record)[0]) else { return Act::Pass };
+        let Some((first, _)) = (way == Direction::ToServer).then(|| operations(record)[0]) else { return Action::Pass };
         let times = told.entry(first).or_insert(0);
         *times += 1;
         let early = *times <= 2 && first != common::SEQUENCE;
-        if early { Act::Answer(refusal(record, Status::DELAY.0)) } else { Act::Pass }
+        if early { Action::Reply(refusal(record, Status::DELAY.0)) } else { Action::Pass }
     });
     let client = Client::new(nfs41::Options::new(relay.address())).unwrap();
     client.put(b"f", "f".into(), PutOptions::default()).await.unwrap();
@@ -74,9 +74,9 @@ async fn one_connection_that_is_not_up_keeps_nobody_from_the_others() {
         let mut seen = 0;
         // One connection never gets a reply to EXCHANGE_ID.
         relay.on_record(move |way, record| {
-            let first = way == Way::ToServer && operations(record)[0].0 == common::EXCHANGE_ID;
+            let first = way == Direction::ToServer && operations(record)[0].0 == common::EXCHANGE_ID;
             seen += usize::from(first);
-            if first && seen == hung + 1 { Act::Drop } else { Act::Pass }
+            if first && seen == hung + 1 { Action::Drop } else { Action::Pass }
         });
         let mut options = nfs41::Options::new(relay.address());
         options.connections = 3;
@@ -132,7 +132,7 @@ async fn of_clients_that_are_closed_or_dropped_the_server_keeps_nothing() {
     let ended = Arc::new(Mutex::new([0; 2]));
     let seen = Arc::clone(&ended);
     relay.on_record(move |way, record| {
-        if way == Way::ToClient {
+        if way == Direction::ToClient {
             let first = common::answer::FIRST;
             for (count, operation) in
                 seen.lock().unwrap().iter_mut().zip([common::DESTROY_SESSION, common::DESTROY_CLIENTID])
@@ -140,7 +140,7 @@ async fn of_clients_that_are_closed_or_dropped_the_server_keeps_nothing() {
                 *count += usize::from(common::word(record, first) == operation && common::word(record, first + 4) == 0);
             }
         }
-        Act::Pass
+        Action::Pass
     });
     for number in 0..20 {
         let mut options = nfs41::Options::new(relay.address());

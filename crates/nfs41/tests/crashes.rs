@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use common::{Lab, count, each, lab, lab_with, relayed, until, until_found};
-use nfs_lab::{Act, Way, lab_or_skip};
+use nfs_lab::{Action, Direction, lab_or_skip};
 use nfs41::{Client, Create, Error, Precondition, PutOptions, Status};
 
 /// What a writer knows about its file.
@@ -244,11 +244,11 @@ async fn an_answer_that_tells_of_lost_state_is_taken_and_the_session_made_anew()
     relay.on_record({
         let mut told = false;
         move |way, record| {
-            if way == Way::ToClient && !std::mem::replace(&mut told, true) {
+            if way == Direction::ToClient && !std::mem::replace(&mut told, true) {
                 // All open and lock state is revoked.
                 common::set_word(record, common::answer::FLAGS, 0x8);
             }
-            Act::Pass
+            Action::Pass
         }
     });
     client.put(b"f", "g".into(), PutOptions::default()).await.unwrap();

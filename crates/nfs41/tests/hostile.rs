@@ -18,7 +18,7 @@ use std::{
 };
 
 use common::{Lab, answer, content, has, lab_with, read_file, relayed, set_word, word, words};
-use nfs_lab::{Act, Ganesha, Relay, Way, framed, lab_or_skip, read_record};
+use nfs_lab::{Action, Direction, Ganesha, Relay, framed, lab_or_skip, read_record};
 use nfs41::{AttributeMask, Client, Create, DirCursor, Error, Options, Precondition, PutOptions, SetAttributes};
 use proptest::{collection::vec, prelude::*};
 use tokio::task::JoinSet;
@@ -241,12 +241,12 @@ async fn answers_that_cannot_be_are_told_of_in_a_sentence() {
             let numbers = std::sync::Mutex::new(std::collections::BTreeSet::new());
             relay.on_record(move |way, record| {
                 let mut numbers = numbers.lock().unwrap();
-                if way == Way::ToServer && has(record, common::READ) {
+                if way == Direction::ToServer && has(record, common::READ) {
                     numbers.insert(common::number(record));
-                } else if way == Way::ToClient && numbers.remove(&common::number(record)) {
+                } else if way == Direction::ToClient && numbers.remove(&common::number(record)) {
                     alter(record);
                 }
-                Act::Pass
+                Action::Pass
             });
             let began = Instant::now();
             let found = client.read(b"f", 0, 1000).await;
@@ -314,10 +314,10 @@ async fn a_directory_that_lies_is_not_believed() {
     ];
     for (name, alter, is_error) in alterations {
         relay.on_record(move |way, record| {
-            if way == Way::ToClient {
+            if way == Direction::ToClient {
                 alter(record);
             }
-            Act::Pass
+            Action::Pass
         });
         match list().await {
             Err(Error::Protocol(err)) => assert!(is_error && !err.is_empty(), "{name}: {err}"),
@@ -344,7 +344,7 @@ async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_th
     for part in [|asked| asked / 3, |asked| asked - 1, |asked: u32| asked.min(1000)] {
         let mut reads = 0;
         relay.on_record(move |way, record| {
-            if way == Way::ToServer && has(record, common::READ) {
+            if way == Direction::ToServer && has(record, common::READ) {
                 reads += 1;
                 let at = record.len() - 4;
                 if reads % 3 == 1 {
@@ -352,7 +352,7 @@ async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_th
                     set_word(record, at, part(asked).max(1));
                 }
             }
-            Act::Pass
+            Action::Pass
         });
         let found = read_file(&client, b"f", 0, u64::MAX).await.unwrap();
         assert!(found == content(length), "{} of {length}", found.len());
@@ -360,11 +360,11 @@ async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_th
         assert!(found == content(length)[77..100_077], "{}", found.len());
     }
     relay.on_record(|way, record| {
-        if way == Way::ToServer && has(record, common::READ) {
+        if way == Direction::ToServer && has(record, common::READ) {
             let at = record.len() - 4;
             set_word(record, at, 0);
         }
-        Act::Pass
+        Action::Pass
     });
     let found = tokio::time::timeout(IN_TIME, read_file(&client, b"f", 0, u64::MAX)).await.expect("it ends");
     assert!(matches!(found, Err(Error::Protocol(_))), "{found:?}");
@@ -390,10 +390,10 @@ async fn a_content_whose_handle_is_no_longer_known_is_read_anew() {
         let count = Arc::clone(&refused);
         relay.on_record(move |way, record| {
             let is_of_a_handle = record.len() > answer::REST + 8 && word(record, answer::REST) == PUTFH;
-            if way == Way::ToClient && is_of_a_handle && count.fetch_add(1, Ordering::Relaxed) < 3 {
+            if way == Direction::ToClient && is_of_a_handle && count.fetch_add(1, Ordering::Relaxed) < 3 {
                 refuse_first(record, status);
             }
-            Act::Pass
+            Action::Pass
         });
         let found = read_file(&client, b"f", 0, u64::MAX).await.unwrap();
         assert!(found == content(200_000), "{} bytes", found.len());
@@ -447,11 +447,11 @@ async fn garbled(server: &Ganesha, number: usize, mutations: Vec<(usize, Mutatio
     let mut answers = 0;
     let all = mutations.clone();
     relay.on_record(move |way, record| {
-        if way == Way::ToClient {
+        if way == Direction::ToClient {
             all.iter().filter(|(which, _)| *which == answers).for_each(|(_, mutation)| mutation.apply(record));
             answers += 1;
         }
-        Act::Pass
+        Action::Pass
     });
     let mut options = Options::new(relay.address());
     hasty(&mut options);

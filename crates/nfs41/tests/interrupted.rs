@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use common::{Failing, content, each, found, operations, refusal, relayed, until, until_found};
-use nfs_lab::{Act, End, Ganesha, Relay, Then, Way, lab_or_skip};
+use nfs_lab::{Action, AtLimit, Direction, End, Ganesha, Relay, lab_or_skip};
 use nfs41::{Client, Create, Error, Precondition, PutOptions, SetAttributes, Status};
 
 /// A change of a directory that may contain a file `f`.
@@ -160,10 +160,10 @@ impl Scenario {
         let calls = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&calls);
         scenario.relay.on_record(move |way, record| {
-            if way == Way::ToServer {
+            if way == Direction::ToServer {
                 seen.lock().unwrap().push(operations(record).iter().map(|(operation, _)| *operation).collect());
             }
-            Act::Pass
+            Action::Pass
         });
         scenario.make().await.unwrap();
         assert_eq!(found(&scenario.path), change.after(), "{change:?}");
@@ -184,8 +184,8 @@ async fn a_connection_that_ends_at_any_byte_costs_nothing_and_does_nothing_twice
         scenario.make().await.unwrap();
         let after = scenario.relay.counts();
         for (way, length) in [
-            (Way::ToServer, after.bytes_to_server - before.bytes_to_server),
-            (Way::ToClient, after.bytes_to_client - before.bytes_to_client),
+            (Direction::ToServer, after.bytes_to_server - before.bytes_to_server),
+            (Direction::ToClient, after.bytes_to_client - before.bytes_to_client),
         ] {
             let all = 0..=length as usize;
             cases.extend(all.clone().map(|bytes| (change, way, bytes, End::Fin)));
@@ -198,7 +198,7 @@ async fn a_connection_that_ends_at_any_byte_costs_nothing_and_does_nothing_twice
         let server = Arc::clone(&server);
         async move {
             let scenario = Scenario::new(&server, change).await;
-            scenario.relay.after(way, bytes, Then::Cut(end));
+            scenario.relay.after(way, bytes, AtLimit::Cut(end));
             let made = scenario.make().await;
             let case = format!("{change:?} {way:?} {bytes} {end:?}");
             assert!(made.is_ok(), "{case}: {made:?}");
@@ -217,7 +217,7 @@ async fn a_connection_that_ends_at_any_byte_costs_nothing_and_does_nothing_twice
 fn stop(relay: &Relay, call: usize, index: usize, status: Status, times: usize) {
     let (mut failing, mut seen, mut left, mut chosen) = (Failing::default(), 0, times, Vec::new());
     relay.on_record(move |way, record| {
-        if way == Way::ToClient {
+        if way == Direction::ToClient {
             return failing.answered(record);
         }
         let these: Vec<_> = operations(record).iter().map(|(operation, _)| *operation).collect();
@@ -229,7 +229,7 @@ fn stop(relay: &Relay, call: usize, index: usize, status: Status, times: usize) 
             left -= 1;
             return failing.stop(record, index, status.0);
         }
-        Act::Pass
+        Action::Pass
     });
 }
 
@@ -307,26 +307,26 @@ async fn what_is_refused_halfway_leaves_nothing_behind() {
 fn lose(relay: &Relay, call: usize, index: usize, status: Status) {
     let (mut failing, mut seen, mut lost, mut last) = (Failing::default(), 0, false, None::<Vec<u8>>);
     relay.on_record(move |way, record| {
-        if way == Way::ToClient {
+        if way == Direction::ToClient {
             if last.as_ref().is_some_and(|last| common::number(last) == common::number(record)) {
                 *record = refusal(&last.take().unwrap(), status.0);
                 lost = true;
             }
-            return Act::Pass;
+            return Action::Pass;
         }
         let these = operations(record);
         lost &= these[0].0 != common::CREATE_SESSION;
         lost |= seen == call && index == 0;
         if lost && these[0].0 == common::SEQUENCE {
             seen += 1;
-            return Act::Answer(refusal(record, status.0));
+            return Action::Reply(refusal(record, status.0));
         }
         if seen == call {
             last = Some(record.clone());
             failing.stop(record, index, 0);
         }
         seen += 1;
-        Act::Pass
+        Action::Pass
     });
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{Lab, REMOVE, WRITE, has, lab, lab_with, number, refusal, relayed, slot, words};
-use nfs_lab::{Act, End, Ganesha, Relay, Way, lab_or_skip};
+use nfs_lab::{Action, Direction, End, Ganesha, Relay, lab_or_skip};
 use nfs41::{AttributeMask, Client, Error, PutOptions, Status};
 
 const CREATE: u32 = 6;
@@ -50,13 +50,13 @@ async fn a_refusal_of_what_is_sent_again_says_nothing_of_the_first_time() {
         put_each(&client, &["a", "b"]).await;
         let mut sent = Vec::new();
         relay.on_record(move |way, record| match way {
-            Way::ToServer if has(record, REMOVE) => {
+            Direction::ToServer if has(record, REMOVE) => {
                 sent.push(number(record));
                 let is_second = sent.len() == 2 && sent[0] == sent[1];
-                if is_second { Act::Answer(refuse(record)) } else { Act::Pass }
+                if is_second { Action::Reply(refuse(record)) } else { Action::Pass }
             }
-            Way::ToClient if sent.len() == 1 && sent[0] == number(record) => Act::Cut(End::Fin),
-            _ => Act::Pass,
+            Direction::ToClient if sent.len() == 1 && sent[0] == number(record) => Action::Cut(End::Fin),
+            _ => Action::Pass,
         });
         client.remove_file(b"a").await.unwrap();
         assert!(!server.directory().join("a").exists());
@@ -71,8 +71,8 @@ async fn a_fence_that_is_refused_is_none() {
     for refuse in REFUSALS {
         let other = Relay::target(3, server.address());
         other.on_record(move |way, record| match way {
-            Way::ToServer if slot(record).is_some() => Act::Answer(refuse(record)),
-            _ => Act::Pass,
+            Direction::ToServer if slot(record).is_some() => Action::Reply(refuse(record)),
+            _ => Action::Pass,
         });
         let (relay, client) = with_others(&server, &[&other], Duration::from_secs(1));
         put_each(&client, &["a", "b"]).await;
@@ -108,8 +108,8 @@ async fn an_address_that_falls_silent_is_given_up() {
     let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
     let (silent, good) = (Relay::target(3, server.address()), Relay::target(4, server.address()));
     silent.on_record(|way, record| match way {
-        Way::ToServer if slot(record).is_some() => Act::Drop,
-        _ => Act::Pass,
+        Direction::ToServer if slot(record).is_some() => Action::Drop,
+        _ => Action::Pass,
     });
     let (relay, client) = with_others(&server, &[&silent, &good], Duration::from_secs(1));
     put_each(&client, &["a"]).await;
@@ -123,10 +123,10 @@ async fn an_address_that_falls_silent_is_given_up() {
 fn hang_at(relay: &Relay, operation: u32) {
     let handle = (**relay).clone();
     relay.on_record(move |way, record| {
-        if way == Way::ToServer && has(record, operation) {
+        if way == Direction::ToServer && has(record, operation) {
             handle.hang(true);
         }
-        Act::Pass
+        Action::Pass
     });
 }
 
@@ -175,15 +175,15 @@ async fn what_was_sent_is_not_told_to_be_unreachable() {
     put_each(&client, &["f"]).await;
     let (handle, mut sent) = ((*relay).clone(), None);
     relay.on_record(move |way, record| {
-        if way == Way::ToServer && has(record, WRITE) {
+        if way == Direction::ToServer && has(record, WRITE) {
             sent = Some(number(record));
         }
-        if way == Way::ToClient && sent == Some(number(record)) {
+        if way == Direction::ToClient && sent == Some(number(record)) {
             let bad = Status::BADSESSION.0;
             *record = words(&[number(record), 1, 0, 0, 0, 0, bad, 0, 1, common::SEQUENCE, bad]);
             handle.refuse(true);
         }
-        Act::Pass
+        Action::Pass
     });
     let heard = client.write_at(b"f", 0, "new".into()).await;
     assert!(matches!(heard, Err(Error::Uncertain(_))), "{heard:?}");
@@ -199,14 +199,14 @@ async fn an_append_that_was_written_and_not_ended_is_taken_back() {
     for operation in [common::GETATTR, VERIFY] {
         let mut failing = common::Failing::default();
         relay.on_record(move |way, record| {
-            if way == Way::ToClient {
+            if way == Direction::ToClient {
                 return failing.answered(record);
             }
             let all: Vec<_> = common::operations(record).into_iter().map(|(operation, _)| operation).collect();
             let write = all.iter().position(|found| *found == WRITE);
             let after =
                 write.and_then(|write| Some(write + all[write..].iter().position(|found| *found == operation)?));
-            after.map_or(Act::Pass, |index| failing.stop(record, index, Status::DELAY.0))
+            after.map_or(Action::Pass, |index| failing.stop(record, index, Status::DELAY.0))
         });
         let late = client.with_deadline((Instant::now() + Duration::from_millis(700)).into());
         let heard = late.append(b"log", " new".into(), PutOptions::default()).await;
@@ -223,11 +223,11 @@ async fn an_append_of_which_a_part_is_refused_is_taken_back() {
     put_each(&client, &["log"]).await;
     let mut writes = 0;
     relay.on_record(move |way, record| {
-        writes += usize::from(way == Way::ToServer && has(record, WRITE));
-        if way == Way::ToServer && writes == 2 && has(record, WRITE) {
-            return Act::Answer(denied(record));
+        writes += usize::from(way == Direction::ToServer && has(record, WRITE));
+        if way == Direction::ToServer && writes == 2 && has(record, WRITE) {
+            return Action::Reply(denied(record));
         }
-        Act::Pass
+        Action::Pass
     });
     let heard = client.append(b"log", common::content(3 * (64 << 10)), PutOptions::default()).await;
     relay.pass_records();
@@ -246,12 +246,12 @@ async fn a_file_that_comes_meanwhile_keeps_its_mode() {
         let (path, mut once) = (server.directory().join(&name), true);
         let made = path.clone();
         relay.on_record(move |way, record| {
-            let is_link = way == Way::ToServer && has(record, LINK) && !has(record, common::RENAME);
+            let is_link = way == Direction::ToServer && has(record, LINK) && !has(record, common::RENAME);
             if is_link && std::mem::take(&mut once) {
                 fs::write(&made, "secret").unwrap();
                 fs::set_permissions(&made, fs::Permissions::from_mode(mode)).unwrap();
             }
-            Act::Pass
+            Action::Pass
         });
         let conditions = nfs41::Precondition::If(std::sync::Arc::new(|_| true));
         let put = client

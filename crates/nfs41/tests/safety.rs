@@ -18,7 +18,7 @@ use bytes::Bytes;
 use common::{
     Failing, Lab, WRITE, content, has, lab, lab_with, names, operations, read_file, relayed, set_word, until, word,
 };
-use nfs_lab::{Act, End, Ganesha, Relay, Way, lab_or_skip};
+use nfs_lab::{Action, Direction, End, Ganesha, Relay, lab_or_skip};
 use nfs41::{AttributeMask, Client, Error, Precondition, PutOptions, SetAttributes, Status, Time};
 use tokio::task::JoinSet;
 
@@ -35,7 +35,7 @@ fn shorten_writes(relay: &Relay, most: u32) -> Arc<AtomicUsize> {
     let shortened = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&shortened);
     relay.on_record(move |way, record| {
-        if way == Way::ToServer
+        if way == Direction::ToServer
             && let Some((_, at)) = operations(record).into_iter().find(|(operation, _)| *operation == WRITE)
         {
             // Stateid, offset and stability; then length and data.
@@ -48,7 +48,7 @@ fn shorten_writes(relay: &Relay, most: u32) -> Arc<AtomicUsize> {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         }
-        Act::Pass
+        Action::Pass
     });
     shortened
 }
@@ -145,14 +145,14 @@ async fn an_append_of_which_a_later_part_fails_is_taken_back() {
     for (index, status) in [(2, Status::IO), (5, Status::NOSPC)] {
         let (mut failing, mut writes) = (Failing::default(), 0);
         relay.on_record(move |way, record| {
-            if way == Way::ToClient {
+            if way == Direction::ToClient {
                 return failing.answered(record);
             }
             let position = operations(record).iter().position(|(operation, _)| *operation == WRITE);
             writes += usize::from(position.is_some());
             match position {
                 Some(position) if writes == index => failing.stop(record, position, status.0),
-                _ => Act::Pass,
+                _ => Action::Pass,
             }
         });
         let answer = client.append(b"log", content(40_000), put(Precondition::None)).await;
@@ -257,8 +257,8 @@ fn count_opens(relay: &Relay) -> Arc<Mutex<(i64, i64)>> {
     relay.on_record(move |way, record| {
         let number = common::number(record);
         match way {
-            Way::ToServer => drop(calls.insert(number, operations(record))),
-            Way::ToClient => {
+            Direction::ToServer => drop(calls.insert(number, operations(record))),
+            Direction::ToClient => {
                 let done = word(record, common::answer::COUNT) as usize;
                 let failed = usize::from(word(record, common::answer::STATUS) != 0);
                 if let Some(operations) = calls.remove(&number) {
@@ -270,7 +270,7 @@ fn count_opens(relay: &Relay) -> Arc<Mutex<(i64, i64)>> {
                 }
             }
         }
-        Act::Pass
+        Action::Pass
     });
     counts
 }
@@ -282,15 +282,15 @@ async fn a_delayed_write_leaves_nothing_open() {
     let (mut failing, mut puts) = (Failing::default(), 0_u32);
     let between = Relay::target(3, relay.address());
     between.on_record(move |way, record| {
-        if way == Way::ToClient {
+        if way == Direction::ToClient {
             return failing.answered(record);
         }
         match operations(record).iter().position(|(operation, _)| *operation == WRITE) {
             Some(index) => {
                 puts += 1;
-                if puts % 2 == 0 { failing.stop(record, index, Status::DELAY.0) } else { Act::Pass }
+                if puts % 2 == 0 { failing.stop(record, index, Status::DELAY.0) } else { Action::Pass }
             }
-            None => Act::Pass,
+            None => Action::Pass,
         }
     });
     let counts = count_opens(&relay);
@@ -384,7 +384,7 @@ async fn a_change_that_was_done_and_whose_answer_hangs_is_told_to_be_done() {
     let (relay, _other, client) = with_another_way(&server, Duration::from_millis(500));
     client.put(b"f", "old".into(), PutOptions::default()).await.unwrap();
     // The call reaches the server, and its reply is lost.
-    relay.on_record(|way, _| if way == Way::ToClient { Act::Drop } else { Act::Pass });
+    relay.on_record(|way, _| if way == Direction::ToClient { Action::Drop } else { Action::Pass });
     let found = client.put(b"f", "new".into(), put(Precondition::RegularFile)).await.unwrap();
     assert_eq!((found.size, found.time_modify), (Some(3), put(Precondition::None).time_modify));
     assert_eq!(fs::read(server.directory().join("f")).unwrap(), b"new");
@@ -401,11 +401,11 @@ async fn a_server_that_always_wants_to_be_asked_later_is_asked_until_the_deadlin
     let asked = Arc::new(Mutex::new(Vec::new()));
     let times = Arc::clone(&asked);
     relay.on_record(move |way, record| {
-        if way == Way::ToServer && has(record, common::RENAME) {
+        if way == Direction::ToServer && has(record, common::RENAME) {
             times.lock().unwrap().push(Instant::now());
-            return Act::Answer(common::refusal(record, Status::DELAY.0));
+            return Action::Reply(common::refusal(record, Status::DELAY.0));
         }
-        Act::Pass
+        Action::Pass
     });
     let began = Instant::now();
     let answer = client.put(b"f", "late".into(), put(Precondition::RegularFile)).await;
@@ -434,15 +434,15 @@ async fn a_call_that_failed_at_an_unknown_point_leaves_its_slot_in_step() {
         relay.on_record(move |way, record| {
             let number = common::number(record);
             let system_error = |number: u32| common::words(&[number, 1, 0, 0, 0, 5]);
-            if way == Way::ToServer && chosen.is_none() && has(record, common::RENAME) {
+            if way == Direction::ToServer && chosen.is_none() && has(record, common::RENAME) {
                 chosen = Some((number, true));
-                return if executed { Act::Pass } else { Act::Answer(system_error(number)) };
+                return if executed { Action::Pass } else { Action::Reply(system_error(number)) };
             }
-            if way == Way::ToClient && executed && chosen == Some((number, true)) {
+            if way == Direction::ToClient && executed && chosen == Some((number, true)) {
                 chosen = Some((number, false));
                 *record = system_error(number);
             }
-            Act::Pass
+            Action::Pass
         });
         let name = format!("{executed}");
         let answer = client.put(b"f", Bytes::from(name.clone()), put(Precondition::RegularFile)).await;
@@ -463,10 +463,10 @@ async fn a_large_content_is_committed_on_the_way() {
     let counted = Arc::clone(&commits);
     relay.on_record(move |way, record| {
         const COMMIT: u32 = 5;
-        if way == Way::ToServer && has(record, COMMIT) {
+        if way == Direction::ToServer && has(record, COMMIT) {
             counted.fetch_add(1, Ordering::Relaxed);
         }
-        Act::Pass
+        Action::Pass
     });
     let mut staged = client.begin_upload(b"f", PutOptions::default()).await.unwrap();
     for _ in 0..40 {

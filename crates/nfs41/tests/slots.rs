@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use common::{Failing, Lab, OnTheirWay, content, each, has_all_slots, lab, lab_with, refusal, until, until_found};
-use nfs_lab::{Act, Way};
+use nfs_lab::{Action, Direction};
 use nfs41::{AttributeMask, Client, Create, Error, Precondition, PutOptions, SetAttributes, Status};
 use tokio::task::JoinSet;
 
@@ -104,10 +104,10 @@ async fn calls_go_together_and_as_many_as_the_server_wants() {
     let (seen, wanted) = (on_their_way.clone(), Arc::clone(&target));
     relay.on_record(move |way, record| {
         seen.see(way, record);
-        if way == Way::ToClient {
+        if way == Direction::ToClient {
             common::set_word(record, common::answer::TARGET, wanted.load(Ordering::Relaxed) as u32);
         }
-        Act::Pass
+        Action::Pass
     });
     let mut readers = JoinSet::new();
     for _ in 0..100 {
@@ -144,9 +144,9 @@ async fn answers_out_of_order_and_heard_twice_find_their_calls() {
     relay.on_record(move |way, _| {
         count += 1;
         match (way, count % 5) {
-            (_, 0) => Act::Twice,
-            (Way::ToClient, 1 | 2) => Act::After(count % 4),
-            _ => Act::Pass,
+            (_, 0) => Action::Duplicate,
+            (Direction::ToClient, 1 | 2) => Action::Reorder(count % 4),
+            _ => Action::Pass,
         }
     });
     let done = Arc::new(AtomicUsize::new(0));
@@ -290,20 +290,22 @@ async fn an_answer_that_the_server_has_not_kept_is_asked_for_again_or_not_known(
     let forget = |operation: Option<usize>| {
         let (mut call, mut failing) = (None::<Vec<u8>>, Failing::default());
         relay.on_record(move |way, record| match (way, &call, operation) {
-            (Way::ToServer, None, None) => {
+            (Direction::ToServer, None, None) => {
                 call = Some(record.clone());
-                Act::Pass
+                Action::Pass
             }
-            (Way::ToServer, None, Some(index)) => {
+            (Direction::ToServer, None, Some(index)) => {
                 call = Some(Vec::new());
                 failing.stop(record, index, Status::RETRY_UNCACHED_REP.0)
             }
-            (Way::ToClient, Some(its), None) if !its.is_empty() && common::number(its) == common::number(record) => {
+            (Direction::ToClient, Some(its), None)
+                if !its.is_empty() && common::number(its) == common::number(record) =>
+            {
                 *record = refusal(its, Status::RETRY_UNCACHED_REP.0);
-                Act::Pass
+                Action::Pass
             }
-            (Way::ToClient, ..) => failing.answered(record),
-            _ => Act::Pass,
+            (Direction::ToClient, ..) => failing.answered(record),
+            _ => Action::Pass,
         });
     };
     for operation in [None, Some(1)] {

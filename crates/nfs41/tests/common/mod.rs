@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use nfs_lab::{Act, Ganesha, PATIENCE, Relay, Way, lab_or_skip};
+use nfs_lab::{Action, Direction, Ganesha, PATIENCE, Relay, lab_or_skip};
 use nfs41::{AttributeMask, Client, Error, Options};
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -230,21 +230,21 @@ pub struct Failing {
 
 impl Failing {
     /// Stops the call at the operation with this index, of which 0 is SEQUENCE, with this status.
-    pub fn stop(&mut self, call: &mut Vec<u8>, index: usize, status: u32) -> Act {
+    pub fn stop(&mut self, call: &mut Vec<u8>, index: usize, status: u32) -> Action {
         let operations = operations(call);
         if index == 0 {
-            return Act::Answer(refusal(call, status));
+            return Action::Reply(refusal(call, status));
         }
         let (operation, at) = operations[index];
         let count = operations[0].1 - 4;
         call.truncate(at);
         set_word(call, count, index as u32);
         self.stopped.insert(number(call), (operation, status));
-        Act::Pass
+        Action::Pass
     }
 
     /// Must be called with every reply.
-    pub fn answered(&mut self, answer: &mut Vec<u8>) -> Act {
+    pub fn answered(&mut self, answer: &mut Vec<u8>) -> Action {
         if let Some((operation, status)) = self.stopped.remove(&number(answer))
             && word(answer, answer::STATUS) == 0
         {
@@ -253,7 +253,7 @@ impl Failing {
             set_word(answer, answer::COUNT, count + 1);
             answer.extend(words(&[operation, status]));
         }
-        Act::Pass
+        Action::Pass
     }
 }
 
@@ -262,14 +262,14 @@ impl Failing {
 pub fn forget_session(relay: &Relay, status: u32) {
     let mut forgotten = true;
     relay.on_record(move |way, record| {
-        if way == Way::ToServer {
+        if way == Direction::ToServer {
             let operations = operations(record);
             forgotten &= operations.first().is_none_or(|(first, _)| *first != CREATE_SESSION);
             if forgotten && operations.first().is_some_and(|(first, _)| *first == SEQUENCE) {
-                return Act::Answer(refusal(record, status));
+                return Action::Reply(refusal(record, status));
             }
         }
-        Act::Pass
+        Action::Pass
     });
 }
 
@@ -326,10 +326,10 @@ pub fn count(relay: &Relay, operation: u32) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     relay.on_record(move |way, record| {
-        if way == Way::ToServer && has(record, operation) {
+        if way == Direction::ToServer && has(record, operation) {
             counted.fetch_add(1, Ordering::Relaxed);
         }
-        Act::Pass
+        Action::Pass
     });
     count
 }
@@ -339,13 +339,13 @@ pub fn count(relay: &Relay, operation: u32) -> Arc<AtomicUsize> {
 pub struct OnTheirWay(Arc<Mutex<(BTreeSet<u32>, usize)>>);
 
 impl OnTheirWay {
-    pub fn see(&self, way: Way, record: &[u8]) {
+    pub fn see(&self, way: Direction, record: &[u8]) {
         let (now, most) = &mut *self.0.lock().unwrap();
         match way {
             // Fencing does not use the slots of calls.
-            Way::ToServer if operations(record).len() < 2 => false,
-            Way::ToServer => now.insert(number(record)),
-            Way::ToClient => now.remove(&number(record)),
+            Direction::ToServer if operations(record).len() < 2 => false,
+            Direction::ToServer => now.insert(number(record)),
+            Direction::ToClient => now.remove(&number(record)),
         };
         *most = now.len().max(*most);
     }
@@ -366,9 +366,9 @@ pub async fn has_all_slots(relay: &Relay, client: &Client, slots: usize) {
     let seen = on_their_way.clone();
     relay.on_record(move |way, record| {
         seen.see(way, record);
-        Act::Pass
+        Action::Pass
     });
-    relay.delay(Way::ToServer, Duration::from_millis(10));
+    relay.delay(Direction::ToServer, Duration::from_millis(10));
     let mut readers = JoinSet::new();
     for _ in 0..slots + 20 {
         let client = client.clone();
@@ -382,6 +382,6 @@ pub async fn has_all_slots(relay: &Relay, client: &Client, slots: usize) {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(on_their_way.most(), slots);
     assert!(readers.try_join_next().is_none());
-    relay.delay(Way::ToServer, Duration::ZERO);
+    relay.delay(Direction::ToServer, Duration::ZERO);
     relay.pass_records();
 }
