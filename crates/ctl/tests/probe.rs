@@ -25,7 +25,7 @@ const OF_A_HOST: [&str; 12] = [
     "access",
     "round_trip",
 ];
-const ONCE: [&str; 28] = [
+const ONCE: [&str; 27] = [
     "one_server",
     "shared_sessions",
     "directory",
