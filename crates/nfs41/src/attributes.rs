@@ -1,4 +1,4 @@
-//! Properties of files and of file systems: RFC 8881, section 5. Only those that are asked for travel.
+//! Attributes of files and file systems: RFC 8881, section 5. The server sends only those that are requested.
 
 use std::{
     ops::BitOr,
@@ -12,39 +12,51 @@ use crate::{
     xdr::{Decoder, Encode},
 };
 
-/// An owner's name is no longer.
+/// Maximum length of `owner` and `owner_group`. A longer one is an invalid reply.
 const MAX_OWNER_BYTES: usize = 1024;
 
-/// Which attributes are asked for.
+/// A set of attributes to request, by their names in RFC 8881, sections 5.8 and 5.9. Combine sets with `|`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct AttributeMask(pub(crate) [u32; 2]);
 
 impl AttributeMask {
+    /// No attributes.
     pub const NONE: Self = Self([0, 0]);
+    /// The type of the object.
     pub const TYPE: Self = Self::bit(1);
-    /// Another number after every change.
+    /// A number that changes with every change of the object.
     pub const CHANGE: Self = Self::bit(3);
+    /// Size in bytes.
     pub const SIZE: Self = Self::bit(4);
+    /// Identifier of the file system.
     pub const FSID: Self = Self::bit(8);
+    /// Lease time of the server.
     pub const LEASE_TIME: Self = Self::bit(10);
-    /// Why the server does not know the others.
+    /// The error with which the server cannot read the other attributes of a directory entry.
     pub(crate) const RDATTR_ERROR: Self = Self::bit(11);
+    /// Number that identifies the file in its file system.
     pub const FILEID: Self = Self::bit(20);
     pub(crate) const MAXFILESIZE: Self = Self::bit(27);
     pub(crate) const MAXNAME: Self = Self::bit(29);
     pub(crate) const MAXREAD: Self = Self::bit(30);
     pub(crate) const MAXWRITE: Self = Self::bit(31);
+    /// Permissions.
     pub const MODE: Self = Self::bit(33);
+    /// Number of hard links.
     pub const NUMLINKS: Self = Self::bit(35);
+    /// Owner.
     pub const OWNER: Self = Self::bit(36);
+    /// Group.
     pub const OWNER_GROUP: Self = Self::bit(37);
     pub(crate) const SPACE_AVAIL: Self = Self::bit(42);
     pub(crate) const SPACE_TOTAL: Self = Self::bit(44);
+    /// Allocated bytes.
     pub const SPACE_USED: Self = Self::bit(45);
+    /// Time of the last access.
     pub const TIME_ACCESS: Self = Self::bit(47);
-    /// When the properties last changed.
+    /// Time of the last change of the metadata.
     pub const TIME_METADATA: Self = Self::bit(52);
-    /// When the content last changed.
+    /// Time of the last change of the content.
     pub const TIME_MODIFY: Self = Self::bit(53);
 
     const fn bit(number: u32) -> Self {
@@ -54,47 +66,52 @@ impl AttributeMask {
         }
     }
 
-    /// Both.
+    /// The union of two sets.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
     }
 
-    /// What `stat` shows that is a number.
+    /// Type, change, size, file ID, mode, links and modification time.
     pub const STAT: Self = Self::TYPE
-        .and(Self::CHANGE)
-        .and(Self::SIZE)
-        .and(Self::FILEID)
-        .and(Self::MODE)
-        .and(Self::NUMLINKS)
-        .and(Self::TIME_MODIFY);
+        .union(Self::CHANGE)
+        .union(Self::SIZE)
+        .union(Self::FILEID)
+        .union(Self::MODE)
+        .union(Self::NUMLINKS)
+        .union(Self::TIME_MODIFY);
     pub(crate) const LIMITS: Self = Self::LEASE_TIME
-        .and(Self::MAXFILESIZE)
-        .and(Self::MAXNAME)
-        .and(Self::MAXREAD)
-        .and(Self::MAXWRITE)
-        .and(Self::SPACE_AVAIL)
-        .and(Self::SPACE_TOTAL);
+        .union(Self::MAXFILESIZE)
+        .union(Self::MAXNAME)
+        .union(Self::MAXREAD)
+        .union(Self::MAXWRITE)
+        .union(Self::SPACE_AVAIL)
+        .union(Self::SPACE_TOTAL);
 }
 
 impl BitOr for AttributeMask {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
-        self.and(other)
+        self.union(other)
     }
 }
 
+/// The type of an object (`nfs_ftype4`).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum FileType {
+    /// A regular file.
     File,
+    /// A directory.
     Directory,
+    /// A symbolic link.
     Symlink,
+    /// A device, socket, FIFO, attribute directory or named attribute.
     Other,
 }
 
 impl FileType {
-    /// `nfs_ftype4`. There are several others.
+    /// The number in `nfs_ftype4`. `Other` has several.
     fn number(self) -> u32 {
         match self {
             Self::File => 1,
@@ -105,10 +122,12 @@ impl FileType {
     }
 }
 
-/// A time as NFS has it.
+/// A time (`nfstime4`).
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Time {
+    /// Seconds since 1970-01-01 00:00 UTC.
     pub seconds: i64,
+    /// 0 to 999,999,999, added to the seconds.
     pub nanoseconds: u32,
 }
 
@@ -125,37 +144,49 @@ impl From<SystemTime> for Time {
     }
 }
 
-/// What was asked for and the server has.
+/// Attributes of an object. An attribute is `None` if it was not requested or the server does not have it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Attributes {
+    /// The type of the object.
     pub file_type: Option<FileType>,
+    /// A number that changes with every change of the object.
     pub change: Option<u64>,
+    /// Size in bytes.
     pub size: Option<u64>,
+    /// Major and minor identifier of the file system.
     pub fsid: Option<(u64, u64)>,
+    /// Number that identifies the file in its file system.
     pub fileid: Option<u64>,
+    /// Permissions, 12 bits.
     pub mode: Option<u32>,
+    /// Number of hard links.
     pub numlinks: Option<u32>,
-    /// As the server writes it: a number in digits, or a name with a domain.
+    /// Owner as the server spells it: a decimal number, or a name with a domain.
     pub owner: Option<Box<[u8]>>,
+    /// Group as the server spells it.
     pub owner_group: Option<Box<[u8]>>,
+    /// Allocated bytes.
     pub space_used: Option<u64>,
+    /// Time of the last access.
     pub time_access: Option<Time>,
+    /// Time of the last change of the metadata.
     pub time_metadata: Option<Time>,
+    /// Time of the last change of the content.
     pub time_modify: Option<Time>,
     pub(crate) limits: FsLimits,
 }
 
 impl Attributes {
-    /// How long the server remembers a client that says nothing, if it was asked and says so.
+    /// The lease time in seconds, if [`AttributeMask::LEASE_TIME`] was requested and the server sends it.
     pub fn lease_seconds(&self) -> Option<u32> {
         self.limits.lease
     }
 }
 
-/// What a server allows.
+/// Limits of a server and its file system.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct FsLimits {
-    /// Seconds that it remembers a client that says nothing.
+    /// Lease time in seconds.
     pub lease: Option<u32>,
     pub max_file_size: Option<u64>,
     pub max_name_bytes: Option<u32>,
@@ -165,7 +196,7 @@ pub struct FsLimits {
     pub space_total: Option<u64>,
 }
 
-/// Reads a bitmap and the values of its attributes, in the order of their numbers.
+/// Reads a `fattr4`: a bitmap, and the values of its attributes in the order of their numbers.
 pub(crate) fn decode(answer: &mut Decoder) -> Result<Attributes> {
     let bitmap = answer.bitmap()?;
     let mut values = Decoder(answer.opaque(usize::MAX)?);
@@ -179,7 +210,7 @@ pub(crate) fn decode(answer: &mut Decoder) -> Result<Attributes> {
     }
     match values.is_empty() {
         true => Ok(found),
-        false => Err(Error::Protocol("attributes are longer than they say")),
+        false => Err(Error::Protocol("the values of attributes are longer than their bitmap says")),
     }
 }
 
@@ -197,7 +228,7 @@ fn value(found: &mut Attributes, number: u32, from: &mut Decoder) -> Result<()> 
         4 => found.size = Some(from.long()?),
         8 => found.fsid = Some((from.long()?, from.long()?)),
         10 => found.limits.lease = Some(from.word()?),
-        // The others are missing then, which says enough.
+        // The other attributes are missing, which is all that callers need.
         11 => drop(from.word()?),
         20 => found.fileid = Some(from.long()?),
         27 => found.limits.max_file_size = Some(from.long()?),
@@ -214,37 +245,44 @@ fn value(found: &mut Attributes, number: u32, from: &mut Decoder) -> Result<()> 
         47 => found.time_access = Some(time(from)?),
         52 => found.time_metadata = Some(time(from)?),
         53 => found.time_modify = Some(time(from)?),
-        _ => return Err(Error::Protocol("an attribute has come that nobody asked for")),
+        _ => return Err(Error::Protocol("the server sent an attribute that was not requested")),
     }
     Ok(())
 }
 
 fn time(from: &mut Decoder) -> Result<Time> {
-    #[allow(clippy::cast_possible_wrap, reason = "it is a signed number")]
+    #[allow(clippy::cast_possible_wrap, reason = "XDR transfers it as its two's complement")]
     let (seconds, nanoseconds) = (from.long()? as i64, from.word()?);
     match nanoseconds {
         0..1_000_000_000 => Ok(Time { seconds, nanoseconds }),
-        _ => Err(Error::Protocol("a time has more than a second of nanoseconds")),
+        _ => Err(Error::Protocol("the nanoseconds of a time exceed a second")),
     }
 }
 
-/// Properties to be set; the others stay.
+/// Attributes to set. `None` leaves an attribute as it is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SetAttributes {
+    /// Size in bytes: truncates or extends a file.
     pub size: Option<u64>,
+    /// Permissions, 12 bits.
     pub mode: Option<u32>,
-    /// As the server writes it.
+    /// Owner as the server spells it.
     pub owner: Option<Box<[u8]>>,
+    /// Group as the server spells it.
     pub owner_group: Option<Box<[u8]>>,
+    /// Time of the last access.
     pub time_access: Option<Time>,
+    /// Time of the last change of the content.
     pub time_modify: Option<Time>,
 }
 
 impl SetAttributes {
+    /// Only permissions.
     pub fn mode(mode: u32) -> Self {
         Self { mode: Some(mode), ..Self::default() }
     }
 
+    /// Only the modification time.
     pub fn modified(time: Time) -> Self {
         Self { time_modify: Some(time), ..Self::default() }
     }
@@ -270,7 +308,7 @@ impl SetAttributes {
         for (bit, time) in [(16, self.time_access), (22, self.time_modify)] {
             if let Some(time) = time {
                 bitmap[1] |= 1 << bit;
-                #[allow(clippy::cast_sign_loss, reason = "it is a signed number")]
+                #[allow(clippy::cast_sign_loss, reason = "XDR transfers it as its two's complement")]
                 values.word(CLIENT_TIME).long(time.seconds as u64).word(time.nanoseconds);
             }
         }
@@ -292,7 +330,7 @@ impl Ownership {
     }
 }
 
-/// What a file must be, for VERIFY.
+/// The attributes that VERIFY compares.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Expected<'a> {
     pub file_type: Option<FileType>,
@@ -303,8 +341,8 @@ pub(crate) struct Expected<'a> {
 }
 
 impl Expected<'_> {
-    /// What each VERIFY asks. NFS-Ganesha (4.3, 6.2) compares nothing rightly that comes after a name whose length is no
-    /// multiple of four, so that a name is the last attribute of its VERIFY.
+    /// The attributes of each VERIFY. NFS-Ganesha (4.3, 6.2) does not compare correctly what follows a name whose length is not
+    /// a multiple of four, so a name is the last attribute of its VERIFY.
     pub fn parts(&self) -> impl Iterator<Item = Self> {
         let group_only = Self { owner_group: self.owner_group, ..Self::default() };
         let alone = (self.owner.is_some() && self.owner_group.is_some()).then_some(group_only);

@@ -1,4 +1,4 @@
-//! The time that one operation has, over all the calls that it takes, and the pauses between tries.
+//! The deadline that all calls of one operation share, and the backoff between attempts.
 
 use std::{
     sync::{
@@ -12,12 +12,13 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Result};
 
-/// A cleanup that has not ended by then is left to whoever removes orphaned temporary files.
+/// Timeout of cleanup. What it leaves behind, the removal of stale temporary files takes care of.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Timeout of undoing a partial change.
 const CLEANUP_CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the calls of a client may take.
+/// How long an operation of a client may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TimeLimit {
     None,
@@ -25,15 +26,15 @@ pub(crate) enum TimeLimit {
     At(Instant),
 }
 
-/// Shared by all calls of one operation. No call is sent after its deadline.
+/// The time budget of one operation. No call of it is sent after the deadline.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     deadline: Option<Instant>,
-    /// For the message of an error.
+    /// Time from start to deadline, for error messages.
     limit: Duration,
-    /// The operation changes something: a call that is late must not take effect after its caller was told so.
+    /// The operation changes something: a late call must not take effect after the caller got an error.
     pub is_change: bool,
-    /// It tidies up after another one, and goes by any way that there is.
+    /// The operation cleans up after another one: its calls are also sent over the fencing connection.
     pub is_cleanup: bool,
     sent: Arc<AtomicBool>,
 }
@@ -49,12 +50,12 @@ impl Budget {
         Self { deadline, limit, is_change, is_cleanup: false, sent: Arc::default() }
     }
 
-    /// For calls whose late effect does no harm: they remove names and close files that nobody else has.
+    /// For calls whose late effect does no harm: they remove names and close files that nothing else uses.
     pub fn cleanup() -> Self {
         Self { is_cleanup: true, ..Self::new(TimeLimit::Within(CLEANUP_TIMEOUT), false) }
     }
 
-    /// For what takes a change back: it must not do so late either.
+    /// For undoing a partial change, which must not take effect late.
     pub fn cleanup_change() -> Self {
         Self { is_cleanup: true, ..Self::new(TimeLimit::Within(CLEANUP_CHANGE_TIMEOUT), true) }
     }
@@ -67,7 +68,7 @@ impl Budget {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// A call of this operation may have reached the server.
+    /// Records that a call of this operation may have reached the server.
     pub fn set_sent(&self) {
         self.sent.store(true, Ordering::Release);
     }
@@ -76,7 +77,7 @@ impl Budget {
         self.sent.load(Ordering::Acquire)
     }
 
-    /// What the caller is told when the time is over and nothing has changed, or will.
+    /// The error of an operation whose deadline has passed, and that has changed nothing and never will.
     pub fn error(&self) -> Error {
         match self.was_sent() {
             true => Error::Deadline(self.limit),
@@ -84,7 +85,7 @@ impl Budget {
         }
     }
 
-    /// Until the deadline; `None` when it has passed.
+    /// Waits for work until the deadline; `None` if it passes first.
     pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         match self.deadline {
             None => Some(work.await),
@@ -92,23 +93,23 @@ impl Budget {
         }
     }
 
-    /// Waits before the next try.
+    /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The deadline comes first: there is no next try.
+    /// The deadline would pass first: there is no next attempt.
     pub async fn pause(&self, backoff: &mut Backoff) -> Result<()> {
         let pause = backoff.next();
         if self.deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
             return Err(self.error());
         }
         tokio::time::sleep(pause).await;
-        // A busy machine wakes a task late.
+        // A busy machine can wake the task late.
         if self.is_over() { Err(self.error()) } else { Ok(()) }
     }
 }
 
-/// Pauses that double up to a maximum, each shortened by up to a half at random, so that clients that were turned away
-/// together do not come back together.
+/// Exponential backoff with jitter: pauses double up to a maximum, and each is shortened by up to a half at random, so that
+/// clients that failed together do not retry together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     next: Duration,

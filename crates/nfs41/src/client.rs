@@ -34,7 +34,7 @@ const CLEANUP_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// | operation | round trips |
 /// |---|---|
-/// | [`attributes`](Client::attributes), [`read`](Client::read), [`remove`](Client::remove), [`rename`](Client::rename), [`create_directory`](Client::create_directory), [`write_at`](Client::write_at), [`put`](Client::put) | 1 |
+/// | [`attributes`](Client::attributes), [`read`](Client::read), [`remove`](Client::remove), [`rename`](Client::rename), [`create_dir`](Client::create_dir), [`write_at`](Client::write_at), [`put`](Client::put) | 1 |
 /// | `put` without a precondition where there is no file | 2 |
 /// | [`append`](Client::append) | 3 |
 /// | `put` with a predicate | 5 |

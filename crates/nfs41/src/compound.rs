@@ -1,5 +1,5 @@
-//! Several operations in one call: RFC 8881, section 2.3. What an operation works on is what the one before it left
-//! as the current file handle and the current stateid, so that a whole path is one round trip.
+//! COMPOUND: several operations in one call (RFC 8881, section 2.3). An operation works on the current file handle and the
+//! current stateid that the one before it left, so that a whole path takes one round trip.
 
 use bytes::{Bytes, BytesMut};
 
@@ -11,73 +11,73 @@ use crate::{
     xdr::{Decoder, Encode, padding},
 };
 
-/// A content up to this is copied into the call; a larger one is sent from where it is.
+/// WRITE data up to this size is copied into the call. Larger data is sent from where it is.
 const COPY_THRESHOLD_BYTES: usize = 16 << 10;
-/// A file handle is at most that long (RFC 8881, section 3.1).
+/// NFS4_FHSIZE (RFC 8881, section 3.1).
 const MAX_HANDLE_BYTES: usize = 128;
 
-/// What the server calls something that is open or locked.
+/// Identifier of open or lock state at the server.
 pub(crate) type Stateid = [u8; 16];
-/// The one that the operation before has left (RFC 8881, section 16.2.3.1.2).
+/// The current stateid, which the operation before has left (RFC 8881, section 16.2.3.1.2).
 pub(crate) const CURRENT: Stateid = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-/// None at all: whoever may read a file reads it without opening it (RFC 8881, section 8.2.3).
+/// The anonymous stateid, which needs no OPEN (RFC 8881, section 8.2.3).
 pub(crate) const ANONYMOUS: Stateid = [0; 16];
 
-/// How a file that is opened is made.
+/// Whether OPEN creates the file (`openflag4` and `createhow4`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Create {
-    /// It must be there.
+    /// OPEN4_NOCREATE: the file must exist.
     Never,
-    /// Where there is none yet, with these permissions.
+    /// UNCHECKED4: creates the file with these permissions if it does not exist.
     Unchecked(u32),
-    /// It must not be there.
+    /// GUARDED4: creates the file with these permissions; it must not exist.
     Guarded(u32),
 }
 
+/// `OPEN4_SHARE_ACCESS_…`
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ShareAccess {
     Read = 1,
     ReadWrite = 3,
 }
 
-/// Whether what was written is on stable storage when the server answers.
+/// `stable_how4`: whether written data is on stable storage when the server replies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum StableHow {
-    /// After a commit only.
+pub(crate) enum StableHow {
+    /// UNSTABLE4: only after COMMIT.
     Unstable = 0,
-    /// Content and properties.
+    /// FILE_SYNC4: data and metadata.
     FileSync = 2,
 }
 
-/// No delegation, please: `OPEN4_SHARE_ACCESS_WANT_NO_DELEG`.
+/// `OPEN4_SHARE_ACCESS_WANT_NO_DELEG`.
 const WANT_NO_DELEG: u32 = 0x400;
 
-/// Which owner an open file is of: two opens of one file by one owner are one for the server, so that whoever closes
-/// first takes it from the other.
+/// The open-owner of an OPEN. The server merges two OPENs of one file by one owner, and the first CLOSE then ends both.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum OpenOwner {
-    /// For what is closed in the same compound: nothing else is done in its slot meanwhile.
+    /// One owner per slot, for a file that the same compound closes: the slot has no other call meanwhile.
     Slot,
-    /// For what stays open.
+    /// An owner of its own, for a file that stays open.
     Unique(u32),
 }
 
-/// Where the number of the client and that of the slot go when they are known.
+/// Where the client ID and the slot of an owner are filled in when they are known.
 struct OwnerField {
     offset: usize,
     owner: OpenOwner,
 }
 
-/// Operations to be sent.
+/// The operations of a call.
 pub(crate) struct Compound {
     operations: u32,
     head: BytesMut,
     payload: Bytes,
     tail: BytesMut,
     owners: Vec<OwnerField>,
-    /// The server shall keep its answer, to give it again: something is changed.
+    /// `sa_cachethis`: the server caches the reply to replay it. Set by operations that change something.
     pub cache_this: bool,
-    /// Something may be open or locked when it ends, whoever waits for that.
+    /// The compound leaves open or lock state, also when its caller no longer waits.
     pub opens_state: bool,
 }
 
@@ -104,7 +104,7 @@ impl Compound {
         self.operations
     }
 
-    /// So many bytes, without what goes before every compound.
+    /// Length in bytes, without the RPC header and SEQUENCE.
     pub fn len(&self) -> usize {
         self.head.len() + self.payload.len() + self.tail.len()
     }
@@ -136,7 +136,7 @@ impl Compound {
         self
     }
 
-    /// Always before a content: see [`OwnerField`].
+    /// Must precede WRITE: see [`OwnerField`].
     pub fn open(&mut self, name: &[u8], share: ShareAccess, create: Create, owner: OpenOwner) -> &mut Self {
         self.begin_op(Op::OPEN).word(0).word(share as u32 | WANT_NO_DELEG).word(0);
         self.owner(owner);
@@ -163,23 +163,23 @@ impl Compound {
         self
     }
 
-    /// What is the current file, to be read.
+    /// Opens the current file handle for reading (CLAIM_FH).
     pub fn open_current(&mut self, owner: OpenOwner) -> &mut Self {
-        const THIS: u32 = 4;
+        const CLAIM_FH: u32 = 4;
         self.begin_op(Op::OPEN).word(0).word(ShareAccess::Read as u32 | WANT_NO_DELEG).word(0);
         self.owner(owner);
-        self.head.word(0).word(THIS);
+        self.head.word(0).word(CLAIM_FH);
         (self.cache_this, self.opens_state) = (true, true);
         self
     }
 
-    /// The client's number, and who of it.
+    /// Reserves space for an owner: client ID and identifier.
     fn owner(&mut self, owner: OpenOwner) {
         self.owners.push(OwnerField { offset: self.head.len(), owner });
         self.head.long(0).word(8).long(0);
     }
 
-    /// All of the file, so that nobody else has a lock of it.
+    /// Locks all of the file exclusively.
     pub fn lock(&mut self, open: &Stateid, owner: u32) -> &mut Self {
         const WRITE_LOCK: u32 = 2;
         self.begin_op(Op::LOCK).word(WRITE_LOCK).word(0).long(0).long(u64::MAX).word(1).word(0).fixed(open).word(0);
@@ -205,7 +205,7 @@ impl Compound {
         self
     }
 
-    /// One in a compound.
+    /// At most one per compound.
     pub fn write(&mut self, stateid: &Stateid, offset: u64, stable: StableHow, content: &Bytes) -> &mut Self {
         let buffer = self.begin_op(Op::WRITE).fixed(stateid).long(offset).word(stable as u32);
         if content.len() <= COPY_THRESHOLD_BYTES {
@@ -230,7 +230,7 @@ impl Compound {
         self
     }
 
-    /// Goes on only if the current file is so.
+    /// Continues only if the current file has these attributes.
     pub fn verify(&mut self, expected: &Expected<'_>) -> &mut Self {
         for part in expected.parts() {
             let buffer = self.begin_op(Op::VERIFY);
@@ -239,7 +239,7 @@ impl Compound {
         self
     }
 
-    /// Goes on if it is a plain file only.
+    /// Continues only if the current file is a regular file.
     pub fn verify_regular_file(&mut self) -> &mut Self {
         self.verify(&Expected { file_type: Some(FileType::File), ..Expected::default() })
     }
@@ -259,12 +259,12 @@ impl Compound {
     }
 
     pub fn readdir(&mut self, cookie: u64, verifier: [u8; 8], max_bytes: u32, wanted: AttributeMask) -> &mut Self {
-        // The first number counts names and cookies only, and is a hint.
+        // `dircount` is a hint: bytes of names and cookies.
         self.begin_op(Op::READDIR).long(cookie).fixed(&verifier).word(max_bytes).word(max_bytes).bitmap(wanted.0);
         self
     }
 
-    /// In the session's slot. `before` is what goes before every compound of the connection, up to its tag.
+    /// Encodes the call with a SEQUENCE. `rpc_header` is what [`rpc_header`] returns.
     pub fn encode_in_session(&self, rpc_header: &[u8], sequence: &Sequence) -> Message {
         let mut head = BytesMut::with_capacity(rpc_header.len() + self.head.len() + 64);
         head.fixed(rpc_header);
@@ -285,7 +285,7 @@ impl Compound {
         Message::new(head, self.payload.clone(), self.tail.clone().freeze())
     }
 
-    /// Without a session, before there is one.
+    /// Encodes the call without SEQUENCE, for the calls that set up or destroy a session.
     pub fn encode_without_session(&self, rpc_header: &[u8], xid: u32) -> Message {
         let mut head = BytesMut::with_capacity(rpc_header.len() + self.head.len() + 4);
         head.fixed(rpc_header);
@@ -295,7 +295,7 @@ impl Compound {
     }
 }
 
-/// What the first operation in a session says.
+/// The arguments of SEQUENCE, and the XID of its call.
 pub(crate) struct Sequence {
     pub xid: u32,
     pub session_id: [u8; 16],
@@ -305,7 +305,7 @@ pub(crate) struct Sequence {
     pub highest_slot: u32,
 }
 
-/// A call as it goes over the wire.
+/// An encoded call: a record whose payload is not copied.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub head: Bytes,
@@ -315,18 +315,18 @@ pub(crate) struct Message {
 
 impl Message {
     fn new(mut head: BytesMut, payload: Bytes, tail: Bytes) -> Self {
-        /// The last fragment of a record (RFC 5531, section 11), and the only one.
+        /// Marks the last fragment of a record (RFC 5531, section 11). Here it is the only one.
         const LAST_FRAGMENT: u32 = 1 << 31;
         let length = head.len() - 4 + payload.len() + tail.len();
-        // A call is at most as long as the session lets it be.
+        // `ca_maxrequestsize` limits the length of a call.
         let mark = u32::try_from(length).unwrap_or(u32::MAX) | LAST_FRAGMENT;
         head[..4].copy_from_slice(&mark.to_be_bytes());
         Self { head: head.freeze(), payload, tail }
     }
 }
 
-/// What goes before every compound: the record's mark, the call's number, which procedure, who asks, an empty tag and
-/// the minor version.
+/// The bytes before the operations of every compound: record mark, XID, RPC call header with the credentials, an empty tag
+/// and the minor version. Record mark and XID are filled in later.
 pub(crate) fn rpc_header(credentials: &[u8]) -> Bytes {
     const UNKNOWN_YET: u32 = 0;
     let (call, rpc, nfs, version, compound, sys, none, minor) = (0, 2, 100_003, 4, 1, 1, 0, 1);
@@ -337,26 +337,29 @@ pub(crate) fn rpc_header(credentials: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
-/// What a WRITE has done.
+/// The result of WRITE.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct WriteReply {
-    /// Maybe fewer than it was given.
+    /// Number of bytes written, possibly fewer than were sent.
     pub bytes: u32,
-    /// On stable storage, with the properties; else after a COMMIT only.
+    /// The server replied FILE_SYNC4.
     pub is_stable: bool,
-    /// Another one when the server has begun anew.
+    /// Changes when the server restarts.
     pub verifier: [u8; 8],
 }
 
-/// The answers to a compound's operations, one after the other.
+/// The results of a compound's operations, which are read one after the other.
 #[derive(Debug)]
 pub(crate) struct CompoundReply(pub Decoder);
 
 impl CompoundReply {
-    /// The next one's answer, if it went well.
+    /// Reads the beginning of the next result, which must be of this operation.
+    ///
+    /// # Errors
+    /// [`Error::Status`]: the operation failed. [`Error::Protocol`].
     pub fn expect(&mut self, op: Op) -> Result<&mut Decoder> {
         let (found, status) = (self.0.word()?, Status(self.0.word()?));
-        // Of an operation that it does not know, a server may answer with the number for that.
+        // A server may reply OP_ILLEGAL to an operation that it does not know.
         let unknown = found == Status::OP_ILLEGAL.0 && !status.ok();
         if found != op as u32 && !unknown {
             return Err(Error::Protocol("a reply is for another operation than the request"));
@@ -367,7 +370,7 @@ impl CompoundReply {
         }
     }
 
-    /// Of those that answer nothing but yes.
+    /// Reads results that have only a status.
     pub fn expect_all(&mut self, ops: &[Op]) -> Result<()> {
         ops.iter().try_for_each(|op| self.expect(*op).map(drop))
     }
@@ -381,7 +384,7 @@ impl CompoundReply {
     }
 
     pub fn handle(&mut self) -> Result<Bytes> {
-        // Of a copy: it is kept longer than the rest of the answer.
+        // Copied, because it lives longer than the rest of the reply.
         Ok(Bytes::copy_from_slice(&self.expect(Op::GETFH)?.opaque(MAX_HANDLE_BYTES)?))
     }
 
@@ -393,13 +396,13 @@ impl CompoundReply {
         reply.bitmap()?;
         match reply.word()? {
             0 => {}
-            // Why there is none; of two of the reasons with one word more.
+            // OPEN_DELEGATE_NONE_EXT: a reason, and for two of the reasons a boolean.
             3 => {
                 if let 1 | 2 = reply.word()? {
                     reply.skip(4)?;
                 }
             }
-            _ => return Err(Error::Protocol("a delegation has come that nobody asked for")),
+            _ => return Err(Error::Protocol("the server granted a delegation that was not requested")),
         }
         Ok(stateid)
     }
@@ -428,7 +431,7 @@ impl CompoundReply {
         change(reply)
     }
 
-    /// Of what changes one directory.
+    /// Reads the result of an operation that changes one directory.
     pub fn changed(&mut self, op: Op) -> Result<()> {
         let reply = self.expect(op)?;
         change(reply)?;
@@ -439,7 +442,7 @@ impl CompoundReply {
     }
 }
 
-/// The directory's number of changes before and after, and whether nothing came between.
+/// Skips a `change_info4`.
 fn change(reply: &mut Decoder) -> Result<()> {
     reply.skip(20)
 }

@@ -15,7 +15,7 @@ use crate::{
 
 /// Requested attributes of each entry. With `rdattr_error` the server reports an entry whose type it cannot read; without it
 /// the whole READDIR fails.
-const DIRENT_ATTRS: AttributeMask = AttributeMask::TYPE.and(AttributeMask::RDATTR_ERROR);
+const DIRENT_ATTRS: AttributeMask = AttributeMask::TYPE.union(AttributeMask::RDATTR_ERROR);
 
 /// A page of directory entries, not yet decoded. It holds the memory of the whole reply.
 #[derive(Debug)]
@@ -28,8 +28,9 @@ pub struct Dirents {
 /// An entry of a directory. `.` and `..` are left out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Dirent<'a> {
+    /// Its name.
     pub name: &'a [u8],
-    /// [`Place::number`] of the place after it.
+    /// The position after it: [`DirCursor::cookie`].
     pub cookie: u64,
     /// Its type; `None` if the server cannot read it.
     pub file_type: Option<FileType>,
@@ -104,10 +105,10 @@ impl Client {
         self.call(&compound, decode).await
     }
 
-    /// Goes to a directory and reads its first entries, in one round trip.
+    /// Looks a directory up and reads its first entries, in one round trip.
     ///
     /// # Errors
-    /// As [`Client::find_in`]; `NOTDIR`, `SYMLINK`: it is none.
+    /// As [`Client::lookup_at`]; `NOTDIR`, `SYMLINK`: it is not a directory.
     pub async fn lookup_and_getdents(
         &self,
         parent: &FileHandle,

@@ -1,5 +1,5 @@
-//! Doors for a fuzzer: what a server sends goes through here as it does from a socket. Nothing of it may panic, take
-//! more memory than was sent, or go on for ever.
+//! Entry points for fuzzing: they process bytes as if a server had sent them. No input may cause a panic, allocate more
+//! memory than was sent, or loop forever.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::{
     xdr::Decoder,
 };
 
-/// A stream in pieces, of which the first byte says how long they are.
+/// Reads records from a stream that arrives in chunks. The first byte is the chunks' length minus one.
 pub fn stream(bytes: &[u8]) {
-    const LONGEST: usize = 4096;
+    const MAX_RECORD_BYTES: usize = 4096;
     let Some((size, rest)) = bytes.split_first() else { return };
     let (mut buffer, mut partial, mut fragments) = (BytesMut::new(), BytesMut::new(), 0);
     for piece in rest.chunks(usize::from(*size) + 1) {
         buffer.extend_from_slice(piece);
         loop {
-            match rpc::take_record(&mut buffer, &mut partial, &mut fragments, LONGEST) {
-                Ok(Some(record)) => assert!(record.len() <= LONGEST, "longer than it may be"),
+            match rpc::take_record(&mut buffer, &mut partial, &mut fragments, MAX_RECORD_BYTES) {
+                Ok(Some(record)) => assert!(record.len() <= MAX_RECORD_BYTES, "a record is too long"),
                 Ok(None) => break,
                 Err(_) => return,
             }
@@ -31,7 +31,7 @@ pub fn stream(bytes: &[u8]) {
     }
 }
 
-/// The answer to one operation, of which the first byte says which.
+/// Decodes the result of one operation. The first byte selects the operation.
 pub fn reply(bytes: &[u8]) {
     let Some((which, rest)) = bytes.split_first() else { return };
     let mut results = CompoundReply(Decoder(Bytes::copy_from_slice(rest)));
@@ -51,7 +51,7 @@ pub fn reply(bytes: &[u8]) {
     };
 }
 
-/// Records that come while four calls are on their way.
+/// Processes records while four calls are in flight.
 pub fn session(bytes: &[u8]) {
     let attrs = ChannelAttrs {
         max_request_bytes: 4096,
@@ -79,7 +79,7 @@ pub fn session(bytes: &[u8]) {
         }
         rest = more;
     }
-    // Whatever came, no slot is given twice.
-    assert!(session.slots.available_permits() <= 4, "more slots than there are");
+    // No slot is released twice.
+    assert!(session.slots.available_permits() <= 4, "more permits than slots");
     drop(answers);
 }

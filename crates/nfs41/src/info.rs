@@ -51,7 +51,7 @@ impl Client {
     /// The limits of the server and of the root's file system.
     ///
     /// # Errors
-    /// [`Error::Unreachable`].
+    /// [`Error::Unreachable`](crate::Error::Unreachable).
     pub async fn limits(&self) -> Result<Limits> {
         let limits = self.attributes(b"", AttributeMask::LIMITS).await?.limits;
         let attrs = self.channel_attrs().await?;

@@ -27,7 +27,7 @@ use crate::{
 
 /// Attributes of a file that was written.
 pub(crate) const WRITTEN_FILE_ATTRS: AttributeMask =
-    AttributeMask::STAT.and(AttributeMask::OWNER).and(AttributeMask::OWNER_GROUP);
+    AttributeMask::STAT.union(AttributeMask::OWNER).union(AttributeMask::OWNER_GROUP);
 /// Maximum number of concurrent WRITEs of one [`File::write`].
 const MAX_CONCURRENT_WRITES: usize = 8;
 

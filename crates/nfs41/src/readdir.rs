@@ -18,8 +18,9 @@ const MAX_NAME_BYTES: usize = 1024;
 /// An entry of a directory. `.` and `..` are left out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
+    /// Its name.
     pub name: Bytes,
-    /// For [`Place::after`].
+    /// The position after it, for [`DirCursor::after`].
     pub cookie: u64,
     /// The attributes that were requested.
     pub attributes: Attributes,
@@ -33,7 +34,7 @@ pub struct DirCursor {
 }
 
 impl DirCursor {
-    /// For whoever can remember no more than a number: see [`Place::of`].
+    /// The cookie alone. [`DirCursor::from_cookie`] and [`DirCursor::with_verifier_of`] make a cursor of it again.
     pub fn cookie(&self) -> u64 {
         self.cookie
     }

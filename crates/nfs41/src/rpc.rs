@@ -1,4 +1,4 @@
-//! Calls and answers over a stream: RFC 5531. A record is one call or one answer, and may come in several fragments.
+//! ONC RPC over a stream: RFC 5531. A record is one call or one reply, in one or more fragments.
 
 use std::io;
 
@@ -10,21 +10,21 @@ use crate::{
     xdr::{Decoder, Encode},
 };
 
-/// What is read at once when nothing is known yet of what comes: of few answers, and of many.
+/// Bytes to read at once when the length of the next record is not known: with few calls in flight, and with many.
 const READ_CHUNK_BYTES: usize = 16 << 10;
 const BULK_READ_CHUNK_BYTES: usize = 64 << 10;
-/// With less room than this the next answers have new memory.
+/// A buffer with less free space than this is replaced.
 const MIN_FREE_BYTES: usize = 4 << 10;
-/// `SYSTEM_ERR` (RFC 5531, section 9), for [`Error::Refused`]: it does not say whether the call was executed.
-pub(crate) const SYSTEM_ERROR: &str = "it has failed";
-/// A record in more pieces than this is not an answer of anybody's.
+/// `SYSTEM_ERR` (RFC 5531, section 9), for [`Error::Refused`]. It does not say whether the call was executed.
+pub(crate) const SYSTEM_ERROR: &str = "it had an internal error";
+/// A record in more fragments than this is invalid.
 const MAX_FRAGMENTS: usize = 64;
 
-/// Takes records out of a stream. What was read and not taken stays, so that it is safe to drop a read.
+/// Reads records from a stream. Data that was read stays buffered, so that dropping a read loses nothing.
 pub(crate) struct Records<R> {
     stream: R,
     buffer: BytesMut,
-    /// The earlier fragments of the record that is coming.
+    /// The fragments so far of an incomplete record.
     partial: BytesMut,
     fragments: usize,
     chunk_bytes: usize,
@@ -43,21 +43,21 @@ impl<R: AsyncRead + Unpin> Records<R> {
         }
     }
 
-    /// Whether many answers are to come: so many are read at once. Of few it keeps no more memory than they need.
+    /// Whether many replies are expected: reads larger chunks, at the cost of memory.
     pub fn set_bulk(&mut self, is_bulk: bool) {
         self.chunk_bytes = if is_bulk { BULK_READ_CHUNK_BYTES } else { READ_CHUNK_BYTES };
     }
 
-    /// The next one, without its marks.
+    /// The next record, without record marks.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the other side has closed; `InvalidData` when a record is longer than it may be.
+    /// `UnexpectedEof`: the peer closed the connection. `InvalidData`: a record is too long.
     pub async fn next(&mut self) -> io::Result<Bytes> {
         loop {
             if let Some(record) = self.next_buffered()? {
                 return Ok(record);
             }
-            // To make room in what a large answer has left would be to keep all of that.
+            // Reusing the rest of a large reply's buffer would keep all of that buffer.
             if self.buffer.is_empty() && !(MIN_FREE_BYTES..=self.chunk_bytes).contains(&self.buffer.capacity()) {
                 self.buffer = BytesMut::with_capacity(self.chunk_bytes);
             }
@@ -72,7 +72,7 @@ impl<R: AsyncRead + Unpin> Records<R> {
         }
     }
 
-    /// The next one, if all of it was read with those before it.
+    /// The next record, if it is completely buffered.
     ///
     /// # Errors
     /// As [`Records::next`].
@@ -85,7 +85,7 @@ fn length(mark: [u8; 4]) -> usize {
     (u32::from_be_bytes(mark) & !(1 << 31)) as usize
 }
 
-/// The record at the front of the buffer, if all of it is there.
+/// Takes a complete record off the front of the buffer.
 pub(crate) fn take_record(
     buffer: &mut BytesMut,
     partial: &mut BytesMut,
@@ -96,7 +96,7 @@ pub(crate) fn take_record(
     while let Some(mark) = buffer.first_chunk::<4>() {
         let (length, is_last) = (length(*mark), mark[0] & 0x80 != 0);
         if partial.len() + length > max_record_bytes {
-            return Err(invalid("an answer is longer than the session lets it be"));
+            return Err(invalid("a reply is longer than the session allows"));
         }
         if buffer.len() < 4 + length {
             return Ok(None);
@@ -108,7 +108,7 @@ pub(crate) fn take_record(
         }
         *fragments += 1;
         if *fragments > MAX_FRAGMENTS {
-            return Err(invalid("an answer comes in too many fragments"));
+            return Err(invalid("a reply has too many fragments"));
         }
         partial.extend_from_slice(&fragment);
         if is_last {
@@ -119,22 +119,22 @@ pub(crate) fn take_record(
     Ok(None)
 }
 
-/// Reads what comes before the result of a call that was done, after its number.
+/// Reads the header of a reply after its XID.
 ///
 /// # Errors
-/// [`Error::Refused`]: it was not done.
+/// [`Error::Refused`]: the call was rejected. [`Error::Protocol`].
 pub(crate) fn decode_reply_header(record: &mut Decoder) -> Result<()> {
     const REPLY: u32 = 1;
     const VERIFIER: usize = 400;
     if record.word()? != REPLY {
-        return Err(Error::Protocol("a call has come over a connection for answers"));
+        return Err(Error::Protocol("a call came instead of a reply"));
     }
     match record.word()? {
         0 => {}
         _ => {
             return Err(match record.word()? {
-                1 => Error::Refused("it does not accept these credentials"),
-                _ => Error::Refused("it speaks another version of RPC"),
+                1 => Error::Refused("it does not accept the credentials"),
+                _ => Error::Refused("it supports another version of RPC"),
             });
         }
     }
@@ -142,25 +142,27 @@ pub(crate) fn decode_reply_header(record: &mut Decoder) -> Result<()> {
     record.opaque(VERIFIER)?;
     match record.word()? {
         0 => Ok(()),
-        1 => Err(Error::Refused("it has no such program")),
-        2 => Err(Error::Refused("it speaks another version of the program")),
-        3 => Err(Error::Refused("it does not know the procedure")),
-        4 => Err(Error::Refused("it does not understand the call")),
+        1 => Err(Error::Refused("it does not have the program")),
+        2 => Err(Error::Refused("it supports another version of the program")),
+        3 => Err(Error::Refused("it does not have the procedure")),
+        4 => Err(Error::Refused("it cannot decode the call")),
         _ => Err(Error::Refused(SYSTEM_ERROR)),
     }
 }
 
-/// Who asks, as the server believes it: `AUTH_SYS`, RFC 5531, appendix A.
+/// `AUTH_SYS` credentials (RFC 5531, appendix A).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Credentials {
+    /// User ID.
     pub user: u32,
+    /// Group ID.
     pub group: u32,
-    /// Other groups, 16 at most.
+    /// Supplementary group IDs, at most 16.
     pub groups: Vec<u32>,
 }
 
 impl Default for Credentials {
-    /// Those of this process.
+    /// The effective user and group of this process, without supplementary groups.
     fn default() -> Self {
         let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self { user, group, groups: Vec::new() }

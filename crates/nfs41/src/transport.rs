@@ -1,4 +1,4 @@
-//! The bytes of a connection: how it is made, and how calls are sent over it.
+//! Connecting, and sending calls in batches.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,20 +11,20 @@ use tokio::{
 
 use crate::{compound::Message, options::Options, rpc::Records, session::Session};
 
-/// Of calls that are sent together.
+/// Maximum size of calls that are sent together.
 const MAX_BATCH_BYTES: usize = 64 << 10;
-/// A content longer than this is not copied to be sent with others.
+/// A part of a call longer than this is sent from where it is; shorter parts are copied together.
 const COPY_THRESHOLD_BYTES: usize = 4 << 10;
 
 pub(crate) type RecordReader = Records<Box<dyn AsyncRead + Send + Unpin>>;
 pub(crate) type BoxedWriter = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// A connection to this address, by TLS where the options say so.
+/// Connects, with TLS if the options say so.
 pub(crate) async fn dial(options: &Options, address: SocketAddr) -> io::Result<(BoxedWriter, RecordReader)> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     keep_alive(&stream)?;
-    /// Before anything is agreed on.
+    /// Maximum size of a reply before CREATE_SESSION.
     const MAX_HANDSHAKE_RECORD_BYTES: usize = 64 << 10;
     #[cfg(feature = "tls")]
     if let Some(tls) = &options.tls {
@@ -37,7 +37,7 @@ pub(crate) async fn dial(options: &Options, address: SocketAddr) -> io::Result<(
     Ok((Box::new(writer), Records::new(Box::new(reader), MAX_HANDSHAKE_RECORD_BYTES)))
 }
 
-/// So that a connection whose other side has vanished is found out about while nothing is sent.
+/// Enables TCP keep-alive, which detects that the peer has vanished while nothing is sent.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -47,7 +47,7 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// One call alone.
+/// Sends one call.
 pub(crate) async fn send(writer: &mut BoxedWriter, message: Message) -> io::Result<()> {
     for part in [message.head, message.payload, message.tail] {
         writer.write_all(&part).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn send(writer: &mut BoxedWriter, message: Message) -> io::Resu
     writer.flush().await
 }
 
-/// Sends what comes, as much of it together as there is. The stream, when nothing comes any more.
+/// Sends calls from a queue in batches. Returns the stream when the queue is closed.
 pub(crate) async fn write(
     mut stream: BoxedWriter,
     mut calls: mpsc::UnboundedReceiver<Message>,
@@ -64,7 +64,7 @@ pub(crate) async fn write(
     let mut small = BytesMut::new();
     while let Some(first) = calls.recv().await {
         if session.in_flight() > 1 {
-            // Answers come together: whoever goes on with one of them has a call to go with this one.
+            // Replies arrive in batches. Other tasks that got one of them may have a call for this batch.
             tokio::task::yield_now().await;
         }
         let mut queue = Queue::default();
@@ -87,7 +87,7 @@ pub(crate) async fn write(
     Ok(stream)
 }
 
-/// Pieces that are sent as one.
+/// Buffers that are written together.
 #[derive(Default)]
 struct Queue {
     parts: std::collections::VecDeque<Bytes>,

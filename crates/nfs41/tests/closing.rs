@@ -1,5 +1,4 @@
-//! A file that is held for a change that is not done is unlocked and closed, wherever the server says "later"
-//! meanwhile.
+//! A file that was locked for a change that fails is unlocked and closed, wherever the server answers NFS4ERR_DELAY.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;
@@ -7,7 +6,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use common::{Failing, has, lab, operations};
-use nfs_lab::{Act, Way};
+use nfs_lab::{Action, Direction};
 use nfs41::{Error, Precondition, PutOptions, Status};
 
 const CLOSE: u32 = 4;
@@ -22,7 +21,7 @@ async fn what_is_not_done_is_closed_wherever_the_server_says_later() {
         let passed = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&passed);
         lab.relay.on_record(move |way, record| {
-            if way == Way::ToClient {
+            if way == Direction::ToClient {
                 return failing.answered(record);
             }
             if has(record, CLOSE) && !stopped {
@@ -31,7 +30,7 @@ async fn what_is_not_done_is_closed_wherever_the_server_says_later() {
                 return failing.stop(record, index, Status::DELAY.0);
             }
             seen.lock().unwrap().extend(operations(record).iter().map(|(operation, _)| *operation));
-            Act::Pass
+            Action::Pass
         });
         let never = PutOptions { precondition: Precondition::If(Arc::new(|_| false)), ..PutOptions::default() };
         let refused = lab.client.append(b"f", "more".into(), never).await;

@@ -1,4 +1,4 @@
-//! Whatever is done in whatever order, the server has what a model of a few maps has, and says the same of it.
+//! Random sequences of operations leave the server as a simple model predicts, and return what the model returns.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;
@@ -22,11 +22,11 @@ use nfs41::{
 };
 use proptest::{collection::vec, prelude::*};
 
-/// Names in two levels, of which any may come to be a file or a directory.
+/// Paths of two levels. Each can become a file or a directory.
 const PATHS: [&str; 9] = ["a", "b", "d", "e", "d/a", "d/b", "e/a", "e/d", "a/b"];
-/// Of these, directories from the beginning.
+/// Directories that exist from the beginning.
 const DIRECTORIES: [&str; 2] = ["d", "e"];
-/// Files that are there from the beginning, so that a list takes several pages.
+/// Number of other files, so that a listing takes several pages.
 const OTHERS: usize = 40;
 
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +34,7 @@ enum If {
     None,
     File,
     New,
-    /// Its size is this; none: there is no file.
+    /// The file has this size; `None`: there is no file.
     Size(Option<u64>),
 }
 
@@ -61,7 +61,7 @@ enum Change {
 impl Change {
     fn any() -> impl Strategy<Value = Self> {
         let path = || 0..PATHS.len();
-        // Few lengths, so that a condition of one holds now and then; and some that take several calls.
+        // Few lengths, so that size conditions sometimes hold; and some that take several calls.
         let length = || prop_oneof![4 => 0..4_usize, 1 => 4000..20_000_usize];
         let size = || prop_oneof![Just(None), (0..4_u64).prop_map(Some)];
         let condition =
@@ -89,11 +89,11 @@ impl Change {
     }
 }
 
-/// What an operation says: that it was done and what it has found, or why not.
+/// The result of an operation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Said {
     Done,
-    /// Nothing is there to do it to.
+    /// There is no file.
     Nothing,
     Condition,
     Missing,
@@ -101,7 +101,7 @@ enum Said {
     IsDirectory,
     Exists,
     NotEmpty,
-    /// A directory into itself.
+    /// A directory would move into itself.
     Invalid,
     Content(Bytes),
     Names(BTreeMap<String, FileType>),
@@ -121,7 +121,7 @@ impl From<Error> for Said {
             Error::Status { status, .. } => match status {
                 Status::NOENT => Self::Missing,
                 Status::NOTDIR => Self::NotDirectory,
-                // Where it has to be a plain file.
+                // A regular file is required.
                 Status::ISDIR | Status::NOT_SAME => Self::IsDirectory,
                 Status::EXIST => Self::Exists,
                 Status::NOTEMPTY => Self::NotEmpty,
@@ -139,7 +139,7 @@ enum Node {
     Directory { names: BTreeMap<String, usize>, mode: u32 },
 }
 
-/// The nodes by their numbers, of which the first is the root.
+/// Nodes by index. The first is the root.
 struct Model(Vec<Node>);
 
 type Answer<T = Said> = Result<T, Said>;
@@ -164,7 +164,7 @@ impl Model {
         }
     }
 
-    /// The directory that a path is in, and its name there.
+    /// The parent directory and name of a path.
     fn parent<'a>(&mut self, path: &'a str) -> Answer<(usize, &'a str)> {
         let (directory, name) = match path.split_once('/') {
             Some((directory, name)) => (*self.names(0)?.get(directory).ok_or(Said::Missing)?, name),
@@ -173,7 +173,7 @@ impl Model {
         Ok((directory, name))
     }
 
-    /// The same, and what is there.
+    /// The same, and the node with this name.
     fn at<'a>(&mut self, path: &'a str) -> Answer<(usize, &'a str, Option<usize>)> {
         let (directory, name) = self.parent(path)?;
         let found = self.names(directory)?.get(name).copied();
@@ -196,7 +196,7 @@ impl Model {
             Node::Directory { names, .. } => names.values().filter(|named| **named == node).count(),
             Node::File { .. } => 0,
         };
-        // What is not reachable any more has no names of its own: only empty directories are removed.
+        // An unreachable node has no names, since only empty directories are removed.
         self.0.iter().map(named).sum::<usize>() as u32
     }
 
@@ -221,7 +221,7 @@ impl Model {
             (_, Some(found)) if self.is_directory(found) => return Err(Said::IsDirectory),
             _ => {}
         }
-        // One that replaces another has its permissions.
+        // A file that replaces another inherits its permissions.
         let mode = match found.map(|found| &self.0[found]) {
             Some(Node::File { mode, .. }) => *mode,
             _ => 0o644,
@@ -327,7 +327,7 @@ impl Model {
                         let (size, links) = (Some(content.len() as u64), Some(links));
                         Said::Is { kind: FileType::File, size, mode: *mode, links }
                     }
-                    // What a directory's size is, and its links, is its file system's own affair.
+                    // Size and number of links of a directory depend on the file system.
                     Node::Directory { mode, .. } => {
                         Said::Is { kind: FileType::Directory, size: None, mode: *mode, links: None }
                     }
@@ -348,7 +348,7 @@ impl Model {
         let (old, from, moved) = self.at(from)?;
         let (new, to, over) = self.at(to)?;
         let moved = moved.ok_or(Said::Missing)?;
-        // Two names of one file stay two names.
+        // Both names of one file stay.
         if over == Some(moved) {
             return Ok(Said::Done);
         }
@@ -368,7 +368,7 @@ impl Model {
         Ok(Said::Done)
     }
 
-    /// What it has is what is in this directory.
+    /// Asserts that the directory has the content of the model.
     fn is_at(&mut self, path: &Path, node: usize) {
         let metadata = fs::symlink_metadata(path).unwrap();
         match self.0[node].clone() {
@@ -390,7 +390,7 @@ fn other(number: usize) -> String {
     format!("{number:0250}")
 }
 
-/// The same by the client, in this directory.
+/// Performs the operation with the client in this directory.
 async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
     let at = |path: usize| format!("{directory}/{}", PATHS.get(path).copied().unwrap_or_default()).into_bytes();
     let bytes = |byte: u8, length: usize| Bytes::from(vec![byte; length]);
@@ -453,7 +453,7 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
             let found = client.read(&at(path), offset, length).await?;
             let size = found.attributes.size.unwrap();
             assert!(!found.eof || length == 0 || offset + found.data.len() as u64 >= size, "{found:?}");
-            // As many bytes as one call carries.
+            // One READ may return fewer bytes.
             let rest = length - found.data.len() as u32;
             if found.eof || rest == 0 {
                 return Ok(Said::Content(found.data));
@@ -484,17 +484,17 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
     Ok(Said::Done)
 }
 
-/// Where it does not matter which of several reasons is given.
+/// Cases in which several errors are correct.
 fn is_as_good(change: &Change, said: &Said, expected: &Said) -> bool {
     let any_of = |all: &[Said]| all.contains(said) && all.contains(expected);
     match change {
-        // Of two paths, neither of which can be.
+        // Both paths are invalid.
         Change::Rename(..) | Change::Link(..) if any_of(&[Said::Missing, Said::NotDirectory]) => true,
-        // Over what is of another kind, or not empty, or of itself.
+        // Over an object of another type, a directory that is not empty, or itself.
         Change::Rename(..) => {
             any_of(&[Said::IsDirectory, Said::NotDirectory, Said::Exists, Said::NotEmpty, Said::Invalid])
         }
-        // A directory in the way of a file.
+        // A directory is where a file should be.
         Change::Put(..) | Change::Upload(..) | Change::Write(..) => any_of(&[Said::IsDirectory, Said::Exists]),
         // A directory has one name.
         Change::Link(..) => any_of(&[Said::IsDirectory, Said::Exists, Said::Invalid]),
@@ -504,7 +504,7 @@ fn is_as_good(change: &Change, said: &Said, expected: &Said) -> bool {
 }
 
 fn compare(cases: u32, change: impl Fn(&mut Options)) {
-    // The test changes what it exports.
+    // The test changes the exported directory.
     let Some(server) = lab_or_skip(nfs_lab::Options { cached: false, ..nfs_lab::Options::default() }) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut options = Options::new(server.address());

@@ -1,4 +1,4 @@
-//! What each operation does, against a real server; and in how many round trips.
+//! The effect of each operation on a real server, and its number of round trips.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;
@@ -33,7 +33,8 @@ async fn each_operation_takes_as_few_round_trips_as_it_says() {
     }
     assert_eq!(trips!(1, client.attributes(b"d/f", AttributeMask::SIZE)).size, Some(4096));
     assert_eq!(trips!(1, client.read(b"d/f", 0, 65536)).data, content(4096));
-    trips!(2, client.put(b"d/g", content(4096), PutOptions::default()));
+    let absent = || PutOptions { precondition: Precondition::Absent, ..PutOptions::default() };
+    trips!(1, client.put(b"d/g", content(4096), absent()));
     trips!(1, client.write_at(b"d/g", 1, content(10)));
     let modified = Some(Time { seconds: 5, nanoseconds: 7 });
     assert_eq!(
@@ -41,10 +42,7 @@ async fn each_operation_takes_as_few_round_trips_as_it_says() {
             .time_modify,
         modified
     );
-    trips!(
-        1,
-        client.put(b"d/new", content(9), PutOptions { precondition: Precondition::Absent, ..PutOptions::default() })
-    );
+    trips!(1, client.put(b"d/new", content(9), absent()));
     trips!(3, client.append(b"d/new", content(3), PutOptions::default()));
     trips!(1, client.rename(b"d/g", b"h"));
     trips!(1, client.link(b"h", b"i"));
@@ -129,7 +127,7 @@ async fn conditions_are_judged_and_nothing_stays_behind() {
     assert_eq!(fs::read_dir(server.directory()).unwrap().count(), 0, "no name stays");
 }
 
-/// Each adds to a number that is in a file, by replacing the file if it is still the one it has read.
+/// Each client increments a number in a file, by replacing the file if it has not changed since it was read.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clients_that_compare_and_replace_lose_nothing() {
     let Some(Lab { server, relay: _relay, client }) = lab() else { return };
@@ -142,7 +140,7 @@ async fn two_clients_that_compare_and_replace_lose_nothing() {
             let next = std::str::from_utf8(&found.data).unwrap().parse::<u32>().unwrap() + 1;
             let id = found.attributes.fileid;
             let conditions = Precondition::If(Arc::new(move |found| found.is_some_and(|found| found.fileid == id)));
-            // The inode of the last one may be used again: then the time tells them apart.
+            // The inode can be reused, so the modification time is compared, too.
             let modified = found.attributes.time_modify;
             let conditions = match conditions {
                 Precondition::If(same) => Precondition::If(Arc::new(move |found| {

@@ -1,5 +1,5 @@
-//! What a client must not do to somebody's data: publish a part of a content, let a call run that its caller was told
-//! is over, add twice, or leave anything open.
+//! What a client must never do: publish part of a file, execute a call after its caller got an error, append twice, or
+//! leave files open.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use common::{
     Failing, Lab, WRITE, content, has, lab, lab_with, names, operations, read_file, relayed, set_word, until, word,
 };
-use nfs_lab::{Act, End, Ganesha, Relay, Way, lab_or_skip};
+use nfs_lab::{Action, Direction, End, Ganesha, Relay, lab_or_skip};
 use nfs41::{AttributeMask, Client, Error, Precondition, PutOptions, SetAttributes, Status, Time};
 use tokio::task::JoinSet;
 
@@ -30,15 +30,15 @@ fn always() -> Precondition {
     Precondition::If(Arc::new(|_| true))
 }
 
-/// Lets the server have only so many bytes of each WRITE, which it then says it has written.
+/// Shortens every WRITE to this many bytes, which the server then reports as written.
 fn shorten_writes(relay: &Relay, most: u32) -> Arc<AtomicUsize> {
     let shortened = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&shortened);
     relay.on_record(move |way, record| {
-        if way == Way::ToServer
+        if way == Direction::ToServer
             && let Some((_, at)) = operations(record).into_iter().find(|(operation, _)| *operation == WRITE)
         {
-            // The stateid, the offset and how stable; then the length and the bytes.
+            // Stateid, offset and stability; then length and data.
             let length = at + 4 + 16 + 8 + 4;
             let given = word(record, length);
             if given > most {
@@ -48,7 +48,7 @@ fn shorten_writes(relay: &Relay, most: u32) -> Arc<AtomicUsize> {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         }
-        Act::Pass
+        Action::Pass
     });
     shortened
 }
@@ -103,14 +103,14 @@ async fn a_full_file_system_keeps_the_old_content_and_no_part_of_the_new_one() {
     let answer = client.put(b"new", content(700_000), put(Precondition::Absent)).await.map(drop);
     assert!(full(&answer), "{answer:?}");
     assert_eq!(all("new").await.unwrap_err().status(), Some(Status::NOENT));
-    // More than there is room for, in one WRITE and in several.
+    // More than there is space for, in one WRITE and in several.
     for length in [700_000, 2_000_000] {
         let answer = client.append(b"f", content(length), put(Precondition::None)).await.map(drop);
         assert!(full(&answer), "{length}: {answer:?}");
         let now = all("f").await.unwrap();
         assert!(now == old, "{length}: {} bytes", now.len());
     }
-    // All of the room is there again.
+    // All of the space is free again.
     client.put(b"more", content(300_000), PutOptions::default()).await.unwrap();
 }
 
@@ -123,12 +123,12 @@ async fn an_append_to_a_file_of_somebody_else_that_may_be_written_to_is_done_onc
     let root = Client::new(nfs41::Options::new(server.address())).unwrap();
     root.put(b"log", "one ".into(), PutOptions::default()).await.unwrap();
     root.set_attributes(b"log", SetAttributes::mode(0o666)).await.unwrap();
-    // Who does not own it may not give it a time.
+    // Only the owner may set a time.
     let found = client.append(b"log", "two ".into(), put(Precondition::None)).await.unwrap().unwrap();
     assert_eq!(found.size, Some(8));
     assert_ne!(found.time_modify, Some(Time { seconds: 7, nanoseconds: 7 }));
     assert_eq!(fs::read(server.directory().join("log")).unwrap(), b"one two ");
-    // And nothing is locked any more.
+    // No lock remains.
     root.append(b"log", "three".into(), PutOptions::default()).await.unwrap().unwrap();
     assert_eq!(fs::read(server.directory().join("log")).unwrap(), b"one two three");
 }
@@ -145,14 +145,14 @@ async fn an_append_of_which_a_later_part_fails_is_taken_back() {
     for (index, status) in [(2, Status::IO), (5, Status::NOSPC)] {
         let (mut failing, mut writes) = (Failing::default(), 0);
         relay.on_record(move |way, record| {
-            if way == Way::ToClient {
+            if way == Direction::ToClient {
                 return failing.answered(record);
             }
             let position = operations(record).iter().position(|(operation, _)| *operation == WRITE);
             writes += usize::from(position.is_some());
             match position {
                 Some(position) if writes == index => failing.stop(record, position, status.0),
-                _ => Act::Pass,
+                _ => Action::Pass,
             }
         });
         let answer = client.append(b"log", content(40_000), put(Precondition::None)).await;
@@ -180,7 +180,7 @@ async fn a_replaced_file_keeps_its_mode_and_its_owner() {
         let set =
             SetAttributes { mode: Some(mode), owner: owner.clone(), owner_group: owner, ..SetAttributes::default() };
         client.set_attributes(name.as_bytes(), set).await.unwrap();
-        // A server may take the bits to run as others away when a file is given away.
+        // The server may clear the set-ID bits when the owner changes.
         client.set_attributes(name.as_bytes(), SetAttributes::mode(mode)).await.unwrap();
         let before = is(name);
         let kept = (before.0 & 0o1777, before.1, before.2);
@@ -199,7 +199,7 @@ async fn a_replaced_file_keeps_its_mode_and_its_owner() {
     }
 }
 
-/// A group that comes from the directory, and one that does not.
+/// A group that is inherited from the directory, and one that is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_is_kept_whatever_the_file_before_had() {
     let Some(Lab { server, relay, client }) = lab() else { return };
@@ -219,7 +219,7 @@ async fn a_group_is_kept_whatever_the_file_before_had() {
     client.put(b"g", "old".into(), PutOptions::default()).await.unwrap();
     client.put(b"g", "new".into(), PutOptions::default()).await.unwrap();
     assert_eq!(group("g"), 0);
-    // What is as this client makes files is replaced in one call.
+    // A file with this client's default attributes is replaced in one call.
     let before = relay.counts().calls;
     client.put(b"g", "newer".into(), put(Precondition::RegularFile)).await.unwrap();
     assert_eq!(relay.counts().calls - before, 1);
@@ -248,8 +248,7 @@ async fn who_may_not_give_a_file_away_replaces_it_all_the_same() {
     }
 }
 
-/// How many files the server has open for this client, by asking it for locks of all of them would be too much: the
-/// opens and closes that it has granted.
+/// Counts the OPENs and CLOSEs that the server has executed, to know how many files are open.
 fn count_opens(relay: &Relay) -> Arc<Mutex<(i64, i64)>> {
     const CLOSE: u32 = 4;
     let counts = Arc::new(Mutex::new((0, 0)));
@@ -258,8 +257,8 @@ fn count_opens(relay: &Relay) -> Arc<Mutex<(i64, i64)>> {
     relay.on_record(move |way, record| {
         let number = common::number(record);
         match way {
-            Way::ToServer => drop(calls.insert(number, operations(record))),
-            Way::ToClient => {
+            Direction::ToServer => drop(calls.insert(number, operations(record))),
+            Direction::ToClient => {
                 let done = word(record, common::answer::COUNT) as usize;
                 let failed = usize::from(word(record, common::answer::STATUS) != 0);
                 if let Some(operations) = calls.remove(&number) {
@@ -271,7 +270,7 @@ fn count_opens(relay: &Relay) -> Arc<Mutex<(i64, i64)>> {
                 }
             }
         }
-        Act::Pass
+        Action::Pass
     });
     counts
 }
@@ -279,19 +278,19 @@ fn count_opens(relay: &Relay) -> Arc<Mutex<(i64, i64)>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delayed_write_leaves_nothing_open() {
     let Some(Lab { server, relay, client }) = lab() else { return };
-    // Every second PUT is done up to its WRITE, which is to come later.
+    // Every second put is executed up to its WRITE, which gets NFS4ERR_DELAY.
     let (mut failing, mut puts) = (Failing::default(), 0_u32);
     let between = Relay::target(3, relay.address());
     between.on_record(move |way, record| {
-        if way == Way::ToClient {
+        if way == Direction::ToClient {
             return failing.answered(record);
         }
         match operations(record).iter().position(|(operation, _)| *operation == WRITE) {
             Some(index) => {
                 puts += 1;
-                if puts % 2 == 0 { failing.stop(record, index, Status::DELAY.0) } else { Act::Pass }
+                if puts % 2 == 0 { failing.stop(record, index, Status::DELAY.0) } else { Action::Pass }
             }
-            None => Act::Pass,
+            None => Action::Pass,
         }
     });
     let counts = count_opens(&relay);
@@ -315,7 +314,7 @@ async fn a_delayed_write_leaves_nothing_open() {
     assert_eq!(names(server.directory()).len(), 640);
 }
 
-/// A client behind a relay that hangs when it is told to, with another way to the same server.
+/// A client behind a relay that hangs on demand, with an alternate address of the same server.
 fn with_another_way(server: &Ganesha, deadline: Duration) -> (Relay, Relay, Client) {
     let other = Relay::target(4, server.address());
     let address = other.address();
@@ -368,7 +367,7 @@ async fn a_change_that_hangs_is_never_done_after_its_caller_was_told_so() {
     for name in expected {
         assert_eq!(fs::read(path(name)).unwrap(), b"old", "{name}");
     }
-    // The session is the same, and all its slots are of use.
+    // The session is the same, and all its slots are usable.
     let mut tasks = JoinSet::new();
     for number in 0..200 {
         let client = client.clone();
@@ -384,8 +383,8 @@ async fn a_change_that_was_done_and_whose_answer_hangs_is_told_to_be_done() {
     let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
     let (relay, _other, client) = with_another_way(&server, Duration::from_millis(500));
     client.put(b"f", "old".into(), PutOptions::default()).await.unwrap();
-    // The call goes through, and what comes back does not.
-    relay.on_record(|way, _| if way == Way::ToClient { Act::Drop } else { Act::Pass });
+    // The call reaches the server, and its reply is lost.
+    relay.on_record(|way, _| if way == Direction::ToClient { Action::Drop } else { Action::Pass });
     let found = client.put(b"f", "new".into(), put(Precondition::RegularFile)).await.unwrap();
     assert_eq!((found.size, found.time_modify), (Some(3), put(Precondition::None).time_modify));
     assert_eq!(fs::read(server.directory().join("f")).unwrap(), b"new");
@@ -402,11 +401,11 @@ async fn a_server_that_always_wants_to_be_asked_later_is_asked_until_the_deadlin
     let asked = Arc::new(Mutex::new(Vec::new()));
     let times = Arc::clone(&asked);
     relay.on_record(move |way, record| {
-        if way == Way::ToServer && has(record, common::RENAME) {
+        if way == Direction::ToServer && has(record, common::RENAME) {
             times.lock().unwrap().push(Instant::now());
-            return Act::Answer(common::refusal(record, Status::DELAY.0));
+            return Action::Reply(common::refusal(record, Status::DELAY.0));
         }
-        Act::Pass
+        Action::Pass
     });
     let began = Instant::now();
     let answer = client.put(b"f", "late".into(), put(Precondition::RegularFile)).await;
@@ -417,7 +416,7 @@ async fn a_server_that_always_wants_to_be_asked_later_is_asked_until_the_deadlin
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(asked.lock().unwrap().len(), count);
     assert_eq!(fs::read(server.directory().join("f")).unwrap(), b"old");
-    // The slot that was told to wait is in step.
+    // The sequence ID of the slot is in step.
     client.put(b"f", "new".into(), put(Precondition::RegularFile)).await.unwrap();
 }
 
@@ -435,20 +434,20 @@ async fn a_call_that_failed_at_an_unknown_point_leaves_its_slot_in_step() {
         relay.on_record(move |way, record| {
             let number = common::number(record);
             let system_error = |number: u32| common::words(&[number, 1, 0, 0, 0, 5]);
-            if way == Way::ToServer && chosen.is_none() && has(record, common::RENAME) {
+            if way == Direction::ToServer && chosen.is_none() && has(record, common::RENAME) {
                 chosen = Some((number, true));
-                return if executed { Act::Pass } else { Act::Answer(system_error(number)) };
+                return if executed { Action::Pass } else { Action::Reply(system_error(number)) };
             }
-            if way == Way::ToClient && executed && chosen == Some((number, true)) {
+            if way == Direction::ToClient && executed && chosen == Some((number, true)) {
                 chosen = Some((number, false));
                 *record = system_error(number);
             }
-            Act::Pass
+            Action::Pass
         });
         let name = format!("{executed}");
         let answer = client.put(b"f", Bytes::from(name.clone()), put(Precondition::RegularFile)).await;
         let found = fs::read(server.directory().join("f")).unwrap();
-        // What was not executed is sent again.
+        // A call that was not executed is sent again.
         assert!(answer.is_ok(), "{answer:?}");
         assert_eq!(found, name.as_bytes());
         relay.pass_records();
@@ -464,10 +463,10 @@ async fn a_large_content_is_committed_on_the_way() {
     let counted = Arc::clone(&commits);
     relay.on_record(move |way, record| {
         const COMMIT: u32 = 5;
-        if way == Way::ToServer && has(record, COMMIT) {
+        if way == Direction::ToServer && has(record, COMMIT) {
             counted.fetch_add(1, Ordering::Relaxed);
         }
-        Act::Pass
+        Action::Pass
     });
     let mut staged = client.begin_upload(b"f", PutOptions::default()).await.unwrap();
     for _ in 0..40 {
@@ -498,7 +497,7 @@ async fn directories_take_as_many_calls_as_their_path_is_long() {
     for path in [&b"file/below"[..], b"file"] {
         assert_eq!(client.create_dir_all(path, 0o755).await.unwrap_err().status(), Some(Status::NOTDIR));
     }
-    // What was made on the way to what cannot be is taken away again.
+    // Directories that were created on the way to an invalid path are removed again.
     let long = format!("a/b/{}", "x".repeat(255));
     client.create_dir_all(long.as_bytes(), 0o755).await.unwrap();
     let hang = Instant::now();

@@ -1,4 +1,4 @@
-//! Handshakes over loopback: with rustls as the server and, where it is installed, with OpenSSL.
+//! TLS handshakes over loopback, with rustls and, if it is installed, OpenSSL as the server.
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
@@ -53,7 +53,7 @@ impl Authority {
         Roots::Pem(self.pem.clone().into_bytes())
     }
 
-    /// Of a server with this name, until the first of January of that year.
+    /// A certificate for this name, valid until January 1 of this year.
     fn issue(&self, name: &str, until: i32) -> Issued {
         let mut parameters = CertificateParams::new([name.to_owned()]).unwrap();
         parameters.not_after = date_time_ymd(until, 1, 1);
@@ -71,8 +71,8 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Demands a client certificate, and takes any: as EFS, which trusts no authority either. Unlike EFS it does not look
-/// into it.
+/// Requests a client certificate and accepts any, as EFS does, which has no certificate authority. Unlike EFS it does
+/// not read its extensions.
 #[derive(Debug)]
 struct Any(Arc<CryptoProvider>);
 
@@ -130,7 +130,7 @@ struct Dirent {
     name: Option<String>,
 }
 
-/// Takes one connection after the other, and sends back the four bytes that come over each.
+/// Accepts connections one at a time, and echoes four bytes over each.
 async fn listen(config: Arc<ServerConfig>, connections: usize) -> (SocketAddr, JoinHandle<Vec<io::Result<Dirent>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -160,7 +160,7 @@ async fn listen(config: Arc<ServerConfig>, connections: usize) -> (SocketAddr, J
     (address, task)
 }
 
-/// Connects, and has four bytes sent back.
+/// Connects, and has four bytes echoed.
 async fn talk(tls: &Tls, address: SocketAddr) -> Result<io::Result<[u8; 4]>, TlsError> {
     let mut stream = tls.connect(TcpStream::connect(address).await.unwrap()).await?;
     let talk = async {
@@ -195,7 +195,7 @@ async fn the_first_byte_is_already_of_the_handshake() {
     let (connected, first) = tokio::join!(tls.connect(stream), async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let first = stream.read_u8().await.unwrap();
-        // Bytes stay unread: the connection is reset.
+        // Unread data: the connection is reset.
         drop(stream);
         first
     });
@@ -257,7 +257,7 @@ fn what_cannot_be_trusted_is_said_at_once() {
     }
 }
 
-/// What the environment says is read by a process of its own: this test, begun again.
+/// Runs this test again in a process of its own, because it depends on environment variables.
 #[test]
 fn the_system_trusts_what_the_environment_names() {
     const INNER: &str = "NFS41_TEST_EXPECTS";
@@ -304,7 +304,7 @@ async fn with_several_authorities_each_is_trusted() {
     }
 }
 
-/// A certificate for the first, another for the second, and so on; then none.
+/// Returns one certificate after the other, and then an error.
 struct Given {
     asked: AtomicUsize,
     all: Vec<Arc<CertifiedKey>>,
@@ -429,7 +429,7 @@ mod efs {
         }
     }
 
-    /// Generating a key takes longer than every connection attempt may. All clients share the key, as those of a
+    /// Generating a key takes longer than an attempt to connect may. All clients share the key, as the clients of a
     /// service's mount targets do.
     #[tokio::test]
     async fn a_connect_deadline_shorter_than_the_key_generation_only_delays_the_first_client_hello() {
@@ -452,7 +452,7 @@ mod efs {
         let options =
             || Options { tls: Some(tls.clone()), connect_timeout: Duration::from_millis(100), ..Options::new(address) };
         let clients: Vec<_> = (0..CLIENTS).map(|_| Client::new(options()).unwrap()).collect();
-        // The certificates of whoever gets as far as to show one. The connections stay, without an answer to NFS.
+        // Records the certificates of completed handshakes. The connections stay open without an NFS reply.
         let (shown, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let accepts = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -475,7 +475,7 @@ mod efs {
         accepts.abort();
     }
 
-    /// Ends with the test.
+    /// Killed at the end of the test.
     struct Ends(Child);
 
     impl Drop for Ends {
@@ -494,7 +494,7 @@ mod efs {
         std::fs::write(&certificate, issued.certificate.pem()).unwrap();
         std::fs::write(&key, issued.key.serialize_pem()).unwrap();
         for version in ["-tls1_2", "-tls1_3"] {
-            // It sends back each line reversed.
+            // It echoes each line reversed.
             let started = Command::new("openssl")
                 .args(["s_server", "-rev", "-Verify", "1", "-accept", "127.0.0.1:0", version, "-naccept", "1"])
                 .args(["-cert".as_ref(), certificate.as_os_str(), "-key".as_ref(), key.as_os_str()])

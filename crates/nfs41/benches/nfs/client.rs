@@ -1,4 +1,4 @@
-//! Our own client under load, in a process of its own like the others.
+//! This crate's client under load, in a process of its own like the other clients.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     drive::{self, ENTRIES, Job, Operation},
 };
 
-/// Of a directory's entries.
+/// Bytes of a page of directory entries.
 const PAGE: u32 = 1 << 20;
 /// Bytes of one READ, as the service reads, and of one [`nfs41::Upload::write`].
 const READ_BYTES: u32 = 128 << 10;
@@ -66,8 +66,8 @@ async fn one(client: &Client, job: &Job, content: Bytes, index: u64) -> Result<(
     Ok(())
 }
 
-/// Reads a file as the service does: the first piece by its path, the rest from the file, which stays open meanwhile.
-/// Returns how many bytes there were.
+/// Reads a file as the service does: the first piece by its path, the rest from the open file. Returns the number of
+/// bytes.
 async fn read(client: &Client, path: &[u8], size: usize) -> Result<usize> {
     let first = client.read(path, 0, READ_BYTES.min(u32::try_from(size)?)).await?;
     let mut length = first.data.len();
@@ -103,7 +103,7 @@ async fn list(client: &Client, job: &Job, wanted: AttributeMask) -> Result<()> {
     Ok(())
 }
 
-/// What each of many connections takes that have all been used, and are not now.
+/// Memory per connection that has been used and is idle.
 async fn idle(job: &Job) -> Result<()> {
     let few = job.connections / 11;
     let mut clients = vec![];
@@ -122,7 +122,7 @@ async fn idle(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// The most memory that a long content takes on its way in or out.
+/// Peak memory of streaming a long file in or out.
 async fn stream(job: &Job) -> Result<()> {
     let client = Client::new(Options::new(job.address))?;
     client.server_identities().await?;

@@ -1,4 +1,4 @@
-//! The server, its files, and the way to it.
+//! The server, its files, and the network path to it.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{clients::Task, drive::ENTRIES};
 pub const SMALL: usize = 4 << 10;
 pub const LARGE: usize = 1 << 20;
 pub const HUGE: usize = 256 << 20;
-/// Files of each of the first two sizes.
+/// Number of files of each of the first two sizes.
 pub const SMALL_FILES: u64 = 1000;
 pub const LARGE_FILES: u64 = 16;
 
@@ -20,7 +20,7 @@ pub struct Lab {
     pub server: Ganesha,
     pub relay: Relay,
     runtime: Runtime,
-    /// For what is no measurement.
+    /// A client for setup and cleanup.
     own: Client,
     count: u64,
 }
@@ -28,7 +28,7 @@ pub struct Lab {
 impl Lab {
     pub fn start() -> Result<Self> {
         Ganesha::available().map_err(|err| anyhow!(err))?;
-        // The longest that it takes: libnfs does not renew it.
+        // The longest lease that it supports, since libnfs does not renew it.
         let server = Ganesha::start(nfs_lab::Options { lease: 120, ..nfs_lab::Options::default() });
         let root = server.directory();
         fill(&root.join("small"), SMALL_FILES, SMALL)?;
@@ -41,14 +41,14 @@ impl Lab {
         Ok(Self { server, relay, runtime, own, count: 0 })
     }
 
-    /// By way of the relay, where that takes longer.
+    /// The address of the server, or of the relay that adds a delay.
     pub fn address(&self, delay: Duration) -> std::net::SocketAddr {
         self.relay.delay_round_trip(delay);
         if delay.is_zero() { self.server.address() } else { self.relay.address() }
     }
 
-    /// A directory of its own for what is written or removed, and gone afterwards: by way of the server, which holds
-    /// on to what is taken from under it.
+    /// Runs a task in a directory of its own if it writes or removes files. The directory is removed over NFS, because
+    /// the server keeps handles of files that are removed locally.
     pub fn within<T>(&mut self, task: Task<'_>, run: impl FnOnce(Task<'_>) -> Result<T>) -> Result<T> {
         if !["write", "remove"].contains(&task.operation) {
             return run(task);

@@ -1,4 +1,4 @@
-//! How much memory connections take, and contents that are longer than it shall be.
+//! Memory of connections, and of files that are streamed.
 
 use anyhow::{Result, ensure};
 
@@ -9,10 +9,10 @@ use crate::{
     report::{Report, Target, markdown, number, paragraph},
 };
 
-/// Of all, a tenth of the rest is there before it is looked first.
+/// Number of connections. A tenth of the others exists before the first measurement.
 const CONNECTIONS: usize = 1100;
 const MOST_KIB: f64 = 64.0;
-/// Twice what is on its way at once, and what is around it: the next piece is there before the last one is gone.
+/// Twice the data in flight, and overhead: the next piece is allocated before the last one is freed.
 const MOST_STREAM_MIB: f64 = 17.0;
 
 pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
@@ -45,8 +45,8 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
     report.say(&format!(
         "\n## memory of an idle connection\n\n{}\n\n{}",
         paragraph(&format!(
-            "A process makes connections, each with a client of its own that reads a file of 1 MiB once. By how much it \
-             grows from the {}th to the {CONNECTIONS}th, each; what the allocator has given out besides.",
+            "A process opens connections, each with a client of its own that reads a file of 1 MiB once. Growth per connection from \
+             the {}th to the {CONNECTIONS}th: resident memory, and memory from the allocator.",
             CONNECTIONS / 11
         )),
         markdown(["", "RSS, KiB", "allocated, KiB", "target", ""], lines)
@@ -64,7 +64,7 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
         }
     }
     report.say(&format!(
-        "\n## memory of a content that passes through\n\n{}\n\n{}",
+        "\n## memory of a streamed file\n\n{}\n\n{}",
         paragraph(
             "Peak allocation of a client that streams 256 MiB, above that of an idle client: read by `File::read` in pieces \
              of 128 KiB, as the service does, and written by `Upload::write` in pieces of 8 MiB."

@@ -1,8 +1,8 @@
-//! The certificate that all connections with one file system share: made once, and renewed in time.
+//! Provides the client certificate that all connections to one file system share, and renews it in time.
 //!
-//! Making one is expensive: a key takes up to a second of a whole processor, and the credentials come over the network.
-//! A connection attempt has a deadline. So a task of its own makes the certificate, and the connection attempts wait for
-//! the result: one that gives up cancels nothing, and the next one finds what was made.
+//! Issuing a certificate is expensive: generating a key takes up to a second of CPU time, and the credentials come over the
+//! network, while an attempt to connect has a timeout. So a separate task issues the certificate, and attempts to connect
+//! wait for it. An attempt that times out cancels nothing, and the next one finds the certificate.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,19 +19,17 @@ use tokio::{
 use super::{CLOCK_SKEW_MARGIN, CertificateError, CredentialsProvider, Key, Subject, VALIDITY, sigv4::Moment};
 use crate::tls::{BoxError, IdentityFuture, IdentityProvider};
 
-/// A newer one is made after so long, as efs-utils does: two thirds of the time are left for whatever keeps it from
-/// being made.
+/// Age at which a certificate is renewed, as in efs-utils. Two thirds of its validity remain for retries.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(60 * 60);
-/// And so long before the credentials end. Not earlier: the metadata service has new ones only from five minutes
-/// before the old ones end, and a source asked sooner would give the same again.
+/// Time before the credentials expire at which the certificate is renewed. The metadata service has new credentials only
+/// from five minutes before the old ones expire; an earlier request returns the old ones again.
 const CREDENTIALS_RENEWAL_MARGIN: Duration = Duration::from_secs(5 * 60);
-/// The least time between two attempts while the certificate that there is still works.
+/// Minimum time between attempts to renew while the old certificate is valid.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
-/// The longest time to wait for the source of credentials. A source that never answers must not keep a later attempt from
-/// asking it again.
+/// Timeout of the credentials provider. A call that hangs must not prevent a later attempt from calling it again.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A certificate, and how long to use it.
+/// A certificate and its validity.
 struct Current {
     identity: Arc<CertifiedKey>,
     not_before: SystemTime,
@@ -40,27 +38,26 @@ struct Current {
 }
 
 impl Current {
-    /// A clock that is set back may put the beginning into the future.
+    /// Checks `not_before` too: the clock may have been set back.
     fn is_valid(&self, now: SystemTime) -> bool {
         self.not_before <= now && now < self.not_after
     }
 }
 
-/// A certificate that works.
+/// Whether a valid certificate is due for renewal.
 enum Freshness {
     Fresh,
-    /// To be replaced by a new one.
     RenewalDue,
 }
 
-/// Tells the time.
+/// Returns the current time.
 type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// Generates a key. Blocks.
+/// Generates a key. It blocks.
 type KeyGenerator = Arc<dyn Fn() -> Result<Key, CertificateError> + Send + Sync>;
 
-/// Keeps one certificate, and makes another in time. To be shared by all connections with the file system, whatever
-/// their mount target. Clones share the certificate.
+/// Holds one certificate, and renews it in time. Share it among all connections to the file system, whatever their mount
+/// target. Clones share the certificate.
 #[derive(Clone)]
 pub struct CertificateProvider {
     subject: Subject,
@@ -69,12 +66,13 @@ pub struct CertificateProvider {
     clock: Clock,
     generate_key: KeyGenerator,
     current: Arc<Mutex<Option<Current>>>,
-    /// The task that makes a certificate holds the lock until it has ended, so that there is one such task at most.
+    /// Locked by the task that issues a certificate until it ends, so that there is at most one such task.
     key: Arc<AsyncMutex<Option<Key>>>,
 }
 
 impl CertificateProvider {
-    /// Without IAM: to the file system's policy the client is anonymous. The key is made when it is first needed.
+    /// A provider without IAM authorization: the client is anonymous to the file system policy. The key is generated when it
+    /// is first needed.
     pub fn new(subject: Subject) -> Self {
         let (clock, generate_key) = (Arc::new(SystemTime::now), Arc::new(Key::generate));
         Self {
@@ -88,25 +86,25 @@ impl CertificateProvider {
         }
     }
 
-    /// With IAM, as efs-utils with `-o iam`.
+    /// Signs with these credentials, as efs-utils does with `-o iam`.
     #[must_use]
     pub fn with_credentials(self, source: Arc<dyn CredentialsProvider>) -> Self {
         Self { credentials: Some(source), ..self }
     }
 
-    /// How long the source of credentials may take; a minute by default.
+    /// Timeout of the credentials provider. Default: 60 s.
     #[must_use]
     pub fn with_credentials_timeout(self, credentials_timeout: Duration) -> Self {
         Self { credentials_timeout, ..self }
     }
 
-    /// With a key that there is already.
+    /// Uses an existing key.
     #[must_use]
     pub fn with_key(self, key: Key) -> Self {
         Self { key: Arc::new(AsyncMutex::new(Some(key))), ..self }
     }
 
-    /// With another way to get a key than [`Key::generate`]. It may block: a thread of its own calls it.
+    /// Generates the key with this function instead of [`Key::generate`]. It may block: it is called on a blocking thread.
     #[must_use]
     pub fn with_key_generator(
         self,
@@ -115,20 +113,21 @@ impl CertificateProvider {
         Self { generate_key: Arc::new(generate), ..self }
     }
 
+    /// Uses another clock.
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self { clock: Arc::new(clock), ..self }
     }
 
-    /// The certificate for a connection that is made now. It is the same for everyone until it is renewed: an hour
-    /// after it was made, or five minutes before the credentials end. One caller starts the renewal and waits for it;
-    /// the others get the old certificate as long as it works, and wait when it does not. Where a renewal fails, the
-    /// old one serves as long as it works, and another attempt is made after half a minute.
+    /// The certificate for a new connection. It is renewed an hour after it was issued, or five minutes before the
+    /// credentials expire. One caller starts the renewal and waits for it. The others get the old certificate while it is
+    /// valid, and wait otherwise. If a renewal fails, the old certificate serves while it is valid, and the next attempt
+    /// follows after 30 s.
     ///
-    /// A caller may give up at any time. The renewal goes on, and its result is for whoever comes next.
+    /// Dropping the future does not cancel the renewal.
     ///
     /// # Errors
-    /// There is no certificate that works, and none can be made.
+    /// There is no valid certificate, and none can be issued.
     pub async fn certificate(&self) -> Result<Arc<CertifiedKey>, CertificateError> {
         let key = match self.usable((self.clock)()) {
             Some((identity, Freshness::Fresh)) => return Ok(identity),
@@ -138,7 +137,7 @@ impl CertificateProvider {
             },
             None => Arc::clone(&self.key).lock_owned().await,
         };
-        // Another task may have made one while this caller waited.
+        // Another task may have issued one meanwhile.
         if let Some((identity, Freshness::Fresh)) = self.usable((self.clock)()) {
             return Ok(identity);
         }
@@ -146,11 +145,11 @@ impl CertificateProvider {
         renewal.await.unwrap_or_else(|err| Err(CertificateError::Interrupted(err.into())))
     }
 
-    /// Makes a certificate and keeps it. The one to use now: the old one where none can be made.
+    /// Issues a certificate and stores it. Falls back to the old one while that is valid.
     async fn renew(self, mut key: OwnedMutexGuard<Option<Key>>) -> Result<Arc<CertifiedKey>, CertificateError> {
         let err = match self.make(&mut key).await {
             Ok(made) => {
-                tracing::debug!(file_system = self.subject.file_system, "made a client certificate");
+                tracing::debug!(file_system = self.subject.file_system, "issued a client certificate");
                 let identity = Arc::clone(&made.identity);
                 *self.lock() = Some(made);
                 return Ok(identity);
@@ -160,7 +159,7 @@ impl CertificateProvider {
         let now = (self.clock)();
         let Some((old, _)) = self.usable(now) else { return Err(err) };
         let (file_system, code) = (&self.subject.file_system, err.code());
-        tracing::warn!(file_system, code, %err, "the client certificate is not renewed; the old one still works");
+        tracing::warn!(file_system, code, %err, "cannot renew the client certificate; the old one is still valid");
         if let Some(current) = self.lock().as_mut() {
             current.renew_at = now + RETRY_INTERVAL;
         }
@@ -168,11 +167,11 @@ impl CertificateProvider {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Current>> {
-        // Nothing that holds it can panic half way.
+        // Nothing panics while it holds the lock.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The certificate that there is, if it works.
+    /// The current certificate, if it is valid.
     fn usable(&self, now: SystemTime) -> Option<(Arc<CertifiedKey>, Freshness)> {
         let current = self.lock();
         let current = current.as_ref().filter(|current| current.is_valid(now))?;
@@ -197,7 +196,7 @@ impl CertificateProvider {
             }
             None => None,
         };
-        // Only now: fetching may have taken its time.
+        // After the credentials: fetching them may have taken long.
         let moment = Moment::new((self.clock)()).ok_or(CertificateError::BadClock)?;
         let made = moment.system_time();
         let not_before = made.checked_sub(CLOCK_SKEW_MARGIN).ok_or(CertificateError::BadClock)?;
@@ -211,7 +210,7 @@ impl CertificateProvider {
         if let Some(expires) = expires {
             not_after = not_after.min(expires);
             let margin = expires.checked_sub(CREDENTIALS_RENEWAL_MARGIN).unwrap_or(made);
-            // A source with nothing better to give must not be asked for every connection.
+            // Do not ask a provider again for every connection if it has no newer credentials.
             renew_at = renew_at.min(margin).max(made + RETRY_INTERVAL);
         }
         Ok(Current { identity, not_before, renew_at, not_after })

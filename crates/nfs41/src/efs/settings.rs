@@ -1,4 +1,4 @@
-//! How Amazon EFS is to be spoken to, by the variables of a process.
+//! TLS and IAM settings of Amazon EFS from environment variables.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -7,20 +7,21 @@ use domain::config::{self, ConfigError, Variables, flag, optional, required, wor
 use super::{CertificateProvider, CredentialsProvider, Subject};
 use crate::tls::{BoxError, Roots, Tls};
 
-/// What `NFS_TLS=efs` and the variables with it say.
+/// Settings of `NFS_TLS=efs`.
 pub struct Settings {
+    /// File system, region and access point.
     pub subject: Subject,
-    /// In the name of the process's role.
+    /// `NFS_IAM`: sign with the credentials of the process's role.
     pub iam: bool,
-    /// Of whoever vouches for the server; the system's where there are none.
+    /// `NFS_TLS_ROOTS`: PEM file of trusted root certificates; those of the system if `None`.
     pub roots: Option<PathBuf>,
 }
 
 impl Settings {
-    /// `None`: without TLS.
+    /// Reads the variables. `None` without TLS.
     ///
     /// # Errors
-    /// The first variable that is missing or bad, and one that would go unsaid without TLS.
+    /// The first variable that is missing or invalid, or that has no effect without TLS.
     pub fn read(v: &impl Variables) -> Result<Option<Self>, ConfigError> {
         let access_point = "an access point's id, such as fsap-0123456789abcdef0; with NFS_TLS=efs";
         let iam = flag(v, "NFS_IAM")?;
@@ -40,10 +41,11 @@ impl Settings {
         Ok(Some(Self { subject, iam, roots }))
     }
 
-    /// Reads files. `credentials` gives those of the process's role, and is asked only where they are to sign.
+    /// The TLS configuration. Reads files. `credentials` is called only with IAM authorization, and returns the provider of the
+    /// role's credentials.
     ///
     /// # Errors
-    /// Those of the credentials; [`TlsError`](crate::tls::TlsError); a file that cannot be read.
+    /// Errors of `credentials`; [`TlsError`](crate::tls::TlsError); a file cannot be read.
     pub async fn tls(
         &self,
         credentials: impl AsyncFnOnce() -> io::Result<Arc<dyn CredentialsProvider>>,

@@ -1,4 +1,4 @@
-//! What a handshake shows of the server: for people who look, not for connections that are used.
+//! Inspects a server's TLS configuration, for diagnosis.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -19,22 +19,23 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Roots, Tls, TlsError, aws_lc_rs};
 
-/// What one handshake has shown.
+/// What a handshake has shown about the server.
 #[derive(Debug)]
 pub struct HandshakeReport {
-    /// Such as `TLSv1_3` and `TLS13_AES_128_GCM_SHA256`; where the handshake came to its end.
+    /// Protocol version, such as `TLSv1_3`, if the handshake completed.
     pub version: Option<String>,
+    /// Cipher suite, such as `TLS13_AES_128_GCM_SHA256`, if the handshake completed.
     pub cipher: Option<String>,
-    /// The server's, in DER, its own first; also those that are not believed.
+    /// The server's certificate chain in DER, the end-entity certificate first; also if it is not trusted.
     pub certificates: Vec<Vec<u8>>,
-    /// The server wants to see a certificate of the client.
+    /// The server requests a client certificate.
     pub requests_client_certificate: bool,
-    /// To speak over. What the server makes of the client's certificate comes with the first read: see
-    /// [`refusal`](super::rustls_error).
+    /// The connection. Whether the server accepts the client certificate shows with the first read: see
+    /// [`rustls_error`](super::rustls_error).
     pub stream: Result<TlsStream<TcpStream>, TlsError>,
 }
 
-/// Remembers what it is shown, and judges as another does.
+/// Records the server's certificates, and delegates to another verifier.
 #[derive(Debug)]
 struct RecordingVerifier {
     inner: Arc<WebPkiServerVerifier>,
@@ -78,7 +79,7 @@ impl ServerCertVerifier for RecordingVerifier {
     }
 }
 
-/// Remembers that it was asked.
+/// Records whether the server requested a client certificate, and delegates to another resolver.
 #[derive(Debug)]
 struct RecordingResolver {
     inner: Arc<dyn ResolvesClientCert>,
@@ -97,10 +98,10 @@ impl ResolvesClientCert for RecordingResolver {
 }
 
 impl Tls {
-    /// Shakes hands as [`Tls::connect`] does, trusting these roots, and tells what was seen on the way.
+    /// Performs the handshake as [`Tls::connect`] does, with these roots, and reports what it has shown.
     ///
     /// # Errors
-    /// Nothing was sent: [`TlsError::NoCertificate`], [`TlsError::NoRoots`], [`TlsError::BadRoot`],
+    /// In each case nothing was sent: [`TlsError::NoCertificate`], [`TlsError::NoRoots`], [`TlsError::BadRoot`],
     /// [`TlsError::Setup`].
     #[doc(hidden)]
     pub async fn inspect(&self, stream: TcpStream, roots: Roots) -> Result<HandshakeReport, TlsError> {

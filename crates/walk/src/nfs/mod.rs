@@ -42,9 +42,11 @@ const MOST_OPEN: usize = 1 << 16;
 const PLACE_TRIES: usize = 5;
 const GOODBYE: Duration = Duration::from_secs(1);
 
-const OF_A_DIRECTORY: AttributeMask = AttributeMask::TYPE.and(AttributeMask::FSID).and(AttributeMask::FILEID);
-const STAMP: AttributeMask =
-    AttributeMask::FSID.and(AttributeMask::FILEID).and(AttributeMask::TIME_MODIFY).and(AttributeMask::TIME_METADATA);
+const OF_A_DIRECTORY: AttributeMask = AttributeMask::TYPE.union(AttributeMask::FSID).union(AttributeMask::FILEID);
+const STAMP: AttributeMask = AttributeMask::FSID
+    .union(AttributeMask::FILEID)
+    .union(AttributeMask::TIME_MODIFY)
+    .union(AttributeMask::TIME_METADATA);
 
 /// Does this with the directory. On a thread of its own: on one of an async runtime nobody may wait.
 ///
