@@ -5,7 +5,8 @@ use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
 
 use crate::{
     model::{FileSystemId, ParameterName, SecurityGroupId, SubnetId, VpcId},
-    policy::{Policy, ScalingRule},
+    policy::Policy,
+    rules,
 };
 
 /// Where named strings come from.
@@ -38,6 +39,9 @@ pub const DEFAULT_PARAMETER_NAME: &str = "/efs-mount-autoscaling/mount-targets";
 /// A parameter's name holds 1,011 bytes in 15 levels, of which the ledger's names need their share.
 const MAX_PARAMETER_NAME: usize = 900;
 const MAX_PARAMETER_LEVELS: usize = 13;
+
+/// The names of [`rules::RULES`].
+const SCALING_RULE_EXPECTED: &str = "threshold or per-target";
 
 /// `prefix-` and 8 to 40 hexadecimal digits.
 fn is_id(value: &str, prefix: &str) -> bool {
@@ -268,12 +272,7 @@ pub fn policy(v: &impl Variables) -> Result<Policy, ConfigError> {
     Ok(Policy {
         threshold: optional(v, "FILE_COUNT_THRESHOLD", "a whole number of files, 0 or more", number)?
             .unwrap_or(default.threshold),
-        rule: optional(v, "SCALING_RULE", "threshold or per-target", |value| match value {
-            "threshold" => Some(ScalingRule::Threshold),
-            "per-target" => Some(ScalingRule::PerTarget),
-            _ => None,
-        })?
-        .unwrap_or(default.rule),
+        rule: optional(v, "SCALING_RULE", SCALING_RULE_EXPECTED, rules::named)?.unwrap_or(default.rule),
         initial_mount_targets: optional(v, "INITIAL_MOUNT_TARGETS", "a whole number of targets, 0 or more", number)?
             .unwrap_or(default.initial_mount_targets),
         cooldown_seconds: optional(v, "COOLDOWN_SECONDS", "a whole number of seconds, 0 or more", number)?

@@ -10,6 +10,7 @@ use crate::{
     model::{LifeCycle, MountTarget, MountTargetId, Service, Subnet, SubnetId, ZoneId},
     published::{NotAList, PublishedList},
     redeployment::{Deferral, Evidence, deferral},
+    rules::{Load, RULES, ScalingRule},
 };
 
 /// A redeployment that is due comes before a new target for so long after a try to create one: neither keeps
@@ -21,8 +22,9 @@ const CREATE_PAUSE_SECONDS: u64 = 600;
 pub struct Policy {
     /// Files; the limit is strict: exactly this many are not too many.
     pub threshold: u64,
-    pub rule: ScalingRule,
-    /// How many targets the file system has before the system adds any; see [`ScalingRule::PerTarget`].
+    /// Says whether the load is over what the targets are for.
+    pub rule: &'static dyn ScalingRule,
+    /// Targets of the file system before the system adds any; see [`PerTarget`](crate::rules::PerTarget).
     pub initial_mount_targets: u32,
     /// No target is created sooner than this after the last one.
     pub cooldown_seconds: u64,
@@ -38,34 +40,12 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             threshold: 100_000,
-            rule: ScalingRule::Threshold,
+            rule: RULES[0],
             initial_mount_targets: 2,
             cooldown_seconds: 0,
             min_mount_targets: 0,
             max_mount_targets: None,
             redeploy: true,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ScalingRule {
-    /// The seed's: over the threshold, add one; every tick, until the zones run out.
-    Threshold,
-    /// One target more for each further threshold's worth of files.
-    PerTarget,
-}
-
-impl Policy {
-    /// How many files are not too many for this many occupied zones.
-    pub fn limit(&self, occupied_zones: usize) -> u64 {
-        match self.rule {
-            ScalingRule::Threshold => self.threshold,
-            ScalingRule::PerTarget => {
-                let added = (occupied_zones as u64).saturating_sub(u64::from(self.initial_mount_targets));
-                self.threshold.saturating_mul(added.saturating_add(1))
-            }
         }
     }
 }
@@ -248,15 +228,6 @@ impl Observation {
                 Scope::FileSystem => false,
             })
     }
-
-    /// Is the count over the rule's limit? `None` when the count cannot say.
-    ///
-    /// An incomplete count is a lower bound: over the limit is over the limit, anything else is unknown.
-    pub fn over_limit(&self, policy: &Policy) -> Option<bool> {
-        let count = self.count?;
-        let over = count.files > policy.limit(self.occupied_zones().len());
-        (over || count.complete).then_some(over)
-    }
 }
 
 /// Decides the next step. The list is published first; a target on its way comes before a new one, so that
@@ -288,11 +259,11 @@ pub fn decide(world: &Observation, policy: &Policy) -> Decision {
 fn scale(world: &Observation, policy: &Policy) -> Decision {
     let nothing = |reason| Decision::Nothing { reason };
     let occupied = world.occupied_zones();
-    match world.over_limit(policy) {
+    match policy.rule.load(world, policy) {
         _ if occupied.len() < policy.min_mount_targets as usize => {}
-        None => return nothing(Reason::CountUnknown),
-        Some(false) => return nothing(Reason::BelowThreshold),
-        Some(true) => {}
+        Load::Unknown => return nothing(Reason::CountUnknown),
+        Load::Within => return nothing(Reason::BelowThreshold),
+        Load::Over => {}
     }
     if world.one_zone.as_ref().is_some_and(|zone| occupied.contains(zone)) {
         return nothing(Reason::OneZone);

@@ -9,11 +9,10 @@ use domain::{
         Controller, Deployment, FileSystemId, LifeCycle, MountTarget, MountTargetId, Service, Subnet, SubnetId, ZoneId,
         ZoneName,
     },
-    policy::{
-        Decision, Excluded, FileCount, Observation, Policy, Published, Reason, ScalingRule, Warning, decide, warnings,
-    },
+    policy::{Decision, Excluded, FileCount, Observation, Policy, Published, Reason, Warning, decide, warnings},
     published::PublishedList,
     redeployment::Deferral,
+    rules::{Load, PerTarget, RULES, ScalingRule, Threshold, named},
 };
 use proptest::prelude::*;
 
@@ -155,7 +154,7 @@ prop_compose! {
         redeploy in proptest::bool::weighted(0.8),
         max_mount_targets in proptest::option::of(1..5_u32),
     ) -> Policy {
-        let rule = if per_target { ScalingRule::PerTarget } else { ScalingRule::Threshold };
+        let rule: &dyn ScalingRule = if per_target { &PerTarget } else { &Threshold };
         Policy { threshold, rule, initial_mount_targets, cooldown_seconds, min_mount_targets, max_mount_targets, redeploy }
     }
 }
@@ -188,7 +187,7 @@ proptest! {
             prop_assert!(policy.max_mount_targets.is_none_or(|max| occupied.len() < max as usize), "the maximum");
             prop_assert!(world.one_zone.as_ref().is_none_or(|only| *only == zone_id), "a One Zone file system");
             let too_few = occupied.len() < policy.min_mount_targets as usize;
-            prop_assert!(too_few || world.count.unwrap().files > policy.limit(occupied.len()), "over the limit");
+            prop_assert!(too_few || world.count.unwrap().files > policy.rule.limit(&world, &policy), "over the limit");
             let refused = world.refusals.iter().any(|refusal| {
                 world.now - refusal.refused_at < 3600
                     && (refusal.scope == Scope::Subnet && refusal.subnet_id == subnet_id
@@ -332,10 +331,30 @@ fn a_target_that_is_updating_stays_published_and_is_not_added() {
 
 #[test]
 fn per_target_asks_for_a_thresholds_worth_of_files_for_each() {
-    let policy = Policy { threshold: 100, rule: ScalingRule::PerTarget, initial_mount_targets: 2, ..Policy::default() };
-    let limits: Vec<u64> = (0..6).map(|occupied| policy.limit(occupied)).collect();
+    let policy = Policy { threshold: 100, rule: &PerTarget, initial_mount_targets: 2, ..Policy::default() };
+    let occupied = |zones: u8| Observation {
+        targets: (0..zones).map(|number| target(number, number, LifeCycle::Available, true)).collect(),
+        ..at_rest()
+    };
+    let limits: Vec<u64> = (0..6).map(|zones| PerTarget.limit(&occupied(zones), &policy)).collect();
     assert_eq!(limits, [100, 100, 100, 200, 300, 400]);
-    assert_eq!(Policy { threshold: u64::MAX, ..policy }.limit(9), u64::MAX);
+    assert_eq!(PerTarget.limit(&occupied(9), &Policy { threshold: u64::MAX, ..policy }), u64::MAX);
+}
+
+#[test]
+fn every_rule_has_a_name_of_its_own_and_tells_a_lower_bound_from_a_count() {
+    for rule in RULES {
+        assert_eq!(named(rule.name()), Some(rule));
+        let policy = Policy { threshold: 100, rule, initial_mount_targets: 2, ..Policy::default() };
+        let load = |files, complete| {
+            let count = Some(FileCount { files, complete });
+            rule.load(&Observation { count, ..at_rest() }, &policy)
+        };
+        assert_eq!([load(101, true), load(101, false)], [Load::Over; 2], "{rule:?}");
+        assert_eq!([load(100, true), load(100, false)], [Load::Within, Load::Unknown], "{rule:?}");
+        assert_eq!(rule.load(&Observation { count: None, ..at_rest() }, &policy), Load::Unknown, "{rule:?}");
+    }
+    assert_eq!(named("always"), None);
 }
 
 /// A world at rest: two targets, published and deployed; too many files; a third zone to go to.

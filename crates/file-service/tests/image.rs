@@ -177,12 +177,12 @@ fn a_builder_makes_the_smaller_image_and_it_serves_as_nobody() {
         "--target",
         "nfs",
         "--tag",
-        "router",
+        "file-service",
         "--file",
         file.to_str().unwrap(),
         &built,
     ]);
-    let container = builder.done(&["from", "--pull=never", "localhost/router"]);
+    let container = builder.done(&["from", "--pull=never", "localhost/file-service"]);
     let config: Value = serde_json::from_str(&builder.done(&["inspect", &container])).unwrap();
     let config = &config["OCIv1"]["config"];
     assert_eq!(
@@ -196,7 +196,7 @@ fn a_builder_makes_the_smaller_image_and_it_serves_as_nobody() {
     std::os::unix::fs::chown(format!("{root}/mnt/efs-0"), Some(65532), Some(65532)).unwrap();
     fs::write(format!("{root}/targets.json"), list(1)).unwrap();
     let mut command = Command::new("chroot");
-    command.args(["--userspec=65532:65532", &root, "/router", "serve"]).env_clear();
+    command.args(["--userspec=65532:65532", &root, "/file-service", "serve"]).env_clear();
     command.env("PATH", std::env::var_os("PATH").unwrap()).env("TARGETS_FILE", "/targets.json");
     command.envs([("MOUNT_BASE", "/mnt"), ("LISTEN", "127.0.0.1:0")]);
     let mut server = Server::start(command);
@@ -207,7 +207,7 @@ fn a_builder_makes_the_smaller_image_and_it_serves_as_nobody() {
 
     // And its health check as an engine does it: as the image's user, with its variables.
     let listen = format!("LISTEN={}", server.address);
-    let healthy = ["run", "--env", &listen, &container, "--", "/router", "healthy"];
+    let healthy = ["run", "--env", &listen, &container, "--", "/file-service", "healthy"];
     builder.done(&healthy);
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));

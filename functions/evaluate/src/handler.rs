@@ -137,8 +137,8 @@ fn observed(world: &Observation, policy: &Policy) -> Observed {
     Observed {
         files: world.count.map(|count| count.files),
         complete: world.count.is_some_and(|count| count.complete),
-        limit: policy.limit(world.occupied_zones().len()),
-        over_limit: world.over_limit(policy),
+        limit: policy.rule.limit(world, policy),
+        over_limit: policy.rule.load(world, policy).is_over(),
         mount_targets,
         publishable: world.publishable().as_ref().map(ids).unwrap_or_default(),
         published: world.published_list().map(ids),
