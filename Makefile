@@ -131,7 +131,7 @@ diagram: tools build-tests ## Draw statemachine/README.md anew
 
 ## Infrastructure
 
-# Settings: cdk/config.json, or SET="scaling.threshold=50000 pipeline.schedule=rate(10 minutes)". docs/deploying.md lists
+# Settings: cdk/config.json, or SET="scaling.threshold=50000 pipeline.schedule=rate(10 minutes)". docs/reference/settings.md lists
 # them. SET goes by way of the shell's variable, whole: the app takes it apart.
 # Processors are arm64, as the settings have it by default; X86=1 for x86-64.
 export SET
