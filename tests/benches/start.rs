@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use axum::{Json, Router, serve::Listener};
-use ctl::local::tools::FUNCTIONS;
+use local_world::tools::FUNCTIONS;
 use serde_json::json;
 use tests::{project, runtime::Runtime};
 use tokio::net::{TcpListener, TcpStream};

@@ -3,11 +3,11 @@
 use std::{fs, ops::Deref, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use ctl::local::{
+use domain::published::PublishedList;
+use local_world::{
     Spec, World,
     execution::{self, Execution},
 };
-use domain::published::PublishedList;
 use serde_json::Value;
 use tempfile::TempDir;
 

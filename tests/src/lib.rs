@@ -28,9 +28,9 @@ pub fn binaries() -> PathBuf {
 }
 
 /// The programs that a local world is made with, where `make` has put them.
-pub fn tools() -> ctl::local::Tools {
+pub fn tools() -> local_world::Tools {
     let program = |variable, name: &str| std::env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from);
-    ctl::local::Tools {
+    local_world::Tools {
         ministack: program("MINISTACK", "ministack"),
         cargo_lambda: program("CARGO_LAMBDA", "cargo-lambda"),
         cdk: None,

@@ -4,8 +4,8 @@
 use std::{fs, process::Stdio};
 
 use anyhow::Result;
-use ctl::local::tools::FUNCTIONS;
 use domain::metric;
+use local_world::tools::FUNCTIONS;
 use serde_json::{Value, json};
 use tests::{
     binaries,

@@ -8,7 +8,6 @@ use std::{
     fs,
 };
 
-use ctl::local::{tools::FUNCTIONS, world::state_of};
 use domain::{
     error::{
         Code, Coded, CountError, CreateTargetError, EvaluateError, Kind, PollAvailableError, PublishError,
@@ -16,6 +15,7 @@ use domain::{
     },
     messages::{MOST_PARTITIONS, REST_BYTES},
 };
+use local_world::{tools::FUNCTIONS, world::state_of};
 use serde_json::{Map, Value};
 use tests::project;
 

@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use ctl::local::{
-    execution,
-    proxy::{Behaviour, Rule},
-};
 use domain::{
     config::DEFAULT_PARAMETER_NAME,
     messages::{CreateOutcome, RedeployOutcome},
     policy::{Decision, Reason, Warning},
+};
+use local_world::{
+    execution,
+    proxy::{Behaviour, Rule},
 };
 use serde_json::{Value, json};
 use tests::Lab;
@@ -360,7 +360,7 @@ async fn schedule(lab: &Lab) -> Result<()> {
     let at = aws_sdk_scheduler::primitives::DateTime::from(at);
     let at = at.fmt(aws_sdk_scheduler::primitives::DateTimeFormat::DateTime)?;
     let at = at.split(['.', 'Z']).next().unwrap_or_default();
-    let client = aws_sdk_scheduler::Client::new(&ctl::local::world::sdk_config(lab.endpoint()));
+    let client = aws_sdk_scheduler::Client::new(&local_world::world::sdk_config(lab.endpoint()));
     client
         .create_schedule()
         .name("every-five-minutes")

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use aws_sdk_cloudformation::error::ProvideErrorMetadata as _;
 use aws_sdk_elasticloadbalancingv2::types::LoadBalancerAttribute;
-use ctl::local::{
+use local_world::{
     Spec,
     emulator::Emulator,
     stack::{DATA_NAME, NAME, Stack},

@@ -6,7 +6,6 @@ use aws::Aws;
 use aws_config::SdkConfig;
 use aws_sdk_ecs::{self as ecs, error::ProvideErrorMetadata};
 use aws_sdk_ssm as ssm;
-use ctl::local::world::{CLUSTER, SERVICE, sdk_config};
 use domain::{
     config::{DEFAULT_PARAMETER_NAME, IpAddressType, ParameterType, ServiceName},
     error::{AwsError, CreateFailure},
@@ -16,6 +15,7 @@ use domain::{
         Redeploy, WriteParameter,
     },
 };
+use local_world::world::{CLUSTER, SERVICE, sdk_config};
 use tests::Lab;
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn the_adapters_understand_it() -> Result<()> {
 }
 
 /// What AWS refuses and the emulator takes: each is tried on both. One that the emulator has learnt need not be in
-/// `crates/ctl/src/local/strict.rs` any more.
+/// `crates/local-world/src/strict.rs` any more.
 #[tokio::test]
 async fn what_aws_refuses_is_refused_by_the_proxy_and_not_by_the_emulator() -> Result<()> {
     let lab = Lab::start(1, &[]).await?;

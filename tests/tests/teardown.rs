@@ -5,7 +5,7 @@
 use std::{process::Output, time::Duration};
 
 use anyhow::{Result, bail};
-use ctl::local::proxy::{Behaviour, Rule};
+use local_world::proxy::{Behaviour, Rule};
 use serde_json::{Value, json};
 use tests::{Lab, efs_autoscale};
 

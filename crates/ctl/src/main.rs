@@ -1,9 +1,13 @@
 //! The program `efs-autoscale`.
 
-use std::process::ExitCode;
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    process::{self, ExitCode},
+};
 
 use clap::{Parser, Subcommand};
-use ctl::{bench, count, local, preflight, teardown};
+use ctl::{bench, count, preflight, teardown};
 
 /// Looks after the EFS mount target autoscaler.
 #[derive(Parser)]
@@ -31,18 +35,12 @@ enum Command {
     #[command(after_help = teardown::HELP)]
     Teardown(teardown::Options),
     /// The system on this machine: no AWS account, no Docker, nothing but loopback
-    #[command(subcommand)]
-    Local(Local),
-}
-
-#[derive(Subcommand)]
-enum Local {
-    /// Run one cycle on a real directory, and a second one on what the first has changed
-    #[command(after_help = local::RUN_HELP)]
-    Run(local::Options),
-    /// Run many executions at once, and see how long they take and what they have made together
-    #[command(after_help = local::LOAD_HELP)]
-    Load(local::LoadOptions),
+    #[command(disable_help_flag = true)]
+    Local {
+        /// Commands and options of `efs-autoscale-local`, a program of its own beside this one
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -52,7 +50,15 @@ fn main() -> ExitCode {
         Command::Probe(options) => probe::run(options),
         Command::Preflight(options) => preflight::run(options),
         Command::Teardown(options) => teardown::run(options),
-        Command::Local(Local::Run(options)) => local::run(options),
-        Command::Local(Local::Load(options)) => local::load(options),
+        Command::Local { arguments } => local(&arguments),
     }
+}
+
+/// Becomes `efs-autoscale-local`: the emulator and the NFS server that it runs are no part of what operators install.
+fn local(arguments: &[OsString]) -> ExitCode {
+    const PROGRAM: &str = "efs-autoscale-local";
+    let beside = std::env::current_exe().ok().map(|this| this.with_file_name(PROGRAM)).filter(|path| path.exists());
+    let err = process::Command::new(beside.unwrap_or_else(|| PROGRAM.into())).args(arguments).exec();
+    eprintln!("efs-autoscale: {PROGRAM} cannot be started: {err}; `make build-local` builds it");
+    ExitCode::from(2)
 }

@@ -148,7 +148,7 @@ pub async fn run(options: Options) -> ExitCode {
 ///
 /// # Errors
 /// There is no such system, AWS does not answer, or nobody agreed.
-pub(crate) async fn take_away(config: &SdkConfig, options: &Options, screen: &Screen) -> Result<u8> {
+pub async fn take_away(config: &SdkConfig, options: &Options, screen: &Screen) -> Result<u8> {
     let clients = Clients::new(config);
     let system = System::find(&clients, options).await?;
     let plan = Plan::of(&clients, &system, options.uncertain).await?;

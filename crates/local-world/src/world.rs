@@ -30,7 +30,7 @@ use super::{
     tools::{FUNCTIONS, Tools},
 };
 
-const STATE_MACHINE: &str = include_str!("../../../../statemachine/autoscale.asl.json");
+const STATE_MACHINE: &str = include_str!("../../../statemachine/autoscale.asl.json");
 pub const CLUSTER: &str = "efs-mount-autoscaling-cluster";
 pub const SERVICE: &str = "efs-mount-autoscaling-service";
 /// The emulator checks no permissions.

@@ -10,7 +10,7 @@ use super::{
     service::Served,
     world::{Spec, World},
 };
-use crate::grouped;
+use probe::grouped;
 
 /// The part of the world that a cycle may change.
 #[derive(Clone, Debug, PartialEq)]

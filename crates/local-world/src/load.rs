@@ -13,7 +13,7 @@ use super::{
     Spec, Tools, World,
     execution::{self, Execution},
 };
-use crate::screen::Screen;
+use ctl::screen::Screen;
 
 /// Exit status when the world is not as it should be, or an execution failed.
 const UNEXPECTED: u8 = 1;

@@ -48,7 +48,8 @@ use super::{
     tools::{FILE_SERVICE, Tools},
     world::World,
 };
-use crate::{grouped, screen::Screen};
+use ctl::screen::Screen;
+use probe::grouped;
 
 /// Files that go through the service.
 const FILES: u64 = 3000;

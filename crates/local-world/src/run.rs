@@ -24,7 +24,7 @@ use super::{
     stack::NAME,
     world::sdk_config,
 };
-use crate::{screen::Screen, teardown};
+use ctl::{screen::Screen, teardown};
 
 /// Exit status of a run that did not end as expected.
 const UNEXPECTED: u8 = 1;

@@ -1,5 +1,5 @@
-//! The whole system on one machine: AWS is an emulator, the functions are the real ones, the directory
-//! is a real one.
+//! The whole system on one machine: AWS is an emulator, the functions are the real ones, the directory is a real one.
+//! `efs-autoscale local` starts the program of this crate, so that what operators install has no part of it.
 
 pub mod emulator;
 pub mod execution;
