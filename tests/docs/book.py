@@ -19,7 +19,7 @@ FENCE = re.compile(r"^( *```+).*?^\1`* *$", re.M | re.S)
 def place(source: str) -> str:
     """Where a document stands in the book. `source` is relative to docs/."""
     if not source.startswith("../"):
-        return source
+        return re.sub(r"(^|/)README\.md$", r"\1index.md", source)
     flat = source.removeprefix("../").replace("/", "-")
     return "overview.md" if flat == "README.md" else flat.lower()
 
@@ -29,6 +29,9 @@ def rewrite(target: str, source: str, places: dict[str, str]) -> str:
         return target
     file, _, anchor = target.partition("#")
     found = posixpath.normpath(posixpath.join(posixpath.dirname(source), file))
+    found = re.sub(r"^\.\./docs(/|$)", "", found)
+    if f"{found}/README.md" in places:
+        found = f"{found}/README.md"
     here = posixpath.dirname(places[source])
     if found in places:
         to = posixpath.relpath(places[found], here or ".")
