@@ -18,6 +18,7 @@ CARGO_TOOLS := $(CACHE)/cargo-tools
 FUNCTIONS := $(notdir $(wildcard functions/*))
 CARGO_DENY_VERSION := 0.20.2
 NEXTEST_VERSION := 0.9.143
+MDBOOK_VERSION := 0.5.4
 FD_VERSION := 10.5.0
 RIPGREP_VERSION := 15.2.0
 DUA_VERSION := 3.0.0
@@ -53,7 +54,7 @@ build-local:
 ## Testing
 
 .PHONY: test
-test: tools check test-rust test-asl test-cdk deny ## Everything that CI asks for
+test: tools check test-rust test-asl test-cdk test-docs deny ## Everything that CI asks for
 
 .PHONY: t
 t: ## One test, warnings allowed: T=part of its name [P=its crate, which builds less]
@@ -119,6 +120,10 @@ test-cdk: $(PYTHON)/.done cdk/node_modules ## The infrastructure: its types, wha
 	cd cdk && TEMPLATES=$(abspath $(TARGET))/templates node_modules/.bin/tsx --test --test-concurrency=2 test/*.test.ts
 	cd cdk && $(PYTHON)/bin/cfn-lint -t $(abspath $(TARGET))/templates/*.json
 
+.PHONY: test-docs
+test-docs: cdk/node_modules ## The documents: links, commands, names of tests, diagrams, the picture
+	node --test tests/docs/documents.test.mjs
+
 .PHONY: deny
 deny: $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) ## Licences, sources and bans of all dependencies
 	@# Of other platforms too, which no build here has asked for.
@@ -129,9 +134,23 @@ deny: $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) ## Licences, sources and bans o
 diagram: tools build-tests ## Draw statemachine/README.md anew
 	UPDATE_DIAGRAM=1 $(CHECKED) cargo nextest run --locked --workspace -E 'test(the_readme_shows_the_machine)'
 
+## Documents
+
+.PHONY: docs
+docs: cdk/node_modules $(CARGO_TOOLS)/.mdbook-$(MDBOOK_VERSION) ## The documents as a book, in target/book
+	mdbook build docs --dest-dir $(abspath $(TARGET))/book
+	@cp cdk/node_modules/mermaid/dist/mermaid.min.js $(TARGET)/book/
+	@echo $(TARGET)/book/index.html
+
+# Into a file first: the picture changes only after a run that ended as expected.
+.PHONY: picture
+picture: $(PYTHON)/.done nfs-server build-local ## Draw the README's picture of a run from a new run
+	@$(TARGET)/local/efs-autoscale local run >$(TARGET)/run.txt
+	python3 tests/docs/picture.py record <$(TARGET)/run.txt
+
 ## Infrastructure
 
-# Settings: cdk/config.json, or SET="scaling.threshold=50000 pipeline.schedule=rate(10 minutes)". docs/deploying.md lists
+# Settings: cdk/config.json, or SET="scaling.threshold=50000 pipeline.schedule=rate(10 minutes)". docs/reference/settings.md lists
 # them. SET goes by way of the shell's variable, whole: the app takes it apart.
 # Processors are arm64, as the settings have it by default; X86=1 for x86-64.
 export SET
@@ -285,6 +304,12 @@ $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION):
 	@echo 'building cargo-deny (3 minutes)'
 	@$(ONCE) 'test -e $@ || { \
 	  cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; \
+	  touch $@; }'
+
+$(CARGO_TOOLS)/.mdbook-$(MDBOOK_VERSION):
+	@echo 'building mdBook (5 minutes)'
+	@$(ONCE) 'test -e $@ || { \
+	  cargo install mdbook --version $(MDBOOK_VERSION) --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; \
 	  touch $@; }'
 
 # A machine that has one keeps it.

@@ -1,5 +1,5 @@
 /**
- * What an installation may choose. Every setting has a default, most of them the seed's; `docs/deploying.md` has them in
+ * What an installation may choose. Every setting has a default, most of them the seed's; `docs/reference/settings.md` has them in
  * a table that is made from this file.
  *
  * Settings come from one file (`-c config=FILE`, else `config.json` in this folder where there is one), and from CDK

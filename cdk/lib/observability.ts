@@ -151,7 +151,7 @@ export class Observability extends Construct {
     });
     this.alarm(
       'ExecutionFailed',
-      'An execution failed: its error and cause are in the console, and in docs/operations.md',
+      'An execution failed: its error and cause are in the console, and in docs/how-to/troubleshoot.md',
       failed,
       {},
     );

@@ -100,7 +100,7 @@ export class Service extends Construct {
     });
     Validations.of(this.token).acknowledge({
       id: 'AwsSolutions-SMG4',
-      reason: 'whoever has the token has to be given the new one: docs/deploying.md says how it is changed',
+      reason: 'whoever has the token has to be given the new one: docs/how-to/deploy.md says how it is changed',
     });
     const task = this.task(config, props);
     const service = this.run(config, network, cluster, task);

@@ -1,4 +1,4 @@
-/** The table of all settings in `docs/deploying.md`, made from what checks them. */
+/** The table of all settings in `docs/reference/settings.md`, made from what checks them. */
 import { z } from 'zod';
 import { Schema } from './config.ts';
 

@@ -296,8 +296,8 @@ test('SET has any number of settings, whose values may have spaces in them', () 
   }
 });
 
-test('docs/deploying.md has the table of the settings; UPDATE_SETTINGS=1 writes it', () => {
-  const file = join(PROJECT, 'docs', 'deploying.md');
+test('docs/reference/settings.md has the table of the settings; UPDATE_SETTINGS=1 writes it', () => {
+  const file = join(PROJECT, 'docs', 'reference', 'settings.md');
   const text = readFileSync(file, 'utf8');
   const [begin, end] = ['<!-- settings: begin -->', '<!-- settings: end -->'];
   const [before, rest, ...others] = text.split(begin);

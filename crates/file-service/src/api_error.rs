@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn the_document_has_the_table() {
-        let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/nfs41.md")).unwrap();
-        assert!(document.contains(&documented()), "docs/nfs41.md is to have these rows:\n{}", documented());
+        let document =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/nfs41.md")).unwrap();
+        assert!(document.contains(&documented()), "docs/reference/nfs41.md is to have these rows:\n{}", documented());
     }
 }

@@ -1,4 +1,4 @@
-//! What RFC 9110 and RFC 9112 require of an origin server. `docs/http.md` is the table of these tests.
+//! What RFC 9110 and RFC 9112 require of an origin server. `docs/reference/http.md` is the table of these tests.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;
@@ -68,12 +68,12 @@ fn is_unchanged(world: &World, server: &Server, before: &Answer) -> bool {
     (now.tag(), &now.body) == (before.tag(), &before.body) && tree(&world.root()).len() == 1
 }
 
-/// Every test here is in `docs/http.md`, and every test that is named there exists.
+/// Every test here is in `docs/reference/http.md`, and every test that is named there exists.
 #[test]
 fn the_table_is_of_these_tests() {
     let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
     let sources = |names: &[&str]| names.iter().map(|name| read(&format!("tests/{name}.rs"))).collect::<String>();
-    let table = read("../../docs/http.md");
+    let table = read("../../docs/reference/http.md");
     let is_name = |text: &&str| {
         text.contains('_')
             && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())

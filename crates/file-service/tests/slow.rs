@@ -235,7 +235,7 @@ fn unread(server: &Server, target: &str) -> TcpStream {
     stream
 }
 
-/// What a slow client may hold at most of the service's memory, as `docs/service.md` says it: its connection, and one
+/// What a slow client may hold at most of the service's memory, as `docs/reference/service.md` says it: its connection, and one
 /// piece of what it sends or reads. A program that is not optimized has a stack and tasks that are larger.
 const OF_A_CLIENT: u64 = 160 << 10;
 /// Of all of them: bodies of one target that come soon, pieces that are on their way, and those that are kept for the

@@ -17,7 +17,7 @@ use common::{Server, World, eventually};
 use nfs_lab::Throttle;
 
 const TARGETS: usize = 3;
-/// docs/service.md: the shortest silence that counts; and how many times the time that another target takes.
+/// docs/reference/service.md: the shortest silence that counts; and how many times the time that another target takes.
 const SILENCE: Duration = Duration::from_secs(3);
 const RATIO: u32 = 4;
 const PROBE_EVERY: Duration = Duration::from_millis(500);

@@ -13,7 +13,7 @@ use std::{
 use common::World;
 use serde_json::Value;
 
-/// docs/service.md: the longest time that a start waits for a yes or a no.
+/// docs/reference/service.md: the longest time that a start waits for a yes or a no.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Starts it, does this to the relays after a while, and waits until it serves. How long that took.

@@ -1,5 +1,5 @@
 //! What a server's status is for whoever asked the service: whose reason it is, and which answer. The one table of it;
-//! `docs/nfs41.md` shows the same.
+//! `docs/reference/nfs41.md` shows the same.
 
 use std::io;
 
