@@ -112,7 +112,9 @@ mod aws_sources {
 
     /// The parameter of Systems Manager that the pipeline publishes.
     pub struct Parameter {
+        /// The clients.
         pub aws: Arc<Aws>,
+        /// The name of the parameter.
         pub name: ParameterName,
     }
 
@@ -134,7 +136,9 @@ mod aws_sources {
 
     /// What EFS itself reports: the targets that the pipeline would publish now.
     pub struct Reported {
+        /// The clients.
         pub aws: Arc<Aws>,
+        /// The file system.
         pub file_system: FileSystemId,
     }
 
