@@ -607,7 +607,7 @@ mod tls {
 }
 
 /// What the report says first, of relays that answer as EFS does.
-fn partitions(server: &Ganesha, answers: &[Vec<Bound>]) -> Value {
+fn partitions(server: &Ganesha, answers: &[Vec<BindReply>]) -> Value {
     let (relays, hosts) = relays(server, u8::try_from(answers.len()).unwrap());
     for (relay, answers) in relays.iter().zip(answers) {
         answer_partitions(relay, answers.clone());
