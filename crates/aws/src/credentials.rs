@@ -45,8 +45,8 @@ impl Lender {
 }
 
 #[cfg(feature = "nfs")]
-impl nfs41::efs::CredentialSource for Lender {
-    fn credentials(&self) -> nfs41::efs::Lends<'_> {
+impl nfs41::efs::CredentialsProvider for Lender {
+    fn credentials(&self) -> nfs41::efs::CredentialsFuture<'_> {
         Box::pin(async {
             let lent = self.lend().await?;
             let Lent { access_key_id, secret, session_token, expires } = lent;

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use nfs_lab::{Act, Bound, Ganesha, Relay, Way, answer_partitions, eventually, lab_or_skip};
+use nfs_lab::{Action, BindReply, Direction, Ganesha, Relay, answer_partitions, eventually, lab_or_skip};
 use serde_json::Value;
 
 const OF_A_HOST: [&str; 12] = [
@@ -25,7 +25,7 @@ const OF_A_HOST: [&str; 12] = [
     "access",
     "round_trip",
 ];
-const ONCE: [&str; 28] = [
+const ONCE: [&str; 27] = [
     "one_server",
     "shared_sessions",
     "directory",
@@ -38,7 +38,6 @@ const ONCE: [&str; 28] = [
     "pieces",
     "times",
     "create_guarded",
-    "create_exclusive",
     "link",
     "put_conditional",
     "remove",
@@ -160,12 +159,12 @@ fn a_current_stateid_that_is_refused_is_told_and_the_way_out_works() {
     // The server sees a WRITE by another stateid, which it does not know.
     relays[0].on_record(|way, record| {
         let wanted = [&WRITE[..], &CURRENT].concat();
-        if way == Way::ToServer
+        if way == Direction::ToServer
             && let Some(at) = record.windows(wanted.len()).position(|window| window == wanted)
         {
             record[at + 4..at + 20].fill(7);
         }
-        Act::Pass
+        Action::Pass
     });
     let (object, code) = json(&hosts, &[]);
     let facts = &object["facts"];
@@ -259,12 +258,12 @@ fn a_server_that_gives_no_session_is_not_known_to_have_anything() {
 /// Puts these bytes for those, wherever a client of this relay sends them.
 fn rewriting(relay: &Relay, from: Vec<u8>, to: Vec<u8>) {
     relay.on_record(move |way, record| {
-        if way == Way::ToServer {
+        if way == Direction::ToServer {
             while let Some(at) = record.windows(from.len()).position(|window| window == from) {
                 record[at..at + to.len()].copy_from_slice(&to);
             }
         }
-        Act::Pass
+        Action::Pass
     });
 }
 
@@ -305,10 +304,10 @@ fn a_link_over_another_file_is_told() {
     let (relays, hosts) = relays(&server, 1);
     relays[0].on_record(|way, record| {
         let at = |name: &[u8]| record.windows(name.len()).position(|window| window == name);
-        if let (Way::ToServer, Some(_), Some(taken)) = (way, at(b"linked"), at(b"taken")) {
+        if let (Direction::ToServer, Some(_), Some(taken)) = (way, at(b"linked"), at(b"taken")) {
             record[taken] = b'T';
         }
-        Act::Pass
+        Action::Pass
     });
     let (object, code) = json(&hosts, &[]);
     assert_eq!((code, &object["missing"]), (1, &serde_json::json!(["link"])), "{object:#}");
@@ -324,7 +323,7 @@ fn a_read_from_the_wrong_place_is_told() {
     let (relays, hosts) = relays(&server, 1);
     // READ, by any stateid, from 1,000 on: from 0 on.
     relays[0].on_record(|way, record| {
-        if way == Way::ToServer {
+        if way == Direction::ToServer {
             let wanted = 1000_u64.to_be_bytes();
             let is_it = |at: &usize| record[*at..*at + 4] == READ && record[at + 20..at + 28] == wanted;
             let found = (0..(record.len() + 1).saturating_sub(32)).find(is_it);
@@ -332,7 +331,7 @@ fn a_read_from_the_wrong_place_is_told() {
                 record[at + 20..at + 28].fill(0);
             }
         }
-        Act::Pass
+        Action::Pass
     });
     let (object, code) = json(&hosts, &[]);
     assert_eq!((code, &object["missing"]), (1, &serde_json::json!(["read_opened"])), "{object:#}");
@@ -346,10 +345,10 @@ fn a_server_that_falls_silent_half_way_is_not_asked_thirty_times() {
     let relay = (*relays[0]).clone();
     // When the file of this question is named.
     relays[0].on_record(move |way, record| {
-        if way == Way::ToServer && record.windows(7).any(|window| window == b"guarded") {
+        if way == Direction::ToServer && record.windows(7).any(|window| window == b"guarded") {
             relay.hang(true);
         }
-        Act::Pass
+        Action::Pass
     });
     let output = run(&hosts, &["--timeout", "1"]);
     let report = text(&output.stdout);
@@ -368,10 +367,10 @@ fn a_host_that_falls_silent_half_way_does_not_keep_the_others_from_being_asked()
     let (relays, hosts) = relays(&server, 2);
     let relay = (*relays[1]).clone();
     relays[1].on_record(move |way, record| {
-        if way == Way::ToServer && record.windows(11).any(|window| window == b"second name") {
+        if way == Direction::ToServer && record.windows(11).any(|window| window == b"second name") {
             relay.hang(true);
         }
-        Act::Pass
+        Action::Pass
     });
     let (object, code) = json(&hosts, &["--timeout", "1"]);
     assert_eq!(code, 1, "{object:#}");
@@ -624,7 +623,7 @@ fn partitions(server: &Ganesha, answers: &[Vec<Bound>]) -> Value {
 
 #[test]
 fn the_partitions_that_connections_reach_come_first_and_say_what_they_mean() {
-    use Bound::{Closed, Error, Garbage, Preferred, Ready, RetryLater, Unknown};
+    use BindReply::{Closed, Error, Garbage, Preferred, Ready, RetryLater, Unknown};
     let Some(server) = lab_or_skip(nfs_lab::Options::default()) else { return };
     let means = |found: &Value| found["means"].as_str().unwrap().to_owned();
     let numbers = |found: &Value| (found["partitions"].as_u64().unwrap(), found["shared"].as_u64().unwrap());

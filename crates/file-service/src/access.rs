@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::{Method, StatusCode};
 
-use files::Member;
+use files::Endpoint;
 use router::path::FilePath;
 
 /// What is known of an operation so far; written when it is dropped. Nothing when there is no access log.
@@ -13,7 +13,7 @@ pub(super) struct Record(Option<Box<Known>>);
 struct Known {
     method: Method,
     path: FilePath,
-    target: Option<Arc<Member>>,
+    target: Option<Arc<Endpoint>>,
     status: StatusCode,
     outcome: &'static str,
     bytes: u64,
@@ -26,7 +26,7 @@ impl Record {
         Self(None)
     }
 
-    pub fn new(method: &Method, path: &FilePath, target: Option<Arc<Member>>) -> Self {
+    pub fn new(method: &Method, path: &FilePath, target: Option<Arc<Endpoint>>) -> Self {
         Self(Some(Box::new(Known {
             method: method.clone(),
             path: path.clone(),
@@ -45,7 +45,7 @@ impl Record {
         }
     }
 
-    pub fn target(&mut self, target: &Arc<Member>) {
+    pub fn target(&mut self, target: &Arc<Endpoint>) {
         self.known(|known| known.target = Some(Arc::clone(target)));
     }
 

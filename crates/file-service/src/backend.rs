@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nfs41::efs::{CredentialSource, Settings};
+use nfs41::efs::{CredentialsProvider, Settings};
 
 use super::Failure;
 use files_mounted::{self as mounted};
@@ -29,11 +29,11 @@ impl Backend {
 }
 
 #[cfg(feature = "aws")]
-async fn credentials() -> std::io::Result<Arc<dyn CredentialSource>> {
+async fn credentials() -> std::io::Result<Arc<dyn CredentialsProvider>> {
     Ok(Arc::new(aws::credentials::Lender::from_environment().await?))
 }
 
 #[cfg(not(feature = "aws"))]
-async fn credentials() -> std::io::Result<Arc<dyn CredentialSource>> {
+async fn credentials() -> std::io::Result<Arc<dyn CredentialsProvider>> {
     Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "NFS_IAM=1 needs a router that was built with AWS"))
 }

@@ -86,7 +86,7 @@ pub struct Config {
     pub zone: Option<ZoneName>,
     pub backend: Backend,
     pub require_separate: bool,
-    pub probe_every: Duration,
+    pub probe_interval: Duration,
     pub sweep_every: Option<Duration>,
     pub orphan_age: Duration,
     pub http: Http,
@@ -169,7 +169,7 @@ impl Config {
             within(v, "ROUTE_LOCAL_ZONE_WEIGHT", "a number from 1 to 100; 1 for no preference", 1.0..=100.0, 1.0)?;
         let strategies = STRATEGIES.map(|strategy| (strategy.name(), strategy));
         let strategy = optional(v, "ROUTE_STRATEGY", "rendezvous or sha256-modulo", named)?.unwrap_or(strategies[0].1);
-        if local_weight != 1.0 && !strategy.weighs() {
+        if local_weight != 1.0 && !strategy.uses_weights() {
             let expected = "1, since ROUTE_STRATEGY is sha256-modulo, which has no weights";
             return Err(ConfigError::Bad {
                 name: "ROUTE_LOCAL_ZONE_WEIGHT",
@@ -208,7 +208,7 @@ impl Config {
             })?,
             backend,
             require_separate: flag(v, "REQUIRE_SEPARATE_MOUNTS")?,
-            probe_every: seconds(v, "PROBE_SECONDS", "seconds, from 0.1 to 300", 0.1..=300.0, 2.0)?,
+            probe_interval: seconds(v, "PROBE_SECONDS", "seconds, from 0.1 to 300", 0.1..=300.0, 2.0)?,
             sweep_every: Some(seconds(
                 v,
                 "SWEEP_SECONDS",
@@ -363,7 +363,7 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> Result<Config, String> {
         let get = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        Config::read(&get).map_err(|why| why.to_string())
+        Config::read(&get).map_err(|err| err.to_string())
     }
 
     #[test]
@@ -404,9 +404,9 @@ mod tests {
             ("EFS_FILE_SYSTEM_ID", "fs"),
             ("METRICS", "statsd"),
         ] {
-            let why = read(&[(name, value)]).err().unwrap_or_default();
-            assert!(why.starts_with(name), "{name}={value}: {why:?}");
-            assert!(name != "AUTH_TOKEN" || !why.contains(value), "a secret in an error: {why}");
+            let err = read(&[(name, value)]).err().unwrap_or_default();
+            assert!(err.starts_with(name), "{name}={value}: {err:?}");
+            assert!(name != "AUTH_TOKEN" || !err.contains(value), "a secret in an error: {err}");
         }
         assert!(read(&[("METRICS", "emf")]).err().unwrap_or_default().starts_with("EFS_FILE_SYSTEM_ID is missing"));
         assert!(read(&[("MOUNT", "efs")]).err().unwrap_or_default().starts_with("EFS_FILE_SYSTEM_ID is missing"));
@@ -431,8 +431,8 @@ mod tests {
             (&[nfs, ("CONNECTIONS_PER_TARGET", "0")][..], "CONNECTIONS_PER_TARGET"),
             (&[nfs, ("CONNECTIONS_PER_TARGET", "many")][..], "CONNECTIONS_PER_TARGET"),
         ] {
-            let why = read(variables).err().unwrap_or_default();
-            assert!(why.starts_with(named), "{variables:?}: {why}");
+            let err = read(variables).err().unwrap_or_default();
+            assert!(err.starts_with(named), "{variables:?}: {err}");
         }
     }
 
@@ -440,8 +440,8 @@ mod tests {
     fn an_address_that_others_reach_wants_a_token_or_a_word() {
         let token = ("AUTH_TOKEN", "0123456789abcdef");
         let everywhere = ("LISTEN", "0.0.0.0:80");
-        let why = read(&[everywhere]).err().unwrap_or_default();
-        assert!(why.starts_with("AUTH_TOKEN is missing") && why.contains("AUTH=none"), "{why}");
+        let err = read(&[everywhere]).err().unwrap_or_default();
+        assert!(err.starts_with("AUTH_TOKEN is missing") && err.contains("AUTH=none"), "{err}");
         assert_eq!(read(&[everywhere, token]).unwrap().http.token.as_deref(), Some(token.1));
         assert_eq!(read(&[everywhere, ("AUTH", "none")]).unwrap().http.token, None);
         assert_eq!(read(&[token]).unwrap().http.token.as_deref(), Some(token.1));

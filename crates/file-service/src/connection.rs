@@ -65,9 +65,9 @@ pub(super) async fn serve(
     tokio::pin!(end);
     let mut next = 0;
     let refusing = Arc::new(Semaphore::new(MOST_REFUSED));
-    let most = http.max_connections.min(most_by_descriptors());
-    if most < http.max_connections {
-        tracing::warn!(most, "fewer connections than MAX_CONNECTIONS: this process may not open more files");
+    let max = http.max_connections.min(most_by_descriptors());
+    if max < http.max_connections {
+        tracing::warn!(max, "fewer connections than MAX_CONNECTIONS: this process may not open more files");
     }
     loop {
         let accepted = tokio::select! {
@@ -76,14 +76,14 @@ pub(super) async fn serve(
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
-            Err(why) => {
+            Err(err) => {
                 // No descriptors left: one will be free soon.
-                tracing::warn!(error = %why, "a connection could not be accepted");
+                tracing::warn!(error = %err, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        if app.counters.connections.load(Ordering::Relaxed) >= most as u64 {
+        if app.counters.connections.load(Ordering::Relaxed) >= max as u64 {
             app.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
             // With TLS it would take a handshake to say so: that is what there is too much of.
             if tls.is_none()
@@ -145,11 +145,11 @@ impl Workers {
             let (tls, router, ended) = (tls.cloned(), router.clone(), ended.clone());
             let work = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime.block_on(work(receiver, tls, router, idle, ended)),
-                Err(why) => tracing::error!(error = %why, "a worker could not start"),
+                Err(err) => tracing::error!(error = %err, "a worker could not start"),
             };
             // Without it the others do its work: whoever gives it a connection gives it to the next.
-            if let Err(why) = thread::Builder::new().name(format!("http-{number}")).spawn(work) {
-                tracing::error!(error = %why, "a worker could not start");
+            if let Err(err) = thread::Builder::new().name(format!("http-{number}")).spawn(work) {
+                tracing::error!(error = %err, "a worker could not start");
             }
             sender
         };
@@ -204,7 +204,7 @@ async fn work(
                             let connection = http.serve_connection(stream, service);
                             speak(connection, open, ended).await;
                         }
-                        Ok(Err(why)) => tracing::debug!(error = %why, "a connection ended in its handshake"),
+                        Ok(Err(err)) => tracing::debug!(error = %err, "a connection ended in its handshake"),
                         Err(_) => tracing::debug!("a connection ended: its handshake took longer than IDLE_SECONDS"),
                     }
                 });
@@ -231,8 +231,8 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
     };
     // A client that has been silent for too long, or that has gone, is told nothing.
     let is_told = served.as_ref().err().is_none_or(hyper::Error::is_parse);
-    if let Err(why) = served {
-        tracing::debug!(error = %why, "a connection ended early");
+    if let Err(err) = served {
+        tracing::debug!(error = %err, "a connection ended early");
     }
     let stream = connection.into_parts().io.into_inner();
     let rest = if stream.is_line_too_long() { line_too_long() } else { String::new() };
@@ -272,7 +272,7 @@ impl<S> Patient<S> {
         self.io.into_inner()
     }
 
-    fn judge<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn evaluate<T>(&mut self, sent: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if sent.is_ready() {
             self.stuck = None;
             return sent;
@@ -295,7 +295,7 @@ impl<S: AsyncRead + Unpin> hyper::rt::Read for Patient<S> {
 impl<S: AsyncWrite + Unpin> hyper::rt::Write for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent = Pin::new(&mut self.io).poll_write(context, bytes);
-        self.judge(sent, context)
+        self.evaluate(sent, context)
     }
 
     fn poll_write_vectored(
@@ -304,7 +304,7 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for Patient<S> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let sent = Pin::new(&mut self.io).poll_write_vectored(context, pieces);
-        self.judge(sent, context)
+        self.evaluate(sent, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -314,11 +314,11 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for Patient<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // TLS keeps what could not be sent, and says that it is written.
         let sent = Pin::new(&mut self.io).poll_flush(context);
-        self.judge(sent, context)
+        self.evaluate(sent, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sent = Pin::new(&mut self.io).poll_shutdown(context);
-        self.judge(sent, context)
+        self.evaluate(sent, context)
     }
 }

@@ -13,10 +13,10 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
-use super::{access::Record, headers, memory::SOON, refusal::Refusal};
+use super::{access::Record, api_error::ApiError, headers, memory::SOON};
 use files::{
-    Error, Member, Result, buffers,
-    target::{Answer, Rest},
+    Endpoint, Error, Result, buffers,
+    transport::{BodyStream, BoxFuture},
 };
 
 /// A file's content as the body of an answer.
@@ -24,19 +24,25 @@ pub(super) struct Content {
     first: Option<Bytes>,
     rest: Next,
     left: u64,
-    member: Arc<Member>,
+    endpoint: Arc<Endpoint>,
     record: Record,
 }
 
 enum Next {
     None,
-    Ready(Box<dyn Rest>),
-    Waiting(Answer<'static, (Bytes, Box<dyn Rest>)>),
+    Ready(Box<dyn BodyStream>),
+    Waiting(BoxFuture<'static, (Bytes, Box<dyn BodyStream>)>),
 }
 
 impl Content {
-    pub fn new(first: Bytes, rest: Option<Box<dyn Rest>>, length: u64, member: Arc<Member>, record: Record) -> Self {
-        Self { first: Some(first), rest: rest.map_or(Next::None, Next::Ready), left: length, member, record }
+    pub fn new(
+        first: Bytes,
+        rest: Option<Box<dyn BodyStream>>,
+        length: u64,
+        endpoint: Arc<Endpoint>,
+        record: Record,
+    ) -> Self {
+        Self { first: Some(first), rest: rest.map_or(Next::None, Next::Ready), left: length, endpoint, record }
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
@@ -50,10 +56,10 @@ impl Content {
                 Next::Ready(mut rest) => match rest.next_now() {
                     Some(Ok(bytes)) => {
                         self.rest = Next::Ready(rest);
-                        self.member.stats.read(bytes.len());
+                        self.endpoint.stats.read(bytes.len());
                         return Poll::Ready(Some(Ok(bytes)));
                     }
-                    Some(Err(why)) => return Poll::Ready(Some(Err(why))),
+                    Some(Err(err)) => return Poll::Ready(Some(Err(err))),
                     None => self.rest = Next::Waiting(rest.next()),
                 },
                 Next::Waiting(mut answer) => match answer.as_mut().poll(context) {
@@ -61,10 +67,10 @@ impl Content {
                         self.rest = Next::Waiting(answer);
                         return Poll::Pending;
                     }
-                    Poll::Ready(Err(why)) => return Poll::Ready(Some(Err(why))),
+                    Poll::Ready(Err(err)) => return Poll::Ready(Some(Err(err))),
                     Poll::Ready(Ok((bytes, rest))) => {
                         self.rest = Next::Ready(rest);
-                        self.member.stats.read(bytes.len());
+                        self.endpoint.stats.read(bytes.len());
                         return Poll::Ready(Some(Ok(bytes)));
                     }
                 },
@@ -89,10 +95,10 @@ impl HttpBody for Content {
                 }
                 Some(Ok(Frame::data(bytes)))
             }
-            Some(Err(why)) => {
-                self.member.broke_off(&why);
-                self.record.failed(why.code());
-                Some(Err(why))
+            Some(Err(err)) => {
+                self.endpoint.record_late_failure(&err);
+                self.record.failed(err.code());
+                Some(Err(err))
             }
             None => None,
         })
@@ -111,7 +117,7 @@ impl HttpBody for Content {
 pub(super) struct Incoming {
     body: Body,
     left: u64,
-    most: u64,
+    max: u64,
     pace: Pace,
 }
 
@@ -122,12 +128,12 @@ const AT_ONCE: Duration = Duration::from_millis(2);
 
 impl Incoming {
     /// # Errors
-    /// The body says beforehand that it is larger than `most`.
-    pub fn new(body: Body, most: u64, pace: Pace) -> std::result::Result<Self, Refusal> {
-        if body.size_hint().lower() > most {
-            return Err(Refusal::too_large(most));
+    /// The body says beforehand that it is larger than `max`.
+    pub fn new(body: Body, max: u64, pace: Pace) -> std::result::Result<Self, ApiError> {
+        if body.size_hint().lower() > max {
+            return Err(ApiError::too_large(max));
         }
-        Ok(Self { body, left: most, most, pace })
+        Ok(Self { body, left: max, max, pace })
     }
 
     /// Its length, if it is known beforehand.
@@ -139,10 +145,10 @@ impl Incoming {
     ///
     /// # Errors
     /// The client is silent for too long, or too slow, has gone, or sends more than it may.
-    pub async fn next(&mut self) -> std::result::Result<Option<Bytes>, Refusal> {
+    pub async fn next(&mut self) -> std::result::Result<Option<Bytes>, ApiError> {
         loop {
             let Some(frame) = self.pace.wait(self.body.frame()).await? else { return Ok(None) };
-            let frame = frame.map_err(|why| Refusal::of_content(&why))?;
+            let frame = frame.map_err(|err| ApiError::of_content(&err))?;
             let bytes = match frame.into_data() {
                 Ok(bytes) => bytes,
                 // Other trailers say nothing here.
@@ -151,7 +157,7 @@ impl Incoming {
                     continue;
                 }
             };
-            self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| Refusal::too_large(self.most))?;
+            self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| ApiError::too_large(self.max))?;
             self.pace.came(bytes.len());
             if !bytes.is_empty() {
                 return Ok(Some(bytes));
@@ -164,10 +170,10 @@ impl Incoming {
     ///
     /// # Errors
     /// It has some, or as [`Incoming::next`].
-    pub async fn none(mut self) -> std::result::Result<(), Refusal> {
+    pub async fn none(mut self) -> std::result::Result<(), ApiError> {
         // Where the length is known, nobody is asked for the content.
         match self.body.size_hint().lower() > 0 || self.next().await?.is_some() {
-            true => Err(Refusal::bad_request("BadHeader", "DELETE takes no content")),
+            true => Err(ApiError::bad_request("BadHeader", "DELETE takes no content")),
             false => Ok(()),
         }
     }
@@ -177,23 +183,23 @@ impl Incoming {
     ///
     /// # Errors
     /// As [`Incoming::next`].
-    pub async fn piece(&mut self) -> std::result::Result<Option<Bytes>, Refusal> {
+    pub async fn piece(&mut self) -> std::result::Result<Option<Bytes>, ApiError> {
         let Some(first) = self.next().await? else { return Ok(None) };
-        let (soon, most) = (Instant::now() + SOON, buffers::most());
+        let (soon, max) = (Instant::now() + SOON, buffers::max());
         let mut piece = Vec::with_capacity(PIECE_BYTES.max(first.len()));
         piece.extend_from_slice(&first);
         drop(first);
         loop {
             let until = match piece.len() {
                 few if few < PIECE_BYTES => soon,
-                many if many < most => Instant::now() + AT_ONCE,
+                many if many < max => Instant::now() + AT_ONCE,
                 _ => break,
             };
             let Ok(next) = timeout_at(until, self.next()).await else { break };
             let Some(more) = next? else { break };
             piece.extend_from_slice(&more);
         }
-        Ok(Some(buffers::room(piece.len()).hold(piece.into())))
+        Ok(Some(buffers::reserve(piece.len()).hold(piece.into())))
     }
 }
 
@@ -220,7 +226,7 @@ impl Pace {
     }
 
     /// Waits for what the client sends next.
-    async fn wait<T>(&mut self, next: impl Future<Output = T>) -> std::result::Result<T, Refusal> {
+    async fn wait<T>(&mut self, next: impl Future<Output = T>) -> std::result::Result<T, ApiError> {
         let began = Instant::now();
         let silent_until = began + self.idle;
         let mut next = pin!(next);
@@ -230,7 +236,7 @@ impl Pace {
                 return Ok(next);
             }
             let silent = Instant::now() >= silent_until;
-            waiting.judge(silent)?;
+            waiting.evaluate(silent)?;
         }
     }
 }
@@ -248,13 +254,13 @@ impl Waiting<'_> {
     }
 
     /// The time is over in which something had to come.
-    fn judge(&mut self, silent: bool) -> std::result::Result<(), Refusal> {
+    fn evaluate(&mut self, silent: bool) -> std::result::Result<(), ApiError> {
         let Pace { idle, rate, came, .. } = *self.pace;
         if silent || came == 0 {
-            return Err(Refusal::incomplete(&format!("nothing for {} s", idle.as_secs_f64())));
+            return Err(ApiError::incomplete(&format!("nothing for {} s", idle.as_secs_f64())));
         }
         if (came as f64) < rate as f64 * idle.as_secs_f64() {
-            return Err(Refusal::too_slow(rate));
+            return Err(ApiError::too_slow(rate));
         }
         *self.pace = Pace::new(idle, rate);
         self.since = Instant::now();

@@ -22,7 +22,7 @@ use http::{HeaderValue, Request, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tower::Service as _;
 
-use super::{App, framing::Framing, headers, refusal::Refusal};
+use super::{App, api_error::ApiError, framing::Framing, headers};
 
 /// The requests of one connection, one after another.
 pub(super) struct Exchanges {
@@ -46,9 +46,9 @@ impl hyper::service::Service<Request<Incoming>> for Exchanges {
 
     fn call(&self, request: Request<Incoming>) -> Exchange {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let fault = self.framing.fault(number).map(Refusal::from);
-        if let Some(refusal) = fault.or_else(|| headers::check_request(&request).err()) {
-            return Exchange::Refused(refusal.into_response());
+        let fault = self.framing.fault(number).map(ApiError::from);
+        if let Some(api_error) = fault.or_else(|| headers::check_request(&request).err()) {
+            return Exchange::Refused(api_error.into_response());
         }
         // The connection itself may learn of the end of the service after this request has begun.
         let is_last = self.app.counters.is_ending();
@@ -126,8 +126,8 @@ impl HttpBody for Watched {
         let is_at_end = matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
         // hyper's own error says more.
         if !matches!(frame, Poll::Ready(Some(Err(_)))) && self.framing.is_malformed(self.number, is_at_end) {
-            let why = io::Error::new(io::ErrorKind::InvalidData, "a line of a chunk or a trailer does not end in CRLF");
-            return Poll::Ready(Some(Err(why.into())));
+            let err = io::Error::new(io::ErrorKind::InvalidData, "a line of a chunk or a trailer does not end in CRLF");
+            return Poll::Ready(Some(Err(err.into())));
         }
         let frame = ready!(frame);
         if is_at_end {

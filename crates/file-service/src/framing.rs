@@ -21,7 +21,7 @@ use std::{
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::refusal::Refusal;
+use super::api_error::ApiError;
 
 /// The longest path that a file may have, with every byte of it percent-encoded, and what goes around it. hyper has room
 /// for more, and answers a line that does not fit with 431, where RFC 9112, section 3, requires 414.
@@ -40,7 +40,7 @@ pub(super) enum Fault {
     Lost,
 }
 
-impl From<Fault> for Refusal {
+impl From<Fault> for ApiError {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Fragment => Self::bad_request("BadPath", "the request target has a raw #; write it as %23"),
@@ -537,10 +537,10 @@ mod tests {
         let changes = prop::collection::vec((any::<prop::sample::Index>(), changed), 0..3);
         (pieces, changes).prop_map(|(pieces, changes)| {
             let mut bytes = pieces.concat().into_bytes();
-            for (place, byte) in changes {
+            for (cursor, byte) in changes {
                 if !bytes.is_empty() {
-                    let place = place.index(bytes.len());
-                    bytes[place] = byte;
+                    let cursor = cursor.index(bytes.len());
+                    bytes[cursor] = byte;
                 }
             }
             bytes

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header, uri::Scheme};
 
-use super::refusal::{Refusal, UNSUPPORTED_CODING};
+use super::api_error::{ApiError, UNSUPPORTED_CODING};
 
 /// Header fields that change what a write means. The service can honour none of them, and a write without them is
 /// another write.
@@ -68,7 +68,7 @@ const NOT_IN_A_TRAILER: [HeaderName; 7] = [
 ///
 /// # Errors
 /// The request is refused, and its connection ends.
-pub(super) fn check_request<B>(request: &Request<B>) -> Result<(), Refusal> {
+pub(super) fn check_request<B>(request: &Request<B>) -> Result<(), ApiError> {
     let headers = request.headers();
     check_target(request)?;
     check_host(request.version(), headers)?;
@@ -77,7 +77,7 @@ pub(super) fn check_request<B>(request: &Request<B>) -> Result<(), Refusal> {
 }
 
 /// Checks the form of the request target (RFC 9112, section 3.2).
-fn check_target<B>(request: &Request<B>) -> Result<(), Refusal> {
+fn check_target<B>(request: &Request<B>) -> Result<(), ApiError> {
     let (method, uri) = (request.method(), request.uri());
     let is_of_method = match uri.path() {
         // This is no proxy.
@@ -90,13 +90,13 @@ fn check_target<B>(request: &Request<B>) -> Result<(), Refusal> {
     let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
     match is_of_method && is_http && !has_user {
         true => Ok(()),
-        false => Err(Refusal::bad_request("BadPath", "the request target is neither a path nor an http address")),
+        false => Err(ApiError::bad_request("BadPath", "the request target is neither a path nor an http address")),
     }
 }
 
 /// Checks that there is one Host, and that it is one (RFC 9112, section 3.2). HTTP/1.0 needs none.
-fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
-    let bad = |message| Err(Refusal::bad_request("BadHeader", message));
+fn check_host(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
+    let bad = |message| Err(ApiError::bad_request("BadHeader", message));
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) if version < Version::HTTP_11 => Ok(()),
@@ -161,15 +161,15 @@ fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item
 
 /// Checks that the content comes as it is, or in chunks (RFC 9112, section 6.1). hyper looks at the last coding only,
 /// and would hand the content out with the others still on it.
-fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let chunks = elements(headers, &header::TRANSFER_ENCODING).filter(|coding| is_chunked(coding)).count();
     if chunks > 1 {
-        return Err(Refusal::bad_request("BadFraming", "the content may be chunked once"));
+        return Err(ApiError::bad_request("BadFraming", "the content may be chunked once"));
     }
     match elements(headers, &header::TRANSFER_ENCODING).all(is_chunked) {
         true => Ok(()),
-        false => Err(Refusal::new(
+        false => Err(ApiError::new(
             StatusCode::NOT_IMPLEMENTED,
             UNSUPPORTED_CODING,
             "chunked is the only transfer coding that is understood",
@@ -178,14 +178,14 @@ fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Checks that nothing is expected but 100-continue (RFC 9110, section 10.1.1). HTTP/1.0 has no expectations.
-fn check_expect(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_expect(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
     // hyper asks for the content only where this is the whole value. A list may have empty elements (section 5.6.1).
     let is_empty = |value: &[u8]| value.split(|byte| *byte == b',').all(|element| element.trim_ascii().is_empty());
     let is_met =
         |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue") || is_empty(value.as_bytes());
     match version < Version::HTTP_11 || headers.get_all(header::EXPECT).iter().all(is_met) {
         true => Ok(()),
-        false => Err(Refusal::new(
+        false => Err(ApiError::new(
             StatusCode::EXPECTATION_FAILED,
             "UnsupportedExpectation",
             "100-continue is the only expectation that is met",
@@ -197,11 +197,11 @@ fn check_expect(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// The write is refused; nothing has happened.
-pub(super) fn check_write(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn check_write(headers: &HeaderMap) -> Result<(), ApiError> {
     let refused =
-        |name: &str, why: &str| Err(Refusal::bad_request("BadHeader", &format!("a write takes no {name}: {why}")));
-    if let Some((name, why)) = NOT_ON_A_WRITE.iter().find(|(name, _)| headers.contains_key(*name)) {
-        return refused(name, why);
+        |name: &str, err: &str| Err(ApiError::bad_request("BadHeader", &format!("a write takes no {name}: {err}")));
+    if let Some((name, err)) = NOT_ON_A_WRITE.iter().find(|(name, _)| headers.contains_key(*name)) {
+        return refused(name, err);
     }
     let is_checksum = |name: &&HeaderName| CHECKSUM_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix));
     if let Some(name) = headers.keys().find(is_checksum) {
@@ -229,9 +229,9 @@ fn starts_with(value: &[u8], prefix: &[u8]) -> bool {
 ///
 /// # Errors
 /// As [`check_write`].
-pub(super) fn check_trailers(trailers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn check_trailers(trailers: &HeaderMap) -> Result<(), ApiError> {
     if let Some(name) = NOT_IN_A_TRAILER.iter().find(|name| trailers.contains_key(*name)) {
-        return Err(Refusal::bad_request("BadHeader", &format!("{name} comes before the content, or not at all")));
+        return Err(ApiError::bad_request("BadHeader", &format!("{name} comes before the content, or not at all")));
     }
     check_write(trailers)
 }
@@ -240,15 +240,15 @@ pub(super) fn check_trailers(trailers: &HeaderMap) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// As [`check_write`].
-pub(super) fn check_content(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn check_content(headers: &HeaderMap) -> Result<(), ApiError> {
     if !headers.contains_key(header::CONTENT_LENGTH) && !headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Refusal::new(
+        return Err(ApiError::new(
             StatusCode::LENGTH_REQUIRED,
             "NoLength",
             "a write needs a Content-Length, also of 0, or Transfer-Encoding: chunked",
         ));
     }
-    let unsupported = |code, message: &str| Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message));
+    let unsupported = |code, message: &str| Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, message));
     if !elements(headers, &header::CONTENT_ENCODING).all(|coding| coding.eq_ignore_ascii_case(b"identity")) {
         return unsupported(
             UNSUPPORTED_CODING,

@@ -38,14 +38,14 @@ In a task definition of ECS:  \"healthCheck\": { \"command\": [\"CMD\", \"/route
 /// Less than what ECS waits for a health check, so that it can say why it has failed.
 const DEADLINE: Duration = Duration::from_secs(4);
 /// Of an answer only its first line is read; whoever else listens there may send anything.
-const LONGEST_LINE: u64 = 1024;
+const MAX_LINE_BYTES: u64 = 1024;
 
 /// Status 0 when the service of these variables answers, else 1, and a line on stderr.
 pub fn healthy(variables: &impl Variables) -> ExitCode {
     match ask(variables) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            let _ = writeln!(io::stderr(), "not healthy: {why:#}");
+        Err(err) => {
+            let _ = writeln!(io::stderr(), "not healthy: {err:#}");
             ExitCode::FAILURE
         }
     }
@@ -73,8 +73,8 @@ fn ask(variables: &impl Variables) -> anyhow::Result<()> {
         Ok(said) if !said.is_empty() => bail!("{address} said {said:?} of /healthz"),
         // The same without a word.
         Ok(_) => Ok(()),
-        Err(why) if matches!(why.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => Ok(()),
-        Err(why) => Err(why).with_context(|| format!("{address} cannot be asked")),
+        Err(err) if matches!(err.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => Ok(()),
+        Err(err) => Err(err).with_context(|| format!("{address} cannot be asked")),
     }
 }
 
@@ -93,7 +93,7 @@ async fn first_line(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: Socke
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;
     let mut line = Vec::new();
-    BufReader::new(stream.take(LONGEST_LINE)).read_until(b'\n', &mut line).await?;
+    BufReader::new(stream.take(MAX_LINE_BYTES)).read_until(b'\n', &mut line).await?;
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
 

@@ -1,6 +1,7 @@
 //! The file service: the crate `files` behind HTTP.
 
 mod access;
+mod api_error;
 mod backend;
 mod config;
 mod connection;
@@ -12,7 +13,6 @@ mod healthy;
 mod linger;
 mod listing;
 mod memory;
-mod refusal;
 mod report;
 mod request;
 mod routes;
@@ -43,10 +43,10 @@ pub use self::{
     healthy::{HEALTHY, healthy},
 };
 use files::{
-    CannotStart, Files, Options,
+    Files, Options, StartError,
     source::{self, Source},
 };
-use files_mounted::{self as mounted, Mount, folded};
+use files_mounted::{self as mounted, Mount, shared_mounts};
 use router::table::Routing;
 
 const EMF_EVERY: Duration = Duration::from_secs(60);
@@ -60,15 +60,15 @@ enum Failure {
     #[error("no list of mount targets: {0}")]
     NoList(String),
     #[error(transparent)]
-    CannotStart(#[from] CannotStart),
+    StartError(#[from] StartError),
     #[error("the mounts are not separate, and REQUIRE_SEPARATE_MOUNTS asks that they are: {0}")]
-    Folded(String),
+    SharedMount(String),
     #[error("TLS cannot be spoken: {0}")]
     Tls(Box<dyn std::error::Error + Send + Sync>),
-    #[error("{name} is {file:?}: {why}")]
-    BadFile { name: &'static str, file: std::path::PathBuf, why: Box<dyn std::error::Error + Send + Sync> },
-    #[error("LISTEN {address}: {why}")]
-    Listen { address: std::net::SocketAddr, why: io::Error },
+    #[error("{name} is {file:?}: {err}")]
+    BadFile { name: &'static str, file: std::path::PathBuf, err: Box<dyn std::error::Error + Send + Sync> },
+    #[error("LISTEN {address}: {err}")]
+    Listen { address: std::net::SocketAddr, err: io::Error },
     #[error("this process cannot be told to end: {0}")]
     Signals(io::Error),
     #[error("this process gets no event loop: {0}")]
@@ -80,8 +80,8 @@ impl Failure {
         match self {
             Self::Config(_) | Self::BadFile { .. } => INVALID_CONFIGURATION,
             Self::NoList(_) => "NoList",
-            Self::CannotStart(_) => "NoTarget",
-            Self::Folded(_) => "FoldedMounts",
+            Self::StartError(_) => "NoTarget",
+            Self::SharedMount(_) => "FoldedMounts",
             Self::Tls(_) => "NoTls",
             Self::Listen { .. } => "CannotListen",
             Self::Signals(_) => "NoSignals",
@@ -114,8 +114,8 @@ pub fn serve(variables: &impl Variables) -> ExitCode {
     };
     match level.and_then(|_| Config::read(variables)).map_err(Failure::from).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            error!(code = why.code(), error = %why, "the service cannot run");
+        Err(err) => {
+            error!(code = err.code(), error = %err, "the service cannot run");
             ExitCode::FAILURE
         }
     }
@@ -157,7 +157,7 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
         }
     }
     let tls = tls::acceptor(&config.http.tls)?;
-    let listen = |why| Failure::Listen { address: config.http.listen, why };
+    let listen = |err| Failure::Listen { address: config.http.listen, err };
     // Before anything that takes long: a port that is taken is known at once.
     let listener = connection::listen(config.http.listen).map_err(listen)?;
 
@@ -177,7 +177,7 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
     let app = Arc::new(App::new(Arc::clone(&files), &config.http));
     let router = routes::router(Arc::clone(&app));
     let address = listener.local_addr().map_err(listen)?;
-    info!(%address, strategy = files.strategy(), targets = files.members().len(), "ready");
+    info!(%address, strategy = files.strategy(), targets = files.endpoints().len(), "ready");
 
     lines.serving.store(true, Ordering::Relaxed);
     let emf = Emf::default();
@@ -194,7 +194,7 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
         _ = beside => {}
         folds = watch_mounts(&files, &config) => {
             files.close().await;
-            return Err(Failure::Folded(folds));
+            return Err(Failure::SharedMount(folds));
         }
     }
     lines.serving.store(false, Ordering::Relaxed);
@@ -205,12 +205,12 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
 async fn start(sources: &[Box<dyn Source>], config: &Config) -> Result<Arc<Files>, Failure> {
     let list = first_list(sources).await?;
     let routing = Routing { strategy: config.strategy, local: zone::local(config).await? };
-    let options = Options { routing, probe_every: config.probe_every };
+    let options = Options { routing, probe_interval: config.probe_interval };
     let files = Files::start(list, config.backend.open().await?, options).await?;
-    if let Err(why) = judge_mounts(&files, config) {
+    if let Err(err) = judge_mounts(&files, config) {
         // What it has mounted goes with it.
         files.close().await;
-        return Err(why);
+        return Err(err);
     }
     Ok(files)
 }
@@ -220,8 +220,8 @@ fn raise_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    if let Err(why) = setrlimit(Resource::Nofile, raised) {
-        warn!(error = %why, limit = limit.current, "the number of open files stays limited");
+    if let Err(err) = setrlimit(Resource::Nofile, raised) {
+        warn!(error = %err, limit = limit.current, "the number of open files stays limited");
     }
 }
 
@@ -247,8 +247,8 @@ async fn sources(config: &Config) -> Vec<Box<dyn Source>> {
 
 async fn first_list(sources: &[Box<dyn Source>]) -> Result<PublishedList, Failure> {
     let (found, failed) = source::first(sources).await;
-    for why in &failed {
-        warn!(error = %why, "a source gave no list of targets");
+    for err in &failed {
+        warn!(error = %err, "a source gave no list of targets");
     }
     let Some((list, index)) = found else {
         let all: Vec<_> = failed.iter().map(ToString::to_string).collect();
@@ -268,25 +268,25 @@ async fn refresh(app: &App, source: &dyn Source, config: &Config) {
         let replaced = match read {
             Ok(list) => {
                 let targets = list.targets().len();
-                app.files.replace(list).map(|changed| changed.then_some(targets)).map_err(|why| why.to_string())
+                app.files.replace(list).map(|changed| changed.then_some(targets)).map_err(|err| err.to_string())
             }
-            Err(why) => Err(why.to_string()),
+            Err(err) => Err(err.to_string()),
         };
-        let why = match replaced {
+        let err = match replaced {
             Ok(Some(targets)) => {
                 info!(targets, "another list of targets is in use");
                 None
             }
             Ok(None) => None,
-            Err(why) => {
+            Err(err) => {
                 app.counters.unreadable_lists.fetch_add(1, Ordering::Relaxed);
-                Some(why)
+                Some(err)
             }
         };
-        if let Some(why) = why.as_ref().filter(|why| last.as_ref() != Some(*why)) {
-            warn!(error = %why, "the list of targets cannot be read again; the one in use stays");
+        if let Some(err) = err.as_ref().filter(|err| last.as_ref() != Some(*err)) {
+            warn!(error = %err, "the list of targets cannot be read again; the one in use stays");
         }
-        last = why;
+        last = err;
     }
 }
 
@@ -316,12 +316,13 @@ fn report_metrics(emf: &Emf, app: &App, config: &Config, lines: &mut Lines) {
 
 /// What shows that the mounts of targets that work are not separate.
 fn folds(files: &Files, mounted: &mounted::Options) -> Vec<String> {
-    let members = files.members();
-    let up = members.iter().filter(|member| member.health.is_up());
-    let expected: Vec<_> = up.map(|member| (mounted.directory(member.place), member.published.ip_address)).collect();
-    match folded(&expected) {
+    let endpoints = files.endpoints();
+    let up = endpoints.iter().filter(|endpoint| endpoint.health.is_up());
+    let expected: Vec<_> =
+        up.map(|endpoint| (mounted.directory(endpoint.slot), endpoint.published.ip_address)).collect();
+    match shared_mounts(&expected) {
         Ok(folds) => folds.iter().map(ToString::to_string).collect(),
-        Err(why) => vec![format!("it cannot be told: {why}")],
+        Err(err) => vec![format!("it cannot be told: {err}")],
     }
 }
 
@@ -343,7 +344,7 @@ fn judge_mounts(files: &Files, config: &Config) -> Result<(), Failure> {
     }
     let folds = folds.join("; ");
     if config.require_separate {
-        return Err(Failure::Folded(folds));
+        return Err(Failure::SharedMount(folds));
     }
     warn_of_folds(&folds);
     Ok(())

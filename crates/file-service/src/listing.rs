@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::routes::shown;
 use files::{
-    Error, Files, Member, Result,
-    target::{Answer, Entry, Page},
+    Endpoint, Error, Files, Result,
+    transport::{BoxFuture, Entry, Page},
 };
 use router::path::DirectoryPath;
 
@@ -34,7 +34,7 @@ pub(super) struct Listing {
     entries: VecDeque<Entry>,
     /// The page after these entries.
     next: Option<u64>,
-    page: Option<Answer<'static, (Page, Arc<Member>)>>,
+    page: Option<BoxFuture<'static, (Page, Arc<Endpoint>)>>,
     /// Entries that may still be asked for.
     left: usize,
     is_first: bool,
@@ -49,17 +49,17 @@ impl Listing {
     pub async fn new(
         files: Arc<Files>,
         directory: DirectoryPath,
-        place: Option<u64>,
+        cursor: Option<u64>,
         limit: usize,
-    ) -> Result<(Self, Arc<Member>)> {
-        let (page, member) = files.list(&directory, place, limit.min(PAGE_ENTRIES)).await?;
+    ) -> Result<(Self, Arc<Endpoint>)> {
+        let (page, endpoint) = files.list(&directory, cursor, limit.min(PAGE_ENTRIES)).await?;
         let shown = Value::from(String::from_utf8_lossy(directory.as_bytes()));
         let text = format!("{{\"directory\":{shown},\"entries\":[").into_bytes();
         let (entries, next) = (VecDeque::new(), None);
         let mut listing =
             Self { files, directory, text, entries, next, page: None, left: limit, is_first: true, is_whole: false };
         listing.turn(page);
-        Ok((listing, member))
+        Ok((listing, endpoint))
     }
 
     /// With its length where that is known: where it is one piece.
@@ -88,7 +88,7 @@ impl Listing {
         }
         if self.entries.is_empty() && (self.next.is_none() || self.left == 0) && !self.is_whole {
             // As a text: it is larger than the numbers that JavaScript can hold.
-            let next = Value::from(self.next.map(|place| place.to_string()));
+            let next = Value::from(self.next.map(|cursor| cursor.to_string()));
             self.text.extend_from_slice(format!("],\"next\":{next}}}").as_bytes());
             self.is_whole = true;
         }
@@ -99,9 +99,9 @@ impl Listing {
         while self.text.is_empty() && !self.is_whole {
             if self.entries.is_empty() {
                 let (files, directory) = (Arc::clone(&self.files), self.directory.clone());
-                let (place, limit) = (self.next, self.left);
+                let (cursor, limit) = (self.next, self.left);
                 let page = self.page.get_or_insert_with(|| {
-                    Box::pin(async move { files.list(&directory, place, limit.min(PAGE_ENTRIES)).await })
+                    Box::pin(async move { files.list(&directory, cursor, limit.min(PAGE_ENTRIES)).await })
                 });
                 let answer = ready!(page.as_mut().poll(context));
                 self.page = None;
@@ -118,8 +118,8 @@ impl HttpBody for Listing {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
-        if let Err(why) = ready!(self.poll_page(context)) {
-            return Poll::Ready(Some(Err(why)));
+        if let Err(err) = ready!(self.poll_page(context)) {
+            return Poll::Ready(Some(Err(err)));
         }
         let text = std::mem::take(&mut self.text);
         Poll::Ready((!text.is_empty()).then(|| Ok(Frame::data(text.into()))))

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{content::Incoming, refusal::Refusal};
+use super::{api_error::ApiError, content::Incoming};
 use files::{Error, Result};
 
 /// Of one target, for all bodies together.
@@ -40,19 +40,19 @@ impl Memory {
         Arc::clone(&self.0).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
     }
 
-    /// Takes a body up to its end, of at most `most` bytes; or as much of it as comes soon and has room.
+    /// Takes a body up to its end, of at most `max` bytes; or as much of it as comes soon and has room.
     ///
     /// # Errors
     /// As [`Incoming::next`].
-    pub async fn take(&self, body: &mut Incoming, most: usize) -> std::result::Result<Taken, Refusal> {
+    pub async fn take(&self, body: &mut Incoming, max: usize) -> std::result::Result<Taken, ApiError> {
         let soon = Instant::now() + SOON;
-        let mut part = Part::default();
+        let mut part = ByteRange::default();
         loop {
             let Ok(next) = timeout_at(soon, body.next()).await else {
                 return Ok(Taken::Begun(vec![part.content()]));
             };
             let Some(bytes) = next? else { return Ok(Taken::Whole(part.content())) };
-            if !part.add(&bytes, most, self) {
+            if !part.add(&bytes, max, self) {
                 return Ok(Taken::Begun(vec![part.content(), bytes]));
             }
         }
@@ -73,7 +73,7 @@ impl Memory {
 
 /// The beginning of a body.
 #[derive(Default)]
-struct Part {
+struct ByteRange {
     /// Most bodies that are small come in one piece: it is kept as it is.
     first: Bytes,
     /// All, once there is more than that.
@@ -82,15 +82,15 @@ struct Part {
     room: Option<OwnedSemaphorePermit>,
 }
 
-impl Part {
+impl ByteRange {
     /// False: there is no room for it.
-    fn add(&mut self, bytes: &Bytes, most: usize, memory: &Memory) -> bool {
+    fn add(&mut self, bytes: &Bytes, max: usize, memory: &Memory) -> bool {
         let is_first = self.first.is_empty();
         let there = self.all.len().max(self.first.len());
         let wanted = there + bytes.len();
         let capacity = match is_first {
             true => wanted,
-            false => wanted.max(FIRST_BYTES).next_power_of_two().min(most.max(wanted)),
+            false => wanted.max(FIRST_BYTES).next_power_of_two().min(max.max(wanted)),
         };
         let reserved = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         if capacity > reserved {
@@ -145,7 +145,7 @@ mod tests {
     fn a_body_has_at_most_twice_the_memory_of_what_has_come_and_gives_it_back() {
         let memory = Memory::new();
         let used = || MAX_BYTES - memory.0.available_permits();
-        let mut part = Part::default();
+        let mut part = ByteRange::default();
         let mut come = 0;
         for piece in pieces(256, 4096) {
             assert!(part.add(&piece, 1 << 20, &memory));
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn what_finds_no_room_takes_none() {
         let memory = Memory::new();
-        let mut part = Part::default();
+        let mut part = ByteRange::default();
         let [first, second] = [vec![1; 4096], vec![2; 4096]].map(Bytes::from);
         assert!(part.add(&first, 1 << 20, &memory));
         let all = memory.room(MAX_BYTES - 4096);

@@ -24,8 +24,8 @@ use serde_json::{Map, Value, json};
 
 use super::routes::App;
 use files::{
-    Files, Member,
-    stats::{BOUNDS, Counted},
+    Endpoint, Files,
+    stats::{BUCKET_BOUNDS_MICROS, StatsSnapshot},
 };
 
 /// What belongs to no target.
@@ -60,31 +60,31 @@ pub(super) fn shown(target: &PublishedTarget, up: bool) -> Value {
 
 /// Health, shares and times of every target.
 pub(super) fn targets(files: &Files) -> Value {
-    let members = files.members();
-    let counted: Vec<_> = members.iter().map(|member| member.stats.counted()).collect();
-    let bytes = |counted: &Counted| counted.bytes_read + counted.bytes_written;
-    let share = |of: &dyn Fn(&Counted) -> u64, one: &Counted| {
-        let all: u64 = counted.iter().map(of).sum();
+    let endpoints = files.endpoints();
+    let snapshot: Vec<_> = endpoints.iter().map(|endpoint| endpoint.stats.snapshot()).collect();
+    let bytes = |snapshot: &StatsSnapshot| snapshot.bytes_read + snapshot.bytes_written;
+    let share = |of: &dyn Fn(&StatsSnapshot) -> u64, one: &StatsSnapshot| {
+        let all: u64 = snapshot.iter().map(of).sum();
         if all == 0 { 0.0 } else { of(one) as f64 / all as f64 }
     };
-    let milliseconds = |one: &Counted, part| one.quantile(part).map(|time| time.as_secs_f64() * 1e3);
-    let target = |(member, one): (&Arc<Member>, &Counted)| {
-        let mut target = shown(&member.published, member.health.is_up());
-        target["error"] = json!(member.health.why());
+    let milliseconds = |one: &StatsSnapshot, part| one.quantile(part).map(|time| time.as_secs_f64() * 1e3);
+    let target = |(endpoint, one): (&Arc<Endpoint>, &StatsSnapshot)| {
+        let mut target = shown(&endpoint.published, endpoint.health.is_up());
+        target["error"] = json!(endpoint.health.err());
         target["operations"] = json!(one.operations);
         target["share_of_operations"] = json!(share(&|one| one.operations, one));
         target["failures"] = json!(one.failures);
         target["refused"] = json!(one.refused);
         target["bytes_read"] = json!(one.bytes_read);
         target["bytes_written"] = json!(one.bytes_written);
-        target["connections"] = json!(member.connections());
+        target["connections"] = json!(endpoint.connections());
         target["share_of_bytes"] = json!(share(&bytes, one));
         target["latency_ms"] = json!({ "p50": milliseconds(one, 0.5), "p99": milliseconds(one, 0.99) });
         target
     };
     json!({
         "strategy": files.strategy(),
-        "targets": members.iter().zip(&counted).map(target).collect::<Vec<_>>(),
+        "targets": endpoints.iter().zip(&snapshot).map(target).collect::<Vec<_>>(),
     })
 }
 
@@ -107,14 +107,14 @@ impl fmt::Debug for Collected {
 
 impl Collector for Collected {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let members: Vec<_> =
-            self.0.files.members().into_iter().map(|member| (member.stats.counted(), member)).collect();
-        let mut counter = |name: &str, help: &str, unit: Option<&Unit>, of: &dyn Fn(&Counted) -> u64| {
+        let endpoints: Vec<_> =
+            self.0.files.endpoints().into_iter().map(|endpoint| (endpoint.stats.snapshot(), endpoint)).collect();
+        let mut counter = |name: &str, help: &str, unit: Option<&Unit>, of: &dyn Fn(&StatsSnapshot) -> u64| {
             let kind = ConstCounter::new(0_u64).metric_type();
             let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
-            for (counted, member) in &members {
-                let label = [("target", member.published.mount_target_id.as_str())];
-                ConstCounter::new(of(counted)).encode(family.encode_family(&label)?)?;
+            for (snapshot, endpoint) in &endpoints {
+                let label = [("target", endpoint.published.mount_target_id.as_str())];
+                ConstCounter::new(of(snapshot)).encode(family.encode_family(&label)?)?;
             }
             Ok::<_, fmt::Error>(())
         };
@@ -126,17 +126,17 @@ impl Collector for Collected {
 
         let up = ConstGauge::new(0_i64).metric_type();
         let mut family = encoder.encode_descriptor("target_up", "Whether paths are sent to the target", None, up)?;
-        for (_, member) in &members {
-            let label = [("target", member.published.mount_target_id.as_str())];
-            ConstGauge::new(i64::from(member.health.is_up())).encode(family.encode_family(&label)?)?;
+        for (_, endpoint) in &endpoints {
+            let label = [("target", endpoint.published.mount_target_id.as_str())];
+            ConstGauge::new(i64::from(endpoint.health.is_up())).encode(family.encode_family(&label)?)?;
         }
 
         let kind = ConstGauge::new(0_i64).metric_type();
         let help = "Connections to the target, without that of its probes";
         let mut family = encoder.encode_descriptor("target_connections", help, None, kind)?;
-        for (_, member) in &members {
-            let Some(connections) = member.connections() else { continue };
-            let label = [("target", member.published.mount_target_id.as_str())];
+        for (_, endpoint) in &endpoints {
+            let Some(connections) = endpoint.connections() else { continue };
+            let label = [("target", endpoint.published.mount_target_id.as_str())];
             let connections = i64::try_from(connections).unwrap_or(i64::MAX);
             ConstGauge::new(connections).encode(family.encode_family(&label)?)?;
         }
@@ -144,14 +144,14 @@ impl Collector for Collected {
         let kind = Histogram::new([]).metric_type();
         let help = "Time of one operation";
         let mut family = encoder.encode_descriptor("operation", help, Some(&Unit::Seconds), kind)?;
-        for (counted, member) in &members {
-            let label = [("target", member.published.mount_target_id.as_str())];
-            let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
-            let buckets: Vec<_> = bounds.zip(counted.buckets).collect();
+        for (snapshot, endpoint) in &endpoints {
+            let label = [("target", endpoint.published.mount_target_id.as_str())];
+            let bounds = BUCKET_BOUNDS_MICROS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(snapshot.buckets).collect();
             let mut family = family.encode_family(&label)?;
             family.encode_histogram::<[(&str, &str); 0]>(
-                counted.time.as_secs_f64(),
-                counted.operations,
+                snapshot.time.as_secs_f64(),
+                snapshot.operations,
                 &buckets,
                 None,
             )?;
@@ -177,35 +177,35 @@ const MOST_VALUES: u64 = 100;
 
 /// Lines in CloudWatch's Embedded Metric Format, one a target: what it has done since the last time.
 #[derive(Default)]
-pub(super) struct Emf(Mutex<Vec<(String, Counted)>>);
+pub(super) struct Emf(Mutex<Vec<(String, StatsSnapshot)>>);
 
 impl Emf {
     pub fn lines(&self, files: &Files, file_system: &FileSystemId) -> Vec<String> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now: Vec<_> = files.members().into_iter().map(|member| (member.stats.counted(), member)).collect();
-        let lines = now.iter().map(|(counted, member)| {
-            let id = member.published.mount_target_id.as_str();
-            let before = last.iter().find(|(known, _)| known == id).map(|(_, counted)| *counted).unwrap_or_default();
-            line(id, file_system, member.health.is_up(), &counted.since(&before))
+        let now: Vec<_> = files.endpoints().into_iter().map(|endpoint| (endpoint.stats.snapshot(), endpoint)).collect();
+        let lines = now.iter().map(|(snapshot, endpoint)| {
+            let id = endpoint.published.mount_target_id.as_str();
+            let before = last.iter().find(|(known, _)| known == id).map(|(_, snapshot)| *snapshot).unwrap_or_default();
+            line(id, file_system, endpoint.health.is_up(), &snapshot.since(&before))
         });
         let lines = lines.collect();
-        *last = now.iter().map(|(one, member)| (member.published.mount_target_id.to_string(), *one)).collect();
+        *last = now.iter().map(|(one, endpoint)| (endpoint.published.mount_target_id.to_string(), *one)).collect();
         lines
     }
 }
 
-fn line(id: &str, file_system: &FileSystemId, up: bool, counted: &Counted) -> String {
+fn line(id: &str, file_system: &FileSystemId, up: bool, snapshot: &StatsSnapshot) -> String {
     // CloudWatch makes its own percentiles, of values that are spread as the operations were.
-    let values = counted.buckets.iter().sum::<u64>().min(MOST_VALUES);
-    let times = (0..values).filter_map(|index| counted.quantile((index as f64 + 0.5) / values as f64));
+    let values = snapshot.buckets.iter().sum::<u64>().min(MOST_VALUES);
+    let times = (0..values).filter_map(|index| snapshot.quantile((index as f64 + 0.5) / values as f64));
     let times: Vec<_> = times.map(|time| time.as_secs_f64()).collect();
     let mut values: Vec<(Metric, Value)> = vec![
         (metric::TARGET_UP, json!(u8::from(up))),
-        (metric::TARGET_OPERATIONS, json!(counted.operations)),
-        (metric::TARGET_FAILURES, json!(counted.failures)),
-        (metric::TARGET_REFUSED, json!(counted.refused)),
-        (metric::TARGET_BYTES_READ, json!(counted.bytes_read)),
-        (metric::TARGET_BYTES_WRITTEN, json!(counted.bytes_written)),
+        (metric::TARGET_OPERATIONS, json!(snapshot.operations)),
+        (metric::TARGET_FAILURES, json!(snapshot.failures)),
+        (metric::TARGET_REFUSED, json!(snapshot.refused)),
+        (metric::TARGET_BYTES_READ, json!(snapshot.bytes_read)),
+        (metric::TARGET_BYTES_WRITTEN, json!(snapshot.bytes_written)),
     ];
     if !times.is_empty() {
         values.push((metric::TARGET_LATENCY, json!(times)));

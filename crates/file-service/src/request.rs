@@ -5,20 +5,20 @@ use std::{borrow::Cow, str::FromStr, time::SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use percent_encoding::percent_decode_str;
 
-use super::refusal::Refusal;
-use files::target::{Conditions, Part, Tags, Want};
+use super::api_error::ApiError;
+use files::transport::{ByteRange, ETags, Preconditions, ReadOptions};
 use router::path::{DirectoryPath, FilePath};
 
 /// More tags than this in one header are nobody's honest question.
 const MOST_TAGS: usize = 64;
 
 /// The bytes of what follows `prefix` in the path, decoded once.
-fn decoded<'a>(uri: &'a Uri, prefix: &str) -> Result<Cow<'a, [u8]>, Refusal> {
+fn decoded<'a>(uri: &'a Uri, prefix: &str) -> Result<Cow<'a, [u8]>, ApiError> {
     let encoded = uri.path().strip_prefix(prefix).unwrap_or_default();
     let mut escapes = encoded.split('%').skip(1).map(str::as_bytes);
     let whole = |escape: &[u8]| escape.iter().take(2).filter(|digit| digit.is_ascii_hexdigit()).count() == 2;
     if !escapes.all(whole) {
-        return Err(Refusal::bad_request(
+        return Err(ApiError::bad_request(
             "BadPath",
             "the path has a % without two hexadecimal digits; write it as %25",
         ));
@@ -26,12 +26,12 @@ fn decoded<'a>(uri: &'a Uri, prefix: &str) -> Result<Cow<'a, [u8]>, Refusal> {
     Ok(percent_decode_str(encoded).into())
 }
 
-pub(super) fn file_path(uri: &Uri, prefix: &str) -> Result<FilePath, Refusal> {
-    FilePath::new(decoded(uri, prefix)?).map_err(|why| Refusal::from(files::Error::from(why)))
+pub(super) fn file_path(uri: &Uri, prefix: &str) -> Result<FilePath, ApiError> {
+    FilePath::new(decoded(uri, prefix)?).map_err(|err| ApiError::from(files::Error::from(err)))
 }
 
-pub(super) fn directory_path(uri: &Uri, prefix: &str) -> Result<DirectoryPath, Refusal> {
-    DirectoryPath::new(decoded(uri, prefix)?).map_err(|why| Refusal::from(files::Error::from(why)))
+pub(super) fn directory_path(uri: &Uri, prefix: &str) -> Result<DirectoryPath, ApiError> {
+    DirectoryPath::new(decoded(uri, prefix)?).map_err(|err| ApiError::from(files::Error::from(err)))
 }
 
 /// The value of a key of the query, as it stands; empty when the key stands alone.
@@ -45,13 +45,13 @@ pub(super) fn query<'a>(uri: &'a Uri, key: &str) -> Option<&'a str> {
 ///
 /// # Errors
 /// It has another key, or one twice.
-pub(super) fn only_query(uri: &Uri, keys: &[&str]) -> Result<(), Refusal> {
+pub(super) fn only_query(uri: &Uri, keys: &[&str]) -> Result<(), ApiError> {
     let Some(query) = uri.query() else { return Ok(()) };
     let mut left = keys.to_vec();
     for pair in query.split('&').filter(|pair| !pair.is_empty() || keys.is_empty()) {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
         let Some(found) = left.iter().position(|key| *key == name) else {
-            return Err(Refusal::bad_request(
+            return Err(ApiError::bad_request(
                 "BadQuery",
                 "the query has what means nothing here, or something twice; write a ? of a name as %3F",
             ));
@@ -81,8 +81,8 @@ pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// What If-Match and If-None-Match say (RFC 9110, section 13.1). A weak tag says that two contents are as good as
 /// equal, which If-Match does not take for equal.
-pub(super) fn conditions(headers: &HeaderMap) -> Result<Conditions, Refusal> {
-    Ok(Conditions {
+pub(super) fn conditions(headers: &HeaderMap) -> Result<Preconditions, ApiError> {
+    Ok(Preconditions {
         if_match: tags(headers, &header::IF_MATCH, false)?,
         if_none_match: tags(headers, &header::IF_NONE_MATCH, true)?,
         unmodified_since: date(headers, &header::IF_UNMODIFIED_SINCE),
@@ -95,14 +95,14 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(single(headers, name)?.to_str().ok()?).ok()
 }
 
-fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tags>, Refusal> {
+fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<ETags>, ApiError> {
     if !headers.contains_key(name) {
         return Ok(None);
     }
     if single(headers, name).is_some_and(|value| value.as_bytes() == b"*") {
-        return Ok(Some(Tags::Any));
+        return Ok(Some(ETags::Any));
     }
-    let bad = || Refusal::bad_request("BadHeader", &format!("{name} is neither * nor a list of tags in quotes"));
+    let bad = || ApiError::bad_request("BadHeader", &format!("{name} is neither * nor a list of tags in quotes"));
     let mut tags = Vec::new();
     for value in headers.get_all(name) {
         let mut rest = value.as_bytes().trim_ascii();
@@ -125,7 +125,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tag
             }
         }
     }
-    Ok(Some(Tags::These(tags)))
+    Ok(Some(ETags::List(tags)))
 }
 
 /// An entity tag (RFC 9110, section 8.8.3).
@@ -146,17 +146,17 @@ fn one_tag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
 }
 
 /// What a GET or HEAD asks for.
-pub(super) fn want(headers: &HeaderMap, only_meta: bool) -> Result<Want, Refusal> {
+pub(super) fn want(headers: &HeaderMap, head: bool) -> Result<ReadOptions, ApiError> {
     if !headers.keys().any(is_about_content) {
-        return Ok(Want { only_meta, ..Want::default() });
+        return Ok(ReadOptions { head, ..ReadOptions::default() });
     }
     // If-Range takes one strong tag; of a date, or a weak tag, nothing is known to be the same.
-    let part_if = headers.contains_key(header::IF_RANGE).then(|| {
+    let if_range = headers.contains_key(header::IF_RANGE).then(|| {
         let tag = single(headers, &header::IF_RANGE).and_then(|value| one_tag(value.as_bytes()));
         tag.filter(|(tag, after)| !tag.is_weak && after.is_empty()).map_or("", |(tag, _)| tag.opaque).to_owned()
     });
     let range = single(headers, &header::RANGE).and_then(|value| value.to_str().ok());
-    Ok(Want { only_meta, part: range.filter(|_| !only_meta).and_then(part), part_if, conditions: conditions(headers)? })
+    Ok(ReadOptions { head, part: range.filter(|_| !head).and_then(part), if_range, conditions: conditions(headers)? })
 }
 
 fn is_about_content(name: &HeaderName) -> bool {
@@ -173,7 +173,7 @@ fn is_about_content(name: &HeaderName) -> bool {
 
 /// One range of bytes (RFC 9110, section 14). Of several, or of what is no range, nothing: the whole is a good
 /// answer to that.
-fn part(text: &str) -> Option<Part> {
+fn part(text: &str) -> Option<ByteRange> {
     let (unit, ranges) = text.split_once('=')?;
     if !unit.eq_ignore_ascii_case("bytes") {
         return None;
@@ -186,11 +186,11 @@ fn part(text: &str) -> Option<Part> {
         false => None,
     };
     match range.split_once('-')? {
-        ("", last) => number(last).map(Part::Last),
-        (first, "") => number(first).map(|first| Part::From(first, None)),
+        ("", last) => number(last).map(ByteRange::Last),
+        (first, "") => number(first).map(|first| ByteRange::From(first, None)),
         (first, last) => {
             let (first, last) = (number(first)?, number(last)?);
-            (first <= last).then_some(Part::From(first, Some(last)))
+            (first <= last).then_some(ByteRange::From(first, Some(last)))
         }
     }
 }
@@ -205,13 +205,13 @@ mod tests {
     #[test]
     fn ranges_are_read_or_ignored() {
         for (text, expected) in [
-            ("bytes=0-0", Some(Part::From(0, Some(0)))),
-            ("bytes=5-", Some(Part::From(5, None))),
-            ("bytes=-5", Some(Part::Last(5))),
-            ("bytes=0-99999999999999999999999", Some(Part::From(0, Some(u64::MAX)))),
+            ("bytes=0-0", Some(ByteRange::From(0, Some(0)))),
+            ("bytes=5-", Some(ByteRange::From(5, None))),
+            ("bytes=-5", Some(ByteRange::Last(5))),
+            ("bytes=0-99999999999999999999999", Some(ByteRange::From(0, Some(u64::MAX)))),
             ("bytes=5-4", None),
-            ("Bytes=5-", Some(Part::From(5, None))),
-            ("bytes=,0-0 ,", Some(Part::From(0, Some(0)))),
+            ("Bytes=5-", Some(ByteRange::From(5, None))),
+            ("bytes=,0-0 ,", Some(ByteRange::From(0, Some(0)))),
             ("bytes=0-1,3-4", None),
             ("bytes=0-1 2", None),
             ("bytes =0-1", None),
@@ -232,9 +232,9 @@ mod tests {
 
     #[test]
     fn tags_are_read_as_http_has_them() {
-        let these = |tags: &[&str]| Some(Tags::These(tags.iter().map(|tag| (*tag).to_owned()).collect()));
+        let these = |tags: &[&str]| Some(ETags::List(tags.iter().map(|tag| (*tag).to_owned()).collect()));
         for (values, weak, expected) in [
-            (&["*"][..], true, Some(Tags::Any)),
+            (&["*"][..], true, Some(ETags::Any)),
             (&[r#""a-b""#], true, these(&["a-b"])),
             (&[r#""a", W/"b" ,"c,d""#], true, these(&["a", "b", "c,d"])),
             (&[r#""a", W/"b" ,"c,d""#], false, these(&["a", "c,d"])),

@@ -12,14 +12,14 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, value_parser};
 use router::{
     PublishedList,
-    select::{MOST_TARGETS, STRATEGIES, Strategy, named},
+    select::{MAX_TARGETS, STRATEGIES, Strategy, named},
     table::{Routing, Table},
 };
 use serde_json::json;
 
 /// Exit status of what could not be done.
 const FAILED: u8 = 2;
-const LONGEST_LINE: u64 = 1 << 20;
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
 pub const HELP: &str = "\
 Prints a line for each path: the target's index, its id, the path. With --json an object a line, with `path`, `index`
@@ -37,7 +37,7 @@ pub struct Options {
     #[arg(long, value_name = "STRATEGY", default_value = STRATEGIES[0].name(), value_parser = strategy)]
     strategy: &'static dyn Strategy,
     /// So many targets, with ids made up
-    #[arg(long, value_name = "NUMBER", value_parser = value_parser!(u8).range(1..=MOST_TARGETS as i64), conflicts_with = "targets_file", required_unless_present = "targets_file")]
+    #[arg(long, value_name = "NUMBER", value_parser = value_parser!(u8).range(1..=MAX_TARGETS as i64), conflicts_with = "targets_file", required_unless_present = "targets_file")]
     targets: Option<u8>,
     /// A file with the published list
     #[arg(long, value_name = "FILE")]
@@ -58,11 +58,11 @@ pub fn run(options: Options) -> ExitCode {
     match all(&options) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads has had enough.
-        Err(why) if why.downcast_ref::<io::Error>().is_some_and(|why| why.kind() == io::ErrorKind::BrokenPipe) => {
+        Err(err) if err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::BrokenPipe) => {
             ExitCode::SUCCESS
         }
-        Err(why) => {
-            eprintln!("file-service: {why:#}");
+        Err(err) => {
+            eprintln!("file-service: {err:#}");
             ExitCode::from(FAILED)
         }
     }
@@ -74,7 +74,7 @@ fn all(options: &Options) -> Result<()> {
             let text = std::fs::read_to_string(file).with_context(|| format!("--targets-file {}", file.display()))?;
             PublishedList::parse(&text).with_context(|| format!("--targets-file {}", file.display()))?
         }
-        (None, count) => made_up(count.unwrap_or(1))?,
+        (None, count) => placeholder_list(count.unwrap_or(1))?,
     };
     let table = Table::new(list, Routing { strategy: options.strategy, local: None })?;
     let mut out = BufWriter::new(io::stdout().lock());
@@ -84,10 +84,10 @@ fn all(options: &Options) -> Result<()> {
     if options.paths.is_empty() {
         let mut input = io::stdin().lock();
         let mut line = Vec::new();
-        while io::Read::take(&mut input, LONGEST_LINE).read_until(b'\n', &mut line).context("standard input")? > 0 {
+        while io::Read::take(&mut input, MAX_LINE_BYTES).read_until(b'\n', &mut line).context("standard input")? > 0 {
             ensure!(
-                line.ends_with(b"\n") || (line.len() as u64) < LONGEST_LINE,
-                "a line is longer than {LONGEST_LINE} bytes"
+                line.ends_with(b"\n") || (line.len() as u64) < MAX_LINE_BYTES,
+                "a line is longer than {MAX_LINE_BYTES} bytes"
             );
             one(&table, line.strip_suffix(b"\n").unwrap_or(&line), options.json, &mut out)?;
             line.clear();
@@ -111,7 +111,7 @@ fn one(table: &Table, path: &[u8], as_json: bool, out: &mut impl Write) -> Resul
 }
 
 /// Targets that are nowhere.
-fn made_up(count: u8) -> Result<PublishedList> {
+fn placeholder_list(count: u8) -> Result<PublishedList> {
     let target = |index: u8| {
         json!({
             "mount_target_id": format!("fsmt-{index:08x}"),

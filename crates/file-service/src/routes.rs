@@ -18,21 +18,21 @@ use subtle::ConstantTimeEq;
 
 use super::{
     access::Record,
+    api_error::ApiError,
     content::{Content, Incoming, Pace},
     headers,
     listing::Listing,
     memory::{Memory, Taken},
-    refusal::Refusal,
     report,
     request::{bearer_token, conditions, digits, directory_path, file_path, only_query, query, want},
 };
 use files::{
-    Files, Member, Upload, Written,
-    target::{Conditions, Entry, Kind, Meta, Verdict},
+    Endpoint, Files, Upload, Written,
+    transport::{Entry, Kind, Metadata, Preconditions, ReadOutcome},
 };
 use router::{
     path::{DirectoryPath, FilePath},
-    select::MOST_TARGETS,
+    select::MAX_TARGETS,
 };
 
 const FILES: &str = "/files/";
@@ -92,13 +92,13 @@ impl App {
             max_body: http.max_body,
             pace: Pace::new(http.idle, http.min_body_rate),
             access_log: http.access_log,
-            memory: (0..MOST_TARGETS).map(|_| Memory::new()).collect(),
+            memory: (0..MAX_TARGETS).map(|_| Memory::new()).collect(),
         }
     }
 
     /// For the bodies of this path's target.
     fn memory(&self, path: &FilePath) -> Memory {
-        self.memory[self.files.target_of(path).map_or(0, |target| target.place) % MOST_TARGETS].clone()
+        self.memory[self.files.target_of(path).map_or(0, |target| target.slot) % MAX_TARGETS].clone()
     }
 
     fn record(&self, method: &Method, path: &FilePath) -> Record {
@@ -141,7 +141,7 @@ async fn no_such_address(uri: Uri) -> Response {
         let allow = [(header::ALLOW, HeaderValue::from_static("GET,HEAD,PUT,DELETE,POST"))];
         return (allow, no_such_method().await).into_response();
     }
-    Refusal::new(
+    ApiError::new(
         StatusCode::NOT_FOUND,
         "NoSuchAddress",
         "there is /files/, /list/, /route/, /targets, /metrics, /healthz and /readyz",
@@ -150,8 +150,8 @@ async fn no_such_address(uri: Uri) -> Response {
 }
 
 /// axum adds Allow, with the methods of the address.
-async fn no_such_method() -> Refusal {
-    Refusal::new(
+async fn no_such_method() -> ApiError {
+    ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "NoSuchMethod",
         "a file takes GET, HEAD, PUT, DELETE, and POST with ?append; all else GET",
@@ -162,8 +162,12 @@ async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next)
     if app.is_allowed(request.headers()) {
         return next.run(request).await;
     }
-    Refusal::new(StatusCode::UNAUTHORIZED, "NoToken", "the request needs Authorization: Bearer and the service's token")
-        .into_response()
+    ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        "NoToken",
+        "the request needs Authorization: Bearer and the service's token",
+    )
+    .into_response()
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
@@ -176,36 +180,36 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = match file_path(&uri, FILES) {
         Ok(path) => path,
-        Err(refusal) => return refusal.into_response(),
+        Err(api_error) => return api_error.into_response(),
     };
     let mut record = app.record(&method, &path);
     let opened = match want(&headers, method == Method::HEAD) {
-        Ok(want) => app.files.open(&path, &want).await.map_err(Refusal::from),
-        Err(refusal) => Err(refusal),
+        Ok(want) => app.files.open(&path, &want).await.map_err(ApiError::from),
+        Err(api_error) => Err(api_error),
     };
     let opened = match opened {
         Ok(opened) => opened,
-        Err(refusal) => return refused(record, refusal),
+        Err(api_error) => return refused(record, api_error),
     };
-    let (member, reading) = (opened.member, opened.reading);
-    record.target(&member);
+    let (endpoint, reading) = (opened.endpoint, opened.reading);
+    record.target(&endpoint);
     let mut response = Response::new(Body::empty());
     let (meta, size) = (reading.meta, reading.meta.size);
-    describe(response.headers_mut(), &meta, &member);
+    describe(response.headers_mut(), &meta, &endpoint);
     let headers = response.headers_mut();
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    let status = match reading.verdict {
-        Verdict::NotModified => {
+    let status = match reading.outcome {
+        ReadOutcome::NotModified => {
             // Or it would be said to be empty.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
             StatusCode::NOT_MODIFIED
         }
-        Verdict::PreconditionFailed => return refused(record, files::Error::PreconditionFailed.into()),
-        Verdict::Unsatisfiable => {
+        ReadOutcome::PreconditionFailed => return refused(record, files::Error::PreconditionFailed.into()),
+        ReadOutcome::Unsatisfiable => {
             headers.insert(header::CONTENT_RANGE, value(format!("bytes */{size}")));
             StatusCode::RANGE_NOT_SATISFIABLE
         }
-        Verdict::Content { from, to, part } => {
+        ReadOutcome::Content { from, to, part } => {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
             // A browser that somebody leads here must not take a file for a page of this service.
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -223,7 +227,7 @@ async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: He
                         if to == from {
                             record.ended();
                         }
-                        Body::new(Content::new(reading.first, rest, to - from, member, record))
+                        Body::new(Content::new(reading.first, rest, to - from, endpoint, record))
                     }
                 };
                 return response;
@@ -261,15 +265,15 @@ async fn put(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Bo
 async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
     change(&app, &Method::POST, &uri, &headers, async |path, conditions, record| {
         if !matches!(uri.query(), Some("append" | "append=")) {
-            return Err(Refusal::bad_request(
+            return Err(ApiError::bad_request(
                 "BadQuery",
                 "POST adds to a file, with ?append and nothing else; PUT replaces it",
             ));
         }
         headers::check_content(&headers)?;
-        let most = app.max_body.min(MOST_APPENDED);
-        let mut body = Incoming::new(body, most, app.pace)?;
-        let (memory, expected) = (app.memory(path), body.length().unwrap_or(most));
+        let max = app.max_body.min(MOST_APPENDED);
+        let mut body = Incoming::new(body, max, app.pace)?;
+        let (memory, expected) = (app.memory(path), body.length().unwrap_or(max));
         let content = match memory.take(&mut body, expected as usize).await? {
             Taken::Whole(content) => {
                 record.moved(content.len() as u64);
@@ -277,7 +281,7 @@ async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: B
             }
             Taken::Begun(begun) => {
                 let (upload, length) = stage(&app, path, begun, body, record).await?;
-                memory.again(length, app.files.deadline(), upload.take_back()).await?
+                memory.again(length, app.files.deadline(), upload.into_bytes()).await?
             }
         };
         Ok(app.files.append(path, content, conditions).await?)
@@ -292,7 +296,7 @@ async fn stage(
     begun: Vec<Bytes>,
     mut body: Incoming,
     record: &mut Record,
-) -> Result<(Upload, u64), Refusal> {
+) -> Result<(Upload, u64), ApiError> {
     let mut upload = app.files.begin(path).await?;
     let mut length = 0;
     let mut begun = begun.into_iter().filter(|bytes| !bytes.is_empty());
@@ -314,28 +318,28 @@ async fn change(
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
-    change: impl AsyncFnOnce(&FilePath, Conditions, &mut Record) -> Result<Written, Refusal>,
+    change: impl AsyncFnOnce(&FilePath, Preconditions, &mut Record) -> Result<Written, ApiError>,
 ) -> Response {
     let path = match file_path(uri, FILES) {
         Ok(path) => path,
-        Err(refusal) => return refusal.into_response(),
+        Err(api_error) => return api_error.into_response(),
     };
     let mut record = app.record(method, &path);
     let written = match headers::check_write(headers).and_then(|()| conditions(headers)) {
         Ok(conditions) => change(&path, conditions, &mut record).await,
-        Err(refusal) => Err(refusal),
+        Err(api_error) => Err(api_error),
     };
     let written = match written {
         Ok(written) => written,
-        Err(refusal) => return refused(record, refusal),
+        Err(api_error) => return refused(record, api_error),
     };
     let status = if written.new { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
-    record.target(&written.member);
+    record.target(&written.endpoint);
     record.status(status);
     record.ended();
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
-    describe(response.headers_mut(), &written.meta, &written.member);
+    describe(response.headers_mut(), &written.meta, &written.endpoint);
     if written.new && *method == Method::POST {
         // The file has another address than the request (RFC 9110, section 9.3.3).
         response.headers_mut().insert(header::LOCATION, value(href(FILES, path.as_bytes())));
@@ -346,7 +350,7 @@ async fn change(
 async fn delete(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Body) -> Response {
     let path = match file_path(&uri, FILES) {
         Ok(path) => path,
-        Err(refusal) => return refusal.into_response(),
+        Err(api_error) => return api_error.into_response(),
     };
     let mut record = app.record(&Method::DELETE, &path);
     let deleted = async {
@@ -357,30 +361,30 @@ async fn delete(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body:
         Ok(app.files.delete(&path, conditions).await?)
     };
     match deleted.await {
-        Err(refusal) => refused(record, refusal),
-        Ok(member) => {
-            record.target(&member);
+        Err(api_error) => refused(record, api_error),
+        Ok(endpoint) => {
+            record.target(&endpoint);
             record.status(StatusCode::NO_CONTENT);
             record.ended();
             let mut response = StatusCode::NO_CONTENT.into_response();
-            response.headers_mut().insert(TARGET, value(member.published.mount_target_id.as_str()));
+            response.headers_mut().insert(TARGET, value(endpoint.published.mount_target_id.as_str()));
             response
         }
     }
 }
 
-fn refused(mut record: Record, refusal: Refusal) -> Response {
-    record.status(refusal.status);
-    record.failed(refusal.code);
-    refusal.into_response()
+fn refused(mut record: Record, api_error: ApiError) -> Response {
+    record.status(api_error.status);
+    record.failed(api_error.code);
+    api_error.into_response()
 }
 
 /// What an answer says of a file.
-fn describe(headers: &mut HeaderMap, meta: &Meta, member: &Member) {
+fn describe(headers: &mut HeaderMap, meta: &Metadata, endpoint: &Endpoint) {
     headers.insert(header::ETAG, value(format!("\"{}\"", meta.tag)));
     let modified = last_modified(headers, meta.modified_second(), SystemTime::now());
     headers.insert(header::LAST_MODIFIED, modified);
-    headers.insert(TARGET, value(member.published.mount_target_id.as_str()));
+    headers.insert(TARGET, value(endpoint.published.mount_target_id.as_str()));
 }
 
 /// The value of Last-Modified, which is never later than that of Date (RFC 9110, section 8.8.2.1): both are now when the
@@ -398,24 +402,24 @@ fn value(text: impl TryInto<HeaderValue>) -> HeaderValue {
     text.try_into().unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Refusal> {
+async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
     let directory = directory_path(&uri, LIST)?;
     only_query(&uri, &["limit", "from"])?;
-    let bad = |key: &str, expected: &str| Refusal::bad_request("BadQuery", &format!("{key} is to be {expected}"));
+    let bad = |key: &str, expected: &str| ApiError::bad_request("BadQuery", &format!("{key} is to be {expected}"));
     let limit = match query(&uri, "limit") {
         None => PAGE,
         Some(limit) => digits(limit)
             .filter(|limit| (1..=LARGEST_PAGE).contains(limit))
             .ok_or_else(|| bad("limit", "a number from 1 to 10000"))?,
     };
-    let place = match query(&uri, "from") {
+    let cursor = match query(&uri, "from") {
         None => None,
-        Some(place) => Some(digits(place).ok_or_else(|| bad("from", "what `next` of an earlier page says"))?),
+        Some(cursor) => Some(digits(cursor).ok_or_else(|| bad("from", "what `next` of an earlier page says"))?),
     };
-    let (listing, member) = Listing::new(Arc::clone(&app.files), directory, place, limit).await?;
+    let (listing, endpoint) = Listing::new(Arc::clone(&app.files), directory, cursor, limit).await?;
     let mut response = Response::new(listing.body());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(TARGET, value(member.published.mount_target_id.as_str()));
+    response.headers_mut().insert(TARGET, value(endpoint.published.mount_target_id.as_str()));
     Ok(response)
 }
 
@@ -440,7 +444,7 @@ pub(super) fn shown(directory: &DirectoryPath, entry: &Entry) -> Value {
     })
 }
 
-async fn route(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, Refusal> {
+async fn route(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
     let path = file_path(&uri, ROUTE)?;
     let route = app.files.route(path.as_bytes());
     let order: Vec<_> = route.order.iter().map(|(target, up)| report::shown(target, *up)).collect();
@@ -456,8 +460,8 @@ async fn targets(State(app): State<Arc<App>>) -> Json<Value> {
     Json(report::targets(&app.files))
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
-    let failed = |why: std::fmt::Error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "NoMetrics", why.to_string());
+async fn metrics(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let failed = |err: std::fmt::Error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "NoMetrics", err.to_string());
     let text = report::prometheus(&app).map_err(failed)?;
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

@@ -23,7 +23,7 @@ pub(super) fn acceptor(listen: &ListenTls) -> Result<Option<TlsAcceptor>, Failur
     // Named here: a provider installed for the whole process may be another, or none.
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|why| Failure::Tls(why.into()))?
+        .map_err(|err| Failure::Tls(err.into()))?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     // Who asks for another protocol only is refused, not answered in one that it does not speak.
@@ -43,7 +43,7 @@ fn made(provider: &CryptoProvider) -> Result<CertifiedKey, Box<dyn StdError + Se
 
 fn given(provider: &CryptoProvider, certificate: &Path, key: &Path) -> Result<CertifiedKey, Failure> {
     fn bad<E: Into<Box<dyn StdError + Send + Sync>>>(name: &'static str, file: &Path) -> impl Fn(E) -> Failure {
-        move |why| Failure::BadFile { name, file: file.to_owned(), why: why.into() }
+        move |err| Failure::BadFile { name, file: file.to_owned(), err: err.into() }
     }
     let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
@@ -60,6 +60,6 @@ fn given(provider: &CryptoProvider, certificate: &Path, key: &Path) -> Result<Ce
         Err(Error::InconsistentKeys(_)) => {
             Err(bad(ListenTls::KEY, key)("it is not the key of the certificate in LISTEN_TLS_CERTIFICATE"))
         }
-        Err(why) => Err(bad(ListenTls::CERTIFICATE, certificate)(why)),
+        Err(err) => Err(bad(ListenTls::CERTIFICATE, certificate)(err)),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{Request, Server, World, connect, eventually};
-use nfs_lab::{Act, Way};
+use nfs_lab::{Action, Direction};
 
 const NFS: &[(&str, &str)] = &[("BACKEND", "nfs")];
 
@@ -75,10 +75,10 @@ fn hang_at(world: &World, targets: usize, content: &'static str, when: impl Fn()
         let (handle, when) = ((**world.relay(target)).clone(), when.clone());
         world.relay(target).on_record(move |way, record| {
             let has_it = record.windows(content.len()).any(|window| window == content.as_bytes());
-            if way == Way::ToServer && has_it && when() {
+            if way == Direction::ToServer && has_it && when() {
                 handle.hang(true);
             }
-            Act::Pass
+            Action::Pass
         });
     }
 }
@@ -114,10 +114,10 @@ fn an_append_that_hangs_keeps_its_path_from_nobody() {
     let target: usize = id.trim_start_matches("fsmt-").parse().unwrap();
     let handle = (**world.relay(target)).clone();
     world.relay(target).on_record(move |way, record| {
-        if way == Way::ToServer && record.windows(8).any(|window| window == b" and new") {
+        if way == Direction::ToServer && record.windows(8).any(|window| window == b" and new") {
             handle.hang(true);
         }
-        Act::Pass
+        Action::Pass
     });
     let began = Instant::now();
     let answer = server.send(&Request::append("/files/log", " and new"));

@@ -68,7 +68,7 @@ fn raw(server: &Server, method: &str, target: &[u8]) -> Answer {
     };
     bytes.extend_from_slice(tail.as_bytes());
     let answer = server.client().send_bytes(&bytes, method == "HEAD");
-    let answer = answer.unwrap_or_else(|why| panic!("{method} {}: {why}", String::from_utf8_lossy(target)));
+    let answer = answer.unwrap_or_else(|err| panic!("{method} {}: {err}", String::from_utf8_lossy(target)));
     tells_nothing(&answer);
     answer
 }
@@ -653,7 +653,7 @@ fn a_put_whose_temporary_file_is_gone_is_not_the_clients_mistake() {
         stream.get_mut().write_all(b"0\r\n\r\n").unwrap();
         let answer = answer(&mut stream, false).unwrap();
         assert_eq!(server.get("/files/f").status, 404);
-        assert!(answer.status >= 500, "{}", answer.refusal());
+        assert!(answer.status >= 500, "{}", answer.api_error());
     }
 }
 
@@ -692,7 +692,7 @@ fn is_closed(stream: &mut TcpStream, said: &mut Vec<u8>) -> bool {
         match stream.read(&mut bytes) {
             Ok(0) => break true,
             Ok(length) => said.extend_from_slice(&bytes[..length]),
-            Err(why) if why.kind() == ErrorKind::WouldBlock => break false,
+            Err(err) if err.kind() == ErrorKind::WouldBlock => break false,
             Err(_) => break true,
         }
     };
@@ -824,7 +824,7 @@ fn one_connection_too_many_is_told_so() {
     for _ in 0..3 {
         let refused = server.get("/healthz");
         assert_eq!(
-            (refused.refusal(), refused.header("retry-after")),
+            (refused.api_error(), refused.header("retry-after")),
             ("503 TooManyConnections".to_owned(), Some("1"))
         );
         assert_eq!(refused.header("connection"), Some("close"));
@@ -936,7 +936,7 @@ fn refuses_what_has_no_room(server: &Server, root: &Path, expected: &str) {
         Request::append("/files/d/f", &large[..MEBIBYTE - 1]),
     ] {
         let answer = server.send(&request);
-        assert_eq!(answer.refusal(), expected, "{} {:?}", request.method, request.headers);
+        assert_eq!(answer.api_error(), expected, "{} {:?}", request.method, request.headers);
         eventually("no temporary file stays", || temporaries(root).is_empty().then_some(()));
         assert!(server.get("/files/d/f").body == old, "the old content is changed");
         assert_eq!(tree(root).len(), 2, "{:?}", tree(root).iter().map(|(path, _)| path).collect::<Vec<_>>());
@@ -994,9 +994,9 @@ fn a_full_file_system_loses_nothing() {
         stored.push(number);
         assert!(stored.len() < 100, "it is never full");
     };
-    assert_eq!(refused.refusal(), "507 NoSpace");
-    assert_eq!(server.send(&Request::append("/files/many/0", vec![0; 60_000])).refusal(), "507 NoSpace");
-    assert_eq!(server.put("/files/many/0", content(9, 60_000)).refusal(), "507 NoSpace");
+    assert_eq!(refused.api_error(), "507 NoSpace");
+    assert_eq!(server.send(&Request::append("/files/many/0", vec![0; 60_000])).api_error(), "507 NoSpace");
+    assert_eq!(server.put("/files/many/0", content(9, 60_000)).api_error(), "507 NoSpace");
     for number in &stored {
         assert!(server.get(&format!("/files/many/{number}")).body == content(*number, 50_000), "{number} is changed");
     }
@@ -1082,13 +1082,13 @@ fn a_damaged_list_changes_nothing_and_a_good_one_is_used_at_once() {
                 (targets["targets"][2]["operations"].as_u64().unwrap() > 0).then_some(())
             });
             // The first one goes; the others keep what they have counted.
-            let counted = server.get("/targets").json()["targets"][1]["operations"].as_u64().unwrap();
+            let snapshot = server.get("/targets").json()["targets"][1]["operations"].as_u64().unwrap();
             let mut fewer: serde_json::Value = serde_json::from_str(&list(3)).unwrap();
             fewer["mount_targets"].as_array_mut().unwrap().remove(0);
             world.publish(&fewer.to_string());
             eventually("the first one is gone", || (ids() == all[1..]).then_some(()));
             assert!(!goes_to(all[0]) && goes_to(all[1]) && goes_to(all[2]));
-            assert!(server.get("/targets").json()["targets"][0]["operations"].as_u64().unwrap() >= counted);
+            assert!(server.get("/targets").json()["targets"][0]["operations"].as_u64().unwrap() >= snapshot);
             assert_eq!(server.get("/targets").json()["targets"][0]["up"], json!(true));
         };
         let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(checks));

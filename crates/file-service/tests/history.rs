@@ -137,12 +137,12 @@ fn summary(operations: &[Operation], faults: &[Done]) -> String {
 
 /// Describes a violation: the operations that show it, related operations, and the faults at that time.
 fn shown(path: &str, violation: &Violation, operations: &[&Operation], faults: &[Done]) -> String {
-    let Violation { why, window, related } = violation;
+    let Violation { err, window, related } = violation;
     let wanted: HashSet<_> = window.iter().chain(related).collect();
     let mut wanted: Vec<_> =
         operations.iter().copied().filter(|operation| wanted.contains(&operation.number)).collect();
     wanted.sort_by_key(|operation| operation.began);
-    let mut text = format!("{path}: {why}\n");
+    let mut text = format!("{path}: {err}\n");
     if wanted.len() > MAX_LINES {
         let _ = writeln!(text, "  the last {MAX_LINES} of {} operations", wanted.len());
         wanted.drain(..wanted.len() - MAX_LINES);

@@ -59,7 +59,7 @@ struct Asked {
 }
 
 /// The first byte and the one after the last; none is the whole.
-type Part = Option<(usize, usize)>;
+type ByteRange = Option<(usize, usize)>;
 
 #[derive(Clone, Copy, Debug)]
 enum Span {
@@ -246,7 +246,7 @@ impl Model {
         Ok((if old.is_some() { 204 } else { 201 }, content))
     }
 
-    fn read(&self, size: usize, span: Span) -> (Option<String>, Result<Part, ()>) {
+    fn read(&self, size: usize, span: Span) -> (Option<String>, Result<ByteRange, ()>) {
         let at = |place: i8| match place {
             -2 => 0,
             -1 => size.saturating_sub(1),
@@ -298,11 +298,12 @@ impl Model {
                 let append = matches!(operation, Operation::Append { .. });
                 let target = address("/files/", &path);
                 let request = if append { Request::append(&target, &*body) } else { Request::put(&target, &*body) };
-                let (mut request, matched, none_matched) = self.ask(request, &path, asked);
+                let (mut request, meets_if_match, meets_if_none_match) = self.ask(request, &path, asked);
                 // A large body one byte at a time is only slow.
                 request.chunk = chunked.map(|chunk| chunk.max(size / 50));
                 let answer = client.send(&request);
-                let expected = self.change(&path, &body, chunked.is_some(), append, matched && none_matched);
+                let expected =
+                    self.change(&path, &body, chunked.is_some(), append, meets_if_match && meets_if_none_match);
                 let status = expected.as_ref().map_or_else(|status| *status, |(status, _)| *status);
                 prop_assert_eq!(answer.status, status, "{:?}", answer);
                 match expected {
@@ -321,7 +322,7 @@ impl Model {
             Operation::Get { path, asked, span, span_if, head } => {
                 let path = self.path(*path);
                 let request = Request::new(if *head { "HEAD" } else { "GET" }, &address("/files/", &path));
-                let (mut request, matched, none_matched) = self.ask(request, &path, asked);
+                let (mut request, meets_if_match, meets_if_none_match) = self.ask(request, &path, asked);
                 let size = self.files.get(&path).map_or(0, |file| file.content.len());
                 let (range, mut part) = self.read(size, *span);
                 if let Some(range) = &range {
@@ -350,8 +351,8 @@ impl Model {
                     part = Ok(None);
                 }
                 let status = match part {
-                    _ if !matched => 412,
-                    _ if !none_matched => 304,
+                    _ if !meets_if_match => 412,
+                    _ if !meets_if_none_match => 304,
                     Err(()) => 416,
                     Ok(Some(_)) => 206,
                     Ok(None) => 200,
@@ -377,11 +378,11 @@ impl Model {
             Operation::Delete { path, asked } => {
                 let path = self.path(*path);
                 let request = Request::new("DELETE", &address("/files/", &path));
-                let (request, matched, none_matched) = self.ask(request, &path, asked);
+                let (request, meets_if_match, meets_if_none_match) = self.ask(request, &path, asked);
                 let answer = client.send(&request);
                 let status = match self.at(&path) {
                     Found::BelowAFile | Found::Directory => 409,
-                    Found::File(_) if matched && none_matched => 204,
+                    Found::File(_) if meets_if_match && meets_if_none_match => 204,
                     Found::File(_) => 412,
                     // Conditions do not count there (RFC 9110, section 13.2.1).
                     Found::Nothing => 404,
@@ -466,7 +467,7 @@ fn files_are_what_a_model_of_them_says_whatever_is_done_in_whatever_order() {
         for (index, operation) in operations.iter().enumerate() {
             model
                 .run(&mut client, operation)
-                .map_err(|why| TestCaseError::fail(format!("{why}, at operation {index}: {operation:?}")))?;
+                .map_err(|err| TestCaseError::fail(format!("{err}, at operation {index}: {operation:?}")))?;
         }
         for (path, file) in &model.files {
             let answer = client.get(&address("/files/", path));
@@ -625,7 +626,7 @@ fn count_up(server: &Server, target: &str, times: usize) {
         match client.send(&request) {
             Answer { status: 204, .. } => added += 1,
             Answer { status: 412, .. } => {}
-            refused => assert!(["503 Locked", "503 Fenced"].contains(&&*refused.refusal()), "{refused:?}"),
+            refused => assert!(["503 Locked", "503 Fenced"].contains(&&*refused.api_error()), "{refused:?}"),
         }
     }
 }
@@ -718,7 +719,7 @@ fn two_processes_append_whole_records_and_lose_none() {
                                 break;
                             }
                             assert!(
-                                ["503 Locked", "503 Fenced", "503 Busy"].contains(&&*answer.refusal()),
+                                ["503 Locked", "503 Fenced", "503 Busy"].contains(&&*answer.api_error()),
                                 "{answer:?}"
                             );
                         }
@@ -784,7 +785,7 @@ fn a_file_that_somebody_else_has_locked_is_not_changed_by_who_asks_for_locks() {
         Request::new("DELETE", "/files/f").header("if-match", &tag),
     ] {
         let answer = server.send(&request);
-        assert_eq!((answer.refusal(), answer.header("retry-after")), ("503 Locked".to_owned(), Some("1")));
+        assert_eq!((answer.api_error(), answer.header("retry-after")), ("503 Locked".to_owned(), Some("1")));
         assert_eq!(server.get("/files/f").tag(), tag);
     }
     // Who has the lock gives it back.
@@ -1098,7 +1099,7 @@ fn a_request_that_makes_no_sense_changes_nothing() {
     let server = world.serve(&[("MAX_BODY_BYTES", "1000000")]);
     assert_eq!(server.put("/files/f", "old").status, 201);
     let before = server.get("/files/f");
-    for (request, refusal) in [
+    for (request, api_error) in [
         (Request::put("/files/f", "new").header("content-range", "bytes 0-2/3"), "400 BadHeader"),
         (Request::put("/files/f", "new").header("content-range", "nonsense").chunked(1), "400 BadHeader"),
         (Request::new("POST", "/files/f").body("new"), "400 BadQuery"),
@@ -1114,7 +1115,7 @@ fn a_request_that_makes_no_sense_changes_nothing() {
         (Request::put("/files/f", vec![0; 1_000_001]).chunked(100_000), "413 TooLarge"),
         (Request::append("/files/f", vec![0; 1_000_001]), "413 TooLarge"),
     ] {
-        assert_eq!(server.send(&request).refusal(), refusal, "{} {}", request.method, request.target);
+        assert_eq!(server.send(&request).api_error(), api_error, "{} {}", request.method, request.target);
     }
     // Lengths that contradict each other, and a body that is less than was said: framed by nobody's guess.
     for head in [
@@ -1161,7 +1162,7 @@ fn whoever_expects_to_be_asked_is_refused_before_the_body() {
         stream.get_mut().write_all(head.as_bytes()).unwrap();
         stream
     };
-    for (method, target, length, refusal) in [
+    for (method, target, length, api_error) in [
         ("PUT", "/files/f", 1001, "413 TooLarge"),
         ("PUT", "/files/f", usize::MAX >> 1, "413 TooLarge"),
         ("POST", "/files/f?append", 1001, "413 TooLarge"),
@@ -1170,9 +1171,9 @@ fn whoever_expects_to_be_asked_is_refused_before_the_body() {
         let mut stream = ask(method, target, length);
         let mut first = [0; 12];
         stream.read_exact(&mut first).unwrap();
-        assert_eq!(&first, format!("HTTP/1.1 {}", &refusal[..3]).as_bytes());
+        assert_eq!(&first, format!("HTTP/1.1 {}", &api_error[..3]).as_bytes());
         let answer = answer(&mut first.chain(stream), false).unwrap();
-        assert_eq!(answer.refusal(), refusal);
+        assert_eq!(answer.api_error(), api_error);
     }
     let mut stream = ask("PUT", "/files/f", 3);
     let mut asked = [0; 25];
@@ -1331,7 +1332,7 @@ fn a_list_tells_kinds_and_refuses_what_is_none() {
     }
     assert_eq!(client.get("/list/d/").status, 200);
     assert_eq!(entries(&mut client, "/list/d/below", None).unwrap(), []);
-    for (target, refusal) in [
+    for (target, api_error) in [
         ("/list/d?limit=0", "400 BadQuery"),
         ("/list/d?limit=10001", "400 BadQuery"),
         ("/list/d?limit=-1", "400 BadQuery"),
@@ -1341,14 +1342,14 @@ fn a_list_tells_kinds_and_refuses_what_is_none() {
         ("/list/d?from=x", "400 BadQuery"),
         ("/list/d?from=-1", "400 BadQuery"),
         ("/list/d?from=99999999999999999999", "400 BadQuery"),
-        ("/list/d?from=18446744073709551615", "400 BadPlace"),
+        ("/list/d?from=18446744073709551615", "400 BadCursor"),
         ("/list/nothing", "404 NotFound"),
         ("/list/d/nothing/below", "404 NotFound"),
         ("/list/d/file", "409 NotADirectory"),
         ("/list/d/file/below", "409 NotADirectory"),
         ("/list/d/link", "403 LinkInPath"),
     ] {
-        assert_eq!(client.get(target).refusal(), refusal, "{target}");
+        assert_eq!(client.get(target).api_error(), api_error, "{target}");
     }
 }
 

@@ -117,9 +117,9 @@ fn client(server: &Server, number: usize, end: &AtomicBool) -> Done {
             Ok(answer) if answer.status < 400 => answer.status.to_string(),
             Ok(answer) => {
                 assert!(answer.status != 503 || answer.header("retry-after").is_some(), "{answer:?}");
-                answer.refusal()
+                answer.api_error()
             }
-            Err(why) => format!("{:?}", why.kind()),
+            Err(err) => format!("{:?}", err.kind()),
         };
         match &asked {
             _ if is_read => {}

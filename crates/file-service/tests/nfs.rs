@@ -25,7 +25,7 @@ use std::{
 };
 
 use common::{Request, Server, World, eventually};
-use nfs_lab::{Act, End, Way};
+use nfs_lab::{Action, Direction, End};
 
 const TARGETS: usize = 3;
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -236,7 +236,7 @@ fn lose(world: &World, operation: u32, status: u32, which: std::ops::Range<usize
     world.relay(0).on_record(move |way, record| {
         let wanted = [operation.to_be_bytes(), [0; 4]].concat();
         let at = record.get(REST..).and_then(|rest| rest.windows(8).step_by(4).position(|words| words == wanted));
-        if let (Way::ToClient, Some(words)) = (way, at)
+        if let (Direction::ToClient, Some(words)) = (way, at)
             && which.contains(&count.fetch_add(1, Ordering::Relaxed))
         {
             let at = REST + 4 * words + 4;
@@ -245,7 +245,7 @@ fn lose(world: &World, operation: u32, status: u32, which: std::ops::Range<usize
             }
             record.truncate(at + 4);
         }
-        Act::Pass
+        Action::Pass
     });
     seen
 }
@@ -299,19 +299,19 @@ fn what_is_replaced_while_it_is_removed_is_removed_all_the_same() {
     world.relay(0).on_record(move |way, record| {
         let place = |record: &[u8], wanted: &[u8]| record.windows(wanted.len()).position(|found| found == wanted);
         let missing = [lookup.to_be_bytes(), noent.to_be_bytes()].concat();
-        if way == Way::ToServer
+        if way == Direction::ToServer
             && let Some(at) = place(record, b"short")
             && count.fetch_add(1, Ordering::Relaxed) < 3
         {
             record[at] = b'S';
-        } else if way == Way::ToClient
+        } else if way == Direction::ToClient
             && let Some(at) = place(record, &missing)
         {
             for place in [24, at + 4] {
                 record[place..place + 4].copy_from_slice(&stale.to_be_bytes());
             }
         }
-        Act::Pass
+        Action::Pass
     });
     assert_eq!(server.send(&Request::new("DELETE", "/files/short")).status, 204);
     assert!(asked.load(Ordering::Relaxed) > 3, "it was not asked again");

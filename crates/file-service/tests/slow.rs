@@ -161,7 +161,7 @@ fn a_body_below_the_least_rate_is_told_so_and_one_above_it_comes_whole() {
         for slow in slow {
             let began = Instant::now();
             let (stream, _) = slow.join().unwrap();
-            assert_eq!(answered(stream).refusal(), "408 SlowBody");
+            assert_eq!(answered(stream).api_error(), "408 SlowBody");
             assert!(began.elapsed() < Duration::from_secs(20));
         }
     });

@@ -66,11 +66,11 @@ fn without_any_target_it_ends_at_once_and_says_why_of_each() {
     let failure = service.wait_for_failure();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(failure["code"], "NoTarget");
-    let why = failure["error"].as_str().unwrap();
+    let err = failure["error"].as_str().unwrap();
     for target in 0..TARGETS {
         let named = format!("{} ({}): ", id(target), address(target));
-        let (_, why) = why.split_once(&named).unwrap_or_else(|| panic!("{named} is not in {why}"));
-        assert!(why.starts_with(|first: char| first.is_alphabetic()), "{why}");
+        let (_, err) = err.split_once(&named).unwrap_or_else(|| panic!("{named} is not in {err}"));
+        assert!(err.starts_with(|first: char| first.is_alphabetic()), "{err}");
     }
 }
 
@@ -153,7 +153,7 @@ fn when_the_file_with_the_list_is_no_good_the_given_list_is_used() {
     ];
     let place = Place::with(&[0, 1, 2]);
     let file = place.path("targets.json");
-    for (what, content, why) in damaged {
+    for (what, content, err) in damaged {
         let _ = fs::remove_file(&file);
         if let Some(content) = content {
             fs::write(&file, content).unwrap();
@@ -162,7 +162,7 @@ fn when_the_file_with_the_list_is_no_good_the_given_list_is_used() {
         let warned = service.wait_for_message(0, "a source gave no list of targets");
         let said = warned["error"].as_str().unwrap();
         assert_eq!(warned["level"], "WARN", "{what}");
-        assert!(said.contains(file.to_str().unwrap()) && said.contains(why), "{what}: {said}");
+        assert!(said.contains(file.to_str().unwrap()) && said.contains(err), "{what}: {said}");
         assert_eq!(service.wait_for_message(0, "the list of targets is read")["source"], "the given list", "{what}");
         assert!(service.put("file", b"content").is_done(), "{what}");
 
@@ -170,7 +170,7 @@ fn when_the_file_with_the_list_is_no_good_the_given_list_is_used() {
         let failure = place.begin(&[]).wait_for_failure();
         let said = failure["error"].as_str().unwrap();
         assert_eq!(failure["code"], "NoList", "{what}");
-        assert!(said.contains(file.to_str().unwrap()) && said.contains(why), "{what}: {said}");
+        assert!(said.contains(file.to_str().unwrap()) && said.contains(err), "{what}: {said}");
         assert!(said.contains("DEFAULT_MOUNT_TARGETS"), "{what}: {said}");
     }
     // A file that is good is what counts.
@@ -231,16 +231,16 @@ fn a_missing_or_bad_variable_ends_it_and_is_named() {
         ("DEFAULT_MOUNT_TARGETS", &many, &[]),
     ] {
         let failure = place.begin(&[&[(name, value)], others].concat()).wait_for_failure();
-        let why = failure["error"].as_str().unwrap();
+        let err = failure["error"].as_str().unwrap();
         assert_eq!(failure["code"], "InvalidConfiguration", "{name}={value}");
-        assert!(why.starts_with(&format!("{name} is ")) && why.contains(": expected "), "{name}={value}: {why}");
-        assert!(name != "AUTH_TOKEN" || !why.contains(value), "a secret in the log: {why}");
+        assert!(err.starts_with(&format!("{name} is ")) && err.contains(": expected "), "{name}={value}: {err}");
+        assert!(name != "AUTH_TOKEN" || !err.contains(value), "a secret in the log: {err}");
     }
     for (name, others) in [("EFS_FILE_SYSTEM_ID", ("MOUNT", "efs")), ("AUTH_TOKEN", ("LISTEN", "0.0.0.0:0"))] {
         let failure = place.begin(&[others]).wait_for_failure();
-        let why = failure["error"].as_str().unwrap();
+        let err = failure["error"].as_str().unwrap();
         assert_eq!(failure["code"], "InvalidConfiguration", "{name}");
-        assert!(why.starts_with(&format!("{name} is missing: expected ")), "{why}");
+        assert!(err.starts_with(&format!("{name} is missing: expected ")), "{err}");
     }
 }
 
@@ -250,9 +250,9 @@ fn a_port_that_is_taken_ends_it_and_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let failure = place.begin(&[("LISTEN", &address)]).wait_for_failure();
-    let why = failure["error"].as_str().unwrap();
+    let err = failure["error"].as_str().unwrap();
     assert_eq!(failure["code"], "CannotListen");
-    assert!(why.starts_with(&format!("LISTEN {address}: ")) && why.contains("in use"), "{why}");
+    assert!(err.starts_with(&format!("LISTEN {address}: ")) && err.contains("in use"), "{err}");
 }
 
 /// Stands for what ECS tells a task of itself; answers every request with the same text.
@@ -316,9 +316,9 @@ fn a_preference_without_a_zone_ends_it_and_names_the_variable() {
     for others in [&[][..], &[(uri, "nonsense")], &[(uri, &silent)], &[(uri, &no_zone)], &[(uri, &fails)]] {
         let began = Instant::now();
         let failure = place.begin(&[&[weight], others].concat()).wait_for_failure();
-        let why = failure["error"].as_str().unwrap();
+        let err = failure["error"].as_str().unwrap();
         assert_eq!(failure["code"], "InvalidConfiguration", "{others:?}");
-        assert!(why.starts_with("AVAILABILITY_ZONE is missing"), "{others:?}: {why}");
+        assert!(err.starts_with("AVAILABILITY_ZONE is missing"), "{others:?}: {err}");
         assert!(began.elapsed() < Duration::from_secs(5), "{others:?}: {:?}", began.elapsed());
     }
 }

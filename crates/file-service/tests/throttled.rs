@@ -89,7 +89,7 @@ fn load<T>(
                         let began = Instant::now();
                         let answer = client.get(file);
                         longest = longest.max(began.elapsed());
-                        let said = if answer.status < 400 { answer.status.to_string() } else { answer.refusal() };
+                        let said = if answer.status < 400 { answer.status.to_string() } else { answer.api_error() };
                         assert!(answer.status != 200 || answer.body == file.as_bytes(), "{answer:?}");
                         *told.entry(said).or_insert(0) += 1;
                         if end.load(Ordering::Relaxed) {
@@ -122,7 +122,7 @@ fn a_probe_does_not_wait_behind_the_requests_of_its_target() {
     println!("{told:?}, the longest {longest:?}");
     assert!(longest > Duration::from_secs(2), "the requests did not wait: {longest:?}");
     assert_eq!(told.keys().collect::<Vec<_>>(), ["200"], "{told:?}");
-    assert_eq!(changes(&server, "a target is left out"), [""; 0]);
+    assert_eq!(changes(&server, "target is down"), [""; 0]);
 }
 
 /// The file system answers late through all of its targets: to leave one out would only give its load to the others.
@@ -141,7 +141,7 @@ fn of_targets_that_are_equally_slow_none_is_left_out_and_a_dead_one_is() {
     println!("throttled: {told:?}, the longest {longest:?}");
     assert!(longest > Duration::from_millis(2500), "it was not slow: {longest:?}");
     assert_eq!(told.keys().collect::<Vec<_>>(), ["200"], "{told:?}");
-    assert_eq!(changes(&server, "a target is left out"), [""; 0]);
+    assert_eq!(changes(&server, "target is down"), [""; 0]);
 
     // A dead one among fast ones.
     throttled(false);
@@ -156,7 +156,7 @@ fn of_targets_that_are_equally_slow_none_is_left_out_and_a_dead_one_is() {
         assert!(took > SILENCE - PROBE_EVERY && took < most + SLACK, "{took:?}, and not {most:?}");
     };
     hang(0, SILENCE + 2 * PROBE_EVERY);
-    eventually("it is logged", || (changes(&server, "a target is left out") == [id(0)]).then_some(()));
+    eventually("it is logged", || (changes(&server, "target is down") == [id(0)]).then_some(()));
     load(&server, &files, 20, || thread::sleep(Duration::from_millis(500))).1.into_iter().for_each(|(said, count)| {
         assert_eq!(said, "200", "{count} times");
     });
@@ -173,6 +173,6 @@ fn of_targets_that_are_equally_slow_none_is_left_out_and_a_dead_one_is() {
     });
     println!("one of them dead: {told:?}, the longest {longest:?}");
     assert_eq!(told.keys().collect::<Vec<_>>(), ["200"], "{told:?}");
-    eventually("it is logged", || (changes(&server, "a target is left out").len() == 2).then_some(()));
-    assert_eq!(changes(&server, "a target is left out"), [id(0), id(1)]);
+    eventually("it is logged", || (changes(&server, "target is down").len() == 2).then_some(()));
+    assert_eq!(changes(&server, "target is down"), [id(0), id(1)]);
 }

@@ -136,14 +136,14 @@ fn files_are_served(client: &mut Client) {
         // Over that content, once.
         let over = Request::put("/files/d/f", content(3, 100)).header("if-match", put.tag());
         assert_eq!(client.send(&over).status, 204);
-        assert_eq!(client.send(&over).refusal(), "412 PreconditionFailed");
+        assert_eq!(client.send(&over).api_error(), "412 PreconditionFailed");
         assert!(client.get("/files/d/f").body == content(3, 100));
     }
     let chunked = client.send(&Request::put("/files/d/f", large.clone()).chunked(70_000));
     assert_eq!(chunked.status, 204);
     assert!(client.get("/files/d/f").body == large);
     assert_eq!(client.send(&Request::new("DELETE", "/files/d/f")).status, 204);
-    assert_eq!(client.get("/files/d/f").refusal(), "404 NotFound");
+    assert_eq!(client.get("/files/d/f").api_error(), "404 NotFound");
 }
 
 /// The service is there for others.
@@ -284,12 +284,12 @@ fn a_bad_file_ends_the_start_and_its_variable_is_named() {
         (&another, &key, of_key),
     ] {
         let variables = [("LISTEN_TLS", "given"), (of_certificate, &**given_certificate), (of_key, &**given_key)];
-        let why = failure(world.command(&variables));
+        let err = failure(world.command(&variables));
         let bad = if named == of_key { given_key } else { given_certificate };
-        let (beginning, reason) = why.split_once(": ").unwrap();
-        assert_eq!(beginning, format!("{named} is {bad:?}"), "{why}");
-        assert!(reason.len() > 5 && !why.contains("BEGIN"), "{why}");
-        println!("{why}");
+        let (beginning, reason) = err.split_once(": ").unwrap();
+        assert_eq!(beginning, format!("{named} is {bad:?}"), "{err}");
+        assert!(reason.len() > 5 && !err.contains("BEGIN"), "{err}");
+        println!("{err}");
     }
     for (variables, named) in [
         (&[("LISTEN_TLS", "yes")][..], "LISTEN_TLS is "),
@@ -298,8 +298,8 @@ fn a_bad_file_ends_the_start_and_its_variable_is_named() {
         (&[("LISTEN_TLS", "made"), (of_key, &*key)], "LISTEN_TLS_KEY is "),
         (&[(of_certificate, &*certificate)], "LISTEN_TLS_CERTIFICATE is "),
     ] {
-        let why = failure(world.command(variables));
-        assert!(why.starts_with(named), "{why}");
+        let err = failure(world.command(variables));
+        assert!(err.starts_with(named), "{err}");
     }
 }
 
@@ -362,7 +362,7 @@ fn a_slow_handshake_is_cut_and_holds_nobody_up() {
             match stream.read(&mut bytes) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(why) => return why.kind() != ErrorKind::WouldBlock,
+                Err(err) => return err.kind() != ErrorKind::WouldBlock,
             }
         };
         let closed = open.iter_mut().map(is_closed).filter(|closed| *closed).count();
@@ -403,7 +403,7 @@ fn a_body_that_stalls_over_tls_is_told_so() {
     let server = world.serve(&[MADE, ("IDLE_SECONDS", "1")]);
     let mut client = Client::new(server.address);
     client.0.get_mut().write_all(b"PUT /files/f HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nnew").unwrap();
-    assert_eq!(answer(&mut client.0, false).unwrap().refusal(), "408 IncompleteBody");
+    assert_eq!(answer(&mut client.0, false).unwrap().api_error(), "408 IncompleteBody");
     eventually("no temporary file stays", || temporaries(&world.root()).is_empty().then_some(()));
     // And one whose connection ends without a word of TLS has not sent the whole, either.
     let mut client = Client::new(server.address);
@@ -422,7 +422,7 @@ fn who_still_sends_over_tls_sees_an_early_refusal() {
         for _ in 0..3 {
             let mut client = Client::over(connect(server.address), tls(version, None)).unwrap();
             let answer = client.send(&Request::put("/files/f", vec![0; 16 * MEBIBYTE]));
-            assert_eq!((&*answer.refusal(), answer.header("connection")), ("413 TooLarge", Some("close")));
+            assert_eq!((&*answer.api_error(), answer.header("connection")), ("413 TooLarge", Some("close")));
         }
     }
 }
@@ -509,12 +509,12 @@ fn is_healthy(variables: &[(&str, &str)]) {
 /// Why not, in one line.
 fn why_not(variables: &[(&str, &str)]) -> String {
     let output = healthy(variables);
-    let why = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{why}");
-    assert!(why.ends_with('\n') && why.lines().count() == 1, "{why:?}");
-    let why = why.trim_end().strip_prefix("not healthy: ").unwrap();
-    println!("{why}");
-    why.to_owned()
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{err}");
+    assert!(err.ends_with('\n') && err.lines().count() == 1, "{err:?}");
+    let err = err.trim_end().strip_prefix("not healthy: ").unwrap();
+    println!("{err}");
+    err.to_owned()
 }
 
 #[test]
@@ -566,7 +566,7 @@ fn a_service_that_answers_is_healthy_without_a_target_and_without_a_connection_l
         // It stays, so that it is there when the target is again.
         let alone = world.serve(&[&own[..], &[("PROBE_SECONDS", "0.1")]].concat());
         fs::rename(world.root(), world.at("aside")).unwrap();
-        alone.wait_for("a target that is left out", |line| line["message"] == "a target is left out");
+        alone.wait_for("a target that is left out", |line| line["message"] == "target is down");
         is_healthy(&[&own[..], &[("LISTEN", &alone.address.to_string())]].concat());
     }
 }
@@ -591,13 +591,13 @@ fn it_is_told_in_time_by_whom_it_was_not_answered() {
     let endless = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = endless.local_addr().unwrap().to_string();
     thread::spawn(move || while endless.accept().unwrap().0.write_all(&[b'x'; 1 << 20]).is_ok() {});
-    let why = why_not(&[("LISTEN", &address)]);
-    assert!(why.starts_with(&format!("{address} said \"xxx")) && why.len() < 1200, "{why}");
+    let err = why_not(&[("LISTEN", &address)]);
+    assert!(err.starts_with(&format!("{address} said \"xxx")) && err.len() < 1200, "{err}");
 }
 
 #[test]
 fn its_variables_are_those_of_the_service() {
-    for (variables, why) in [
+    for (variables, err) in [
         (&[("LISTEN", "8080")][..], "LISTEN is \"8080\": expected "),
         (&[("LISTEN", "127.0.0.1:1"), ("LISTEN_TLS", "yes")], "LISTEN_TLS is \"yes\": expected "),
         (&[("LISTEN", "127.0.0.1:1"), ("LISTEN_TLS", "given")], "LISTEN_TLS_CERTIFICATE is missing: expected "),
@@ -606,7 +606,7 @@ fn its_variables_are_those_of_the_service() {
         (&[("LISTEN", "[::]:1"), ("AUTH", "none")], "[::1]:1 cannot be asked: "),
     ] {
         let said = why_not(variables);
-        assert!(said.starts_with(why), "{said}");
+        assert!(said.starts_with(err), "{said}");
     }
     let help = Command::new(env!("CARGO_BIN_EXE_file-service")).args(["healthy", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();

@@ -23,8 +23,8 @@ const RUNS_AS_OTHERS: Mode = Mode::SUID.union(Mode::SGID);
 
 /// Why a call failed whose arguments are all right, but perhaps for a name: `INVAL` says that the file system does not
 /// take it, as an NFS server does that takes UTF-8 only. That is `ILSEQ`, which says nothing else.
-pub(crate) fn of_a_name(why: Errno) -> Errno {
-    if why == Errno::INVAL { Errno::ILSEQ } else { why }
+pub(crate) fn of_a_name(err: Errno) -> Errno {
+    if err == Errno::INVAL { Errno::ILSEQ } else { err }
 }
 
 /// Opens `path`, which has no component `..` or `.`; empty is the root itself.
@@ -75,10 +75,10 @@ fn one_by_one(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedF
         let parent = at.as_ref().map_or(root, AsFd::as_fd);
         let way = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = again(|| fs::openat(parent, directory, way, Mode::empty()));
-        at = Some(opened.map_err(|why| link_or(parent, directory, why))?);
+        at = Some(opened.map_err(|err| link_or(parent, directory, err))?);
     }
     let parent = at.as_ref().map_or(root, AsFd::as_fd);
-    let opened = again(|| fs::openat(parent, name, flags, Mode::empty())).map_err(|why| link_or(parent, name, why))?;
+    let opened = again(|| fs::openat(parent, name, flags, Mode::empty())).map_err(|err| link_or(parent, name, err))?;
     // A link is opened as itself where only its path is asked for.
     if flags.contains(OFlags::PATH) && fs::FileType::from_raw_mode(fs::fstat(&opened)?.st_mode).is_symlink() {
         return Err(Errno::LOOP);
@@ -87,12 +87,12 @@ fn one_by_one(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedF
 }
 
 /// `openat` says of a link that it is no directory; `openat2`, that it is a link.
-fn link_or(parent: BorrowedFd<'_>, name: &[u8], why: Errno) -> Errno {
+fn link_or(parent: BorrowedFd<'_>, name: &[u8], err: Errno) -> Errno {
     let is_link = || {
         let found = fs::statat(parent, name, fs::AtFlags::SYMLINK_NOFOLLOW);
         found.is_ok_and(|found| fs::FileType::from_raw_mode(found.st_mode).is_symlink())
     };
-    if why == Errno::NOTDIR && is_link() { Errno::LOOP } else { why }
+    if err == Errno::NOTDIR && is_link() { Errno::LOOP } else { err }
 }
 
 /// Opens a directory and makes it and those above it where they are missing, with this mode. The number of those that
@@ -106,11 +106,11 @@ pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &[u8], mode: Mode) -> Res
     let mut at = open(root, b"", DIRECTORY)?;
     for name in path.split(|byte| *byte == b'/') {
         let mut next = open(at.as_fd(), name, DIRECTORY);
-        if next.as_ref().is_err_and(|why| *why == Errno::NOENT) {
+        if next.as_ref().is_err_and(|err| *err == Errno::NOENT) {
             let is_ours = match again(|| fs::mkdirat(&at, name, mode)) {
                 Ok(()) => true,
                 Err(Errno::EXIST) => false,
-                Err(why) => return Err(of_a_name(why)),
+                Err(err) => return Err(of_a_name(err)),
             };
             // What somebody else made, and what is above it, is not ours to take away.
             made = if is_ours { made + 1 } else { 0 };
@@ -180,7 +180,7 @@ pub(crate) fn set_owner(file: BorrowedFd<'_>, found: &fs::Stat, like: &fs::Stat)
         match again(|| fs::fchown(file, owner, group)) {
             Ok(()) => return Ok(true),
             Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP) => {}
-            Err(why) => return Err(why),
+            Err(err) => return Err(err),
         }
     }
     Ok(false)
@@ -208,8 +208,8 @@ mod tests {
 
     #[test]
     fn both_ways_open_the_same_and_no_link() {
-        let place = tempfile::tempdir().unwrap();
-        let path = |name: &str| place.path().join(name);
+        let cursor = tempfile::tempdir().unwrap();
+        let path = |name: &str| cursor.path().join(name);
         create_dir_all(path("root/a/b")).unwrap();
         std::fs::write(path("root/a/b/file"), "inside").unwrap();
         std::fs::write(path("secret"), "outside").unwrap();
@@ -242,19 +242,19 @@ mod tests {
 
     #[test]
     fn missing_directories_are_made_but_not_behind_links() {
-        let place = tempfile::tempdir().unwrap();
-        create_dir_all(place.path().join("root")).unwrap();
-        create_dir_all(place.path().join("elsewhere")).unwrap();
-        symlink("../elsewhere", place.path().join("root/link")).unwrap();
-        let root = fs::open(place.path().join("root"), DIRECTORY, Mode::empty()).unwrap();
+        let cursor = tempfile::tempdir().unwrap();
+        create_dir_all(cursor.path().join("root")).unwrap();
+        create_dir_all(cursor.path().join("elsewhere")).unwrap();
+        symlink("../elsewhere", cursor.path().join("root/link")).unwrap();
+        let root = fs::open(cursor.path().join("root"), DIRECTORY, Mode::empty()).unwrap();
         assert_eq!(open_or_make(root.as_fd(), b"x/y/z", Mode::RWXU).unwrap().1, 3);
         assert_eq!(open_or_make(root.as_fd(), b"x/y/z", Mode::RWXU).unwrap().1, 0);
-        assert!(place.path().join("root/x/y/z").is_dir());
+        assert!(cursor.path().join("root/x/y/z").is_dir());
         let (_, made) = open_or_make(root.as_fd(), b"x/y/a/b", Mode::RWXU).unwrap();
         assert_eq!(made, 2);
         remove_empty(root.as_fd(), b"x/y/a/b", made);
-        assert!(place.path().join("root/x/y/z").is_dir() && !place.path().join("root/x/y/a").exists());
+        assert!(cursor.path().join("root/x/y/z").is_dir() && !cursor.path().join("root/x/y/a").exists());
         assert_eq!(open_or_make(root.as_fd(), b"link/x", Mode::RWXU).err(), Some(Errno::LOOP));
-        assert!(!place.path().join("elsewhere/x").exists());
+        assert!(!cursor.path().join("elsewhere/x").exists());
     }
 }

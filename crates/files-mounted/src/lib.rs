@@ -28,7 +28,7 @@ use rustix::{
 pub use self::{
     mount::{EFS_OPTIONS, Mount, Mounter, NFS_OPTIONS},
     operations::Sync,
-    separate::{Folded, folded},
+    separate::{SharedMount, shared_mounts},
 };
 use self::{
     operations::{Flush, Modes, Opened, Temporary, Way},
@@ -38,13 +38,16 @@ use files::{
     Backend, Error, Result,
     buffers::{self, Buffer},
     health::PROBE_TIMEOUT,
-    target::{Answer, Conditions, Meta, Page, Reading, Rest, Staged, Swept, Target, Verdict, Want},
+    transport::{
+        BodyStream, BoxFuture, Metadata, Page, Preconditions, ReadOptions, ReadOutcome, ReadResult, StagedUpload,
+        SweepResult, Transport,
+    },
 };
 use router::path::{DirectoryPath, FilePath};
 
 /// File systems of this machine, which answer from memory or say at once that they cannot: ext4, XFS, btrfs, tmpfs.
 /// NFS asks its server when a file is opened, whatever it is asked not to do.
-const AT_ONCE: [u64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
+const NONBLOCKING_FILE_SYSTEMS: [u64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
 const NFS: u64 = 0x6969;
 
 /// How the targets of a task are mounted and used.
@@ -85,14 +88,14 @@ impl Default for Options {
 
 impl Options {
     /// The directory of the target at this place.
-    pub fn directory(&self, place: usize) -> PathBuf {
-        self.base.join(format!("efs-{place}"))
+    pub fn directory(&self, slot: usize) -> PathBuf {
+        self.base.join(format!("efs-{slot}"))
     }
 }
 
 impl Backend for Options {
-    fn target(&self, target: &PublishedTarget, place: usize) -> Arc<dyn Target> {
-        Arc::new(Mounted::new(target, self.directory(place), self))
+    fn transport(&self, target: &PublishedTarget, slot: usize) -> Arc<dyn Transport> {
+        Arc::new(Mounted::new(target, self.directory(slot), self))
     }
 
     fn deadline(&self) -> Duration {
@@ -124,7 +127,7 @@ struct Root {
 impl Root {
     /// Does it answer from memory, or say at once that it cannot?
     fn at_once(&self) -> bool {
-        AT_ONCE.contains(&self.magic)
+        NONBLOCKING_FILE_SYSTEMS.contains(&self.magic)
     }
 
     fn way(&self, sync: Sync, patience: Duration) -> Way {
@@ -162,10 +165,10 @@ impl Mounted {
     }
 
     /// Runs `job` on the root, on one of the threads.
-    fn run<T: Send + 'static>(&self, job: impl FnOnce(&Root) -> Result<T> + Send + 'static) -> Answer<'static, T> {
+    fn run<T: Send + 'static>(&self, job: impl FnOnce(&Root) -> Result<T> + Send + 'static) -> BoxFuture<'static, T> {
         match self.root() {
             Ok(root) => Box::pin(self.pool.run(move || job(&root))),
-            Err(why) => Box::pin(std::future::ready(Err(why))),
+            Err(err) => Box::pin(std::future::ready(Err(err))),
         }
     }
 
@@ -173,32 +176,32 @@ impl Mounted {
     fn change<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Root, Way) -> Result<T> + Send + 'static,
-    ) -> Answer<'static, T> {
+    ) -> BoxFuture<'static, T> {
         let (sync, patience) = (self.sync, self.patience);
         match self.root() {
             Ok(root) => Box::pin(self.pool.run_to_its_end(move || job(&root, root.way(sync, patience)))),
-            Err(why) => Box::pin(std::future::ready(Err(why))),
+            Err(err) => Box::pin(std::future::ready(Err(err))),
         }
     }
 
-    fn reading(pool: &Arc<Pool>, opened: Opened, at_once: bool) -> Reading {
-        let Opened { meta, verdict, first, file } = opened;
-        let to = match verdict {
-            Verdict::Content { from, to, .. } => Some((from + first.len() as u64, to)),
+    fn reading(pool: &Arc<Pool>, opened: Opened, at_once: bool) -> ReadResult {
+        let Opened { meta, outcome, first, file } = opened;
+        let to = match outcome {
+            ReadOutcome::Content { from, to, .. } => Some((from + first.len() as u64, to)),
             _ => None,
         };
         let rest = file.zip(to).map(|(file, (at, to))| {
             // Closing a file of NFS may take a round trip.
             let file = OnPool { value: Some(file), pool: (!at_once).then(|| Arc::clone(pool)) };
-            Box::new(Remaining { file, pool: Arc::clone(pool), at, to, at_once }) as Box<dyn Rest>
+            Box::new(Remaining { file, pool: Arc::clone(pool), at, to, at_once }) as Box<dyn BodyStream>
         });
-        Reading { meta, verdict, first, rest }
+        ReadResult { meta, outcome, first, rest }
     }
 }
 
 /// Opens the directory anew, as whoever is asked for the first time; makes it the root if it is another one.
 fn look(directory: &Path, is_mounted: bool, root: &ArcSwapOption<Root>) -> Result<()> {
-    let failed = |why: &str| Err(Error::Failed(std::io::Error::other(format!("{} {why}", directory.display()))));
+    let failed = |err: &str| Err(Error::Failed(std::io::Error::other(format!("{} {err}", directory.display()))));
     let opened = match fs::open(directory, beneath::DIRECTORY, Mode::empty()) {
         Err(Errno::NOENT) => return failed("is not there"),
         Err(Errno::NOTDIR) => return failed("is no directory"),
@@ -225,8 +228,8 @@ fn look(directory: &Path, is_mounted: bool, root: &ArcSwapOption<Root>) -> Resul
     Ok(())
 }
 
-impl Target for Mounted {
-    fn probe(&self) -> Answer<'_, ()> {
+impl Transport for Mounted {
+    fn probe(&self) -> BoxFuture<'_, ()> {
         let (directory, root) = (self.directory.clone(), Arc::clone(&self.root));
         let mounter = self.mounter.clone();
         Box::pin(self.prober.run(move || {
@@ -241,7 +244,7 @@ impl Target for Mounted {
         }))
     }
 
-    fn close(&self) -> Answer<'_, ()> {
+    fn close(&self) -> BoxFuture<'_, ()> {
         match self.mounter.clone() {
             None => Box::pin(std::future::ready(Ok(()))),
             Some(mounter) => Box::pin(self.pool.run(move || {
@@ -251,15 +254,15 @@ impl Target for Mounted {
         }
     }
 
-    fn read_now(&self, path: &FilePath, want: &Want) -> Option<Result<Reading>> {
+    fn read_now(&self, path: &FilePath, want: &ReadOptions) -> Option<Result<ReadResult>> {
         let root = self.root.load();
         let root = root.as_ref().filter(|root| root.at_once() && self.read_at_once.load(Ordering::Relaxed))?;
         match operations::read(root.directory.as_fd(), path, want, true) {
             Ok(opened) => Some(Ok(Self::reading(&self.pool, opened, true))),
             Err(Error::NotFound) => Some(Err(Error::NotFound)),
-            Err(Error::Failed(why)) => {
+            Err(Error::Failed(err)) => {
                 // It cannot be told here at all.
-                if let Some(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) = Errno::from_io_error(&why) {
+                if let Some(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) = Errno::from_io_error(&err) {
                     self.read_at_once.store(false, Ordering::Relaxed);
                 }
                 None
@@ -269,7 +272,7 @@ impl Target for Mounted {
         }
     }
 
-    fn read(&self, path: &FilePath, want: &Want) -> Answer<'_, Reading> {
+    fn read(&self, path: &FilePath, want: &ReadOptions) -> BoxFuture<'_, ReadResult> {
         let (path, want, pool) = (path.clone(), want.clone(), Arc::clone(&self.pool));
         let at_once = self.read_at_once.load(Ordering::Relaxed);
         self.run(move |root| {
@@ -278,46 +281,47 @@ impl Target for Mounted {
         })
     }
 
-    fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
+    fn put(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> BoxFuture<'_, (Metadata, bool)> {
         let (path, modes) = (path.clone(), self.modes);
         self.change(move |root, way| {
-            operations::judge(root.directory.as_fd(), &path, &conditions)?;
+            operations::evaluate(root.directory.as_fd(), &path, &conditions)?;
             let mut temporary = Temporary::beside(root.directory.as_fd(), &path, modes)?;
             temporary.write(&content, Flush::Nothing)?;
             temporary.commit(&conditions, way)
         })
     }
 
-    fn stage(&self, path: &FilePath) -> Answer<'_, Box<dyn Staged>> {
+    fn stage(&self, path: &FilePath) -> BoxFuture<'_, Box<dyn StagedUpload>> {
         let (path, pool) = (path.clone(), Arc::clone(&self.pool));
         let (sync, modes, patience) = (self.sync, self.modes, self.patience);
         let root = self.root();
         self.run(move |opened| {
             let temporary = OnPool::new(Temporary::beside(opened.directory.as_fd(), &path, modes)?, &pool);
-            Ok(Box::new(Stage { temporary: Some(temporary), root: root?, pool, sync, patience }) as Box<dyn Staged>)
+            Ok(Box::new(Stage { temporary: Some(temporary), root: root?, pool, sync, patience })
+                as Box<dyn StagedUpload>)
         })
     }
 
-    fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
+    fn append(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> BoxFuture<'_, (Metadata, bool)> {
         let (path, modes) = (path.clone(), self.modes);
         self.change(move |root, way| {
             operations::append(root.directory.as_fd(), &path, &content, &conditions, way, modes)
         })
     }
 
-    fn delete(&self, path: &FilePath, conditions: Conditions) -> Answer<'_, ()> {
+    fn delete(&self, path: &FilePath, conditions: Preconditions) -> BoxFuture<'_, ()> {
         let path = path.clone();
         self.change(move |root, way| operations::delete(root.directory.as_fd(), &path, &conditions, way))
     }
 
-    fn list(&self, directory: &DirectoryPath, place: Option<u64>, limit: usize) -> Answer<'_, Page> {
+    fn list(&self, directory: &DirectoryPath, cursor: Option<u64>, limit: usize) -> BoxFuture<'_, Page> {
         let directory = directory.clone();
-        self.run(move |root| listing::list(root.directory.as_fd(), &directory, place, limit))
+        self.run(move |root| listing::list(root.directory.as_fd(), &directory, cursor, limit))
     }
 
-    fn sweep(&self, directory: &DirectoryPath, place: Option<u64>, age: Duration) -> Answer<'_, Swept> {
+    fn sweep(&self, directory: &DirectoryPath, cursor: Option<u64>, age: Duration) -> BoxFuture<'_, SweepResult> {
         let directory = directory.clone();
-        self.run(move |root| listing::sweep(root.directory.as_fd(), &directory, place, age))
+        self.run(move |root| listing::sweep(root.directory.as_fd(), &directory, cursor, age))
     }
 }
 
@@ -379,7 +383,7 @@ impl Remaining {
     }
 }
 
-impl Rest for Remaining {
+impl BodyStream for Remaining {
     fn next_now(&mut self) -> Option<Result<Bytes>> {
         if !self.at_once && self.at < self.to {
             return None;
@@ -391,13 +395,13 @@ impl Rest for Remaining {
         }
     }
 
-    fn next(mut self: Box<Self>) -> Answer<'static, (Bytes, Box<dyn Rest>)> {
+    fn next(mut self: Box<Self>) -> BoxFuture<'static, (Bytes, Box<dyn BodyStream>)> {
         let pool = Arc::clone(&self.pool);
         // Taken here, where it is given back: an allocator keeps memory for each thread that takes it.
         let buffer = self.buffer();
         Box::pin(pool.go_on(move || {
             let bytes = self.read(buffer, false)?;
-            Ok((bytes, self as Box<dyn Rest>))
+            Ok((bytes, self as Box<dyn BodyStream>))
         }))
     }
 }
@@ -416,8 +420,8 @@ fn given_up() -> Error {
     Error::Failed(std::io::Error::other("an earlier piece of the content could not be written"))
 }
 
-impl Staged for Stage {
-    fn write(&mut self, bytes: Bytes) -> Answer<'_, ()> {
+impl StagedUpload for Stage {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, ()> {
         let Some(mut temporary) = self.temporary.take() else {
             return Box::pin(std::future::ready(Err(given_up())));
         };
@@ -432,7 +436,7 @@ impl Staged for Stage {
         })
     }
 
-    fn commit(self: Box<Self>, conditions: Conditions) -> Answer<'static, (Meta, bool)> {
+    fn commit(self: Box<Self>, conditions: Preconditions) -> BoxFuture<'static, (Metadata, bool)> {
         let Self { temporary, root, pool, sync, patience } = *self;
         Box::pin(pool.run_to_its_end(move || {
             let temporary = temporary.and_then(|mut temporary| temporary.value.take()).ok_or_else(given_up)?;
@@ -440,7 +444,7 @@ impl Staged for Stage {
         }))
     }
 
-    fn take_back(self: Box<Self>) -> Answer<'static, Bytes> {
+    fn into_bytes(self: Box<Self>) -> BoxFuture<'static, Bytes> {
         let Self { temporary, pool, .. } = *self;
         Box::pin(pool.go_on(move || {
             let temporary = temporary.and_then(|mut temporary| temporary.value.take()).ok_or_else(given_up)?;

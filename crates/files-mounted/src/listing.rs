@@ -12,40 +12,44 @@ use rustix::{
 
 use super::{beneath, operations::existing};
 use files::{
-    Error, Result,
-    target::{Entry, Kind, MOST_OF_NAMES, Page, SWEPT_AT_ONCE, Swept},
-    temporary,
+    Error, Result, temporary,
+    transport::{Entry, Kind, MAX_PAGE_NAME_BYTES, Page, SWEEP_BATCH_ENTRIES, SweepResult},
 };
 use router::path::{DirectoryPath, RESERVED_PREFIX};
 
-/// Opens a directory to read on from `place`, an earlier page's `next`.
-fn open_at(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>) -> Result<OwnedFd> {
+/// Opens a directory to read on from `cursor`, an earlier page's `next`.
+fn open_at(root: BorrowedFd<'_>, path: &DirectoryPath, cursor: Option<u64>) -> Result<OwnedFd> {
     let directory = beneath::open(root, path.as_bytes(), beneath::DIRECTORY)?;
-    match place.map_or(Ok(0), |place| fs::seek(&directory, SeekFrom::Start(place))) {
+    match cursor.map_or(Ok(0), |cursor| fs::seek(&directory, SeekFrom::Start(cursor))) {
         Ok(_) => Ok(directory),
-        Err(Errno::INVAL) => Err(Error::BadPlace),
-        Err(why) => Err(why.into()),
+        Err(Errno::INVAL) => Err(Error::BadCursor),
+        Err(err) => Err(err.into()),
     }
 }
 
-/// At most `limit` entries from `place` on.
-pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>, limit: usize) -> Result<Page> {
-    let directory = open_at(root, path, place)?;
+/// At most `limit` entries from `cursor` on.
+pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, cursor: Option<u64>, limit: usize) -> Result<Page> {
+    let directory = open_at(root, path, cursor)?;
     let (mut entries, mut names) = (Vec::new(), 0);
     let next = look_through(directory.as_fd(), |name, kind| {
         if !name.starts_with(RESERVED_PREFIX) {
             entries.push(Entry { name: name.to_vec(), kind });
             names += name.len();
         }
-        entries.len() < limit && names < MOST_OF_NAMES
+        entries.len() < limit && names < MAX_PAGE_NAME_BYTES
     })?;
     Ok(Page { entries, next })
 }
 
 /// Removes the temporary files that nobody has written to for `age`, and names the directories.
-pub(super) fn sweep(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u64>, age: Duration) -> Result<Swept> {
-    let directory = open_at(root, path, place)?;
-    let (mut orphans, mut swept, mut seen) = (Vec::new(), Swept::default(), 0);
+pub(super) fn sweep(
+    root: BorrowedFd<'_>,
+    path: &DirectoryPath,
+    cursor: Option<u64>,
+    age: Duration,
+) -> Result<SweepResult> {
+    let directory = open_at(root, path, cursor)?;
+    let (mut orphans, mut swept, mut seen) = (Vec::new(), SweepResult::default(), 0);
     swept.next = look_through(directory.as_fd(), |name, kind| {
         match kind {
             Kind::File if temporary::is(name) => orphans.push(name.to_vec()),
@@ -57,7 +61,7 @@ pub(super) fn sweep(root: BorrowedFd<'_>, path: &DirectoryPath, place: Option<u6
             _ => {}
         }
         seen += 1;
-        seen < SWEPT_AT_ONCE
+        seen < SWEEP_BATCH_ENTRIES
     })?;
     let oldest = SystemTime::now().checked_sub(age).unwrap_or(UNIX_EPOCH);
     for name in orphans {

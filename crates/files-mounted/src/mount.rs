@@ -77,12 +77,12 @@ impl Mounter {
     /// What the program says; or that something else is mounted there.
     pub(super) fn mount(&self) -> Result<()> {
         let shown = self.directory.display();
-        let failed = |why: String| Error::Failed(io::Error::other(why));
+        let failed = |err: String| Error::Failed(io::Error::other(err));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.is_over {
             return Err(failed(format!("{shown} is not mounted any more")));
         }
-        std::fs::create_dir_all(&self.directory).map_err(|why| failed(format!("{shown} cannot be made: {why}")))?;
+        std::fs::create_dir_all(&self.directory).map_err(|err| failed(format!("{shown} cannot be made: {err}")))?;
         loop {
             match self.there()? {
                 // One that this process has mounted is taken for what it is: a folded one has the name of that which it
@@ -92,7 +92,7 @@ impl Mounter {
                 }
                 // Another target's, of an earlier life of this process.
                 Some(there) if there.is_nfs && is_an_address(&there.source) => {
-                    detach(&self.directory).map_err(|why| failed(format!("{shown} cannot be unmounted: {why}")))?;
+                    detach(&self.directory).map_err(|err| failed(format!("{shown} cannot be unmounted: {err}")))?;
                 }
                 Some(_) => {
                     return Err(failed(format!("something else is mounted at {shown}: unmount it, or set MOUNT_BASE")));
@@ -115,9 +115,9 @@ impl Mounter {
         let is_there = self.there().is_ok_and(|there| there.is_some_and(|there| there.is_nfs));
         if std::mem::take(&mut state.is_mounted)
             && is_there
-            && let Err(why) = detach(&self.directory)
+            && let Err(err) = detach(&self.directory)
         {
-            tracing::warn!(directory = %self.directory.display(), error = %why, "a target could not be unmounted");
+            tracing::warn!(directory = %self.directory.display(), error = %err, "a target could not be unmounted");
         }
     }
 
@@ -151,10 +151,10 @@ fn detach(directory: &Path) -> io::Result<()> {
 fn run(command: &mut Command) -> std::result::Result<(), String> {
     let shown = format!("{command:?}");
     // Its words go where nobody has to read them meanwhile for it to go on.
-    let mut words = tempfile().map_err(|why| format!("{shown}: {why}"))?;
-    let stderr = words.try_clone().map_err(|why| format!("{shown}: {why}"))?;
+    let mut words = tempfile().map_err(|err| format!("{shown}: {err}"))?;
+    let stderr = words.try_clone().map_err(|err| format!("{shown}: {err}"))?;
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
-    let mut child = spawned.map_err(|why| format!("{shown} cannot be started: {why}"))?;
+    let mut child = spawned.map_err(|err| format!("{shown} cannot be started: {err}"))?;
     let until = Instant::now() + PATIENCE;
     let status = loop {
         match child.try_wait() {

@@ -16,8 +16,8 @@ use super::beneath::{self, again};
 use files::{
     Error, Result,
     buffers::{self, Buffer},
-    target::{Conditions, Meta, Tag, Verdict, Want},
     temporary,
+    transport::{ETag, Metadata, Preconditions, ReadOptions, ReadOutcome},
 };
 use router::path::FilePath;
 
@@ -64,7 +64,7 @@ pub(super) struct Modes {
 }
 
 /// The file's properties; an error when it is no regular file.
-fn meta(found: &Stat) -> Result<Meta> {
+fn meta(found: &Stat) -> Result<Metadata> {
     match FileType::from_raw_mode(found.st_mode) {
         FileType::RegularFile => {}
         FileType::Directory => return Err(Error::IsADirectory),
@@ -74,54 +74,54 @@ fn meta(found: &Stat) -> Result<Meta> {
     // The types of these differ from one architecture to the next.
     let nanoseconds = u32::try_from(found.st_mtime_nsec).unwrap_or_default();
     #[allow(clippy::useless_conversion, reason = "the types of these differ from one architecture to the next")]
-    let tag = Tag::new(
+    let tag = ETag::new(
         found.st_ino.into(),
         found.st_mtime.into(),
         nanoseconds,
         u64::try_from(found.st_size).unwrap_or_default(),
     );
-    Ok(Meta::new(tag))
+    Ok(Metadata::new(tag))
 }
 
-fn meta_of(file: impl AsFd) -> Result<Meta> {
+fn meta_of(file: impl AsFd) -> Result<Metadata> {
     meta(&fs::fstat(file)?)
 }
 
 /// What is under this name, if anything is.
-pub(super) fn existing(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Meta>> {
+pub(super) fn existing(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Metadata>> {
     Ok(existing_file(directory, name)?.map(|(meta, _)| meta))
 }
 
 /// The same with its mode and its owner.
-fn existing_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<(Meta, Stat)>> {
+fn existing_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<(Metadata, Stat)>> {
     match again(|| fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
         Ok(found) => Ok(Some((meta(&found)?, found))),
         Err(Errno::NOENT) => Ok(None),
-        Err(why) => Err(beneath::of_a_name(why).into()),
+        Err(err) => Err(beneath::of_a_name(err).into()),
     }
 }
 
 /// A file as it was opened, with as much of its content as fits into one piece.
 pub(super) struct Opened {
-    pub meta: Meta,
-    pub verdict: Verdict,
+    pub meta: Metadata,
+    pub outcome: ReadOutcome,
     pub first: Bytes,
     /// For the rest; none when there is none.
     pub file: Option<OwnedFd>,
 }
 
 /// Opens and reads; only what is known without waiting if `now`, and `AGAIN` where it is not.
-pub(super) fn read(root: BorrowedFd<'_>, path: &FilePath, want: &Want, now: bool) -> Result<Opened> {
+pub(super) fn read(root: BorrowedFd<'_>, path: &FilePath, want: &ReadOptions, now: bool) -> Result<Opened> {
     // Opened even if only its properties are wanted: NFS asks the server then, and not its memory.
     let file = match now {
         true => beneath::open_now(root, path.as_bytes(), READ)?,
         false => beneath::open(root, path.as_bytes(), READ)?,
     };
     let meta = meta_of(&file)?;
-    let verdict = want.judge(&meta);
-    let nothing = Opened { meta, verdict, first: Bytes::new(), file: None };
-    match verdict {
-        Verdict::Content { from, to, .. } if !want.only_meta && from < to => {
+    let outcome = want.evaluate(&meta);
+    let nothing = Opened { meta, outcome, first: Bytes::new(), file: None };
+    match outcome {
+        ReadOutcome::Content { from, to, .. } if !want.head && from < to => {
             let buffer = buffers::take(usize::try_from(to - from).unwrap_or(usize::MAX));
             let first = read_at(file.as_fd(), from, buffer, now)?;
             let all = first.len() as u64 == to - from;
@@ -197,7 +197,7 @@ impl Temporary {
                 }
                 // Somebody removed the directory meanwhile, or another process has the same random number.
                 Err(Errno::NOENT | Errno::EXIST) => {}
-                Err(why) => return Err(why.into()),
+                Err(err) => return Err(err.into()),
             }
         }
         Err(Error::Locked)
@@ -222,7 +222,7 @@ impl Temporary {
     }
 
     /// Puts the content into its place, if the conditions hold. Whether the file is new.
-    pub fn commit(mut self, conditions: &Conditions, way: Way) -> Result<(Meta, bool)> {
+    pub fn commit(mut self, conditions: &Preconditions, way: Way) -> Result<(Metadata, bool)> {
         let path = self.path.clone();
         let name = path.split().1;
         touch(self.file.as_fd())?;
@@ -255,7 +255,7 @@ impl Temporary {
         Ok((meta, new))
     }
 
-    fn commit_if(&mut self, name: &[u8], conditions: &Conditions, way: Way) -> Result<bool> {
+    fn commit_if(&mut self, name: &[u8], conditions: &Preconditions, way: Way) -> Result<bool> {
         let directory = self.directory.try_clone()?;
         for _ in 0..TRIES {
             let locked = locked(directory.as_fd(), name, Change::Replace, way.until)?;
@@ -311,7 +311,7 @@ impl Temporary {
                 let ours = fs::fstat(&self.file)?;
                 Ok(there.is_ok_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)))
             }
-            Err(why) => Err(gone(why)),
+            Err(err) => Err(gone(err)),
         }
     }
 
@@ -323,8 +323,8 @@ impl Temporary {
 }
 
 /// What is missing when a content goes to its place is not the file that was asked for.
-fn gone(why: Errno) -> Error {
-    match why {
+fn gone(err: Errno) -> Error {
+    match err {
         Errno::NOENT | Errno::STALE => {
             Error::Failed(std::io::Error::other("the temporary file or its directory was removed meanwhile"))
         }
@@ -333,14 +333,14 @@ fn gone(why: Errno) -> Error {
 }
 
 /// Says no before anything is made, if that is what the conditions will say.
-pub(super) fn judge(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditions) -> Result<()> {
+pub(super) fn evaluate(root: BorrowedFd<'_>, path: &FilePath, conditions: &Preconditions) -> Result<()> {
     if conditions.is_none() {
         return Ok(());
     }
     let found = match beneath::open(root, path.as_bytes(), READ).map_err(Error::from).and_then(meta_of) {
         Ok(meta) => Some(meta),
         Err(Error::NotFound) => None,
-        Err(why) => return Err(why),
+        Err(err) => return Err(err),
     };
     if conditions.allow(found.as_ref()) { Ok(()) } else { Err(Error::PreconditionFailed) }
 }
@@ -380,7 +380,7 @@ fn touch(file: BorrowedFd<'_>) -> Result<()> {
 
 /// A file with a lock that other clients of the file system respect when they append or compare.
 struct Locked<'a> {
-    meta: Meta,
+    meta: Metadata,
     file: OwnedFd,
     /// After the file, which is closed first: what is open cannot be removed on NFS, only moved aside.
     _alias: Option<Alias<'a>>,
@@ -400,7 +400,7 @@ impl<'a> Alias<'a> {
             // Nobody else has this name: it was made by a call whose answer was lost.
             Ok(()) | Err(Errno::EXIST) => Ok(Some(Self { directory, name: alias })),
             Err(Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
-            Err(why) => Err(why),
+            Err(err) => Err(err),
         }
     }
 }
@@ -454,7 +454,7 @@ fn locked<'a>(directory: BorrowedFd<'a>, name: &[u8], change: Change, until: Ins
                 Some(Locked { meta: meta_of(&file)?, file, _alias: alias })
             }
             Err(Errno::NOENT | Errno::STALE) => None,
-            Err(why) => return Err(why.into()),
+            Err(err) => return Err(err.into()),
         };
         // Looked at after the lock is held, and by the name: whoever had the lock may have replaced the file. To open
         // it would not do: NFS 4.1 opens the file that it believes to have the name.
@@ -463,7 +463,7 @@ fn locked<'a>(directory: BorrowedFd<'a>, name: &[u8], change: Change, until: Ins
             (Ok(Some(meta)), Some(found)) if meta.tag.inode == found.meta.tag.inode => return Ok(Some(found)),
             (Ok(None), None) => return Ok(None),
             (Ok(_) | Err(Error::Failed(_)), _) => {}
-            (Err(why), _) => return Err(why),
+            (Err(err), _) => return Err(err),
         }
     }
     Err(Error::Locked)
@@ -482,7 +482,7 @@ fn lock(file: BorrowedFd<'_>, until: Instant) -> Result<()> {
             }
             // There are no locks here, or (NFS) none for a file that is open for reading only.
             Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF) => return Ok(()),
-            Err(why) => return Err(why.into()),
+            Err(err) => return Err(err.into()),
         }
     }
 }
@@ -492,16 +492,16 @@ pub(super) fn append(
     root: BorrowedFd<'_>,
     path: &FilePath,
     content: &[u8],
-    conditions: &Conditions,
+    conditions: &Preconditions,
     way: Way,
     modes: Modes,
-) -> Result<(Meta, bool)> {
+) -> Result<(Metadata, bool)> {
     let (directory, name) = path.split();
     for _ in 0..TRIES {
         let directory = match beneath::open(root, directory, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(directory) => Some(directory),
             Err(Errno::NOENT) => None,
-            Err(why) => return Err(why.into()),
+            Err(err) => return Err(err.into()),
         };
         let found = match &directory {
             Some(directory) => locked(directory.as_fd(), name, Change::InPlace, way.until)?,
@@ -513,7 +513,7 @@ pub(super) fn append(
             }
             let mut temporary = Temporary::beside(root, path, modes)?;
             temporary.write(content, Flush::Nothing)?;
-            match temporary.commit(&Conditions::create_only(), way) {
+            match temporary.commit(&Preconditions::create_only(), way) {
                 // Somebody made it meanwhile: add to that.
                 Err(Error::PreconditionFailed) => continue,
                 other => return other,
@@ -533,14 +533,14 @@ pub(super) fn append(
         return match added {
             Ok(meta) => Ok((meta, false)),
             // All of it or nothing.
-            Err(why) => {
+            Err(err) => {
                 match fs::fstat(&file)?.st_size as u64 > meta.size && fs::ftruncate(&file, meta.size).is_err() {
                     true => Err(Error::Uncertain),
                     // Opened for reading only, since its mode says so.
-                    false if matches!(&why, Error::Failed(why) if Errno::from_io_error(why) == Some(Errno::BADF)) => {
+                    false if matches!(&err, Error::Failed(err) if Errno::from_io_error(err) == Some(Errno::BADF)) => {
                         Err(Errno::ACCESS.into())
                     }
-                    false => Err(why),
+                    false => Err(err),
                 }
             }
         };
@@ -548,7 +548,7 @@ pub(super) fn append(
     Err(Error::Locked)
 }
 
-pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Conditions, way: Way) -> Result<()> {
+pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Preconditions, way: Way) -> Result<()> {
     let (directory, name) = path.split();
     let directory = beneath::open(root, directory, beneath::DIRECTORY)?;
     let (meta, _lock) = match conditions.is_none() {

@@ -155,9 +155,9 @@ impl Pool {
     fn submit(self: &Arc<Self>, job: Job, most_waiting: usize) -> bool {
         let state = self.state();
         // What waits for a thread that is about to take it is not waiting.
-        let room = state.waiting.len() < most_waiting + state.idle + state.looking
+        let reserve = state.waiting.len() < most_waiting + state.idle + state.looking
             || (state.waiting.len() <= most_waiting + state.looking && state.threads < self.most_threads);
-        room && self.add(state, job)
+        reserve && self.add(state, job)
     }
 
     /// Whether there is a thread that will run it.

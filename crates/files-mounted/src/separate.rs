@@ -16,7 +16,7 @@ const ESTABLISHED: &str = "01";
 
 /// Something that shows that a mount is not separate from the others.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Folded {
+pub enum SharedMount {
     #[error("{} is not mounted", directory.display())]
     NotMounted { directory: PathBuf },
     #[error("{} was mounted from {asked}, and goes to {found}", directory.display())]
@@ -42,37 +42,37 @@ pub(super) struct MountLine {
 ///
 /// # Errors
 /// `/proc` cannot be read.
-pub fn folded(expected: &[(PathBuf, IpAddr)]) -> std::io::Result<Vec<Folded>> {
+pub fn shared_mounts(expected: &[(PathBuf, IpAddr)]) -> std::io::Result<Vec<SharedMount>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let mut connections = std::fs::read_to_string("/proc/self/net/tcp")?;
     // Not there where the kernel has no IPv6.
     connections += &std::fs::read_to_string("/proc/self/net/tcp6").unwrap_or_default();
-    Ok(judge(expected, &mounts, &connections))
+    Ok(evaluate(expected, &mounts, &connections))
 }
 
-fn judge(expected: &[(PathBuf, IpAddr)], mountinfo: &str, tcp: &str) -> Vec<Folded> {
-    let mut folded = Vec::new();
+fn evaluate(expected: &[(PathBuf, IpAddr)], mountinfo: &str, tcp: &str) -> Vec<SharedMount> {
+    let mut shared_mounts = Vec::new();
     let mut seen: Vec<(&Path, String)> = Vec::new();
     for (directory, asked) in expected {
         // The last one that was mounted there is the one that is seen.
         let Some(mount) = mounts(mountinfo).rev().find(|mount| mount.directory == *directory) else {
-            folded.push(Folded::NotMounted { directory: directory.clone() });
+            shared_mounts.push(SharedMount::NotMounted { directory: directory.clone() });
             continue;
         };
         if mount.address != Some(*asked) {
             let found = mount.address.map_or_else(|| "no address".to_owned(), |address| address.to_string());
-            folded.push(Folded::OtherAddress { directory: directory.clone(), asked: *asked, found });
+            shared_mounts.push(SharedMount::OtherAddress { directory: directory.clone(), asked: *asked, found });
         }
         if let Some((first, _)) = seen.iter().find(|(_, device)| *device == mount.device) {
-            folded.push(Folded::OneDevice { first: first.to_path_buf(), second: directory.clone() });
+            shared_mounts.push(SharedMount::OneDevice { first: first.to_path_buf(), second: directory.clone() });
         }
         seen.push((directory, mount.device));
         let found = established(tcp, *asked);
         if found != 1 {
-            folded.push(Folded::Connections { address: *asked, found });
+            shared_mounts.push(SharedMount::Connections { address: *asked, found });
         }
     }
-    folded
+    shared_mounts
 }
 
 /// What is mounted, in the order of mounting. The format is in proc_pid_mountinfo(5).
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn separate_mounts_pass() {
-        assert_eq!(judge(&expected(), MOUNTS, TCP), []);
+        assert_eq!(evaluate(&expected(), MOUNTS, TCP), []);
     }
 
     #[test]
@@ -153,29 +153,29 @@ mod tests {
         let tcp6 = "   0: 00000000000000000000000001000000:03E8 B80D0120000000000000000005000000:0801 01 0\n";
         let expected: Vec<(PathBuf, IpAddr)> = vec![("/mnt/efs-0".into(), "2001:db8::5".parse().unwrap())];
         if cfg!(target_endian = "little") {
-            assert_eq!(judge(&expected, mounts, &format!("{TCP}{tcp6}")), []);
+            assert_eq!(evaluate(&expected, mounts, &format!("{TCP}{tcp6}")), []);
         }
-        assert_eq!(judge(&expected, mounts, TCP).len(), 1);
+        assert_eq!(evaluate(&expected, mounts, TCP).len(), 1);
     }
 
     #[test]
     fn each_way_of_being_one_is_told() {
         // As Linux shows it: all of the second mount is the first one's, but for the directory.
         let second_is_first = MOUNTS.replace("0:36", "0:35").replace("127.0.0.3", "127.0.0.2");
-        let shown: Vec<_> = judge(&expected(), &second_is_first, TCP).iter().map(ToString::to_string).collect();
+        let shown: Vec<_> = evaluate(&expected(), &second_is_first, TCP).iter().map(ToString::to_string).collect();
         let both = [
             "/mnt/efs-1 was mounted from 127.0.0.3, and goes to 127.0.0.2",
             "/mnt/efs-0 and /mnt/efs-1 are one device",
         ];
         assert_eq!(shown, both);
         let one_device = MOUNTS.replace("0:36", "0:35");
-        let shown: Vec<_> = judge(&expected(), &one_device, TCP).iter().map(ToString::to_string).collect();
+        let shown: Vec<_> = evaluate(&expected(), &one_device, TCP).iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["/mnt/efs-0 and /mnt/efs-1 are one device"]);
         let one_address = MOUNTS.replace("addr=127.0.0.3", "addr=127.0.0.2");
-        let shown: Vec<_> = judge(&expected(), &one_address, TCP).iter().map(ToString::to_string).collect();
+        let shown: Vec<_> = evaluate(&expected(), &one_address, TCP).iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["/mnt/efs-1 was mounted from 127.0.0.3, and goes to 127.0.0.2"]);
         let one_connection = TCP.replace("0300007F", "0200007F");
-        let shown: Vec<_> = judge(&expected(), MOUNTS, &one_connection).iter().map(ToString::to_string).collect();
+        let shown: Vec<_> = evaluate(&expected(), MOUNTS, &one_connection).iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,
             [
@@ -183,15 +183,15 @@ mod tests {
                 "there are 0 connections to 127.0.0.3, and one was expected"
             ]
         );
-        let shown: Vec<_> = judge(&expected(), "", TCP).iter().map(ToString::to_string).collect();
+        let shown: Vec<_> = evaluate(&expected(), "", TCP).iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["/mnt/efs-0 is not mounted", "/mnt/efs-1 is not mounted"]);
     }
 
     proptest! {
         #[test]
         fn whatever_proc_says_is_taken_without_a_panic(mounts in ".*", tcp in ".*", lines in proptest::collection::vec("[ -~]{0,40} - [ -~]{0,40}", 0..4)) {
-            judge(&expected(), &mounts, &tcp);
-            judge(&expected(), &lines.join("\n"), &lines.join("\n"));
+            evaluate(&expected(), &mounts, &tcp);
+            evaluate(&expected(), &lines.join("\n"), &lines.join("\n"));
         }
     }
 

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use nfs41::{Client, Status};
 
-use super::{CLEANUP_TIMEOUT, Rules, TRIES, anew, existing, how, in_time, in_time_to_answer, judge, judged, meta};
+use super::{CLEANUP_TIMEOUT, Rules, TRIES, anew, evaluate, existing, how, in_time, in_time_to_answer, judged, meta};
 use crate::status::error_of;
 use files::{
     Error, Result,
-    target::{Answer, Conditions, Meta, Staged},
+    transport::{BoxFuture, Metadata, Preconditions, StagedUpload},
 };
 use router::path::FilePath;
 
@@ -28,31 +28,31 @@ pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
         match act().await {
             // Whoever made it for a content that was given up may take it away again, also between its name and what is
             // asked of it.
-            Err(why) if is_missing(&why) && tries < TRIES => {
-                match client.make_directories(directory, rules.directory_mode).await {
+            Err(err) if is_missing(&err) && tries < TRIES => {
+                match client.create_dir_all(directory, rules.directory_mode).await {
                     Ok(count) => made = made.max(count),
-                    Err(why) if is_missing(&why) => {}
-                    Err(why) => return Err(error_of(why)),
+                    Err(err) if is_missing(&err) => {}
+                    Err(err) => return Err(error_of(err)),
                 }
             }
-            Err(why) => {
+            Err(err) => {
                 remove_made(client, directory, made).await;
-                return Err(error_of(why));
+                return Err(error_of(err));
             }
             Ok(done) => return Ok((done, made)),
         }
     }
 }
 
-fn is_missing(why: &nfs41::Error) -> bool {
-    why.status() == Some(Status::NOENT) || why.is_gone()
+fn is_missing(err: &nfs41::Error) -> bool {
+    err.status() == Some(Status::NOENT) || err.is_stale()
 }
 
 /// The last so many directories of this path, as far as they are empty. The time of whoever made them may be over.
 pub(super) async fn remove_made(client: &Client, mut directory: &[u8], made: usize) {
-    let client = client.with_deadline(Some(CLEANUP_TIMEOUT));
+    let client = client.with_timeout(Some(CLEANUP_TIMEOUT));
     for _ in 0..made {
-        if client.remove_directory(directory).await.is_err() {
+        if client.remove_dir(directory).await.is_err() {
             return;
         }
         directory = directory.iter().rposition(|byte| *byte == b'/').map_or(&[], |slash| &directory[..slash]);
@@ -64,11 +64,11 @@ pub(super) async fn put(
     client: Client,
     path: FilePath,
     content: Bytes,
-    conditions: Conditions,
+    conditions: Preconditions,
     rules: Rules,
-) -> Result<(Meta, bool)> {
+) -> Result<(Metadata, bool)> {
     let put = |conditions| client.put(path.as_bytes(), content.clone(), how(conditions, rules));
-    let new = || in_its_directory(&client, &path, rules, || put(nfs41::Conditions::New));
+    let new = || in_its_directory(&client, &path, rules, || put(nfs41::Precondition::Absent));
     if !conditions.is_none() {
         // What they will say, before anything is made.
         let before = existing(&client, path.as_bytes()).await?;
@@ -82,15 +82,15 @@ pub(super) async fn put(
         return Ok((meta(&made)?, before.is_none()));
     }
     for _ in 0..TRIES {
-        match put(nfs41::Conditions::File).await {
+        match put(nfs41::Precondition::RegularFile).await {
             Ok(made) => return Ok((meta(&made)?, false)),
-            Err(why) if why.is_gone() => {}
-            Err(why) if why.status() != Some(Status::NOENT) => return Err(judge(&client, &path, why).await),
+            Err(err) if err.is_stale() => {}
+            Err(err) if err.status() != Some(Status::NOENT) => return Err(evaluate(&client, &path, err).await),
             Err(_) => match new().await {
                 Ok((made, _)) => return Ok((meta(&made)?, true)),
                 // Somebody made it meanwhile.
                 Err(Error::PreconditionFailed) => {}
-                Err(why) => return Err(why),
+                Err(err) => return Err(err),
             },
         }
     }
@@ -101,23 +101,23 @@ pub(super) async fn append(
     client: Client,
     path: FilePath,
     content: Bytes,
-    conditions: Conditions,
+    conditions: Preconditions,
     rules: Rules,
-) -> Result<(Meta, bool)> {
+) -> Result<(Metadata, bool)> {
     for _ in 0..TRIES {
-        let asked = if conditions.is_none() { nfs41::Conditions::None } else { judged(&conditions) };
+        let asked = if conditions.is_none() { nfs41::Precondition::None } else { judged(&conditions) };
         let added = client.append(path.as_bytes(), content.clone(), how(asked, rules)).await;
         match added {
             Ok(Some(found)) => return Ok((meta(&found)?, false)),
             // There is no file, or not even its directory.
             Ok(None) => {}
-            Err(why) if is_missing(&why) => {}
-            Err(why) => return Err(judge(&client, &path, why).await),
+            Err(err) if is_missing(&err) => {}
+            Err(err) => return Err(evaluate(&client, &path, err).await),
         }
         if !conditions.allow(None) {
             return Err(Error::PreconditionFailed);
         }
-        let new = || client.put(path.as_bytes(), content.clone(), how(nfs41::Conditions::New, rules));
+        let new = || client.put(path.as_bytes(), content.clone(), how(nfs41::Precondition::Absent, rules));
         match in_its_directory(&client, &path, rules, new).await {
             // Somebody made it meanwhile: add to that.
             Err(Error::PreconditionFailed) => {}
@@ -127,12 +127,12 @@ pub(super) async fn append(
     Err(Error::Locked)
 }
 
-pub(super) async fn delete(client: Client, path: FilePath, conditions: Conditions, rules: Rules) -> Result<()> {
+pub(super) async fn delete(client: Client, path: FilePath, conditions: Preconditions, rules: Rules) -> Result<()> {
     let removed = match conditions.is_none() {
         true => anew(|| client.remove_file(path.as_bytes())).await,
         false => {
             // Where there is nothing to delete, conditions do not count (RFC 9110, section 13.2.1).
-            let asked = nfs41::Conditions::If(Arc::new(move |found| {
+            let asked = nfs41::Precondition::If(Arc::new(move |found| {
                 found.map(meta).is_none_or(|found| found.is_ok_and(|found| conditions.allow(Some(&found))))
             }));
             client.remove_if(path.as_bytes(), how(asked, rules)).await
@@ -140,14 +140,14 @@ pub(super) async fn delete(client: Client, path: FilePath, conditions: Condition
     };
     match removed {
         Ok(()) => Ok(()),
-        Err(why) => Err(judge(&client, &path, why).await),
+        Err(err) => Err(evaluate(&client, &path, err).await),
     }
 }
 
 /// A content that comes in pieces.
 pub(super) struct Stage {
     /// Gone when it is committed or given up.
-    pub staged: Option<nfs41::Staged>,
+    pub staged: Option<nfs41::Upload>,
     pub client: Client,
     pub path: FilePath,
     pub made: usize,
@@ -159,8 +159,8 @@ fn given_up() -> Error {
     Error::Failed(std::io::Error::other("an earlier piece of the content could not be written"))
 }
 
-impl Staged for Stage {
-    fn write(&mut self, bytes: Bytes) -> Answer<'_, ()> {
+impl StagedUpload for Stage {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, ()> {
         let deadline = self.deadline;
         Box::pin(async move {
             let written = in_time(deadline, self.staged.as_mut().ok_or_else(given_up)?.write(bytes)).await;
@@ -172,7 +172,7 @@ impl Staged for Stage {
         })
     }
 
-    fn commit(mut self: Box<Self>, conditions: Conditions) -> Answer<'static, (Meta, bool)> {
+    fn commit(mut self: Box<Self>, conditions: Preconditions) -> BoxFuture<'static, (Metadata, bool)> {
         Box::pin(async move {
             let client = in_time_to_answer(&self.client, self.deadline);
             let before = existing(&client, self.path.as_bytes()).await?;
@@ -180,30 +180,30 @@ impl Staged for Stage {
                 return Err(Error::PreconditionFailed);
             }
             let asked = match (conditions.is_none(), conditions.is_create_only()) {
-                (true, _) => nfs41::Conditions::None,
-                (_, true) => nfs41::Conditions::New,
+                (true, _) => nfs41::Precondition::None,
+                (_, true) => nfs41::Precondition::Absent,
                 _ => judged(&conditions),
             };
             let how = how(asked, self.rules);
             let staged = self.staged.take().ok_or_else(given_up)?;
-            match staged.commit_if(&client, how.conditions, how.modified).await {
+            match staged.commit_with(&client, how.precondition, how.time_modify).await {
                 Ok(found) => {
                     self.made = 0;
                     Ok((meta(&found)?, before.is_none()))
                 }
                 // What is missing when a content goes to its place is not the file that was asked for.
-                Err(why) if matches!(why.status(), Some(Status::NOENT | Status::STALE)) => Err(Error::Failed(
+                Err(err) if matches!(err.status(), Some(Status::NOENT | Status::STALE)) => Err(Error::Failed(
                     std::io::Error::other("the temporary file or its directory was removed meanwhile"),
                 )),
-                Err(why) => Err(error_of(why)),
+                Err(err) => Err(error_of(err)),
             }
         })
     }
 
-    fn take_back(self: Box<Self>) -> Answer<'static, Bytes> {
+    fn into_bytes(self: Box<Self>) -> BoxFuture<'static, Bytes> {
         Box::pin(async move {
             let staged = self.staged.as_ref().ok_or_else(given_up)?;
-            in_time(self.deadline, staged.content()).await
+            in_time(self.deadline, staged.read_back()).await
         })
     }
 }
@@ -213,11 +213,11 @@ impl Drop for Stage {
         let (staged, made) = (self.staged.take(), self.made);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if staged.is_some() || made > 0 {
-            let (client, path, cleaning) = (self.client.clone(), self.path.clone(), self.client.cleaning());
+            let (client, path, cleaning) = (self.client.clone(), self.path.clone(), self.client.cleanup_guard());
             runtime.spawn(async move {
                 let _cleaning = cleaning;
                 if let Some(staged) = staged {
-                    staged.give_up().await;
+                    staged.abort().await;
                 }
                 remove_made(&client, path.split().0, made).await;
             });

@@ -91,9 +91,9 @@ impl Own {
     fn least(&self) -> Client {
         let [first, more @ ..] = &self.clients[..] else { unreachable!("the first is there always") };
         // One that has no connection yet keeps nobody waiting.
-        let up = more.iter().filter(|client| client.is_up());
+        let up = more.iter().filter(|client| client.is_connected());
         let least = match up.min_by_key(|client| client.in_flight()) {
-            Some(least) if !first.is_up() || least.in_flight() < first.in_flight() => least,
+            Some(least) if !first.is_connected() || least.in_flight() < first.in_flight() => least,
             _ => first,
         };
         least.clone()
@@ -112,7 +112,7 @@ async fn scale(made: Weak<Made>, id: Id, options: Options) {
         let Some(Own { clients, .. }) = own else { return };
 
         let (now, used) = (Instant::now(), processor_time());
-        let all: u64 = clients.iter().map(Client::traffic).sum();
+        let all: u64 = clients.iter().map(Client::bytes_transferred).sum();
         let took = (now - since).as_secs_f64().max(1e-3);
         let window = Window {
             // A session that was lost has counted anew.
@@ -129,7 +129,7 @@ async fn scale(made: Weak<Made>, id: Id, options: Options) {
         }
         // What was begun with one of them keeps it until it has ended.
         clients.truncate(wanted);
-        traffic = clients.iter().map(Client::traffic).sum();
+        traffic = clients.iter().map(Client::bytes_transferred).sum();
         tracing::debug!(address = %options.address, ?window, connections = clients.len(), "connections");
     }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use domain::published::PublishedTarget;
-use nfs41::{Attributes, Client, Place, Put, Status, Time, Wanted};
+use nfs41::{AttributeMask, Attributes, Client, DirCursor, PutOptions, Status, Time};
 
 use self::{
     changes::{Stage, append, delete, in_its_directory, put},
@@ -26,8 +26,11 @@ use crate::clients::Clients;
 use files::{
     Backend, Error, Result,
     health::PROBE_TIMEOUT,
-    target::{Answer, Conditions, Entry, Kind, Meta, Page, Reading, SWEPT_AT_ONCE, Staged, Swept, Tag, Target, Want},
     temporary,
+    transport::{
+        BoxFuture, ETag, Entry, Kind, Metadata, Page, Preconditions, ReadOptions, ReadResult, SWEEP_BATCH_ENTRIES,
+        StagedUpload, SweepResult, Transport,
+    },
 };
 use router::path::{DirectoryPath, FilePath, RESERVED_PREFIX};
 
@@ -62,7 +65,7 @@ pub struct Options {
     pub file_mode: u32,
     pub directory_mode: u32,
     /// The addresses of all targets of the list.
-    pub alternatives: nfs41::Alternatives,
+    pub alternatives: nfs41::AlternateAddresses,
 }
 
 /// How many connections there are.
@@ -84,7 +87,7 @@ impl Default for Options {
             connect_deadline: Duration::from_secs(2),
             file_mode: 0o644,
             directory_mode: 0o755,
-            alternatives: nfs41::Alternatives::default(),
+            alternatives: nfs41::AlternateAddresses::default(),
         }
     }
 }
@@ -94,11 +97,11 @@ impl Options {
         nfs41::Options {
             tls: self.tls.clone(),
             root: self.root.clone(),
-            connect_deadline: self.connect_deadline,
+            connect_timeout: self.connect_deadline,
             // Whoever comes while there is no connection is told so soon: the path's next choice may work.
-            patience: self.connect_deadline.min(self.deadline / 4),
-            deadline: Some(self.deadline),
-            alternatives: self.alternatives.clone(),
+            connect_wait: self.connect_deadline.min(self.deadline / 4),
+            operation_timeout: Some(self.deadline),
+            alternate_addresses: self.alternatives.clone(),
             ..nfs41::Options::new(self.address(target))
         }
     }
@@ -111,16 +114,16 @@ impl Options {
     fn prober(&self, target: &PublishedTarget) -> nfs41::Options {
         nfs41::Options {
             connections: 1,
-            most_in_flight: 1,
-            patience: self.connect_deadline,
-            deadline: Some(PROBE_TIMEOUT),
+            max_in_flight: 1,
+            connect_wait: self.connect_deadline,
+            operation_timeout: Some(PROBE_TIMEOUT),
             ..self.client(target)
         }
     }
 }
 
 impl Backend for Options {
-    fn target(&self, target: &PublishedTarget, _place: usize) -> Arc<dyn Target> {
+    fn transport(&self, target: &PublishedTarget, _slot: usize) -> Arc<dyn Transport> {
         let clients = Clients::new(self.client(target), self.connections);
         let prober = Client::new(self.prober(target));
         let Self { deadline, file_mode, directory_mode, .. } = *self;
@@ -156,38 +159,38 @@ struct Rules {
 }
 
 /// The file's properties; an error when it is no regular file.
-fn meta(found: &Attributes) -> Result<Meta> {
-    match found.kind {
-        Some(nfs41::Kind::File) => {}
-        Some(nfs41::Kind::Directory) => return Err(Error::IsADirectory),
-        Some(nfs41::Kind::Link) => return Err(Error::LinkInPath),
+fn meta(found: &Attributes) -> Result<Metadata> {
+    match found.file_type {
+        Some(nfs41::FileType::File) => {}
+        Some(nfs41::FileType::Directory) => return Err(Error::IsADirectory),
+        Some(nfs41::FileType::Symlink) => return Err(Error::LinkInPath),
         _ => return Err(Error::NotAFile),
     }
     let missing = || Error::Failed(std::io::Error::other("the server has not said what was asked of a file"));
-    let (id, size, modified) = (found.file_id, found.size, found.modified);
+    let (id, size, modified) = (found.fileid, found.size, found.time_modify);
     let (id, size, modified) = (id.ok_or_else(missing)?, size.ok_or_else(missing)?, modified.ok_or_else(missing)?);
-    Ok(Meta::new(Tag::new(id, modified.seconds, modified.nanoseconds, size)))
+    Ok(Metadata::new(ETag::new(id, modified.seconds, modified.nanoseconds, size)))
 }
 
 /// What is asked of a file that is judged under a lock.
-fn judged(conditions: &Conditions) -> nfs41::Conditions {
+fn judged(conditions: &Preconditions) -> nfs41::Precondition {
     let conditions = conditions.clone();
-    nfs41::Conditions::If(Arc::new(move |found| match found.map(meta) {
+    nfs41::Precondition::If(Arc::new(move |found| match found.map(meta) {
         None => conditions.allow(None),
         Some(found) => found.is_ok_and(|found| conditions.allow(Some(&found))),
     }))
 }
 
 /// How a content is put there under these conditions.
-fn how(conditions: nfs41::Conditions, rules: Rules) -> Put {
+fn how(conditions: nfs41::Precondition, rules: Rules) -> PutOptions {
     let (seconds, nanoseconds) = temporary::unique_time();
-    Put {
-        conditions,
+    PutOptions {
+        precondition: conditions,
         mode: rules.file_mode,
-        modified: Some(Time { seconds, nanoseconds }),
-        temporary: temporary::name(),
-        alias: temporary::name(),
-        patience: rules.patience,
+        time_modify: Some(Time { seconds, nanoseconds }),
+        temp_name: temporary::name(),
+        pin_name: temporary::name(),
+        lock_timeout: rules.patience,
     }
 }
 
@@ -195,7 +198,7 @@ fn how(conditions: nfs41::Conditions, rules: Rules) -> Put {
 async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> F) -> nfs41::Result<T> {
     for _ in 1..TRIES {
         match act().await {
-            Err(why) if why.is_gone() => {}
+            Err(err) if err.is_stale() => {}
             done => return done,
         }
     }
@@ -203,26 +206,26 @@ async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> 
 }
 
 /// What is under this path; `None` when nothing is.
-async fn existing(client: &Client, path: &[u8]) -> Result<Option<Meta>> {
-    match anew(|| client.attributes(path, Wanted::USUAL)).await {
+async fn existing(client: &Client, path: &[u8]) -> Result<Option<Metadata>> {
+    match anew(|| client.attributes(path, AttributeMask::STAT)).await {
         Ok(found) => meta(&found).map(Some),
-        Err(why) if why.status() == Some(Status::NOENT) => Ok(None),
-        Err(why) => Err(error_of(why)),
+        Err(err) if err.status() == Some(Status::NOENT) => Ok(None),
+        Err(err) => Err(error_of(err)),
     }
 }
 
 /// Why something could not be done to a file. What is no file cannot be opened, and what it is, another look says.
-async fn judge(client: &Client, path: &FilePath, why: nfs41::Error) -> Error {
+async fn evaluate(client: &Client, path: &FilePath, err: nfs41::Error) -> Error {
     let is_none = [Status::SYMLINK, Status::WRONG_TYPE, Status::INVAL, Status::NOT_SAME];
-    if why.status().is_some_and(|status| is_none.contains(&status))
+    if err.status().is_some_and(|status| is_none.contains(&status))
         && let Err(found) = existing(client, path.as_bytes()).await
     {
         return found;
     }
-    match why.status() {
+    match err.status() {
         // It has become a file meanwhile.
         Some(Status::NOT_SAME) => Error::Locked,
-        _ => error_of(why),
+        _ => error_of(err),
     }
 }
 
@@ -232,80 +235,86 @@ async fn in_time<T>(deadline: Duration, step: impl Future<Output = nfs41::Result
 }
 
 /// The page of a directory from this place on, which a number alone is for whoever asks.
-async fn page(client: &Client, directory: &[u8], place: Option<u64>, wanted: Wanted) -> Result<nfs41::Page> {
-    let is_first = place.is_none();
-    let place = place.map_or_else(Place::default, Place::from_number);
-    match client.list(directory, place, wanted, LISTED).await {
+async fn page(client: &Client, directory: &[u8], cursor: Option<u64>, wanted: AttributeMask) -> Result<nfs41::Page> {
+    let is_first = cursor.is_none();
+    let cursor = cursor.map_or_else(DirCursor::default, DirCursor::from_cookie);
+    match client.list(directory, cursor, wanted, LISTED).await {
         Err(nfs41::Error::Status {
             op: nfs41::Op::READDIR,
             status: Status::INVAL | Status::TOOSMALL | Status::NOENT,
-        }) if !is_first => Err(Error::BadPlace),
+        }) if !is_first => Err(Error::BadCursor),
         // The server wants to know which state of the directory the number is of: the one that there is now.
-        Err(why) if why.status() == Some(Status::NOT_SAME) => {
-            let first = client.list(directory, Place::default(), Wanted::NOTHING, 0).await.map_err(error_of)?;
-            Ok(client.list(directory, place.of(&first), wanted, LISTED).await.map_err(error_of)?)
+        Err(err) if err.status() == Some(Status::NOT_SAME) => {
+            let first = client.list(directory, DirCursor::default(), AttributeMask::NONE, 0).await.map_err(error_of)?;
+            Ok(client.list(directory, cursor.with_verifier_of(&first), wanted, LISTED).await.map_err(error_of)?)
         }
         other => other.map_err(error_of),
     }
 }
 
-async fn list(client: Client, directory: DirectoryPath, mut place: Option<u64>, limit: usize) -> Result<Page> {
+async fn list(client: Client, directory: DirectoryPath, mut cursor: Option<u64>, limit: usize) -> Result<Page> {
     let mut entries = Vec::new();
     loop {
-        let page = page(&client, directory.as_bytes(), place, Wanted::KIND).await?;
+        let page = page(&client, directory.as_bytes(), cursor, AttributeMask::TYPE).await?;
         let count = page.entries.len();
         for (number, entry) in page.entries.into_iter().enumerate() {
             if !entry.name.starts_with(RESERVED_PREFIX) {
-                let kind = match entry.attributes.kind {
-                    Some(nfs41::Kind::File) => Kind::File,
-                    Some(nfs41::Kind::Directory) => Kind::Directory,
+                let kind = match entry.attributes.file_type {
+                    Some(nfs41::FileType::File) => Kind::File,
+                    Some(nfs41::FileType::Directory) => Kind::Directory,
                     _ => Kind::Other,
                 };
                 entries.push(Entry { name: entry.name.to_vec(), kind });
             }
-            let is_last = page.end && number + 1 == count;
+            let is_last = page.eof && number + 1 == count;
             if !is_last && entries.len() >= limit {
                 return Ok(Page { entries, next: Some(entry.cookie) });
             }
         }
-        if page.end {
+        if page.eof {
             return Ok(Page { entries, next: None });
         }
         // What one answer of the server holds is a page, so that none is asked for twice.
-        let next = Some(page.at.number());
+        let next = Some(page.cursor.cookie());
         if !entries.is_empty() {
             return Ok(Page { entries, next });
         }
-        place = next;
+        cursor = next;
     }
 }
 
-async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>, age: Duration) -> Result<Swept> {
+async fn sweep(
+    client: Client,
+    directory: DirectoryPath,
+    mut cursor: Option<u64>,
+    age: Duration,
+) -> Result<SweepResult> {
     let oldest = Time::from(SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
-    let (mut swept, mut seen) = (Swept::default(), 0);
-    while seen < SWEPT_AT_ONCE {
-        let page = page(&client, directory.as_bytes(), place, Wanted::KIND | Wanted::MODIFIED).await?;
+    let (mut swept, mut seen) = (SweepResult::default(), 0);
+    while seen < SWEEP_BATCH_ENTRIES {
+        let page =
+            page(&client, directory.as_bytes(), cursor, AttributeMask::TYPE | AttributeMask::TIME_MODIFY).await?;
         seen += page.entries.len();
         for entry in &page.entries {
             let below = [directory.as_bytes(), &entry.name].join(&b'/');
             let below = below.strip_prefix(b"/").unwrap_or(&below);
-            match entry.attributes.kind {
-                Some(nfs41::Kind::File) if temporary::is(&entry.name) => {
-                    let stale = entry.attributes.modified.is_some_and(|modified| modified < oldest);
+            match entry.attributes.file_type {
+                Some(nfs41::FileType::File) if temporary::is(&entry.name) => {
+                    let stale = entry.attributes.time_modify.is_some_and(|modified| modified < oldest);
                     if stale && client.remove_file(below).await.is_ok() {
                         swept.removed += 1;
                     }
                 }
                 // One whose path is too long to be asked for holds nothing that came through here.
-                Some(nfs41::Kind::Directory) => swept.directories.extend(DirectoryPath::new(below).ok()),
+                Some(nfs41::FileType::Directory) => swept.directories.extend(DirectoryPath::new(below).ok()),
                 _ => {}
             }
         }
-        if page.end {
+        if page.eof {
             return Ok(swept);
         }
-        place = Some(page.at.number());
-        swept.next = place;
+        cursor = Some(page.cursor.cookie());
+        swept.next = cursor;
     }
     Ok(swept)
 }
@@ -313,8 +322,8 @@ async fn sweep(client: Client, directory: DirectoryPath, mut place: Option<u64>,
 /// Waits until there has been no connection for as long as the client waits for one. Why there is none.
 async fn no_connection(client: &Client) -> nfs41::Error {
     loop {
-        if let Err(why) = client.servers().await {
-            return why;
+        if let Err(err) = client.server_identities().await {
+            return err;
         }
         tokio::time::sleep(LOOK_FOR_CONNECTION_EVERY).await;
     }
@@ -332,7 +341,7 @@ impl Nfs {
 
     /// All the calls of one operation have this time together.
     fn reads(&self) -> Result<Client> {
-        Ok(self.client()?.until(tokio::time::Instant::now() + self.deadline))
+        Ok(self.client()?.with_deadline(tokio::time::Instant::now() + self.deadline))
     }
 
     fn changes(&self) -> Result<Client> {
@@ -344,35 +353,35 @@ impl Nfs {
 /// long before the deadline that a late call can be fenced by then.
 fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
     const FENCING_TIMEOUT: Duration = Duration::from_secs(2);
-    client.until(tokio::time::Instant::now() + deadline - FENCING_TIMEOUT.min(deadline / 4))
+    client.with_deadline(tokio::time::Instant::now() + deadline - FENCING_TIMEOUT.min(deadline / 4))
 }
 
-impl Target for Nfs {
-    fn probe(&self) -> Answer<'_, ()> {
+impl Transport for Nfs {
+    fn probe(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let (prober, client) = (self.prober()?, self.client()?);
             let asked = async {
-                let found = prober.attributes(b"", Wanted::KIND).await?;
+                let found = prober.attributes(b"", AttributeMask::TYPE).await?;
                 // Requests have connections of their own.
-                if !client.is_up() {
-                    client.servers().await?;
+                if !client.is_connected() {
+                    client.server_identities().await?;
                 }
                 Ok(found)
             };
             let found = tokio::select! {
                 found = asked => found,
-                why = no_connection(&prober) => Err(why),
+                err = no_connection(&prober) => Err(err),
             };
             match found.map_err(std::io::Error::from) {
-                Ok(found) if found.kind == Some(nfs41::Kind::Directory) => Ok(()),
+                Ok(found) if found.file_type == Some(nfs41::FileType::Directory) => Ok(()),
                 Ok(_) => Err(Error::NotADirectory),
                 // Why it is not reached, and not only that it is not.
-                Err(why) => Err(Error::Failed(why)),
+                Err(err) => Err(Error::Failed(err)),
             }
         })
     }
 
-    fn close(&self) -> Answer<'_, ()> {
+    fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let prober = self.prober()?;
             tokio::join!(self.clients.close(), prober.close());
@@ -384,45 +393,45 @@ impl Target for Nfs {
         Some(self.clients.connections())
     }
 
-    fn read(&self, path: &FilePath, want: &Want) -> Answer<'_, Reading> {
+    fn read(&self, path: &FilePath, want: &ReadOptions) -> BoxFuture<'_, ReadResult> {
         let (path, want) = (path.clone(), want.clone());
         Box::pin(async { read(self.reads()?, path, want, self.deadline).await })
     }
 
-    fn put(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
+    fn put(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> BoxFuture<'_, (Metadata, bool)> {
         let path = path.clone();
         Box::pin(async { put(self.changes()?, path, content, conditions, self.rules).await })
     }
 
-    fn stage(&self, path: &FilePath) -> Answer<'_, Box<dyn Staged>> {
+    fn stage(&self, path: &FilePath) -> BoxFuture<'_, Box<dyn StagedUpload>> {
         let path = path.clone();
         Box::pin(async {
             let (client, deadline, rules) = (self.client()?, self.deadline, self.rules);
-            let begin = || client.stage(path.as_bytes(), how(nfs41::Conditions::None, rules));
+            let begin = || client.begin_upload(path.as_bytes(), how(nfs41::Precondition::None, rules));
             let until = in_time_to_answer(&client, deadline);
             let (staged, made) = in_its_directory(&until, &path, rules, begin).await?;
             let staged = Some(staged);
-            Ok(Box::new(Stage { staged, client, path, made, deadline, rules }) as Box<dyn Staged>)
+            Ok(Box::new(Stage { staged, client, path, made, deadline, rules }) as Box<dyn StagedUpload>)
         })
     }
 
-    fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Answer<'_, (Meta, bool)> {
+    fn append(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> BoxFuture<'_, (Metadata, bool)> {
         let path = path.clone();
         Box::pin(async { append(self.changes()?, path, content, conditions, self.rules).await })
     }
 
-    fn delete(&self, path: &FilePath, conditions: Conditions) -> Answer<'_, ()> {
+    fn delete(&self, path: &FilePath, conditions: Preconditions) -> BoxFuture<'_, ()> {
         let path = path.clone();
         Box::pin(async { delete(self.changes()?, path, conditions, self.rules).await })
     }
 
-    fn list(&self, directory: &DirectoryPath, place: Option<u64>, limit: usize) -> Answer<'_, Page> {
+    fn list(&self, directory: &DirectoryPath, cursor: Option<u64>, limit: usize) -> BoxFuture<'_, Page> {
         let directory = directory.clone();
-        Box::pin(async move { list(self.reads()?, directory, place, limit).await })
+        Box::pin(async move { list(self.reads()?, directory, cursor, limit).await })
     }
 
-    fn sweep(&self, directory: &DirectoryPath, place: Option<u64>, age: Duration) -> Answer<'_, Swept> {
+    fn sweep(&self, directory: &DirectoryPath, cursor: Option<u64>, age: Duration) -> BoxFuture<'_, SweepResult> {
         let directory = directory.clone();
-        Box::pin(async move { sweep(self.client()?, directory, place, age).await })
+        Box::pin(async move { sweep(self.client()?, directory, cursor, age).await })
     }
 }

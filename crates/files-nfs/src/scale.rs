@@ -72,7 +72,7 @@ impl Scale {
     pub fn decide(&mut self, window: Window) -> usize {
         self.pause = self.pause.saturating_sub(1);
         if self.trial.is_some() {
-            self.judge(window);
+            self.evaluate(window);
         } else if self.is_idle(window) {
             self.give_back();
         } else if self.is_busy(window) && self.pause == 0 && self.connections() < MAX_CONNECTIONS {
@@ -83,7 +83,7 @@ impl Scale {
         self.connections()
     }
 
-    fn judge(&mut self, window: Window) {
+    fn evaluate(&mut self, window: Window) {
         let (Some(trial), Some(before)) = (&mut self.trial, self.added_at.last()) else { return };
         trial.push(window.rate);
         if trial.len() < TRIAL_WINDOWS as usize {
@@ -136,7 +136,7 @@ mod tests {
         Window { rate: (each * connections as u64).min(all), calls: 64, processor_share: 0.3 }
     }
 
-    fn settled(each: u64, all: u64) -> (usize, usize) {
+    fn wait_idle(each: u64, all: u64) -> (usize, usize) {
         let (mut scale, mut changes, mut connections) = (Scale::default(), 0, 1);
         for _ in 0..300 {
             let next = scale.decide(limited(connections, each, all));
@@ -149,10 +149,10 @@ mod tests {
 
     #[test]
     fn it_grows_while_each_connection_is_the_limit_and_stops_where_it_is_not() {
-        assert_eq!(settled(100 * MIB, u64::MAX).0, MAX_CONNECTIONS);
-        assert_eq!(settled(100 * MIB, 300 * MIB).0, 3);
-        assert_eq!(settled(100 * MIB, 100 * MIB).0, 1);
-        assert_eq!(settled(MIB, u64::MAX), (1, 0), "too little to be worth a trial");
+        assert_eq!(wait_idle(100 * MIB, u64::MAX).0, MAX_CONNECTIONS);
+        assert_eq!(wait_idle(100 * MIB, 300 * MIB).0, 3);
+        assert_eq!(wait_idle(100 * MIB, 100 * MIB).0, 1);
+        assert_eq!(wait_idle(MIB, u64::MAX), (1, 0), "too little to be worth a trial");
     }
 
     #[test]
@@ -188,13 +188,13 @@ mod tests {
         /// More that a server lets through never means fewer connections.
         #[test]
         fn it_is_monotone_in_what_there_is_to_gain(each in 8..1000_u64, all in 8..5000_u64, more in 0..5000_u64) {
-            prop_assert!(settled(each * MIB, all * MIB).0 <= settled(each * MIB, (all + more) * MIB).0);
+            prop_assert!(wait_idle(each * MIB, all * MIB).0 <= wait_idle(each * MIB, (all + more) * MIB).0);
         }
 
         /// A load that stays the same has few changes: up to the number that it needs, and a trial in ever longer pauses.
         #[test]
         fn it_does_not_flap(each in 8..1000_u64, all in 8..5000_u64) {
-            let (_, changes) = settled(each * MIB, all * MIB);
+            let (_, changes) = wait_idle(each * MIB, all * MIB);
             // 300 windows have room for the pauses of 60 and 120 windows.
             prop_assert!(changes <= MAX_CONNECTIONS - 1 + 2 * 3, "{changes} changes");
         }

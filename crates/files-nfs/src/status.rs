@@ -16,7 +16,7 @@ enum Meaning {
     NotAFile,
     LinkInPath,
     BadName,
-    BadPlace,
+    BadCursor,
     TooLarge,
     NoSpace,
     Denied,
@@ -70,8 +70,8 @@ const TABLE: &[Row] = &[
     // RFC 8881, section 14.5: INVAL is said of what is not UTF-8.
     of(NAMES, Meaning::BadName, &[Status::INVAL]),
     of_all(Meaning::BadName, &[Status::BADCHAR, Status::BADNAME, Status::NAMETOOLONG]),
-    of(&[Op::READDIR], Meaning::BadPlace, &[Status::NOT_SAME]),
-    of_all(Meaning::BadPlace, &[Status::BAD_COOKIE]),
+    of(&[Op::READDIR], Meaning::BadCursor, &[Status::NOT_SAME]),
+    of_all(Meaning::BadCursor, &[Status::BAD_COOKIE]),
     of_all(Meaning::TooLarge, &[Status::FBIG]),
     of_all(Meaning::NoSpace, &[Status::NOSPC, Status::DQUOT, Status::MLINK]),
     of_all(Meaning::Denied, &[Status::PERM, Status::ACCESS, Status::ROFS, Status::XDEV, Status::WRONGSEC]),
@@ -196,40 +196,40 @@ fn meaning(op: Op, status: Status) -> Meaning {
 }
 
 impl Meaning {
-    fn error(self, why: impl Into<io::Error>) -> Error {
+    fn error(self, err: impl Into<io::Error>) -> Error {
         match self {
             Self::NotFound => Error::NotFound,
             Self::NotADirectory => Error::NotADirectory,
             Self::IsADirectory => Error::IsADirectory,
             Self::NotAFile => Error::NotAFile,
             Self::LinkInPath => Error::LinkInPath,
-            Self::BadName => Error::BadName(why.into()),
-            Self::BadPlace => Error::BadPlace,
-            Self::TooLarge => Error::AboveLimit(why.into()),
+            Self::BadName => Error::BadName(err.into()),
+            Self::BadCursor => Error::BadCursor,
+            Self::TooLarge => Error::AboveLimit(err.into()),
             Self::NoSpace => Error::NoSpace,
-            Self::Denied => Error::Denied(why.into()),
-            Self::Unsupported => Error::Unsupported(why.into()),
+            Self::Denied => Error::Denied(err.into()),
+            Self::Unsupported => Error::Unsupported(err.into()),
             Self::Locked => Error::Locked,
             Self::Busy => Error::Busy,
             Self::Uncertain => Error::Uncertain,
-            Self::Failed => Error::Failed(why.into()),
+            Self::Failed => Error::Failed(err.into()),
         }
     }
 }
 
 /// What an error of the NFS client is for the caller of [`files::Files`].
-pub fn error_of(why: nfs41::Error) -> Error {
-    match why {
-        nfs41::Error::Status { op, status } => meaning(op, status).error(why),
+pub fn error_of(err: nfs41::Error) -> Error {
+    match err {
+        nfs41::Error::Status { op, status } => meaning(op, status).error(err),
         // Nothing was sent.
         nfs41::Error::Unreachable { .. } | nfs41::Error::Busy(_) | nfs41::Error::Closed => Error::Busy,
-        nfs41::Error::BadPath(_) => Meaning::BadName.error(why),
-        nfs41::Error::BadInput(_) => Meaning::TooLarge.error(why),
+        nfs41::Error::BadPath(_) => Meaning::BadName.error(err),
+        nfs41::Error::BadInput(_) => Meaning::TooLarge.error(err),
         nfs41::Error::Deadline(_) => Error::Deadline,
         nfs41::Error::Uncertain(_) => Error::Uncertain,
         nfs41::Error::Pending(_) => Error::Pending,
         nfs41::Error::ConditionFailed => Error::PreconditionFailed,
-        _ => Error::Failed(why.into()),
+        _ => Error::Failed(err.into()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
-use files::target::{Conditions, Meta, Part, Tags};
+use files::transport::{ByteRange, ETags, Metadata, Preconditions};
 use object_store::{Error, GetOptions, GetRange, ObjectMeta, Result, path::Path};
 use router::FilePath;
 
@@ -33,7 +33,7 @@ pub fn not_supported(what: &str) -> Error {
     Error::NotSupported { source: what.into() }
 }
 
-pub fn meta_of(location: Path, meta: &Meta) -> ObjectMeta {
+pub fn meta_of(location: Path, meta: &Metadata) -> ObjectMeta {
     ObjectMeta {
         location,
         last_modified: DateTime::<Utc>::from(meta.modified),
@@ -45,19 +45,19 @@ pub fn meta_of(location: Path, meta: &Meta) -> ObjectMeta {
 
 /// # Errors
 /// The range is empty.
-pub fn range_of(range: &GetRange) -> Result<Part> {
+pub fn range_of(range: &GetRange) -> Result<ByteRange> {
     match range {
-        GetRange::Bounded(range) if range.start < range.end => Ok(Part::From(range.start, Some(range.end - 1))),
+        GetRange::Bounded(range) if range.start < range.end => Ok(ByteRange::From(range.start, Some(range.end - 1))),
         GetRange::Bounded(range) => {
             Err(Error::Generic { store: STORE, source: format!("the range {range:?} has no bytes").into() })
         }
-        GetRange::Offset(from) => Ok(Part::From(*from, None)),
-        GetRange::Suffix(length) => Ok(Part::Last(*length)),
+        GetRange::Offset(from) => Ok(ByteRange::From(*from, None)),
+        GetRange::Suffix(length) => Ok(ByteRange::Last(*length)),
     }
 }
 
-pub fn conditions_of(options: &GetOptions) -> Conditions {
-    Conditions {
+pub fn conditions_of(options: &GetOptions) -> Preconditions {
+    Preconditions {
         if_match: options.if_match.as_deref().map(tags),
         if_none_match: options.if_none_match.as_deref().map(tags),
         unmodified_since: options.if_unmodified_since.map(SystemTime::from),
@@ -66,9 +66,9 @@ pub fn conditions_of(options: &GetOptions) -> Conditions {
 }
 
 /// `*`, or tags with commas between them, as in the header fields of HTTP.
-fn tags(text: &str) -> Tags {
+fn tags(text: &str) -> ETags {
     match text.trim() {
-        "*" => Tags::Any,
-        text => Tags::These(text.split(',').map(|tag| tag.trim().trim_matches('"').to_owned()).collect()),
+        "*" => ETags::Any,
+        text => ETags::List(text.split(',').map(|tag| tag.trim().trim_matches('"').to_owned()).collect()),
     }
 }

@@ -43,7 +43,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use files::{
     Files,
-    target::{Conditions, Reading, Rest, Tags, Verdict, Want},
+    transport::{BodyStream, ETags, Preconditions, ReadOptions, ReadOutcome, ReadResult},
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use object_store::{
@@ -74,7 +74,7 @@ impl EfsStore {
         Self { files }
     }
 
-    async fn open(&self, location: &Path, want: &Want) -> Result<Reading> {
+    async fn open(&self, location: &Path, want: &ReadOptions) -> Result<ReadResult> {
         let path = file_path(location)?;
         match self.files.open(&path, want).await {
             Ok(opened) => Ok(opened.reading),
@@ -89,7 +89,7 @@ impl EfsStore {
 
 impl fmt::Display for EfsStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EfsStore({} mount targets)", self.files.members().len())
+        write!(f, "EfsStore({} mount targets)", self.files.endpoints().len())
     }
 }
 
@@ -105,10 +105,12 @@ impl ObjectStore for EfsStore {
         let path = file_path(location)?;
         refuse_attributes(&options.attributes)?;
         let conditions = match &options.mode {
-            PutMode::Overwrite => Conditions::default(),
-            PutMode::Create => Conditions::create_only(),
+            PutMode::Overwrite => Preconditions::default(),
+            PutMode::Create => Preconditions::create_only(),
             PutMode::Update(version) => match &version.e_tag {
-                Some(tag) => Conditions { if_match: Some(Tags::These(vec![tag.clone()])), ..Conditions::default() },
+                Some(tag) => {
+                    Preconditions { if_match: Some(ETags::List(vec![tag.clone()])), ..Preconditions::default() }
+                }
                 None => return Err(not_supported("an update without an e_tag")),
             },
         };
@@ -137,25 +139,25 @@ impl ObjectStore for EfsStore {
         if options.version.is_some() {
             return Err(not_supported("a version: a file has one content"));
         }
-        let want = Want {
-            only_meta: options.head,
+        let want = ReadOptions {
+            head: options.head,
             part: options.range.as_ref().map(range_of).transpose()?,
             conditions: conditions_of(&options),
-            ..Want::default()
+            ..ReadOptions::default()
         };
         let reading = self.open(location, &want).await?;
         let source = |message: &str| -> Box<dyn std::error::Error + Send + Sync> { message.into() };
-        let range = match reading.verdict {
-            Verdict::Content { from, to, .. } => from..to,
-            Verdict::NotModified => {
+        let range = match reading.outcome {
+            ReadOutcome::Content { from, to, .. } => from..to,
+            ReadOutcome::NotModified => {
                 let source = source("the content is the one that the conditions name");
                 return Err(Error::NotModified { path: location.to_string(), source });
             }
-            Verdict::PreconditionFailed => {
+            ReadOutcome::PreconditionFailed => {
                 let source = files::Error::PreconditionFailed.into();
                 return Err(Error::Precondition { path: location.to_string(), source });
             }
-            Verdict::Unsatisfiable => {
+            ReadOutcome::Unsatisfiable => {
                 let source = source(&format!("{location} has {} bytes, and none in the range", reading.meta.size));
                 return Err(Error::Generic { store: convert::STORE, source });
             }
@@ -178,7 +180,7 @@ impl ObjectStore for EfsStore {
             let files = Arc::clone(&files);
             async move {
                 let path = file_path(&location)?;
-                files.delete(&path, Conditions::default()).await.map_err(|err| error_of(&location, err))?;
+                files.delete(&path, Preconditions::default()).await.map_err(|err| error_of(&location, err))?;
                 Ok(location)
             }
         };
@@ -195,14 +197,14 @@ impl ObjectStore for EfsStore {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         let (create, target) = (options.mode == CopyMode::Create, file_path(to)?);
-        let reading = self.open(from, &Want::default()).await?;
+        let reading = self.open(from, &ReadOptions::default()).await?;
         let length = reading.meta.size;
         let mut upload = self.files.begin(&target).await.map_err(|err| error_of(to, err))?;
         let mut content = content(from.clone(), reading, length);
         while let Some(bytes) = content.try_next().await? {
             upload.write(bytes).await.map_err(|err| error_of(to, err))?;
         }
-        let conditions = if create { Conditions::create_only() } else { Conditions::default() };
+        let conditions = if create { Preconditions::create_only() } else { Preconditions::default() };
         match upload.commit(conditions).await {
             Ok(_) => Ok(()),
             Err(err @ files::Error::PreconditionFailed) if create => {
@@ -214,8 +216,8 @@ impl ObjectStore for EfsStore {
 }
 
 /// The `length` bytes of a file that was opened.
-fn content(location: Path, reading: Reading, length: u64) -> BoxStream<'static, Result<Bytes>> {
-    type State = (Option<Bytes>, Option<Box<dyn Rest>>, u64);
+fn content(location: Path, reading: ReadResult, length: u64) -> BoxStream<'static, Result<Bytes>> {
+    type State = (Option<Bytes>, Option<Box<dyn BodyStream>>, u64);
     let state: State = (Some(reading.first), reading.rest, length);
     stream::try_unfold(state, move |(first, rest, left)| {
         let location = location.clone();

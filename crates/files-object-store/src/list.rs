@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use files::{
     Files,
-    target::{Entry, Kind},
+    transport::{Entry, Kind},
 };
 use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use object_store::{Error, Extensions, ListResult, ObjectMeta, Result, path::Path};

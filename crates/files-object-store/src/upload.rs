@@ -4,7 +4,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use files::{Upload, target::Conditions};
+use files::{Upload, transport::Preconditions};
 use object_store::{Error, MultipartUpload, PutPayload, PutResult, Result, UploadPart, path::Path};
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,7 +15,7 @@ use crate::{
 
 /// What the task is asked for, with where its reply goes.
 enum Request {
-    Part(Bytes, oneshot::Sender<Result<()>>),
+    ByteRange(Bytes, oneshot::Sender<Result<()>>),
     Complete(oneshot::Sender<Result<PutResult>>),
 }
 
@@ -41,7 +41,7 @@ async fn write(location: Path, upload: Upload, mut requests: mpsc::UnboundedRece
     let mut upload = Some(upload);
     while let Some(request) = requests.recv().await {
         match request {
-            Request::Part(content, reply) => {
+            Request::ByteRange(content, reply) => {
                 let written = match &mut upload {
                     Some(open) => open.write(content).await.map_err(|err| error_of(&location, err)),
                     None => Err(incomplete(&location)),
@@ -53,7 +53,7 @@ async fn write(location: Path, upload: Upload, mut requests: mpsc::UnboundedRece
             }
             Request::Complete(reply) => {
                 let result = match upload.take() {
-                    Some(open) => open.commit(Conditions::default()).await,
+                    Some(open) => open.commit(Preconditions::default()).await,
                     None => {
                         let _ = reply.send(Err(incomplete(&location)));
                         return;
@@ -85,8 +85,10 @@ impl MultipartUpload for Multipart {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
         let (reply, written) = oneshot::channel();
         // The order of the parts is the order of these calls, whenever the futures are awaited.
-        let sent =
-            self.requests.as_ref().is_some_and(|requests| requests.send(Request::Part(data.into(), reply)).is_ok());
+        let sent = self
+            .requests
+            .as_ref()
+            .is_some_and(|requests| requests.send(Request::ByteRange(data.into(), reply)).is_ok());
         let location = self.location.clone();
         Box::pin(async move {
             match written.await {

@@ -102,7 +102,7 @@ async fn what_files_cannot_do_is_refused() {
     let update = PutOptions::from(PutMode::Update(object_store::UpdateVersion { e_tag: None, version: None }));
     assert!(matches!(store.put_opts(&location, "x".into(), update).await, Err(Error::NotSupported { .. })));
     let reserved = store.put(&Path::from("a/.efs-router.0"), "x".into()).await;
-    assert!(reserved.is_err_and(|err| err.to_string().contains("kept for temporary files")));
+    assert!(reserved.is_err_and(|err| err.to_string().contains("reserved for temporary files")));
     assert!(store.put(&Path::default(), "x".into()).await.is_err());
     // Names that no location can have do not vanish silently.
     std::fs::write(base.path().join("root").join("a b%"), "x").unwrap();

@@ -1,5 +1,4 @@
-//! Memory for contents on their way, used again, and bounded: the more of it is on the way, the smaller the
-//! pieces become.
+//! A pool of buffers for contents in flight, with a soft limit: the more bytes are in flight, the smaller the pieces.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -11,38 +10,42 @@ use std::{
 
 use bytes::Bytes;
 
-/// As long as less than this is on the way, pieces are as large as they get. Above it each stream still has
-/// the smallest piece: a thousand streams add 16 MiB.
-const ENOUGH: usize = 32 << 20;
-const SMALLEST: usize = 16 << 10;
-const LARGEST: usize = 256 << 10;
-/// Kept for the next stream.
-const MOST_KEPT: usize = 32;
+/// Below this number of bytes in flight, pieces have their maximum size. Above it each stream still gets a piece of the
+/// minimum size: a thousand streams add 16 MiB.
+const IN_FLIGHT_SOFT_LIMIT_BYTES: usize = 32 << 20;
+const MIN_PIECE_BYTES: usize = 16 << 10;
+const MAX_PIECE_BYTES: usize = 256 << 10;
+/// Maximum number of buffers that the pool keeps.
+const MAX_POOLED_BUFFERS: usize = 32;
 
-static ON_THE_WAY: AtomicUsize = AtomicUsize::new(0);
-/// Of the largest size, which all throughput is made with; smaller ones come from the allocator's own lists.
-static KEPT: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+static IN_FLIGHT_BYTES: AtomicUsize = AtomicUsize::new(0);
+/// Buffers of the maximum size, which carry nearly all bytes. The allocator serves smaller ones.
+static POOL: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 
-/// A piece of memory, all of it readable.
+/// A buffer whose bytes are all initialised.
 pub struct Buffer(Box<[u8]>);
 
-/// The largest piece that there is room for.
-pub fn most() -> usize {
-    let room = ENOUGH.saturating_sub(ON_THE_WAY.load(Ordering::Relaxed)) / 8;
-    if room >= LARGEST { LARGEST } else { room.clamp(SMALLEST, LARGEST) & !(4096 - 1) }
+/// The current maximum size of a piece in bytes.
+pub fn max() -> usize {
+    let reserve = IN_FLIGHT_SOFT_LIMIT_BYTES.saturating_sub(IN_FLIGHT_BYTES.load(Ordering::Relaxed)) / 8;
+    if reserve >= MAX_PIECE_BYTES {
+        MAX_PIECE_BYTES
+    } else {
+        reserve.clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES) & !(4096 - 1)
+    }
 }
 
-/// A buffer for the next of so many bytes: as large as they need, and as there is room for.
+/// A buffer for the next piece of `wanted` bytes: as large as needed, at most [`max`].
 pub fn take(wanted: usize) -> Buffer {
-    let size = wanted.min(most());
-    let kept = (size == LARGEST).then(|| KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
+    let size = wanted.min(max());
+    let kept = (size == MAX_PIECE_BYTES).then(|| POOL.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
     let memory = kept.unwrap_or_else(|| vec![0; size].into_boxed_slice());
-    ON_THE_WAY.fetch_add(memory.len(), Ordering::Relaxed);
+    IN_FLIGHT_BYTES.fetch_add(memory.len(), Ordering::Relaxed);
     Buffer(memory)
 }
 
 impl Buffer {
-    /// Its first bytes, to be sent; the memory comes back when they are gone.
+    /// The first `length` bytes. The memory returns to the pool when they are dropped.
     pub fn filled(self, length: usize) -> Bytes {
         let length = length.min(self.0.len());
         Bytes::from_owner(self).slice(..length)
@@ -72,35 +75,35 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.0);
-        ON_THE_WAY.fetch_sub(memory.len(), Ordering::Relaxed);
-        if memory.len() == LARGEST {
-            let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() < MOST_KEPT {
+        IN_FLIGHT_BYTES.fetch_sub(memory.len(), Ordering::Relaxed);
+        if memory.len() == MAX_PIECE_BYTES {
+            let mut kept = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() < MAX_POOLED_BUFFERS {
                 kept.push(memory);
             }
         }
     }
 }
 
-/// Room for a piece whose memory somebody else makes: an answer that is asked for.
-pub struct Room(usize);
+/// Accounts for a piece whose memory another component allocates, such as the reply to a READ.
+pub struct Reservation(usize);
 
-/// Room for the next of so many bytes, as [`take`] gives it.
-pub fn room(wanted: usize) -> Room {
-    let size = wanted.min(most());
-    ON_THE_WAY.fetch_add(size, Ordering::Relaxed);
-    Room(size)
+/// A reservation for the next piece of `wanted` bytes, with the same size as [`take`] would return.
+pub fn reserve(wanted: usize) -> Reservation {
+    let size = wanted.min(max());
+    IN_FLIGHT_BYTES.fetch_add(size, Ordering::Relaxed);
+    Reservation(size)
 }
 
-impl Room {
-    /// So much may be asked for.
+impl Reservation {
+    /// The size of the reservation in bytes.
     pub fn bytes(&self) -> u32 {
         u32::try_from(self.0).unwrap_or(u32::MAX)
     }
 
-    /// What has come, on the way until it is gone.
+    /// Accounts for `content` until it is dropped, and releases the rest of the reservation.
     pub fn hold(mut self, content: Bytes) -> Bytes {
-        struct Held(Bytes, #[expect(dead_code, reason = "it is for being dropped")] Room);
+        struct Held(Bytes, #[expect(dead_code, reason = "it is for being dropped")] Reservation);
         impl AsRef<[u8]> for Held {
             fn as_ref(&self) -> &[u8] {
                 &self.0
@@ -108,9 +111,9 @@ impl Room {
         }
         let unused = self.0.saturating_sub(content.len());
         self.0 -= unused;
-        ON_THE_WAY.fetch_sub(unused, Ordering::Relaxed);
-        // Small answers share their memory, and one that is not taken keeps that of all.
-        let content = match content.len() <= SMALLEST && most() < LARGEST {
+        IN_FLIGHT_BYTES.fetch_sub(unused, Ordering::Relaxed);
+        // Small replies share one allocation, which the slowest reader would keep alive for all.
+        let content = match content.len() <= MIN_PIECE_BYTES && max() < MAX_PIECE_BYTES {
             true => Bytes::copy_from_slice(&content),
             false => content,
         };
@@ -118,9 +121,9 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        ON_THE_WAY.fetch_sub(self.0, Ordering::Relaxed);
+        IN_FLIGHT_BYTES.fetch_sub(self.0, Ordering::Relaxed);
     }
 }
 
@@ -130,12 +133,12 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_counts_until_it_is_gone() {
-        let on_the_way = || ON_THE_WAY.load(Ordering::Relaxed);
+        let on_the_way = || IN_FLIGHT_BYTES.load(Ordering::Relaxed);
         let before = on_the_way();
-        let asked: Vec<_> = (0..1000).map(|_| room(LARGEST)).collect();
-        assert_eq!((asked[0].0, asked[999].0), (LARGEST, SMALLEST));
-        assert!(on_the_way() <= before + ENOUGH + 1000 * SMALLEST);
-        let held: Vec<_> = asked.into_iter().map(|room| room.hold(Bytes::from_static(&[7; 10]))).collect();
+        let asked: Vec<_> = (0..1000).map(|_| reserve(MAX_PIECE_BYTES)).collect();
+        assert_eq!((asked[0].0, asked[999].0), (MAX_PIECE_BYTES, MIN_PIECE_BYTES));
+        assert!(on_the_way() <= before + IN_FLIGHT_SOFT_LIMIT_BYTES + 1000 * MIN_PIECE_BYTES);
+        let held: Vec<_> = asked.into_iter().map(|reserve| reserve.hold(Bytes::from_static(&[7; 10]))).collect();
         assert_eq!((on_the_way() - before, held[0].len()), (10_000, 10));
         drop(held);
         assert_eq!(on_the_way(), before);

@@ -1,5 +1,15 @@
-//! Files on several targets: every operation of one path goes through one target, which the path's hash chooses
-//! among those that work.
+//! Files on several mount targets. Every operation on a path goes through one target: the first healthy target in the
+//! path's order of preference.
+//!
+//! What happens to a write whose target hangs:
+//! 1. [`Files::write`] chooses the target and takes the lock of the path ([`PathLocks`]). A second write of the same path
+//!    waits, so that a late write never overwrites a newer one.
+//! 2. The write runs in a task of its own, so that it ends even if the caller goes away.
+//! 3. After the deadline the caller gets [`Error::Deadline`] if the write never started, [`Error::Uncertain`] if the
+//!    backend knows that it will not happen any more, or [`Error::Pending`] if it may still happen. While it is pending,
+//!    the path stays locked and other writes of it get [`Error::Fenced`].
+//! 4. The failed request does not mark the target as unhealthy. Its probes do ([`Health`]), within seconds; then paths go to
+//!    their next target.
 
 use std::{
     collections::BTreeSet,
@@ -15,65 +25,73 @@ use tokio::task::AbortHandle;
 
 use crate::{
     error::{Error, Result},
-    fence::Fences,
     health::Health,
-    prober::keep_probing,
+    path_lock::PathLocks,
+    prober::spawn_prober,
     stats::Stats,
-    target::{Conditions, Meta, Page, Part, Reading, Staged, Target, Verdict, Want},
+    transport::{
+        ByteRange, Metadata, Page, Preconditions, ReadOptions, ReadOutcome, ReadResult, StagedUpload, Transport,
+    },
 };
 use router::{
     path::{DirectoryPath, FilePath},
     table::{Routing, Table, TooManyTargets},
 };
 
-/// Who waits for a change waits a little longer than it may take to begin: then it is known whether it did.
-const SLACK: Duration = Duration::from_millis(100);
+/// Wait slightly longer than the deadline of a change, so that we know whether it started.
+const START_MARGIN: Duration = Duration::from_millis(100);
 
-/// The longest time that a start waits for a target that says neither yes nor no.
+/// Maximum time that a start waits for a target that neither accepts nor refuses.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-const START_CHECK_EVERY: Duration = Duration::from_millis(20);
-const SETTLED_EVERY: Duration = Duration::from_millis(10);
+const START_POLL_INTERVAL: Duration = Duration::from_millis(20);
+const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Makes targets that can be used, of those that are published.
+/// Makes transports for published targets. The two implementations are `files_mounted::Options` and `files_nfs::Options`.
 pub trait Backend: Send + Sync + 'static {
-    /// The target at this place, a number that no other target has meanwhile. It is probed before it is used.
-    fn target(&self, target: &PublishedTarget, place: usize) -> Arc<dyn Target>;
+    /// The transport to a target. No other target has the same `slot` at the same time; the mounted backend uses it in
+    /// the name of the mount point. The transport is probed before it is used.
+    fn transport(&self, target: &PublishedTarget, slot: usize) -> Arc<dyn Transport>;
 
-    /// How long an operation may take.
+    /// Maximum duration of an operation.
     fn deadline(&self) -> Duration;
 
-    /// The whole list, before targets are made of what is new in it: each is another way to the same file system.
+    /// Called with the whole list before [`Backend::transport`] is called for its new targets. Every target reaches the
+    /// same file system, so a backend may use one to resolve the outcome of a write that another did not answer.
     fn published(&self, targets: &[PublishedTarget]) {
         let _ = targets;
     }
 }
 
-/// Besides the backend's own.
+/// Options of [`Files`].
 #[derive(Clone)]
 pub struct Options {
+    /// How paths are distributed over the targets.
     pub routing: Routing,
-    /// From one probe of a target to the next.
-    pub probe_every: Duration,
+    /// Pause between two probes of a target.
+    pub probe_interval: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { routing: Routing::default(), probe_every: Duration::from_secs(2) }
+        Self { routing: Routing::default(), probe_interval: Duration::from_secs(2) }
     }
 }
 
-/// A target with what is known of it.
-pub struct Member {
+/// A target in use, with its health and its counters.
+pub struct Endpoint {
+    /// The target as published.
     pub published: PublishedTarget,
-    /// The number in the name of its directory, where it has one.
-    pub place: usize,
+    /// The number in the name of its mount point, where it has one.
+    pub slot: usize,
+    /// Whether paths are sent to it.
     pub health: Health,
+    /// What it has done since the start.
     pub stats: Stats,
-    pub(crate) target: Arc<dyn Target>,
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) prober: std::sync::OnceLock<AbortHandle>,
 }
 
-impl Drop for Member {
+impl Drop for Endpoint {
     fn drop(&mut self) {
         if let Some(prober) = self.prober.get() {
             prober.abort();
@@ -82,8 +100,8 @@ impl Drop for Member {
 }
 
 impl Backend for Box<dyn Backend> {
-    fn target(&self, target: &PublishedTarget, place: usize) -> Arc<dyn Target> {
-        (**self).target(target, place)
+    fn transport(&self, target: &PublishedTarget, slot: usize) -> Arc<dyn Transport> {
+        (**self).transport(target, slot)
     }
 
     fn deadline(&self) -> Duration {
@@ -95,100 +113,103 @@ impl Backend for Box<dyn Backend> {
     }
 }
 
-/// A table with its members, in the same order.
-pub(crate) struct Fleet {
+/// A table and its endpoints, in the same order.
+pub(crate) struct EndpointSet {
     table: Table,
-    pub(crate) members: Vec<Arc<Member>>,
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
 }
 
-/// Why the service cannot start.
+/// The error of [`Files::start`].
 #[derive(Debug, thiserror::Error)]
-pub enum CannotStart {
+pub enum StartError {
+    /// The list is too long.
     #[error(transparent)]
     TooMany(#[from] TooManyTargets),
-    #[error("none of the {} mount targets works: {}", .0.len(), .0.join("; "))]
+    /// No target answered its first probe; one message for each.
+    #[error("none of the {} mount targets answers: {}", .0.len(), .0.join("; "))]
     NoTarget(Vec<String>),
 }
 
-/// What [`Files::route`] tells.
+/// The route of a path: see [`Files::route`].
 pub struct Route {
+    /// The name of the strategy.
     pub strategy: &'static str,
-    /// The path's own target first; with whether it works.
+    /// All targets in order of preference, each with whether it is healthy.
     pub order: Vec<(PublishedTarget, bool)>,
-    /// Where in `order` the path goes now; `None` when no target works.
+    /// The position in `order` of the target that the path goes to now; `None` when no target is healthy.
     pub chosen: Option<usize>,
 }
 
-/// The files of one file system, by way of several mount targets.
+/// The files of one file system, accessed through several mount targets.
 pub struct Files {
-    fleet: Arc<ArcSwap<Fleet>>,
+    endpoint_set: Arc<ArcSwap<EndpointSet>>,
     backend: Box<dyn Backend>,
     options: Options,
-    fences: Fences,
-    /// Members of this fleet and of earlier ones, as long as there are.
-    gone: Mutex<Vec<Weak<Member>>>,
+    path_locks: PathLocks,
+    /// Endpoints of this set and of earlier sets that operations still use.
+    gone: Mutex<Vec<Weak<Endpoint>>>,
 }
 
 impl Files {
-    /// Makes the targets, probes each, and gives the files when at least one works. The others are used as soon as
-    /// their probes succeed.
+    /// Makes a transport for each target and probes it. Returns when at least one target answers; the others are used as
+    /// soon as their probes succeed.
     ///
     /// # Errors
-    /// [`CannotStart`]: none works, with the reason of each.
+    /// [`StartError`]: the list is too long, or no target answers.
     pub async fn start(
         list: PublishedList,
         backend: impl Backend,
         options: Options,
-    ) -> std::result::Result<Arc<Self>, CannotStart> {
+    ) -> std::result::Result<Arc<Self>, StartError> {
         let table = Table::new(list, options.routing.clone())?;
         backend.published(table.targets());
         let targets = table.targets().iter().enumerate();
-        let members: Vec<_> = targets.map(|(place, target)| member(&backend, target, place)).collect();
-        let fleet = Arc::new(ArcSwap::from_pointee(Fleet { table, members: members.clone() }));
-        members.iter().for_each(|member| keep_probing(member, &fleet, options.probe_every));
-        first_answer(&members).await?;
-        let (fences, gone) = (Fences::default(), Mutex::default());
-        Ok(Arc::new(Self { fleet, backend: Box::new(backend), options, fences, gone }))
+        let endpoints: Vec<_> = targets.map(|(slot, target)| endpoint(&backend, target, slot)).collect();
+        let endpoint_set = Arc::new(ArcSwap::from_pointee(EndpointSet { table, endpoints: endpoints.clone() }));
+        endpoints.iter().for_each(|endpoint| spawn_prober(endpoint, &endpoint_set, options.probe_interval));
+        first_answer(&endpoints).await?;
+        let (path_locks, gone) = (PathLocks::default(), Mutex::default());
+        Ok(Arc::new(Self { endpoint_set, backend: Box::new(backend), options, path_locks, gone }))
     }
 
-    /// Uses another list from now on. A target that is in both keeps its connections, its health and its counters;
-    /// a new one gets paths when its first probe has succeeded; one that is gone ends with the operations that it
-    /// has. The same list changes nothing. Whether anything was changed.
+    /// Replaces the list of targets. A target of both lists keeps its connections, health and counters. A new target gets
+    /// paths after its first successful probe. A removed target finishes its operations. Returns whether the list differs.
     ///
     /// # Errors
-    /// [`TooManyTargets`]: the list of before stays.
+    /// [`TooManyTargets`]: the current list stays in use.
     pub fn replace(&self, list: PublishedList) -> std::result::Result<bool, TooManyTargets> {
-        let before = self.fleet.load();
+        let before = self.endpoint_set.load();
         if before.table.list() == &list {
             return Ok(false);
         }
         let table = Table::new(list, self.options.routing.clone())?;
         self.backend.published(table.targets());
-        let kept = |target: &PublishedTarget| before.members.iter().find(|member| member.published == *target).cloned();
-        // One that is gone has its place until its last operation has ended.
+        let kept =
+            |target: &PublishedTarget| before.endpoints.iter().find(|endpoint| endpoint.published == *target).cloned();
+        // A removed target keeps its slot until its last operation ends.
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        gone.extend(before.members.iter().map(Arc::downgrade));
-        gone.retain(|member| member.strong_count() > 0);
-        let mut places: BTreeSet<_> = gone.iter().filter_map(|member| Some(member.upgrade()?.place)).collect();
+        gone.extend(before.endpoints.iter().map(Arc::downgrade));
+        gone.retain(|endpoint| endpoint.strong_count() > 0);
+        let mut slots: BTreeSet<_> = gone.iter().filter_map(|endpoint| Some(endpoint.upgrade()?.slot)).collect();
         let mut free = || {
-            let place = (0..).find(|place| !places.contains(place)).unwrap_or_default();
-            places.insert(place);
-            place
+            let slot = (0..).find(|slot| !slots.contains(slot)).unwrap_or_default();
+            slots.insert(slot);
+            slot
         };
         let made = |target: &PublishedTarget| {
-            let member = member(&*self.backend, target, free());
-            keep_probing(&member, &self.fleet, self.options.probe_every);
-            member
+            let endpoint = endpoint(&*self.backend, target, free());
+            spawn_prober(&endpoint, &self.endpoint_set, self.options.probe_interval);
+            endpoint
         };
         let mut made = made;
-        let members = table.targets().iter().map(|target| kept(target).unwrap_or_else(|| made(target))).collect();
-        self.fleet.store(Arc::new(Fleet { table, members }));
+        let endpoints = table.targets().iter().map(|target| kept(target).unwrap_or_else(|| made(target))).collect();
+        self.endpoint_set.store(Arc::new(EndpointSet { table, endpoints }));
         Ok(true)
     }
 
-    /// The targets, in the order in which they were published.
-    pub fn members(&self) -> Vec<Arc<Member>> {
-        self.fleet.load().members.clone()
+    /// The targets in published order.
+    pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.endpoint_set.load().endpoints.clone()
     }
 
     /// The name of the strategy.
@@ -196,201 +217,201 @@ impl Files {
         self.options.routing.strategy.name()
     }
 
-    /// Does any target work?
+    /// Whether at least one target is healthy.
     pub fn is_ready(&self) -> bool {
-        self.fleet.load().members.iter().any(|member| member.health.is_up())
+        self.endpoint_set.load().endpoints.iter().any(|endpoint| endpoint.health.is_up())
     }
 
-    /// Where a path goes, and where it would go next. Touches nothing.
+    /// The route of a path. Performs no I/O.
     pub fn route(&self, path: &[u8]) -> Route {
-        let fleet = self.fleet.load();
-        let order: Vec<_> = fleet.table.order(path).iter().map(|index| &fleet.members[index]).collect();
-        let order: Vec<_> = order.iter().map(|member| (member.published.clone(), member.health.is_up())).collect();
+        let endpoint_set = self.endpoint_set.load();
+        let order: Vec<_> = endpoint_set.table.order(path).iter().map(|index| &endpoint_set.endpoints[index]).collect();
+        let order: Vec<_> =
+            order.iter().map(|endpoint| (endpoint.published.clone(), endpoint.health.is_up())).collect();
         let chosen = order.iter().position(|(_, up)| *up);
-        Route { strategy: fleet.table.strategy().name(), order, chosen }
+        Route { strategy: endpoint_set.table.strategy().name(), order, chosen }
     }
 
-    /// How long an operation may take.
+    /// Maximum duration of an operation.
     pub fn deadline(&self) -> Duration {
         self.backend.deadline()
     }
 
-    /// The target that a path goes to now; `None` when none works.
-    pub fn target_of(&self, path: &FilePath) -> Option<Arc<Member>> {
-        self.member(path.as_bytes()).ok()
+    /// The target that a path goes to now; `None` when no target is healthy.
+    pub fn target_of(&self, path: &FilePath) -> Option<Arc<Endpoint>> {
+        self.endpoint(path.as_bytes()).ok()
     }
 
-    /// The member that a path goes to now.
+    /// The endpoint that a path goes to now.
     ///
     /// # Errors
     /// [`Error::NoTarget`]
-    fn member(&self, path: &[u8]) -> Result<Arc<Member>> {
-        let fleet = self.fleet.load();
-        let usable = |index: usize| fleet.members[index].health.is_up();
-        let index = fleet.table.first(path, &usable).ok_or(Error::NoTarget)?;
-        Ok(Arc::clone(&fleet.members[index]))
+    fn endpoint(&self, path: &[u8]) -> Result<Arc<Endpoint>> {
+        let endpoint_set = self.endpoint_set.load();
+        let usable = |index: usize| endpoint_set.endpoints[index].health.is_up();
+        let index = endpoint_set.table.first(path, &usable).ok_or(Error::NoTarget)?;
+        Ok(Arc::clone(&endpoint_set.endpoints[index]))
     }
 
-    /// The whole of a file, which must not be larger than `most` bytes.
+    /// Reads a whole file of at most `max` bytes.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] and whatever [`Files::open`] says.
-    pub async fn read(&self, path: &FilePath, most: u64) -> Result<Bytes> {
-        self.read_wanted(path, Want::default(), most).await
+    /// [`Error::TooLarge`], and the errors of [`Files::open`].
+    pub async fn read(&self, path: &FilePath, max: u64) -> Result<Bytes> {
+        self.read_wanted(path, ReadOptions::default(), max).await
     }
 
-    /// `length` bytes from `from` on, or as many as there are.
+    /// Reads `length` bytes from offset `from`, or fewer at the end of the file.
     ///
     /// # Errors
-    /// Whatever [`Files::open`] says.
+    /// The errors of [`Files::open`].
     pub async fn read_part(&self, path: &FilePath, from: u64, length: u64) -> Result<Bytes> {
         let last = match length {
             0 => return self.stat(path).await.map(|_| Bytes::new()),
             length => from.saturating_add(length - 1),
         };
-        let want = Want { part: Some(Part::From(from, Some(last))), ..Want::default() };
+        let want = ReadOptions { part: Some(ByteRange::From(from, Some(last))), ..ReadOptions::default() };
         self.read_wanted(path, want, length).await
     }
 
-    async fn read_wanted(&self, path: &FilePath, want: Want, most: u64) -> Result<Bytes> {
+    async fn read_wanted(&self, path: &FilePath, want: ReadOptions, max: u64) -> Result<Bytes> {
         let opened = self.open(path, &want).await?;
-        let length = match opened.reading.verdict {
-            Verdict::Content { from, to, .. } => to - from,
+        let length = match opened.reading.outcome {
+            ReadOutcome::Content { from, to, .. } => to - from,
             _ => 0,
         };
-        if length > most {
-            return Err(Error::TooLarge(most));
+        if length > max {
+            return Err(Error::TooLarge(max));
         }
-        let Reading { first, rest: Some(mut rest), .. } = opened.reading else {
+        let ReadResult { first, rest: Some(mut rest), .. } = opened.reading else {
             return Ok(opened.reading.first);
         };
         let mut content = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
         content.extend_from_slice(&first);
         while (content.len() as u64) < length {
             let (bytes, more) = rest.next().await?;
-            opened.member.stats.read(bytes.len());
+            opened.endpoint.stats.read(bytes.len());
             content.extend_from_slice(&bytes);
             rest = more;
         }
         Ok(content.freeze())
     }
 
-    /// Opens a file to read it in pieces, or to look at its properties.
+    /// Opens a file to stream it, or to get its metadata.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and others of the path; [`Error::Busy`], [`Error::Deadline`] of its target.
-    pub async fn open(&self, path: &FilePath, want: &Want) -> Result<Opened> {
-        let member = self.member(path.as_bytes())?;
+    /// [`Error::NotFound`] and other errors of the path; [`Error::Busy`] and [`Error::Deadline`] of the target.
+    pub async fn open(&self, path: &FilePath, want: &ReadOptions) -> Result<Opened> {
+        let endpoint = self.endpoint(path.as_bytes())?;
         let began = Instant::now();
-        let reading = match member.target.read_now(path, want) {
+        let reading = match endpoint.transport.read_now(path, want) {
             Some(answer) => answer,
-            None => member.target.read(path, want).await,
+            None => endpoint.transport.read(path, want).await,
         };
-        let reading = member.done(began, reading)?;
-        member.stats.read(reading.first.len());
-        Ok(Opened { member, reading })
+        let reading = endpoint.done(began, reading)?;
+        endpoint.stats.read(reading.first.len());
+        Ok(Opened { endpoint, reading })
     }
 
-    /// The properties of a file.
+    /// The metadata of a file.
     ///
     /// # Errors
     /// As [`Files::open`].
-    pub async fn stat(&self, path: &FilePath) -> Result<Meta> {
-        Ok(self.open(path, &Want { only_meta: true, ..Want::default() }).await?.reading.meta)
+    pub async fn stat(&self, path: &FilePath) -> Result<Metadata> {
+        Ok(self.open(path, &ReadOptions { head: true, ..ReadOptions::default() }).await?.reading.meta)
     }
 
-    /// Is there such a file?
+    /// Whether the file exists.
     ///
     /// # Errors
-    /// As [`Files::open`], but for [`Error::NotFound`] and what says that a directory on the way is none.
+    /// As [`Files::open`], except [`Error::NotFound`] and [`Error::NotADirectory`].
     pub async fn exists(&self, path: &FilePath) -> Result<bool> {
         match self.stat(path).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound | Error::NotADirectory) => Ok(false),
-            Err(why) => Err(why),
+            Err(err) => Err(err),
         }
     }
 
-    /// Puts a new content into its place at once; makes the directories above it. Whoever reads sees the old
-    /// content or the new one, whole.
+    /// Replaces the content of a file atomically, and creates its parent directories. Readers see the old content or the
+    /// new content, never a mixture.
     ///
     /// # Errors
-    /// [`Error::PreconditionFailed`]; [`Error::Fenced`] and [`Error::Busy`], when nothing has happened;
-    /// [`Error::Deadline`], when nothing has happened either; [`Error::Uncertain`], when it has happened or never will;
-    /// [`Error::Pending`], when it may still happen.
-    pub async fn write(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Result<Written> {
-        let member = self.member(path.as_bytes())?;
+    /// [`Error::PreconditionFailed`], [`Error::Fenced`], [`Error::Busy`], [`Error::Deadline`]: nothing was changed.
+    /// [`Error::Uncertain`]: the write happened or never will. [`Error::Pending`]: it may still happen.
+    pub async fn write(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> Result<Written> {
+        let endpoint = self.endpoint(path.as_bytes())?;
         let (length, name) = (content.len(), path.clone());
-        let change = |member: Arc<Member>| async move { member.target.put(&name, content, conditions).await };
-        let (meta, new) = self.change(path, &member, change).await?;
-        member.stats.written(length);
-        Ok(Written { member, meta, new })
+        let change = |endpoint: Arc<Endpoint>| async move { endpoint.transport.put(&name, content, conditions).await };
+        let (meta, new) = self.change(path, &endpoint, change).await?;
+        endpoint.stats.written(length);
+        Ok(Written { endpoint, meta, new })
     }
 
-    /// Begins to write a content that comes in pieces.
+    /// Starts an upload: a content that is written in pieces and then committed.
     ///
     /// # Errors
     /// As [`Files::write`].
     pub async fn begin(self: &Arc<Self>, path: &FilePath) -> Result<Upload> {
-        let member = self.member(path.as_bytes())?;
+        let endpoint = self.endpoint(path.as_bytes())?;
         let began = Instant::now();
-        let staged = member.done(began, member.target.stage(path).await)?;
-        Ok(Upload { files: Arc::clone(self), path: path.clone(), member, staged })
+        let staged = endpoint.done(began, endpoint.transport.stage(path).await)?;
+        Ok(Upload { files: Arc::clone(self), path: path.clone(), endpoint, staged })
     }
 
-    /// Adds to the end of a file; makes it if there is none. All of it or nothing, unless this process or its
-    /// machine dies meanwhile.
+    /// Appends to a file, and creates it if it does not exist. All or nothing, unless this process dies during the call.
     ///
     /// # Errors
     /// As [`Files::write`].
-    pub async fn append(&self, path: &FilePath, content: Bytes, conditions: Conditions) -> Result<Written> {
-        let member = self.member(path.as_bytes())?;
+    pub async fn append(&self, path: &FilePath, content: Bytes, conditions: Preconditions) -> Result<Written> {
+        let endpoint = self.endpoint(path.as_bytes())?;
         let (length, name) = (content.len(), path.clone());
-        let change = |member: Arc<Member>| async move { member.target.append(&name, content, conditions).await };
-        let (meta, new) = self.change(path, &member, change).await?;
-        member.stats.written(length);
-        Ok(Written { member, meta, new })
+        let change =
+            |endpoint: Arc<Endpoint>| async move { endpoint.transport.append(&name, content, conditions).await };
+        let (meta, new) = self.change(path, &endpoint, change).await?;
+        endpoint.stats.written(length);
+        Ok(Written { endpoint, meta, new })
     }
 
-    /// Removes a file. The directory that it was in stays.
+    /// Deletes a file. Its parent directory stays.
     ///
     /// # Errors
     /// [`Error::NotFound`], and as [`Files::write`].
-    pub async fn delete(&self, path: &FilePath, conditions: Conditions) -> Result<Arc<Member>> {
-        let member = self.member(path.as_bytes())?;
+    pub async fn delete(&self, path: &FilePath, conditions: Preconditions) -> Result<Arc<Endpoint>> {
+        let endpoint = self.endpoint(path.as_bytes())?;
         let name = path.clone();
-        let change = |member: Arc<Member>| async move { member.target.delete(&name, conditions).await };
-        self.change(path, &member, change).await?;
-        Ok(member)
+        let change = |endpoint: Arc<Endpoint>| async move { endpoint.transport.delete(&name, conditions).await };
+        self.change(path, &endpoint, change).await?;
+        Ok(endpoint)
     }
 
-    /// At most `limit` entries of a directory, in no order, from `place` on, an earlier page's `next`. Going on in
-    /// this way meets everything that was there from beginning to end exactly once.
+    /// Lists at most `limit` entries of a directory, in no order, from `cursor` (the `next` of the previous page). The pages
+    /// together contain every entry that exists during the whole listing exactly once.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::BadPlace`], and as [`Files::open`].
+    /// [`Error::NotFound`], [`Error::BadCursor`], and as [`Files::open`].
     pub async fn list(
         &self,
         directory: &DirectoryPath,
-        place: Option<u64>,
+        cursor: Option<u64>,
         limit: usize,
-    ) -> Result<(Page, Arc<Member>)> {
-        let member = self.member(directory.as_bytes())?;
+    ) -> Result<(Page, Arc<Endpoint>)> {
+        let endpoint = self.endpoint(directory.as_bytes())?;
         let began = Instant::now();
-        let page = member.target.list(directory, place, limit.max(1)).await;
-        Ok((member.done(began, page)?, member))
+        let page = endpoint.transport.list(directory, cursor, limit.max(1)).await;
+        Ok((endpoint.done(began, page)?, endpoint))
     }
 
-    /// Removes the temporary files that nobody has written to for `age`, everywhere. Their number.
+    /// Removes temporary files that were not written to for `age`, in all directories. Returns how many were removed.
     pub async fn sweep(&self, age: Duration) -> u64 {
         let Ok(root) = DirectoryPath::new("") else { return 0 };
         let mut removed = 0;
-        // The deepest first: no more waits than a step finds on each level.
+        // Depth first, so that few directories are queued.
         let mut waiting = vec![(root, None)];
-        while let Some((directory, place)) = waiting.pop() {
-            let swept = match self.member(directory.as_bytes()) {
-                Ok(member) => member.target.sweep(&directory, place, age).await,
-                Err(why) => Err(why),
+        while let Some((directory, cursor)) = waiting.pop() {
+            let swept = match self.endpoint(directory.as_bytes()) {
+                Ok(endpoint) => endpoint.transport.sweep(&directory, cursor, age).await,
+                Err(err) => Err(err),
             };
             match swept {
                 Ok(swept) => {
@@ -398,39 +419,39 @@ impl Files {
                     waiting.extend(swept.next.map(|next| (directory, Some(next))));
                     waiting.extend(swept.directories.into_iter().map(|directory| (directory, None)));
                 }
-                // Another time.
-                Err(why) => tracing::debug!(?directory, error = %why, "a directory was not swept"),
+                // The next sweep tries again.
+                Err(err) => tracing::debug!(?directory, error = %err, "cannot sweep a directory"),
             }
         }
         removed
     }
 
-    /// Waits until nothing is being changed any more: what has begun ends, also where nobody waits for it.
-    pub async fn settled(&self) {
-        while !self.fences.are_open() {
-            tokio::time::sleep(SETTLED_EVERY).await;
+    /// Waits until no write is in progress, including writes whose caller went away.
+    pub async fn wait_idle(&self) {
+        while !self.path_locks.is_idle() {
+            tokio::time::sleep(IDLE_POLL_INTERVAL).await;
         }
     }
 
-    /// Waits as [`Files::settled`], and closes the targets. Nothing may be asked for afterwards.
+    /// Waits like [`Files::wait_idle`], then closes the transports. No operation may follow.
     pub async fn close(&self) {
-        self.settled().await;
-        for member in self.members() {
-            if let Some(prober) = member.prober.get() {
+        self.wait_idle().await;
+        for endpoint in self.endpoints() {
+            if let Some(prober) = endpoint.prober.get() {
                 prober.abort();
             }
-            if let Err(why) = member.target.close().await {
-                tracing::warn!(target_id = %member.published.mount_target_id, error = %why, "a target could not be closed");
+            if let Err(err) = endpoint.transport.close().await {
+                tracing::warn!(target_id = %endpoint.published.mount_target_id, error = %err, "cannot close the transport to a target");
             }
         }
     }
 
-    /// Does a change in its turn, in a task of its own: it goes on to its end whatever becomes of who asked for it.
+    /// Runs a change under the lock of its path, in a task of its own: the change ends even if the caller goes away.
     async fn change<T, F>(
         &self,
         path: &FilePath,
-        member: &Arc<Member>,
-        change: impl FnOnce(Arc<Member>) -> F,
+        endpoint: &Arc<Endpoint>,
+        change: impl FnOnce(Arc<Endpoint>) -> F,
     ) -> Result<T>
     where
         T: Send + 'static,
@@ -438,99 +459,103 @@ impl Files {
     {
         let began = Instant::now();
         let deadline = self.backend.deadline();
-        let turn = self.fences.enter(path, tokio::time::Instant::now() + deadline).await?;
-        let watch = turn.watch();
-        let change = change(Arc::clone(member));
+        let guard = self.path_locks.lock(path, tokio::time::Instant::now() + deadline).await?;
+        let uncertain_on_drop = guard.uncertain_on_drop();
+        let change = change(Arc::clone(endpoint));
         let doing = tokio::spawn(async move {
             let answer = change.await;
-            drop(turn);
+            drop(guard);
             answer
         });
-        let answer = match tokio::time::timeout(deadline + SLACK, doing).await {
+        let answer = match tokio::time::timeout(deadline + START_MARGIN, doing).await {
             Ok(Ok(answer)) => {
-                watch.ended();
+                uncertain_on_drop.ended();
                 answer
             }
-            // It panicked, or this process ends, or the target says nothing.
+            // The task panicked, the process ends, or the target does not answer.
             Ok(Err(_)) | Err(_) => Err(Error::Pending),
         };
-        member.done(began, answer)
+        endpoint.done(began, answer)
     }
 }
 
-/// A file that was opened, and the target that it is read from.
+/// An open file and the target that it is read from.
 pub struct Opened {
-    pub member: Arc<Member>,
-    pub reading: Reading,
+    /// The target.
+    pub endpoint: Arc<Endpoint>,
+    /// Metadata and content.
+    pub reading: ReadResult,
 }
 
-/// A content that is in its place.
+/// The result of a write.
 pub struct Written {
-    pub member: Arc<Member>,
-    pub meta: Meta,
-    /// There was no file under this path before.
+    /// The target.
+    pub endpoint: Arc<Endpoint>,
+    /// The metadata of the new content.
+    pub meta: Metadata,
+    /// Whether the file did not exist before.
     pub new: bool,
 }
 
-/// A content that comes in pieces; given up when it is dropped before [`Upload::commit`].
+/// A content that is written in pieces. Dropping it before [`Upload::commit`] removes the temporary file.
 pub struct Upload {
     files: Arc<Files>,
     path: FilePath,
-    member: Arc<Member>,
-    staged: Box<dyn Staged>,
+    endpoint: Arc<Endpoint>,
+    staged: Box<dyn StagedUpload>,
 }
 
 impl Upload {
-    /// The bytes that follow.
+    /// Appends bytes to the content.
     ///
     /// # Errors
-    /// As [`Files::write`]; the content is given up.
+    /// As [`Files::write`]; the upload cannot be continued.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let length = bytes.len();
-        self.staged.write(bytes).await.inspect_err(|why| self.member.broke_off(why))?;
-        self.member.stats.written(length);
+        self.staged.write(bytes).await.inspect_err(|err| self.endpoint.record_late_failure(err))?;
+        self.endpoint.stats.written(length);
         Ok(())
     }
 
-    /// All that was written, in memory; with that the content is given up.
+    /// Aborts the upload and returns what was written.
     ///
     /// # Errors
     /// As [`Files::open`].
-    pub async fn take_back(self) -> Result<Bytes> {
-        let Self { member, staged, .. } = self;
-        staged.take_back().await.inspect_err(|why| member.broke_off(why))
+    pub async fn into_bytes(self) -> Result<Bytes> {
+        let Self { endpoint, staged, .. } = self;
+        staged.into_bytes().await.inspect_err(|err| endpoint.record_late_failure(err))
     }
 
-    /// Puts the content into its place.
+    /// Makes the content durable and installs it under its path, atomically.
     ///
     /// # Errors
     /// As [`Files::write`].
-    pub async fn commit(self, conditions: Conditions) -> Result<Written> {
-        let Self { files, path, member, staged } = self;
+    pub async fn commit(self, conditions: Preconditions) -> Result<Written> {
+        let Self { files, path, endpoint, staged } = self;
         let change = |_| staged.commit(conditions);
-        let (meta, new) = files.change(&path, &member, change).await?;
-        Ok(Written { member, meta, new })
+        let (meta, new) = files.change(&path, &endpoint, change).await?;
+        Ok(Written { endpoint, meta, new })
     }
 }
 
-impl Member {
-    /// Connections for requests that there are now; `None` where the kernel has them.
+impl Endpoint {
+    /// Number of connections for requests; `None` where the kernel manages them.
     pub fn connections(&self) -> Option<usize> {
-        self.target.connections()
+        self.transport.connections()
     }
 
-    /// Counts what ended early although it had begun well.
-    pub fn broke_off(&self, why: &Error) {
-        if why.is_the_targets() {
+    /// Counts an operation that failed after its first bytes were delivered.
+    pub fn record_late_failure(&self, err: &Error) {
+        if err.is_target_fault() {
             self.stats.failed();
         }
     }
 
-    /// Counts an operation that has ended.
+    /// Counts an operation that ended.
     fn done<T>(&self, began: Instant, answer: Result<T>) -> Result<T> {
         match &answer {
             Err(Error::Busy) => self.stats.refused(),
-            Err(why) => self.stats.done(began.elapsed(), why.is_the_targets()),
+            Err(err) => self.stats.done(began.elapsed(), err.is_target_fault()),
             Ok(_) => {
                 let took = began.elapsed();
                 self.health.succeeded(began + took);
@@ -541,31 +566,31 @@ impl Member {
     }
 }
 
-fn member(backend: &(impl Backend + ?Sized), target: &PublishedTarget, place: usize) -> Arc<Member> {
-    Arc::new(Member {
+fn endpoint(backend: &(impl Backend + ?Sized), target: &PublishedTarget, slot: usize) -> Arc<Endpoint> {
+    Arc::new(Endpoint {
         published: target.clone(),
-        place,
+        slot,
         health: Health::default(),
         stats: Stats::default(),
-        target: backend.target(target, place),
+        transport: backend.transport(target, slot),
         prober: std::sync::OnceLock::new(),
     })
 }
 
-/// Waits until one target works, or all say that they do not. One that has not answered yet may still: mounting takes a
-/// while, and so does TLS on a small share of a processor.
-async fn first_answer(members: &[Arc<Member>]) -> std::result::Result<(), CannotStart> {
+/// Waits until one target answers, or all targets refuse. A target that has not answered yet may still do so: mounting
+/// takes seconds, and so does a TLS handshake on a fraction of a processor.
+async fn first_answer(endpoints: &[Arc<Endpoint>]) -> std::result::Result<(), StartError> {
     let until = Instant::now() + START_TIMEOUT;
-    while !members.iter().any(|member| member.health.is_up()) {
-        let all_say_no = members.iter().all(|member| member.health.says_no());
+    while !endpoints.iter().any(|endpoint| endpoint.health.is_up()) {
+        let all_say_no = endpoints.iter().all(|endpoint| endpoint.health.last_probe_failed());
         if all_say_no || Instant::now() > until {
-            let why = |member: &Arc<Member>| {
-                let why = member.health.why().unwrap_or_else(|| "it has not answered yet".to_owned());
-                format!("{} ({}): {why}", member.published.mount_target_id, member.published.ip_address)
+            let err = |endpoint: &Arc<Endpoint>| {
+                let err = endpoint.health.err().unwrap_or_else(|| "no answer yet".to_owned());
+                format!("{} ({}): {err}", endpoint.published.mount_target_id, endpoint.published.ip_address)
             };
-            return Err(CannotStart::NoTarget(members.iter().map(why).collect()));
+            return Err(StartError::NoTarget(endpoints.iter().map(err).collect()));
         }
-        tokio::time::sleep(START_CHECK_EVERY).await;
+        tokio::time::sleep(START_POLL_INTERVAL).await;
     }
     Ok(())
 }

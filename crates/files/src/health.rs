@@ -1,10 +1,10 @@
-//! Whether a target works, as its prober sees it. A request that fails never counts; one that succeeds shows that its
-//! target is alive.
+//! The health of a target, as its probes show it. A failed request never counts against a target. A successful request
+//! shows that the target is alive.
 //!
-//! A probe that gets no answer in time does not tell a dead target from a slow one. A file system that is throttled
-//! answers late through all of its targets, and leaving one out would only give its load to the others. So a silence
-//! counts against a target only where another target answers clearly faster at the same time; or where it is so long
-//! that nobody can use the target anyway.
+//! A probe without a timely answer does not distinguish a dead target from a slow one. A throttled file system answers
+//! late through all of its targets, and excluding one would only move its load to the others. Therefore silence counts
+//! against a target only if another target answers clearly faster at the same time, or if the silence is longer than
+//! [`PROBE_TIMEOUT`]. See `docs/` on slow and dead targets (decision 0017).
 
 use std::{
     sync::{
@@ -14,74 +14,74 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Probes in a row that must fail before a target is left out.
+/// Consecutive failed probes that exclude a target.
 const FALL_PROBES: u32 = 2;
-/// Probes in a row that must succeed before a target that was left out comes back.
+/// Consecutive successful probes that bring an excluded target back.
 const RISE_PROBES: u32 = 2;
 /// The shortest silence that counts against a target.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
-/// And it counts only if it is more than so many times as long as another target takes for an answer.
+/// A silence counts only if it is longer than this many times the response time of another target.
 const SILENCE_RATIO: u32 = 4;
-/// The longest silence of a target that is not left out, whatever the others do.
+/// Maximum silence of a target that is not excluded, whatever the others do.
 const MAX_SILENCE: Duration = Duration::from_secs(30);
-/// The longest time that a prober waits for one answer before it asks again. What comes later is no answer.
+/// Maximum time that a probe waits for its answer.
 pub const PROBE_TIMEOUT: Duration = MAX_SILENCE;
 
-/// What one probe has found.
+/// The result of one probe.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Finding {
-    Answered,
-    /// Neither yes nor no has come, for this reason if one is known.
+pub(crate) enum ProbeResult {
+    Success,
+    /// No answer in time, with the reason if one is known.
     Late(String),
-    /// The target, or the network on the way to it, has said no.
+    /// The target, or the network on the way to it, refused.
     Failed(String),
 }
 
-/// What a probe has changed.
+/// A change of health that a probe caused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Change {
     Up,
     Down,
 }
 
-/// How fast a target answers now.
+/// The current response time of a target.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Pace {
-    /// When the last probe that it has answered was sent.
+pub(crate) struct ResponseTime {
+    /// When the last answered probe was sent.
     sent: Instant,
-    /// How long that answer took; or, if it is longer, the time that a later probe has been waiting for its own.
+    /// The duration of that answer or, if longer, how long a later probe has been waiting.
     takes: Duration,
 }
 
-/// Of one target.
+/// The health of one target.
 #[derive(Debug)]
 pub struct Health {
     up: AtomicBool,
-    judged: Mutex<Judged>,
+    state: Mutex<ProbeState>,
     made: Instant,
     /// When the last request succeeded, in milliseconds after `made`.
     last_success_ms: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Judged {
-    /// Probes in a row that say the opposite of `up`.
-    against: u32,
-    /// A probe has had a yes or a no, and the last of these was a no.
-    decided: bool,
-    says_no: bool,
-    why: Option<String>,
-    /// When the last probe was sent, and the first one of those that have no answer yet.
+struct ProbeState {
+    /// Consecutive probes that contradict `up`.
+    streak: u32,
+    /// Whether any probe was answered or refused, and whether the last of these was refused.
+    has_answered: bool,
+    last_probe_failed: bool,
+    err: Option<String>,
+    /// When the last probe was sent, and when the first of the unanswered ones was.
     sent: Option<Instant>,
     silent_since: Option<Instant>,
-    pace: Option<Pace>,
+    response_time: Option<ResponseTime>,
 }
 
 impl Default for Health {
     fn default() -> Self {
         Self {
             up: AtomicBool::default(),
-            judged: Mutex::default(),
+            state: Mutex::default(),
             made: Instant::now(),
             last_success_ms: AtomicU64::default(),
         }
@@ -89,122 +89,125 @@ impl Default for Health {
 }
 
 impl Health {
-    /// May paths be sent to it?
+    /// Whether paths are sent to the target.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
     }
 
-    /// Why the last probe failed, or has no answer; `None` when it succeeded.
-    pub fn why(&self) -> Option<String> {
-        self.judged().why.clone()
+    /// Why the last probe failed or has no answer; `None` when it succeeded.
+    pub fn err(&self) -> Option<String> {
+        self.state().err.clone()
     }
 
-    /// Has it ever said yes or no?
-    pub(crate) fn is_decided(&self) -> bool {
-        self.judged().decided
+    /// Whether a probe was ever answered or refused.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.state().has_answered
     }
 
-    /// Was the last of its answers a no?
-    pub(crate) fn says_no(&self) -> bool {
-        self.judged().says_no
+    /// Whether the last completed probe was refused.
+    pub(crate) fn last_probe_failed(&self) -> bool {
+        self.state().last_probe_failed
     }
 
-    /// Takes note that a request to the target has succeeded just now.
+    /// Records that a request to the target succeeded.
     pub(crate) fn succeeded(&self, now: Instant) {
         let milliseconds = now.saturating_duration_since(self.made).as_millis();
         self.last_success_ms.fetch_max(u64::try_from(milliseconds).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Takes note that a probe is sent now.
+    /// Records that a probe is sent.
     pub(crate) fn sent(&self, now: Instant) {
-        let mut judged = self.judged();
-        judged.sent = Some(now);
-        judged.silent_since.get_or_insert(now);
+        let mut state = self.state();
+        state.sent = Some(now);
+        state.silent_since.get_or_insert(now);
     }
 
-    /// How fast it answers, to compare others with; `None` when no path may be sent to it.
-    pub(crate) fn pace(&self, now: Instant) -> Option<Pace> {
-        let judged = self.judged();
-        let pace = judged.pace.filter(|_| self.is_up())?;
-        let waiting = self.silence(&judged, now).map_or(Duration::ZERO, |(_, silence)| silence);
-        Some(Pace { takes: pace.takes.max(waiting), ..pace })
+    /// The response time, to compare other targets with; `None` when the target is down.
+    pub(crate) fn response_time(&self, now: Instant) -> Option<ResponseTime> {
+        let state = self.state();
+        let response_time = state.response_time.filter(|_| self.is_up())?;
+        let waiting = self.silence(&state, now).map_or(Duration::ZERO, |(_, silence)| silence);
+        Some(ResponseTime { takes: response_time.takes.max(waiting), ..response_time })
     }
 
-    /// Judges the silence of a probe that has no answer yet. `others` are the paces of the other targets.
-    pub(crate) fn waiting(&self, now: Instant, others: &[Pace]) -> Option<Change> {
-        let mut judged = self.judged();
-        let (since, silence) = self.silence(&judged, now)?;
+    /// Evaluates the silence of a pending probe against the response times of the other targets.
+    pub(crate) fn waiting(&self, now: Instant, others: &[ResponseTime]) -> Option<Change> {
+        let mut state = self.state();
+        let (since, silence) = self.silence(&state, now)?;
         if silence >= SILENCE_TIMEOUT {
-            judged.why = Some(format!("it has not answered for {silence:.1?}"));
+            state.err = Some(format!("no answer for {silence:.1?}"));
         }
         let faster = faster(since, silence, others);
         if faster.is_none() && silence <= MAX_SILENCE {
             return None;
         }
-        judged.against = 0;
+        state.streak = 0;
         self.is_up().then(|| {
-            let other = faster.map(|takes| format!("; another target takes {takes:.1?}")).unwrap_or_default();
-            judged.why = Some(format!("it has not answered for {silence:.1?}{other}"));
-            self.turn(false)
+            let other = faster.map(|takes| format!("; another target answers in {takes:.1?}")).unwrap_or_default();
+            state.err = Some(format!("no answer for {silence:.1?}{other}"));
+            self.guard(false)
         })
     }
 
-    /// Takes what a probe has found. The first yes or no counts by itself.
-    pub(crate) fn probed(&self, finding: Finding, now: Instant, others: &[Pace]) -> Option<Change> {
-        if let Finding::Late(why) = finding {
-            self.judged().why = Some(why);
+    /// Records the result of a probe. The first answer or refusal counts by itself.
+    pub(crate) fn probed(&self, probe_result: ProbeResult, now: Instant, others: &[ResponseTime]) -> Option<Change> {
+        if let ProbeResult::Late(err) = probe_result {
+            self.state().err = Some(err);
             return self.waiting(now, others);
         }
-        let mut judged = self.judged();
-        let answered = finding == Finding::Answered;
-        let sent = judged.sent.unwrap_or(now);
+        let mut state = self.state();
+        let answered = probe_result == ProbeResult::Success;
+        let sent = state.sent.unwrap_or(now);
         if answered {
-            judged.silent_since = None;
-            judged.pace = Some(Pace { sent, takes: now.saturating_duration_since(sent) });
-            // An answer that comes when the silence already counts brings nobody back.
-            if judged.decided && !self.is_up() && faster(sent, now.saturating_duration_since(sent), others).is_some() {
-                judged.against = 0;
+            state.silent_since = None;
+            state.response_time = Some(ResponseTime { sent, takes: now.saturating_duration_since(sent) });
+            // An answer that is so late that its silence counted does not bring the target back.
+            if state.has_answered
+                && !self.is_up()
+                && faster(sent, now.saturating_duration_since(sent), others).is_some()
+            {
+                state.streak = 0;
                 return None;
             }
         }
-        let needed = match (judged.decided, self.is_up()) {
+        let needed = match (state.has_answered, self.is_up()) {
             (false, _) => 1,
             (true, true) => FALL_PROBES,
             (true, false) => RISE_PROBES,
         };
-        judged.decided = true;
-        judged.says_no = !answered;
-        judged.why = match finding {
-            Finding::Failed(why) => Some(why),
+        state.has_answered = true;
+        state.last_probe_failed = !answered;
+        state.err = match probe_result {
+            ProbeResult::Failed(err) => Some(err),
             _ => None,
         };
-        judged.against = if answered == self.is_up() { 0 } else { judged.against + 1 };
-        (judged.against >= needed).then(|| {
-            judged.against = 0;
-            self.turn(answered)
+        state.streak = if answered == self.is_up() { 0 } else { state.streak + 1 };
+        (state.streak >= needed).then(|| {
+            state.streak = 0;
+            self.guard(answered)
         })
     }
 
-    fn judged(&self) -> MutexGuard<'_, Judged> {
-        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ProbeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turn(&self, up: bool) -> Change {
+    fn guard(&self, up: bool) -> Change {
         self.up.store(up, Ordering::Relaxed);
         if up { Change::Up } else { Change::Down }
     }
 
-    /// Since when, and for how long, a probe is without an answer and no request has succeeded.
-    fn silence(&self, judged: &Judged, now: Instant) -> Option<(Instant, Duration)> {
+    /// Since when, and for how long, probes have no answer and no request succeeded.
+    fn silence(&self, state: &ProbeState, now: Instant) -> Option<(Instant, Duration)> {
         let last_success = self.made + Duration::from_millis(self.last_success_ms.load(Ordering::Relaxed));
-        let since = judged.silent_since?.max(last_success);
+        let since = state.silent_since?.max(last_success);
         Some((since, now.saturating_duration_since(since)))
     }
 }
 
-/// How long another target takes, if that shows that this silence is the target's own: the other has answered a probe
-/// that was sent after the silence began, and clearly faster.
-fn faster(since: Instant, silence: Duration, others: &[Pace]) -> Option<Duration> {
+/// The response time of another target, if it shows that only this target is silent: the other answered a probe that was
+/// sent after the silence began, and clearly faster.
+fn faster(since: Instant, silence: Duration, others: &[ResponseTime]) -> Option<Duration> {
     let fastest = others.iter().filter(|other| other.sent >= since).map(|other| other.takes).min()?;
     (silence > SILENCE_TIMEOUT.max(fastest.saturating_mul(SILENCE_RATIO))).then_some(fastest)
 }
@@ -229,17 +232,17 @@ mod tests {
         fn new(takes: Vec<Option<Duration>>, first: Instant) -> Self {
             let health = Health::default();
             health.sent(first);
-            assert_eq!(health.probed(Finding::Answered, first, &[]), Some(Change::Up));
+            assert_eq!(health.probed(ProbeResult::Success, first, &[]), Some(Change::Up));
             Self { health, takes, probes: 0, next: first, waits: false }
         }
 
-        fn step(&mut self, now: Instant, every: Duration, others: &[Pace]) {
+        fn step(&mut self, now: Instant, every: Duration, others: &[ResponseTime]) {
             if self.waits {
                 self.health.waiting(now, others);
             }
             while self.next <= now {
                 if self.waits {
-                    self.health.probed(Finding::Answered, now, others);
+                    self.health.probed(ProbeResult::Success, now, others);
                     self.next += every;
                 } else {
                     self.health.sent(now);
@@ -265,7 +268,7 @@ mod tests {
                     .iter()
                     .enumerate()
                     .filter(|(other, _)| *other != index)
-                    .filter_map(|(_, other)| other.health.pace(now))
+                    .filter_map(|(_, other)| other.health.response_time(now))
                     .collect();
                 targets[index].step(now, every, &others);
                 if !targets[index].health.is_up() {
@@ -278,12 +281,12 @@ mod tests {
 
     #[test]
     fn one_failure_changes_nothing_but_the_first_and_one_answer_neither() {
-        let failed = || Finding::Failed("no".to_owned());
+        let failed = || ProbeResult::Failed("no".to_owned());
         let health = Health::default();
         let now = Instant::now();
         let mut told = Vec::new();
         for answer in "yynynnynynyyny".chars() {
-            told.push(match health.probed(if answer == 'y' { Finding::Answered } else { failed() }, now, &[]) {
+            told.push(match health.probed(if answer == 'y' { ProbeResult::Success } else { failed() }, now, &[]) {
                 Some(Change::Up) => 'U',
                 Some(Change::Down) => 'D',
                 None => '.',
@@ -293,10 +296,10 @@ mod tests {
         assert!(health.is_up());
         let health = Health::default();
         assert_eq!(health.probed(failed(), now, &[]), None);
-        assert!(health.is_decided() && health.says_no());
-        assert_eq!(health.probed(Finding::Answered, now, &[]), None);
-        assert!(!health.says_no());
-        assert_eq!(health.probed(Finding::Answered, now, &[]), Some(Change::Up));
+        assert!(health.has_answered() && health.last_probe_failed());
+        assert_eq!(health.probed(ProbeResult::Success, now, &[]), None);
+        assert!(!health.last_probe_failed());
+        assert_eq!(health.probed(ProbeResult::Success, now, &[]), Some(Change::Up));
     }
 
     #[test]
@@ -304,12 +307,12 @@ mod tests {
         let (health, now) = (Health::default(), Instant::now());
         for _ in 0..5 {
             health.sent(now);
-            assert_eq!(health.probed(Finding::Late("later".to_owned()), now, &[]), None);
+            assert_eq!(health.probed(ProbeResult::Late("later".to_owned()), now, &[]), None);
         }
-        assert!(!health.is_decided() && !health.says_no());
-        assert_eq!(health.why().as_deref(), Some("later"));
-        assert_eq!(health.probed(Finding::Answered, now, &[]), Some(Change::Up));
-        assert_eq!(health.why(), None);
+        assert!(!health.has_answered() && !health.last_probe_failed());
+        assert_eq!(health.err().as_deref(), Some("later"));
+        assert_eq!(health.probed(ProbeResult::Success, now, &[]), Some(Change::Up));
+        assert_eq!(health.err(), None);
     }
 
     #[test]
@@ -317,16 +320,16 @@ mod tests {
         let began = Instant::now();
         let second = |seconds| began + Duration::from_secs(seconds);
         let health = Health::default();
-        health.probed(Finding::Answered, began, &[]);
+        health.probed(ProbeResult::Success, began, &[]);
         health.sent(second(1));
-        let fast = |sent| [Pace { sent, takes: Duration::from_millis(5) }];
+        let fast = |sent| [ResponseTime { sent, takes: Duration::from_millis(5) }];
         health.succeeded(second(4));
         assert_eq!(health.waiting(second(6), &fast(second(5))), None);
         // The other has answered before, and not since.
         assert_eq!(health.waiting(second(8), &fast(second(3))), None);
         assert_eq!(health.waiting(second(8), &fast(second(5))), Some(Change::Down));
-        let why = health.why().unwrap();
-        assert!(why.starts_with("it has not answered for ") && why.ends_with("; another target takes 5.0ms"), "{why}");
+        let err = health.err().unwrap();
+        assert!(err.starts_with("no answer for ") && err.ends_with("; another target answers in 5.0ms"), "{err}");
     }
 
     #[test]
@@ -376,9 +379,9 @@ mod tests {
             let every = Duration::from_millis(every);
             let out = simulate(&mut targets, began, every, Duration::from_secs(30));
             // The other's next probe is sent after the silence has begun, and answered.
-            let most = SILENCE_TIMEOUT.max(every + 2 * Duration::from_millis(takes)) + 4 * STEP;
+            let max = SILENCE_TIMEOUT.max(every + 2 * Duration::from_millis(takes)) + 4 * STEP;
             for left_out in &out[..dead] {
-                prop_assert!(left_out.is_some_and(|after| after > SILENCE_TIMEOUT && after <= most), "{out:?}");
+                prop_assert!(left_out.is_some_and(|after| after > SILENCE_TIMEOUT && after <= max), "{out:?}");
             }
             prop_assert_eq!(out[dead], None);
         }

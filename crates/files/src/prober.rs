@@ -1,4 +1,4 @@
-//! Probes each target again and again, in a task of its own.
+//! Probes each target periodically, in a task of its own.
 
 use std::{
     io::ErrorKind,
@@ -10,59 +10,59 @@ use arc_swap::ArcSwap;
 
 use crate::{
     error::{Error, Result},
-    files::{Fleet, Member},
-    health::{Change, Finding, Health, Pace},
-    target::Target,
+    files::{Endpoint, EndpointSet},
+    health::{Change, Health, ProbeResult, ResponseTime},
+    transport::Transport,
 };
 
-/// From one probe to the next of a target that has not said yes or no yet, at most.
-const UNDECIDED_PAUSE: Duration = Duration::from_millis(200);
-/// How often the silence of a target is judged while a probe waits for an answer.
-const JUDGE_EVERY: Duration = Duration::from_millis(250);
+/// Maximum pause between probes of a target that has not answered or refused yet.
+const FIRST_PROBE_MAX_PAUSE: Duration = Duration::from_millis(200);
+/// How often the silence of a target is evaluated while a probe is pending.
+const SILENCE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Probes the member until it is dropped, and compares it with the others of the fleet.
-pub(crate) fn keep_probing(member: &Arc<Member>, fleet: &Arc<ArcSwap<Fleet>>, every: Duration) {
-    let prober = Prober { member: Arc::downgrade(member), fleet: Arc::downgrade(fleet) };
-    let target = Arc::clone(&member.target);
-    let task = tokio::spawn(async move { while prober.probe(&*target, every).await.is_some() {} });
-    let _ = member.prober.set(task.abort_handle());
+pub(crate) fn spawn_prober(endpoint: &Arc<Endpoint>, endpoint_set: &Arc<ArcSwap<EndpointSet>>, every: Duration) {
+    let prober = Prober { endpoint: Arc::downgrade(endpoint), endpoint_set: Arc::downgrade(endpoint_set) };
+    let transport = Arc::clone(&endpoint.transport);
+    let task = tokio::spawn(async move { while prober.probe(&*transport, every).await.is_some() {} });
+    let _ = endpoint.prober.set(task.abort_handle());
 }
 
-/// Keeps nobody alive: a target that is removed is not probed any more.
+/// Holds weak references only: a removed target is not probed any more.
 struct Prober {
-    member: Weak<Member>,
-    fleet: Weak<ArcSwap<Fleet>>,
+    endpoint: Weak<Endpoint>,
+    endpoint_set: Weak<ArcSwap<EndpointSet>>,
 }
 
 impl Prober {
-    /// One probe, and the pause after it. `None` when there is nothing left to probe.
-    async fn probe(&self, target: &dyn Target, every: Duration) -> Option<()> {
-        self.member.upgrade()?.health.sent(Instant::now());
-        let mut answer = target.probe();
-        let finding = loop {
-            match tokio::time::timeout(JUDGE_EVERY, &mut answer).await {
-                Ok(answer) => break finding(answer),
-                Err(_) => self.judge(Health::waiting)?,
+    /// One probe and the pause after it. `None` when the target was removed.
+    async fn probe(&self, transport: &dyn Transport, every: Duration) -> Option<()> {
+        self.endpoint.upgrade()?.health.sent(Instant::now());
+        let mut answer = transport.probe();
+        let probe_result = loop {
+            match tokio::time::timeout(SILENCE_CHECK_INTERVAL, &mut answer).await {
+                Ok(answer) => break probe_result(answer),
+                Err(_) => self.evaluate(Health::waiting)?,
             }
         };
-        self.judge(|health, now, others| health.probed(finding, now, others))?;
-        let is_decided = self.member.upgrade()?.health.is_decided();
-        tokio::time::sleep(if is_decided { every } else { every.min(UNDECIDED_PAUSE) }).await;
+        self.evaluate(|health, now, others| health.probed(probe_result, now, others))?;
+        let has_answered = self.endpoint.upgrade()?.health.has_answered();
+        tokio::time::sleep(if has_answered { every } else { every.min(FIRST_PROBE_MAX_PAUSE) }).await;
         Some(())
     }
 
-    fn judge(&self, judge: impl FnOnce(&Health, Instant, &[Pace]) -> Option<Change>) -> Option<()> {
-        let (member, fleet) = (self.member.upgrade()?, self.fleet.upgrade()?);
+    fn evaluate(&self, evaluate: impl FnOnce(&Health, Instant, &[ResponseTime]) -> Option<Change>) -> Option<()> {
+        let (endpoint, endpoint_set) = (self.endpoint.upgrade()?, self.endpoint_set.upgrade()?);
         let now = Instant::now();
-        let fleet = fleet.load();
-        let others = fleet.members.iter().filter(|other| !Arc::ptr_eq(other, &member));
-        let others: Vec<_> = others.filter_map(|other| other.health.pace(now)).collect();
-        let (id, address) = (&member.published.mount_target_id, &member.published.ip_address);
-        match judge(&member.health, now, &others) {
-            Some(Change::Up) => tracing::info!(target_id = %id, %address, "a target works"),
+        let endpoint_set = endpoint_set.load();
+        let others = endpoint_set.endpoints.iter().filter(|other| !Arc::ptr_eq(other, &endpoint));
+        let others: Vec<_> = others.filter_map(|other| other.health.response_time(now)).collect();
+        let (id, address) = (&endpoint.published.mount_target_id, &endpoint.published.ip_address);
+        match evaluate(&endpoint.health, now, &others) {
+            Some(Change::Up) => tracing::info!(target_id = %id, %address, "target is up"),
             Some(Change::Down) => {
-                let why = member.health.why().unwrap_or_default();
-                tracing::warn!(target_id = %id, %address, error = why, "a target is left out");
+                let err = endpoint.health.err().unwrap_or_default();
+                tracing::warn!(target_id = %id, %address, error = err, "target is down");
             }
             None => {}
         }
@@ -70,17 +70,17 @@ impl Prober {
     }
 }
 
-fn finding(answer: Result<()>) -> Finding {
+fn probe_result(answer: Result<()>) -> ProbeResult {
     match answer {
-        Ok(()) => Finding::Answered,
-        Err(why) => {
-            let is_late = match &why {
+        Ok(()) => ProbeResult::Success,
+        Err(err) => {
+            let is_late = match &err {
                 Error::Deadline | Error::Busy => true,
-                // Who resets a connection may take the next one.
-                Error::Failed(why) => matches!(why.kind(), ErrorKind::TimedOut | ErrorKind::ConnectionReset),
+                // A server that resets a connection may accept the next one.
+                Error::Failed(err) => matches!(err.kind(), ErrorKind::TimedOut | ErrorKind::ConnectionReset),
                 _ => false,
             };
-            if is_late { Finding::Late(why.to_string()) } else { Finding::Failed(why.to_string()) }
+            if is_late { ProbeResult::Late(err.to_string()) } else { ProbeResult::Failed(err.to_string()) }
         }
     }
 }
@@ -91,16 +91,16 @@ mod tests {
 
     #[test]
     fn what_says_neither_yes_nor_no_is_late() {
-        let failed = |kind: ErrorKind| finding(Err(Error::Failed(kind.into())));
+        let failed = |kind: ErrorKind| probe_result(Err(Error::Failed(kind.into())));
         let kinds = [ErrorKind::TimedOut, ErrorKind::ConnectionReset];
-        let own = [finding(Err(Error::Deadline)), finding(Err(Error::Busy))];
+        let own = [probe_result(Err(Error::Deadline)), probe_result(Err(Error::Busy))];
         for late in own.into_iter().chain(kinds.map(failed)) {
-            assert!(matches!(late, Finding::Late(_)), "{late:?}");
+            assert!(matches!(late, ProbeResult::Late(_)), "{late:?}");
         }
         let kinds = [ErrorKind::ConnectionRefused, ErrorKind::PermissionDenied, ErrorKind::NotFound];
-        for no in kinds.map(failed).into_iter().chain([finding(Err(Error::NotADirectory))]) {
-            assert!(matches!(no, Finding::Failed(_)), "{no:?}");
+        for no in kinds.map(failed).into_iter().chain([probe_result(Err(Error::NotADirectory))]) {
+            assert!(matches!(no, ProbeResult::Failed(_)), "{no:?}");
         }
-        assert_eq!(finding(Ok(())), Finding::Answered);
+        assert_eq!(probe_result(Ok(())), ProbeResult::Success);
     }
 }

@@ -1,47 +1,60 @@
-//! Where the list of targets comes from. Whatever is read is read strictly: an empty or damaged list is an error,
-//! and never replaces one that works.
+//! Sources of the list of targets. Parsing is strict: an empty or damaged list is an error and never replaces a valid
+//! one.
 
 use std::{future::Future, path::PathBuf, pin::Pin};
 
 use domain::published::{NotAList, PublishedList};
 
-/// Why a source gave no list.
+/// The error of a source.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    #[error("{place} cannot be read: {why}")]
-    Place { place: String, why: String },
-    #[error("{place} holds no list of targets: {why}")]
-    List { place: String, why: NotAList },
+pub enum SourceError {
+    /// The source cannot be read.
+    #[error("cannot read {name}: {message}")]
+    Unreadable {
+        /// The name of the source.
+        name: String,
+        /// The cause.
+        message: String,
+    },
+    /// The source has no valid list.
+    #[error("{name} is not a list of mount targets: {source}")]
+    Invalid {
+        /// The name of the source.
+        name: String,
+        /// What is wrong with it.
+        source: NotAList,
+    },
 }
 
-/// The future of a list.
-pub type Reads<'a> = Pin<Box<dyn Future<Output = Result<PublishedList, Unreadable>> + Send + 'a>>;
+/// The future of [`Source::read`].
+pub type ReadFuture<'a> = Pin<Box<dyn Future<Output = Result<PublishedList, SourceError>> + Send + 'a>>;
 
-/// A place that a list can be read from, again and again.
+/// A source that the list can be read from repeatedly.
 pub trait Source: Send + Sync {
-    /// What people call it.
+    /// The name of the source in messages and logs.
     fn name(&self) -> String;
 
-    fn read(&self) -> Reads<'_>;
+    /// Reads the current list.
+    fn read(&self) -> ReadFuture<'_>;
 }
 
-/// The list of the first source that gives one, and which that is; what the others said.
-pub async fn first(sources: &[Box<dyn Source>]) -> (Option<(PublishedList, usize)>, Vec<Unreadable>) {
+/// The list of the first source that has one, with the index of the source, and the errors of the sources before it.
+pub async fn first(sources: &[Box<dyn Source>]) -> (Option<(PublishedList, usize)>, Vec<SourceError>) {
     let mut failed = Vec::new();
     for (index, source) in sources.iter().enumerate() {
         match source.read().await {
             Ok(list) => return (Some((list, index)), failed),
-            Err(why) => failed.push(why),
+            Err(err) => failed.push(err),
         }
     }
     (None, failed)
 }
 
-fn parse(place: &str, text: &str) -> Result<PublishedList, Unreadable> {
-    PublishedList::parse(text).map_err(|why| Unreadable::List { place: place.to_owned(), why })
+fn parse(name: &str, text: &str) -> Result<PublishedList, SourceError> {
+    PublishedList::parse(text).map_err(|source| SourceError::Invalid { name: name.to_owned(), source })
 }
 
-/// A list that is given, such as `DEFAULT_MOUNT_TARGETS`.
+/// A constant list, such as `DEFAULT_MOUNT_TARGETS`.
 pub struct Given(pub PublishedList);
 
 impl Source for Given {
@@ -49,33 +62,33 @@ impl Source for Given {
         "the given list".to_owned()
     }
 
-    fn read(&self) -> Reads<'_> {
+    fn read(&self) -> ReadFuture<'_> {
         Box::pin(std::future::ready(Ok(self.0.clone())))
     }
 }
 
-/// A file with the text of the parameter.
+/// A file with the JSON of the parameter.
 pub struct File(pub PathBuf);
 
-/// The most that is read of it.
-const MOST_BYTES: u64 = 1 << 20;
+/// Maximum size of the file that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 impl Source for File {
     fn name(&self) -> String {
         format!("the file {}", self.0.display())
     }
 
-    fn read(&self) -> Reads<'_> {
+    fn read(&self) -> ReadFuture<'_> {
         Box::pin(async {
             let path = self.0.clone();
             let read = tokio::task::spawn_blocking(move || {
                 let mut text = String::new();
                 let file = std::fs::File::open(path)?;
-                std::io::Read::read_to_string(&mut std::io::Read::take(file, MOST_BYTES), &mut text)?;
+                std::io::Read::read_to_string(&mut std::io::Read::take(file, MAX_FILE_BYTES), &mut text)?;
                 Ok::<_, std::io::Error>(text)
             });
-            let failed = |why: String| Unreadable::Place { place: self.name(), why };
-            let text = read.await.map_err(|why| failed(why.to_string()))?.map_err(|why| failed(why.to_string()))?;
+            let failed = |message: String| SourceError::Unreadable { name: self.name(), message };
+            let text = read.await.map_err(|err| failed(err.to_string()))?.map_err(|err| failed(err.to_string()))?;
             parse(&self.name(), &text)
         })
     }
@@ -95,7 +108,7 @@ mod aws_sources {
         published::{NotAList, PublishedList},
     };
 
-    use super::{Reads, Source, Unreadable, parse};
+    use super::{ReadFuture, Source, SourceError, parse};
 
     /// The parameter of Systems Manager that the pipeline publishes.
     pub struct Parameter {
@@ -108,11 +121,11 @@ mod aws_sources {
             format!("the parameter {}", self.name)
         }
 
-        fn read(&self) -> Reads<'_> {
+        fn read(&self) -> ReadFuture<'_> {
             Box::pin(async {
-                let failed = |why: String| Unreadable::Place { place: Source::name(self), why };
+                let failed = |message: String| SourceError::Unreadable { name: Source::name(self), message };
                 let found = self.aws.read_parameters(std::slice::from_ref(&self.name)).await;
-                let mut found = found.map_err(|why| failed(why.to_string()))?;
+                let mut found = found.map_err(|err| failed(err.to_string()))?;
                 let parameter = found.remove(&self.name).ok_or_else(|| failed("there is none".to_owned()))?;
                 parse(&Source::name(self), &parameter.value)
             })
@@ -130,13 +143,13 @@ mod aws_sources {
             format!("the mount targets of {}", self.file_system)
         }
 
-        fn read(&self) -> Reads<'_> {
+        fn read(&self) -> ReadFuture<'_> {
             Box::pin(async {
                 let reported = self.aws.list_targets(&self.file_system).await;
-                let failed = |why: String| Unreadable::Place { place: self.name(), why };
-                let reported = reported.map_err(|why| failed(why.to_string()))?;
+                let failed = |message: String| SourceError::Unreadable { name: self.name(), message };
+                let reported = reported.map_err(|err| failed(err.to_string()))?;
                 let list = PublishedList::of(&reported, None);
-                list.ok_or_else(|| Unreadable::List { place: self.name(), why: NotAList::Empty })
+                list.ok_or_else(|| SourceError::Invalid { name: self.name(), source: NotAList::Empty })
             })
         }
     }

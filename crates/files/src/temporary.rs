@@ -1,5 +1,4 @@
-//! Contents that are not in their place yet: what they are called meanwhile, and the time that tells each from all
-//! others.
+//! Names of temporary files, and the unique timestamps that distinguish their contents.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -12,7 +11,7 @@ use std::{
 
 use router::path::RESERVED_PREFIX;
 
-/// A name that nothing else has.
+/// A unique name for a temporary file.
 pub fn name() -> Vec<u8> {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -20,7 +19,7 @@ pub fn name() -> Vec<u8> {
     [RESERVED_PREFIX, format!("{:016x}.{count}", *PROCESS).as_bytes()].concat()
 }
 
-/// A name that [`name`] gives: a prefix alone could be somebody's who came before this service.
+/// Whether [`name`] made this name. The prefix alone is not enough: a file from before this service may have it.
 pub fn is(name: &[u8]) -> bool {
     let rest = name.strip_prefix(RESERVED_PREFIX).and_then(|rest| std::str::from_utf8(rest).ok());
     rest.and_then(|rest| rest.split_once('.')).is_some_and(|(process, count)| {
@@ -28,8 +27,8 @@ pub fn is(name: &[u8]) -> bool {
     })
 }
 
-/// Now, in seconds and nanoseconds since 1970, and never the same twice in this process: a server's own clock ticks
-/// every few milliseconds, and an inode may be used again within one of them.
+/// The current time in seconds and nanoseconds since 1970, never the same twice in this process. A server's clock ticks
+/// every few milliseconds and an inode may be reused within one tick, so its own time does not identify a content.
 pub fn unique_time() -> (i64, u32) {
     static LAST: AtomicI64 = AtomicI64::new(0);
     const SECOND: i64 = 1_000_000_000;

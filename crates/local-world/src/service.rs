@@ -117,11 +117,11 @@ impl Targets {
     fn new(directory: &TempDir, list: &PublishedList) -> Result<Self> {
         let files = directory.path().join("files");
         std::fs::create_dir(&files)?;
-        if let Err(why) = Ganesha::available() {
+        if let Err(err) = Ganesha::available() {
             for target in 0..list.targets().len() {
                 symlink("files", directory.path().join(format!("efs-{target}")))?;
             }
-            return Ok(Self::Directory(why));
+            return Ok(Self::Directory(err));
         }
         for path in [directory.path(), &files] {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
@@ -296,7 +296,7 @@ pub async fn serve(tools: &Tools, world: &World, before: Option<&str>, screen: &
         moved.insert(strategy.name(), others as f64 / earlier.len().max(1) as f64);
     }
     let (backend, no_nfs) = match &router.targets {
-        Targets::Directory(why) => ("mounted", Some(why.clone())),
+        Targets::Directory(err) => ("mounted", Some(err.clone())),
         Targets::Server { .. } => ("nfs", None),
     };
     Ok(Served {
@@ -394,7 +394,7 @@ impl Served {
                 "targets",
                 match &self.no_nfs {
                     None => "a real NFS server behind an address for each; no mount, no privilege".to_owned(),
-                    Some(why) => format!("one directory under several names, since {why}"),
+                    Some(err) => format!("one directory under several names, since {err}"),
                 },
             ),
             row("shares", format!("{:<BAR$}            {}", "before", "after")),

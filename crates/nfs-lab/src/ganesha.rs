@@ -1,5 +1,4 @@
-//! NFS-Ganesha on the loopback of this machine: a real server of NFS 4.1 in user space, with all that it writes in a
-//! directory of its own.
+//! NFS-Ganesha on loopback: a real NFS 4.1 server in user space, whose files are all in a temporary directory.
 
 use std::{
     env, fs,
@@ -17,30 +16,29 @@ use tempfile::TempDir;
 
 use crate::{eventually, record::is_answering};
 
-/// Below those that outgoing connections are given: nobody takes the port of a server that is about to be started
-/// again.
+/// Ports below the ephemeral range, so that nothing takes the port of a server that restarts.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// How a server is.
+/// Options of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What it exports as its root; a directory of its own, in memory where that works, unless given. Nobody else may
-    /// change what is in there while it is `cached`: the server would not see it, or give stale handles.
+    /// The exported directory. Default: a temporary directory, in memory if possible. With `cached`, nothing else may
+    /// change it: the server would not see the change, or return stale handles.
     pub directory: Option<PathBuf>,
-    /// Bytes that the exported directory has room for; it is a file system in memory then, which nobody else sees.
+    /// Size in bytes of a tmpfs on the exported directory, which only the server sees.
     pub size: Option<u64>,
-    /// Seconds, at most 120.
+    /// Lease time in seconds, at most 120.
     pub lease: u32,
-    /// Seconds after a start in which nothing may be opened but what was open before, at most 180; none without. It
-    /// ends early, when all clients of before have said that they are done: at once, if there were none.
+    /// Grace period after a start in seconds, at most 180; `None` for none. It ends early when all earlier clients have
+    /// sent RECLAIM_COMPLETE, so at once if there were none.
     pub grace: Option<u32>,
-    /// Of each session; at most 1024.
+    /// Slots per session, at most 1024.
     pub slots: u32,
-    /// Whether attributes and names are kept for a minute, or asked for every time.
+    /// Whether the server caches attributes and names for a minute.
     pub cached: bool,
-    /// Where in the server's tree the export is.
+    /// Path of the export in the server's pseudo file system.
     pub pseudo: String,
-    /// More lines of the block `NFSV4` and of the block `EXPORT`.
+    /// More lines for the blocks `NFSV4` and `EXPORT`.
     pub nfs4: String,
     pub export: String,
 }
@@ -94,24 +92,24 @@ impl Options {
     }
 }
 
-/// A server. It is ended, and what it wrote is removed, when it is dropped.
+/// A server process. Dropping it kills the process and removes its files.
 pub struct Ganesha {
-    /// None while it does not run.
+    /// `None` while it does not run.
     child: Option<Child>,
     options: Options,
     port: u16,
-    /// Of the last start.
+    /// Epoch of the last start.
     epoch: u32,
     directory: PathBuf,
-    /// The last one to be dropped.
+    /// Dropped last.
     place: TempDir,
 }
 
 impl Ganesha {
-    /// Whether one can be run here.
+    /// Checks whether a server can run here.
     ///
     /// # Errors
-    /// What is missing.
+    /// What is missing, and how to install it.
     pub fn available() -> Result<(), String> {
         if !rustix::process::geteuid().is_root() {
             return Err("NFS-Ganesha has to be run by root: it opens files by their handles".to_owned());
@@ -128,7 +126,7 @@ impl Ganesha {
         Ok(())
     }
 
-    /// Answers when this returns.
+    /// Starts a server, and waits until it answers.
     pub fn start(options: Options) -> Self {
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
@@ -140,7 +138,7 @@ impl Ganesha {
             directory
         });
         let mut server = Self { child: None, options, port: 0, epoch: 0, directory, place };
-        // Somebody else may find the same port free.
+        // Another process can take the port first.
         for _ in 0..10 {
             server.port = free_port();
             if server.launch() {
@@ -158,17 +156,17 @@ impl Ganesha {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// Its process, while it runs.
+    /// Process ID, while it runs.
     pub fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// What it exports.
+    /// The exported directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// As when a machine loses its power; what it has written to the directory stays.
+    /// Kills the server. What it has written to the directory stays.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -176,7 +174,7 @@ impl Ganesha {
         }
     }
 
-    /// In good order.
+    /// Stops the server with SIGTERM.
     pub fn stop(&mut self) {
         self.signal(Signal::TERM);
         if let Some(child) = &mut self.child {
@@ -185,13 +183,13 @@ impl Ganesha {
         self.child = None;
     }
 
-    /// At the same port, over the same directory, knowing which clients it had. Answers when this returns.
+    /// Restarts the server on the same port and directory, with its recovery state, and waits until it answers.
     pub fn start_again(&mut self) {
         self.kill();
         assert!(self.launch(), "somebody has taken port {}", self.port);
     }
 
-    /// Keeps its connections, and does nothing, from when this returns.
+    /// Suspends the server with SIGSTOP. It keeps its connections. Returns when all threads have stopped.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
         let threads = format!("/proc/{}/task", self.child.as_ref().expect("a server that runs").id());
@@ -209,7 +207,7 @@ impl Ganesha {
         self.signal(Signal::CONT);
     }
 
-    /// The end of its log.
+    /// The last lines of its log.
     pub fn log(&self) -> String {
         let log = String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned();
         let lines: Vec<_> = log.lines().rev().take(30).collect();
@@ -226,21 +224,21 @@ impl Ganesha {
         }
     }
 
-    /// False when somebody else has the port.
+    /// Returns false if another process has the port.
     fn launch(&mut self) -> bool {
         let at = |name: &str| self.place.path().join(name);
         let (config, recovery, log) = (at("config"), at("recovery"), self.log_file());
         fs::write(&config, self.options.config(self.port, self.place.path(), &self.directory)).unwrap();
         fs::create_dir_all(&recovery).unwrap();
-        // It appends.
+        // The server appends to its log.
         let _ = fs::rename(&log, at("log.before"));
-        // What tells a client of before from one of now. By itself it takes the second: of two starts in one, it would
-        // give different clients the same numbers.
+        // The epoch distinguishes client IDs of this start from earlier ones. The server's default is the time in
+        // seconds, so two starts within one second would use the same client IDs.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32;
         self.epoch = now.max(self.epoch + 1);
         let mut command = match self.options.size {
             None => Command::new("ganesha.nfsd"),
-            // The mount goes with the process. `unshare` and the shell become the server, so that its number is theirs.
+            // The mount ends with the process. `unshare` and the shell exec the server, so they have its process ID.
             Some(size) => {
                 let mount = r#"mount -t tmpfs -o size="$0" none "$1" && shift && exec ganesha.nfsd "$@""#;
                 let mut command = Command::new("unshare");
@@ -252,7 +250,7 @@ impl Ganesha {
         command.arg("-E").arg(self.epoch.to_string());
         command.args(["-F", "-N", "EVENT"]).arg("-f").arg(&config).arg("-L").arg(&log).arg("-p").arg(at("pid"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // Before anything can panic: so it is ended.
+        // Stored before anything can panic, so that it is killed.
         let child = self.child.insert(command.spawn().unwrap());
         let logged = || fs::read_to_string(&log).unwrap_or_default();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
@@ -262,7 +260,7 @@ impl Ganesha {
                 assert!(taken, "ganesha has ended ({status}):\n{}", logged());
                 return Some(false);
             }
-            // By its log too: whoever else has the port may answer as well.
+            // The log is checked, too, because another server on the port could answer.
             (logged().contains("NFS SERVER INITIALIZED") && is_answering(address)).then_some(true)
         });
         if !ready {
@@ -284,11 +282,11 @@ impl Drop for Ganesha {
     }
 }
 
-/// One that nobody listens at, another one for every process and call.
+/// A free port, different for every process and call.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let count = PORTS.end - PORTS.start;
-    // A prime, so that processes that come after one another are not neighbours.
+    // A prime, so that consecutive processes do not use adjacent ports.
     let first = process::id().wrapping_mul(7919) as u16;
     let free = |_| {
         let port = PORTS.start + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;

@@ -1,7 +1,8 @@
-//! What the NFS tests and benchmarks run on, on this machine alone: a real server ([`Ganesha`]), and relays
-//! ([`Relay`]) that stand for mount targets, each at an address of its own, and do on demand what networks do.
+//! Environment of the NFS tests and benchmarks, on this machine only: a real server ([`Ganesha`]), and relays
+//! ([`Relay`]) that stand for mount targets. Each relay has an address of its own and simulates network faults on
+//! demand.
 //!
-//! It knows no client. It is for tests: what it cannot do, it panics about.
+//! It depends on no client. It is for tests only, and panics on errors.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod ganesha;
@@ -15,14 +16,14 @@ use std::{
 };
 
 pub use ganesha::{Ganesha, Options};
-pub use partitions::{Bound, answer_partitions};
-pub use record::{Marking, framed, is_answering, null_call, read_record};
-pub use relay::{Act, Counts, End, Handle, Relay, Then, Throttle, Way};
+pub use partitions::{BindReply, answer_partitions};
+pub use record::{RecordTracker, framed, is_answering, null_call, read_record};
+pub use relay::{Action, AtLimit, Counts, Direction, End, Handle, Relay, Throttle};
 
-/// What is sure to come has come by then, however busy the machine is.
+/// Upper bound of a wait for something certain, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server; nothing, and why, where none can be run. CI has to be able to.
+/// Starts a server. Prints why and returns `None` if none can run here, which fails in CI.
 pub fn lab_or_skip(options: Options) -> Option<Ganesha> {
     if let Err(reason) = Ganesha::available() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "CI has to have it: {reason}");
@@ -32,7 +33,7 @@ pub fn lab_or_skip(options: Options) -> Option<Ganesha> {
     Some(Ganesha::start(options))
 }
 
-/// Asks until it is so.
+/// Polls a condition. Panics after [`PATIENCE`].
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {

@@ -1,57 +1,57 @@
-//! EFS's second program on the port of NFS, which says which partition a connection reaches: answered by a relay in the
-//! place of the server. `nfs41::partition` has what is known of it.
+//! Simulates the second RPC program of EFS, which reports the partition that a connection reaches, in a relay. See
+//! `nfs41::partition`.
 
-use crate::relay::{Act, Handle, Way};
+use crate::relay::{Action, Direction, Handle};
 
 const PROGRAM: u32 = 400_123;
 
-/// What a call is answered with.
+/// A reply to the program.
 #[derive(Clone, Debug)]
-pub enum Bound {
-    /// This partition: 64 bytes of it.
+pub enum BindReply {
+    /// READY with a partition of 64 equal bytes.
     Ready(u8),
     Preferred(u8),
     RetryLater(&'static str),
     Error(&'static str),
-    /// No program of this number.
+    /// The server does not have the program.
     Unknown,
     Garbage,
-    /// The connection ends.
+    /// The connection is closed.
     Closed,
 }
 
-/// Answers each call to the program with the next of these, over and over; the other calls pass.
-pub fn answer_partitions(relay: &Handle, answers: Vec<Bound>) {
+/// Answers the calls to the program with these replies in turn, and passes other calls.
+pub fn answer_partitions(relay: &Handle, answers: Vec<BindReply>) {
     let mut next = 0;
     relay.on_record(move |way, record| {
         let word =
             |at: usize| record.get(at..at + 4).map(|four| u32::from_be_bytes([four[0], four[1], four[2], four[3]]));
-        if way != Way::ToServer || word(12) != Some(PROGRAM) {
-            return Act::Pass;
+        if way != Direction::ToServer || word(12) != Some(PROGRAM) {
+            return Action::Pass;
         }
         let answer = &answers[next % answers.len()];
         next += 1;
         let mut bytes = record[..4].to_vec();
         let mut put = |words: &[u32]| bytes.extend(words.iter().flat_map(|word| word.to_be_bytes()));
-        // A reply, accepted, without a verifier.
+        // An accepted reply without a verifier.
         put(&[1, 0, 0, 0]);
         match answer {
-            Bound::Closed => return Act::Cut(crate::relay::End::Fin),
-            Bound::Unknown => put(&[1]),
-            Bound::Garbage => put(&[0, 77]),
-            Bound::Ready(id) => put(&[&[0, 3], &[u32::from(*id) * 0x0101_0101; 16][..], &SCALE_UP].concat()),
-            Bound::Preferred(id) => put(&[&[0, 2], &[u32::from(*id) * 0x0101_0101; 16][..], &SCALE_UP].concat()),
-            Bound::RetryLater(text) | Bound::Error(text) => {
-                let kind = if matches!(answer, Bound::Error(_)) { 4 } else { 1 };
+            BindReply::Closed => return Action::Cut(crate::relay::End::Fin),
+            BindReply::Unknown => put(&[1]),
+            BindReply::Garbage => put(&[0, 77]),
+            BindReply::Ready(id) => put(&[&[0, 3], &[u32::from(*id) * 0x0101_0101; 16][..], &SCALE_UP].concat()),
+            BindReply::Preferred(id) => put(&[&[0, 2], &[u32::from(*id) * 0x0101_0101; 16][..], &SCALE_UP].concat()),
+            BindReply::RetryLater(text) | BindReply::Error(text) => {
+                let kind = if matches!(answer, BindReply::Error(_)) { 4 } else { 1 };
                 put(&[0, kind, u32::try_from(text.len()).unwrap()]);
                 bytes.extend(text.bytes());
                 bytes.resize(bytes.len().next_multiple_of(4), 0);
                 bytes.extend(SCALE_UP.iter().flat_map(|word| word.to_be_bytes()));
             }
         }
-        Act::Answer(bytes)
+        Action::Reply(bytes)
     });
 }
 
-/// As EFS has it by default: five connections, from 300 MiB/s on, for a second of a second.
+/// The values that EFS sends by default: five connections, from 300 MiB/s, one second, a window of one second.
 const SCALE_UP: [u32; 4] = [5, 300 << 20, 1, 1];

@@ -1,5 +1,5 @@
-//! Records as ONC RPC puts them on TCP (RFC 5531, section 11): fragments, each after four bytes with its length and,
-//! in the highest bit, whether it is the last one.
+//! ONC RPC records over TCP (RFC 5531, section 11): each fragment follows a word with its length, whose highest bit
+//! marks the last fragment.
 
 use std::{
     io::{self, Read, Write},
@@ -9,24 +9,25 @@ use std::{
 
 const LAST: u32 = 1 << 31;
 
-/// Where in a record a stream is.
+/// Tracks record boundaries in a stream.
 #[derive(Default)]
-pub struct Marking {
+pub struct RecordTracker {
     header: [u8; 4],
-    /// Bytes of the header that are there.
+    /// Bytes of the header so far.
     known: usize,
-    /// Bytes of the fragment that are not there yet.
+    /// Bytes of the fragment that are missing.
     left: usize,
     in_record: bool,
 }
 
-impl Marking {
-    /// Between two records.
+impl RecordTracker {
+    /// Whether the stream is between two records.
     pub fn is_between(&self) -> bool {
         !self.in_record
     }
 
-    /// Goes on to the end of the record, or of the bytes: how many that are, and whether the record ends with them.
+    /// Advances to the end of the record or of the bytes. Returns how many bytes that is, and whether the record ends
+    /// there.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, bool) {
         let mut at = 0;
         while at < bytes.len() {
@@ -53,13 +54,13 @@ impl Marking {
     }
 }
 
-/// A record in one fragment.
+/// Encodes a record in one fragment.
 pub fn framed(record: &[u8]) -> Vec<u8> {
     let header = LAST | u32::try_from(record.len()).expect("a record of at most 2 GiB");
     [&header.to_be_bytes(), record].concat()
 }
 
-/// What a record with its headers says.
+/// The content of a record, without fragment headers.
 pub(crate) fn unframed(mut bytes: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(bytes.len());
     while let Some((header, rest)) = bytes.split_first_chunk() {
@@ -70,7 +71,7 @@ pub(crate) fn unframed(mut bytes: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The next record.
+/// Reads the next record.
 ///
 /// # Errors
 /// Those of the stream, and its end.
@@ -89,13 +90,13 @@ pub fn read_record(from: &mut impl Read) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A call of procedure 0 of NFS 4: it asks for nothing and is answered by whoever answers at all.
+/// A call of the NULL procedure of NFS 4, which every server answers.
 pub fn null_call(xid: u32) -> Vec<u8> {
     // Call, RPC 2, program, version, procedure; no credentials, no verifier.
     [xid, 0, 2, 100_003, 4, 0, 0, 0, 0, 0].into_iter().flat_map(u32::to_be_bytes).collect()
 }
 
-/// Whether an NFS server answers there.
+/// Whether an NFS server answers at this address.
 pub fn is_answering(address: SocketAddr) -> bool {
     let ask = || {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
@@ -103,6 +104,6 @@ pub fn is_answering(address: SocketAddr) -> bool {
         stream.write_all(&framed(&null_call(1)))?;
         read_record(&mut stream)
     };
-    // Its number, a reply, accepted, no verifier, success.
+    // XID, reply, accepted, no verifier, success.
     ask().is_ok_and(|reply| reply == [1, 1, 0, 0, 0, 0].map(u32::to_be_bytes).concat())
 }

@@ -1,5 +1,5 @@
-//! A relay of TCP connections that stands for one mount target: it counts what goes through it, and delays, throttles,
-//! cuts, hangs, refuses, reorders and alters it when it is told to.
+//! A TCP relay that stands for one mount target. It counts traffic, and on demand delays, throttles, cuts, hangs,
+//! refuses, reorders or alters it.
 
 use std::{
     io,
@@ -27,70 +27,70 @@ use tokio::{
     sync::{Notify, mpsc, watch},
 };
 
-use crate::record::{Marking, framed, unframed};
+use crate::record::{RecordTracker, framed, unframed};
 
-/// What is read at once.
+/// Bytes to read at once.
 const PIECE: usize = 256 << 10;
-/// What may be under way in one direction of a connection: more than any delay needs, less than memory has.
+/// Maximum number of pieces in flight per direction: more than any delay needs, and bounded.
 const PIECES: usize = 4096;
-/// A receiver takes the bytes before a cut within this time, or loses some to the RST.
+/// How long a RST waits until the receiver has read the bytes before it.
 const READS_WITHIN: Duration = Duration::from_secs(1);
 
-/// A direction.
+/// A direction of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     ToServer,
     ToClient,
 }
 
-/// How a connection ends, for both sides: FIN or RST.
+/// How both sides of a connection are closed: FIN or RST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Fin,
     Reset,
 }
 
-/// What happens after the last byte that is let through.
+/// What happens after the last byte of [`Handle::after`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// The connection that it went through ends.
+pub enum AtLimit {
+    /// The connection is closed.
     Cut(End),
     /// The relay hangs, as by [`Handle::hang`].
     Hang,
 }
 
-/// What becomes of a record.
+/// What happens to a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum Action {
     Pass,
     Drop,
-    Twice,
-    /// It is overtaken by so many later records of its connection and direction.
-    After(usize),
-    /// It goes no further: this goes back where it came from.
-    Answer(Vec<u8>),
-    /// Its connection ends.
+    Duplicate,
+    /// Delivered after this many later records of its connection and direction.
+    Reorder(usize),
+    /// Dropped, and this record is sent back instead.
+    Reply(Vec<u8>),
+    /// The connection is closed.
     Cut(End),
 }
 
-/// What has come to the relay. It is counted before it is passed on, so before the other side can know of it.
+/// Traffic counters. A record is counted before it is forwarded, so before the receiver can react to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Connections that are open now, and all that were ever accepted.
+    /// Open connections, and connections ever accepted.
     pub open: usize,
     pub connections: u64,
-    /// RPC records, and all bytes, from clients.
+    /// RPC records and bytes from clients.
     pub calls: u64,
     pub bytes_to_server: u64,
-    /// And from the server.
+    /// RPC records and bytes from the server.
     pub replies: u64,
     pub bytes_to_client: u64,
 }
 
-type Hook = Arc<Mutex<dyn FnMut(Way, &mut Vec<u8>) -> Act + Send>>;
+type Hook = Arc<Mutex<dyn FnMut(Direction, &mut Vec<u8>) -> Action + Send>>;
 
-/// So many calls each second pass, in the order in which they come. Clones share it: one for several relays stands for a
-/// file system that is throttled, whichever mount target a call takes.
+/// Limits calls per second, in the order of their arrival. Clones share the limit: one for several relays simulates a
+/// throttled file system.
 #[derive(Clone, Debug)]
 pub struct Throttle {
     interval: Duration,
@@ -104,7 +104,7 @@ impl Throttle {
         Self { interval, next: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// When a call passes that has just come.
+    /// When a call that arrives now passes.
     fn pass(&self) -> Instant {
         let mut next = locked(&self.next);
         let pass = Instant::now().max(*next);
@@ -125,10 +125,10 @@ struct Shared {
     address: SocketAddr,
     to: SocketAddr,
     settings: watch::Sender<Settings>,
-    /// What is let through in each direction before something happens.
-    limits: Mutex<[Option<(usize, Then)>; 2]>,
+    /// Remaining bytes per direction, and what happens after them.
+    limits: Mutex<[Option<(usize, AtLimit)>; 2]>,
     cut: watch::Sender<End>,
-    /// None while it refuses.
+    /// `None` while it refuses connections.
     listener: Mutex<Option<TcpListener>>,
     listens: Notify,
     runtime: tokio::runtime::Handle,
@@ -138,24 +138,24 @@ struct Shared {
     bytes: [AtomicU64; 2],
 }
 
-/// What changes a relay while it runs. Everything acts at once on all of its connections; nothing waits.
+/// Controls a running relay. Every method affects all of its connections at once, and none blocks.
 #[derive(Clone)]
 pub struct Handle(Arc<Shared>);
 
-/// A relay. It ends, with its connections, when it is dropped.
+/// A relay. Dropping it closes its connections.
 pub struct Relay {
     handle: Handle,
-    /// Of its own, so that it keeps its times whatever a test does, and serves one that has no runtime.
+    /// A runtime of its own, so that a busy test does not delay it, and tests without a runtime can use it.
     runtime: Option<Runtime>,
 }
 
 impl Relay {
-    /// The mount target 127.0.0.`number`, at any free port, of the server there.
+    /// Starts a relay at 127.0.0.`number`, on any free port, to a server.
     pub fn target(number: u8, to: SocketAddr) -> Self {
         Self::at(SocketAddr::from(([127, 0, 0, number], 0)), to)
     }
 
-    /// At a chosen address.
+    /// Starts a relay at a given address.
     pub fn at(listen: SocketAddr, to: SocketAddr) -> Self {
         assert!(listen.ip().is_loopback() && to.ip().is_loopback(), "a lab is on one machine: {listen}, {to}");
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("relay").enable_io().build().unwrap();
@@ -190,7 +190,7 @@ impl Deref for Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // A handle may live on.
+        // Handles can outlive the relay.
         *locked(&self.handle.0.listener) = None;
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -219,33 +219,34 @@ impl Handle {
         Counts { open, connections, calls, bytes_to_server, replies, bytes_to_client }
     }
 
-    /// What comes from now on arrives so much later, in its order, and however much of it. Connecting takes no time.
-    pub fn delay(&self, way: Way, delay: Duration) {
+    /// Delays the data of one direction that arrives from now on. Order and throughput stay, and connecting is not
+    /// delayed.
+    pub fn delay(&self, way: Direction, delay: Duration) {
         self.0.settings.send_modify(|settings| settings.delays[way as usize] = delay);
     }
 
-    /// A round trip takes so much longer: half of it each way.
+    /// Delays a round trip: half of it in each direction.
     pub fn delay_round_trip(&self, delay: Duration) {
         self.0.settings.send_modify(|settings| settings.delays = [delay / 2; 2]);
     }
 
-    /// Calls that come from now on wait for their turn; `None`: they pass at once.
+    /// Limits calls that arrive from now on; `None` for no limit.
     pub fn throttle(&self, throttle: Option<&Throttle>) {
         self.0.settings.send_modify(|settings| settings.throttle = throttle.cloned());
     }
 
-    /// Connections are accepted and kept, and nothing is passed on. When that ends, all that came meanwhile is.
+    /// Accepts and keeps connections, and forwards nothing. Afterwards all data is forwarded.
     pub fn hang(&self, hangs: bool) {
         self.0.settings.send_modify(|settings| settings.hangs = hangs);
     }
 
-    /// Whoever wants to connect is turned away with a RST. What is connected stays.
+    /// Refuses new connections with a RST. Existing connections stay.
     pub fn refuse(&self, refuses: bool) {
         let _within = self.0.runtime.enter();
         let mut listener = locked(&self.0.listener);
         if refuses {
             let Some(Ok(listener)) = listener.take().map(TcpListener::into_std) else { return };
-            // Who is connected already, as far as he knows.
+            // Connections that the kernel has already accepted.
             while let Ok((client, _)) = listener.accept() {
                 client.set_nonblocking(true).unwrap();
                 welcome(&self.0, TcpStream::from_std(client).unwrap());
@@ -256,30 +257,30 @@ impl Handle {
         }
     }
 
-    /// Ends all connections, also while it hangs. What is delayed is lost.
+    /// Closes all connections, also while the relay hangs. Delayed data is lost.
     pub fn cut(&self, end: End) {
         self.0.cut.send_replace(end);
     }
 
-    /// Lets exactly so many more bytes through, of all connections together, and then does that, once. After no bytes:
-    /// when the next one would go. A receiver that does not read has not all of them when a RST comes.
-    pub fn after(&self, way: Way, bytes: usize, then: Then) {
+    /// Forwards exactly this many more bytes, over all connections together, and then acts once. With 0 it acts when
+    /// the next byte would be forwarded. Before a RST, a receiver that does not read may lose bytes.
+    pub fn after(&self, way: Direction, bytes: usize, then: AtLimit) {
         locked(&self.0.limits)[way as usize] = Some((bytes, then));
     }
 
-    /// Shows every whole record, without its headers, to this, which may alter it and says what becomes of it. A
-    /// record of which a part has gone before is not shown.
-    pub fn on_record(&self, hook: impl FnMut(Way, &mut Vec<u8>) -> Act + Send + 'static) {
+    /// Calls a hook with every whole record without its headers. The hook may alter the record, and decides what
+    /// happens to it. A record that was partly forwarded before is not passed to the hook.
+    pub fn on_record(&self, hook: impl FnMut(Direction, &mut Vec<u8>) -> Action + Send + 'static) {
         self.0.settings.send_modify(|settings| settings.hook = Some(Arc::new(Mutex::new(hook))));
     }
 
-    /// Does that to the next record, and passes the others.
-    pub fn on_next(&self, way: Way, act: Act) {
+    /// Does this to the next record, and passes the others.
+    pub fn on_next(&self, way: Direction, act: Action) {
         let mut act = Some(act);
-        self.on_record(move |its, _| act.take_if(|_| its == way).unwrap_or(Act::Pass));
+        self.on_record(move |its, _| act.take_if(|_| its == way).unwrap_or(Action::Pass));
     }
 
-    /// Shows records to nobody any more.
+    /// Removes the hook.
     pub fn pass_records(&self) {
         self.0.settings.send_modify(|settings| settings.hook = None);
     }
@@ -289,8 +290,8 @@ fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Within a runtime. With `SO_REUSEADDR`, as the standard library does it: connections that are not quite over keep
-/// nobody from it.
+/// Must be called in a runtime. The standard library sets `SO_REUSEADDR`, so connections in TIME_WAIT do not prevent
+/// it.
 fn listen_at(address: SocketAddr) -> TcpListener {
     let listener = std::net::TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     listener.set_nonblocking(true).unwrap();
@@ -315,7 +316,7 @@ async fn accept(shared: Arc<Shared>) {
 fn welcome(shared: &Arc<Shared>, client: TcpStream) {
     shared.connections.fetch_add(1, Ordering::AcqRel);
     shared.open.fetch_add(1, Ordering::AcqRel);
-    // From here on it can be told to end.
+    // From here on the connection can be cut.
     let (cut, shared) = (shared.cut.subscribe(), Arc::clone(shared));
     tokio::spawn(async move {
         connection(&shared, client, cut).await;
@@ -334,10 +335,10 @@ async fn connection(shared: &Shared, mut client: TcpStream, mut cut: watch::Rece
             let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
             let (calls, replies) = (mpsc::channel(PIECES), mpsc::channel(PIECES));
             tokio::try_join!(
-                take(shared, Way::ToServer, from_client, &calls.0, &replies.0),
-                take(shared, Way::ToClient, from_server, &replies.0, &calls.0),
-                give(shared, Way::ToServer, calls.1, to_server),
-                give(shared, Way::ToClient, replies.1, to_client),
+                take(shared, Direction::ToServer, from_client, &calls.0, &replies.0),
+                take(shared, Direction::ToClient, from_server, &replies.0, &calls.0),
+                give(shared, Direction::ToServer, calls.1, to_server),
+                give(shared, Direction::ToClient, replies.1, to_client),
             )
         };
         let relayed = async {
@@ -346,7 +347,7 @@ async fn connection(shared: &Shared, mut client: TcpStream, mut cut: watch::Rece
                 Err(Ends::By(end)) => end,
                 Err(Ends::Failed) => End::Reset,
             };
-            // Nor is an end passed on.
+            // While the relay hangs, it does not forward the end of a connection either.
             shared.no_longer_hangs().await;
             end
         };
@@ -361,14 +362,14 @@ async fn connection(shared: &Shared, mut client: TcpStream, mut cut: watch::Rece
             let _ = stream.set_zero_linger();
         } else {
             let _ = stream.shutdown().await;
-            // Or closing would send a RST because of it.
+            // Otherwise unread data would turn the FIN into a RST.
             let mut rest = [0; 4096];
             while stream.try_read(&mut rest).is_ok_and(|read| read > 0) {}
         }
     }
 }
 
-/// Why a connection ends before both sides have ended it.
+/// Why a connection ends before both sides have closed it.
 enum Ends {
     By(End),
     Failed,
@@ -380,20 +381,20 @@ impl From<io::Error> for Ends {
     }
 }
 
-/// Bytes and when they are due; none are the end of the direction.
+/// Bytes and when they are due; `None` is the end of the direction.
 type Piece = (Instant, Option<Vec<u8>>);
 
-/// Takes what comes from one side.
+/// Receives from one side.
 async fn take(
     shared: &Shared,
-    way: Way,
+    way: Direction,
     mut from: ReadHalf<'_>,
     on: &mpsc::Sender<Piece>,
     back: &mpsc::Sender<Piece>,
 ) -> Result<(), Ends> {
-    let due = |way: Way| Instant::now() + shared.settings.borrow().delays[way as usize];
-    let (mut marking, mut buffer) = (Marking::default(), vec![0; PIECE]);
-    // The record that is to be shown, as far as it is there, and those that let others pass.
+    let due = |way: Direction| Instant::now() + shared.settings.borrow().delays[way as usize];
+    let (mut marking, mut buffer) = (RecordTracker::default(), vec![0; PIECE]);
+    // The record so far that will be passed to the hook, and records that wait to be overtaken.
     let (mut record, mut waiting) = (Vec::new(), Vec::<(usize, Vec<u8>)>::new());
     loop {
         let read = from.read(&mut buffer).await?;
@@ -405,7 +406,7 @@ async fn take(
         shared.bytes[way as usize].fetch_add(read as u64, Ordering::AcqRel);
         let (hook, throttle) = {
             let settings = shared.settings.borrow();
-            (settings.hook.clone(), settings.throttle.clone().filter(|_| way == Way::ToServer))
+            (settings.hook.clone(), settings.throttle.clone().filter(|_| way == Direction::ToServer))
         };
         let (mut start, mut at) = (0, 0);
         while at < read {
@@ -425,18 +426,18 @@ async fn take(
                 continue;
             }
             let mut shown = unframed(&std::mem::take(&mut record));
-            let act = hook.as_ref().map_or(Act::Pass, |hook| locked(hook)(way, &mut shown));
+            let act = hook.as_ref().map_or(Action::Pass, |hook| locked(hook)(way, &mut shown));
             let mut passed = Vec::new();
             match act {
-                Act::Pass => passed.push(framed(&shown)),
-                Act::Twice => passed.extend([framed(&shown), framed(&shown)]),
-                Act::After(others) => waiting.push((others, framed(&shown))),
-                Act::Drop => {}
-                Act::Answer(answer) => {
-                    let way = if way == Way::ToServer { Way::ToClient } else { Way::ToServer };
+                Action::Pass => passed.push(framed(&shown)),
+                Action::Duplicate => passed.extend([framed(&shown), framed(&shown)]),
+                Action::Reorder(others) => waiting.push((others, framed(&shown))),
+                Action::Drop => {}
+                Action::Reply(answer) => {
+                    let way = if way == Direction::ToServer { Direction::ToClient } else { Direction::ToServer };
                     let _ = back.send((due(way), Some(framed(&answer)))).await;
                 }
-                Act::Cut(end) => return Err(Ends::By(end)),
+                Action::Cut(end) => return Err(Ends::By(end)),
             }
             if !passed.is_empty() {
                 waiting.iter_mut().for_each(|(others, _)| *others = others.saturating_sub(1));
@@ -453,8 +454,13 @@ async fn take(
     }
 }
 
-/// Gives it to the other side when it is due.
-async fn give(shared: &Shared, way: Way, mut pieces: mpsc::Receiver<Piece>, mut to: WriteHalf<'_>) -> Result<(), Ends> {
+/// Sends to the other side when the data is due.
+async fn give(
+    shared: &Shared,
+    way: Direction,
+    mut pieces: mpsc::Receiver<Piece>,
+    mut to: WriteHalf<'_>,
+) -> Result<(), Ends> {
     let mut clock = Clock::new()?;
     while let Some((due, piece)) = pieces.recv().await {
         clock.wait_until(due).await?;
@@ -470,15 +476,15 @@ async fn give(shared: &Shared, way: Way, mut pieces: mpsc::Receiver<Piece>, mut 
             to.write_all(&left[..now]).await?;
             left = &left[now..];
             match then {
-                Some(Then::Cut(end)) => {
-                    // A RST would overtake what the receiver has no room for yet.
+                Some(AtLimit::Cut(end)) => {
+                    // A RST would overtake data that does not fit into the receiver's buffer.
                     let until = Instant::now() + READS_WITHIN;
                     while end == End::Reset && is_under_way(to.as_ref())? && Instant::now() < until {
                         clock.wait_until(Instant::now() + Duration::from_millis(1)).await?;
                     }
                     return Err(Ends::By(end));
                 }
-                Some(Then::Hang) => shared.settings.send_modify(|settings| settings.hangs = true),
+                Some(AtLimit::Hang) => shared.settings.send_modify(|settings| settings.hangs = true),
                 None => {}
             }
         }
@@ -486,9 +492,9 @@ async fn give(shared: &Shared, way: Way, mut pieces: mpsc::Receiver<Piece>, mut 
     Ok(())
 }
 
-/// Whether the other side has not yet taken all that was written.
+/// Whether the peer has not yet acknowledged all data.
 fn is_under_way(stream: &TcpStream) -> io::Result<bool> {
-    // As the kernel writes them there.
+    // Addresses as the kernel formats them in the table.
     let name = |address| match address {
         SocketAddr::V4(address) => format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port()),
         SocketAddr::V6(_) => String::new(),
@@ -507,8 +513,8 @@ impl Shared {
         }
     }
 
-    /// How many of so many bytes go, and what happens then.
-    fn limit(&self, way: Way, bytes: usize) -> (usize, Option<Then>) {
+    /// How many of these bytes to forward, and what happens then.
+    fn limit(&self, way: Direction, bytes: usize) -> (usize, Option<AtLimit>) {
         let limit = &mut locked(&self.limits)[way as usize];
         match limit {
             Some((left, then)) if *left <= bytes => {
@@ -525,7 +531,7 @@ impl Shared {
     }
 }
 
-/// A timer of the kernel: tokio's own counts in milliseconds. Tokio reads it as it reads a pipe.
+/// A kernel timer, since tokio's timer has a resolution of a millisecond. Tokio reads the timerfd like a pipe.
 struct Clock(pipe::Receiver);
 
 impl Clock {

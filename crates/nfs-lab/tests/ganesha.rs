@@ -1,4 +1,4 @@
-//! The real server: it starts, answers, dies and comes back.
+//! The real server starts, answers, crashes and restarts.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 use std::{
@@ -17,7 +17,7 @@ fn opaque(bytes: &[u8]) -> Vec<u8> {
     [&words(&[bytes.len() as u32]), bytes, &[0; 3][..bytes.len().wrapping_neg() % 4]].concat()
 }
 
-/// A client introduces itself: the number that it is given, and the status.
+/// Sends EXCHANGE_ID. Returns the client ID and the status.
 fn exchange_id(stream: &mut TcpStream, owner: &str) -> (u32, u64) {
     let call = [
         // Call 7, RPC 2, NFS 4, COMPOUND; AUTH_SYS of root with no name and no groups; no verifier.
@@ -32,8 +32,8 @@ fn exchange_id(stream: &mut TcpStream, owner: &str) -> (u32, u64) {
     stream.write_all(&framed(&call.concat())).unwrap();
     let reply = read_record(stream).unwrap();
     let word = |index: usize| u32::from_be_bytes(reply[4 * index..][..4].try_into().unwrap());
-    // The number, a reply, accepted, no verifier, success; the status of the compound, no tag, one result of that
-    // operation, its status.
+    // XID, a reply, accepted, no verifier, success; the status of the compound, no tag, one result of this operation,
+    // its status.
     assert_eq!([0, 1, 2, 3, 4, 5].map(word), [7, 1, 0, 0, 0, 0]);
     assert_eq!([7, 8, 9].map(word), [0, 1, 42]);
     (word(10), u64::from(word(11)) << 32 | u64::from(word(12)))
@@ -58,7 +58,7 @@ fn it_answers_dies_and_comes_back_at_the_same_port() {
         let (status, client) = exchange_id(&mut stream, "it answers");
         assert!(status == 0 && client != 0, "{status} {client}");
 
-        // With a connection that is open, and one that waits for its end.
+        // With an open connection, and one in TIME_WAIT.
         server.kill();
         assert!(!is_answering(server.address()));
         assert!(read_record(&mut stream).is_err());

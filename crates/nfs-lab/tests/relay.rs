@@ -1,4 +1,4 @@
-//! The relay between a client and a server of this process that send each other RPC records.
+//! The relay between a client and a server in this process that exchange RPC records.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 use std::{
@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nfs_lab::{Act, End, Marking, Relay, Then, Throttle, Way, eventually, framed, read_record};
+use nfs_lab::{Action, AtLimit, Direction, End, RecordTracker, Relay, Throttle, eventually, framed, read_record};
 
 const SHORT: Duration = Duration::from_millis(100);
 
-/// A server that sends back what comes.
+/// An echo server.
 fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -33,7 +33,7 @@ fn echo() -> SocketAddr {
     address
 }
 
-/// A server that reads all that comes until it ends, and says how much and how it ended.
+/// A server that reads until the connection ends, and reports the number of bytes and how it ended.
 fn sink() -> (SocketAddr, thread::JoinHandle<(usize, Option<ErrorKind>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -71,10 +71,10 @@ fn is_silent(stream: &mut TcpStream) -> bool {
 
 #[test]
 fn records_are_told_apart_however_they_are_cut() {
-    // Two fragments, none, one.
+    // Two fragments, an empty one, a single one.
     let bytes = [&[0, 0, 0, 2, 1, 2, 0x80, 0, 0, 1, 3][..], &[0x80, 0, 0, 0], &framed(b"four")].concat();
     for size in 1..bytes.len() {
-        let (mut marking, mut ends, mut offset) = (Marking::default(), Vec::new(), 0);
+        let (mut marking, mut ends, mut offset) = (RecordTracker::default(), Vec::new(), 0);
         for part in bytes.chunks(size) {
             let mut at = 0;
             while at < part.len() {
@@ -107,7 +107,7 @@ fn what_goes_through_is_counted() {
     assert_eq!((relay.counts().open, relay.counts().connections), (2, 2));
     drop(one);
     eventually("a connection less", || (relay.counts().open == 1).then_some(()));
-    // It ends in one direction, and then in the other.
+    // One direction is closed, and then the other.
     other.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(until_the_end(&mut other), (0, None));
     eventually("none", || (relay.counts().open == 0).then_some(()));
@@ -135,12 +135,12 @@ fn a_delay_is_kept_and_costs_no_throughput() {
     let with = median();
     println!("a round trip takes {without:?}, and with a delay of 1.5 ms {with:?}");
     assert!(with >= Duration::from_micros(1500));
-    // A machine that does much else keeps no times.
+    // Skipped on a busy machine, which keeps no times.
     assert!(with - without < Duration::from_millis(5), "{without:?} {with:?}");
 
-    // 200 round trips and 100 MB, all under way at once.
-    relay.delay(Way::ToServer, Duration::from_millis(150));
-    relay.delay(Way::ToClient, Duration::from_millis(50));
+    // 200 round trips and 100 MB, all in flight at once.
+    relay.delay(Direction::ToServer, Duration::from_millis(150));
+    relay.delay(Direction::ToClient, Duration::from_millis(50));
     let mut writer = stream.try_clone().unwrap();
     let began = Instant::now();
     thread::scope(|scope| {
@@ -172,7 +172,7 @@ fn relays_that_share_a_throttle_pass_so_many_calls_together_in_their_order_and_n
         }
         halfway = halfway.or((call == CALLS / 2).then(|| began.elapsed()));
     }
-    // The first passes at once, each of the others 10 ms after the one before.
+    // The first call passes at once, each of the others 10 ms after the one before.
     let (took, halfway) = (began.elapsed(), halfway.unwrap());
     let least = Duration::from_millis(10) * (2 * CALLS as u32 - 1);
     assert!(took >= least && took < least + Duration::from_secs(5), "{took:?}");
@@ -195,7 +195,7 @@ fn it_hangs_and_goes_on() {
     send(&mut stream, &[b"before"]);
     assert_eq!(read_record(&mut stream).unwrap(), b"before");
     relay.hang(true);
-    // Who is connected, and who comes then.
+    // Existing connections, and new ones.
     let mut late = connect(&relay);
     send(&mut stream, &[b"first"]);
     send(&mut late, &[b"second"]);
@@ -204,7 +204,7 @@ fn it_hangs_and_goes_on() {
     relay.hang(false);
     assert_eq!(read_record(&mut stream).unwrap(), b"first");
     assert_eq!(read_record(&mut late).unwrap(), b"second");
-    // A connection that hangs can be cut.
+    // A hanging connection can be cut.
     relay.hang(true);
     relay.cut(End::Reset);
     assert_eq!(until_the_end(&mut stream), (0, Some(ErrorKind::ConnectionReset)));
@@ -256,20 +256,20 @@ fn a_connection_is_cut_at_exactly_that_byte() {
         for bytes in [0, 1, 3, 4, 5, 1000, 299_999] {
             let (address, server) = sink();
             let relay = Relay::target(7, address);
-            relay.after(Way::ToServer, bytes, Then::Cut(end));
-            // The client's own writes may fail already.
+            relay.after(Direction::ToServer, bytes, AtLimit::Cut(end));
+            // The client's own writes may already fail.
             let mut stream = connect(&relay);
             let _ = stream.write_all(&framed(&vec![1; 500_000]));
             assert_eq!(server.join().unwrap(), (bytes, error), "{end:?} to the server");
 
             let relay = Relay::target(7, echo());
-            relay.after(Way::ToClient, bytes, Then::Cut(end));
+            relay.after(Direction::ToClient, bytes, AtLimit::Cut(end));
             let mut stream = connect(&relay);
             let mut writer = stream.try_clone().unwrap();
             let writer = thread::spawn(move || drop(writer.write_all(&framed(&vec![1; 500_000]))));
             let (read, how) = until_the_end(&mut stream);
             assert_eq!(read, bytes, "{end:?} to the client");
-            // What it sends after a FIN is answered with a RST.
+            // The peer answers data after its FIN with a RST.
             assert!(how == error || end == End::Fin, "{how:?}");
             writer.join().unwrap();
         }
@@ -280,7 +280,7 @@ fn a_connection_is_cut_at_exactly_that_byte() {
 fn a_record_is_cut_short_and_the_rest_hangs() {
     let relay = Relay::target(8, echo());
     let (mut stream, mut other) = (connect(&relay), connect(&relay));
-    relay.after(Way::ToClient, 7, Then::Hang);
+    relay.after(Direction::ToClient, 7, AtLimit::Hang);
     send(&mut stream, &[b"truncated"]);
     let mut start = [0; 7];
     stream.read_exact(&mut start).unwrap();
@@ -298,26 +298,26 @@ fn a_record_is_cut_short_and_the_rest_hangs() {
 fn whole_records_are_altered_held_back_doubled_lost_and_answered() {
     let relay = Relay::target(9, echo());
     let mut stream = connect(&relay);
-    // A record of which a part has gone is not shown.
+    // A record that was partly forwarded is not passed to the hook.
     stream.write_all(&framed(b"begun before")[..9]).unwrap();
     eventually("its start goes", || (relay.counts().bytes_to_client == 9).then_some(()));
     relay.on_record(|way, record| match (way, &record[..]) {
-        (Way::ToServer, b"lost") => Act::Drop,
-        (Way::ToServer, b"asked") => Act::Answer(b"answered".to_vec()),
-        (Way::ToServer, b"begun before") => panic!("it is shown"),
-        (Way::ToClient, b"slow") => Act::After(2),
-        (Way::ToClient, b"twice") => Act::Twice,
-        (Way::ToClient, b"good") => {
+        (Direction::ToServer, b"lost") => Action::Drop,
+        (Direction::ToServer, b"asked") => Action::Reply(b"answered".to_vec()),
+        (Direction::ToServer, b"begun before") => panic!("it is shown"),
+        (Direction::ToClient, b"slow") => Action::Reorder(2),
+        (Direction::ToClient, b"twice") => Action::Duplicate,
+        (Direction::ToClient, b"good") => {
             *record = b"bad".to_vec();
-            Act::Pass
+            Action::Pass
         }
-        (_, b"the end") => Act::Cut(End::Fin),
-        _ => Act::Pass,
+        (_, b"the end") => Action::Cut(End::Fin),
+        _ => Action::Pass,
     });
     stream.write_all(&framed(b"begun before")[9..]).unwrap();
     let large = vec![5; 1_000_000];
     let records = [b"slow", &large[..], b"lost", b"twice", b"good"];
-    // In two fragments, and all of it in pieces.
+    // In two fragments, in small pieces.
     let mut bytes: Vec<_> = [&[0, 0, 0, 2][..], b"on", &[0x80, 0, 0, 1], b"e"].concat();
     bytes.extend(records.iter().flat_map(|record| framed(record)));
     for part in bytes.chunks(77_777) {
@@ -330,7 +330,7 @@ fn whole_records_are_altered_held_back_doubled_lost_and_answered() {
     assert_eq!(read_record(&mut stream).unwrap(), b"answered");
     assert_eq!((relay.counts().calls, relay.counts().replies), (8, 6));
 
-    relay.on_next(Way::ToClient, Act::After(1));
+    relay.on_next(Direction::ToClient, Action::Reorder(1));
     send(&mut stream, &[b"first", b"second", b"third"]);
     for expected in [&b"second"[..], b"first", b"third"] {
         assert_eq!(read_record(&mut stream).unwrap(), expected);
@@ -338,7 +338,7 @@ fn whole_records_are_altered_held_back_doubled_lost_and_answered() {
     relay.pass_records();
     send(&mut stream, &[b"the end"]);
     assert_eq!(read_record(&mut stream).unwrap(), b"the end");
-    relay.on_next(Way::ToServer, Act::Cut(End::Fin));
+    relay.on_next(Direction::ToServer, Action::Cut(End::Fin));
     send(&mut stream, &[b"the end"]);
     assert_eq!(until_the_end(&mut stream), (0, None));
 }
@@ -355,7 +355,7 @@ fn bytes_that_are_no_records_pass_at_once() {
     }
 }
 
-/// As from a test of which the runtime has one thread.
+/// In a test whose runtime has a single thread.
 #[tokio::test]
 async fn it_is_made_used_and_dropped_within_a_runtime() {
     let relay = Relay::target(11, echo());

@@ -1,81 +1,89 @@
-//! Adding to the end of a file, all or nothing. NFS has no append: the end is where it is as long as nobody else writes,
-//! so that it is done under a lock of the file, and a part that was added is cut off again.
+//! Appending to a file, all or nothing. NFS has no append operation, so this locks the file, writes at its end, and
+//! truncates the file again if only a part was written.
 
 use bytes::Bytes;
 
 use crate::{
-    attributes::{Attributes, Expected, Set, Time, Wanted},
+    attributes::{AttributeMask, Attributes, Expected, SetAttributes, Time},
     budget::Budget,
     client::Client,
-    compound::{ANONYMOUS, Compound, Op, Results, Stable},
+    compound::{ANONYMOUS, Compound, CompoundReply, StableHow},
     error::{Error, Result},
+    op::Op,
     open::File,
     path::{self, Path},
-    put::{Conditions, Put},
+    put_options::{Precondition, PutOptions},
     status::Status,
 };
 
 impl Client {
-    /// Adds to the end of a file, under its lock. All of it or nothing, but for a crash of the server, or of this process
-    /// in the middle of an append that the server does not take in one call. `None`: there is no such file.
+    /// Appends to a file under its lock, and returns its attributes; `None` if there is no file. All or nothing, unless the
+    /// server crashes, or this process ends while it appends more than one WRITE carries.
     ///
     /// # Errors
     /// [`Error::ConditionFailed`]; `DENIED`, `NOSPC`, `ISDIR`; [`Error::Uncertain`], [`Error::Pending`].
-    pub async fn append(&self, path: &[u8], content: Bytes, put: Put) -> Result<Option<Attributes>> {
+    pub async fn append(&self, path: &[u8], content: Bytes, put: PutOptions) -> Result<Option<Attributes>> {
         let path = path.to_vec();
-        self.to_the_end(true, |client, budget| async move {
+        self.run_detached(true, |client, budget| async move {
             let (directory, name) = Path::new(&path)?.split()?;
             path::check(name)?;
-            let start = client.start(&directory).await?;
-            let Some((held, attributes)) = client.hold(&start, name, put.patience, &budget).await? else {
+            let prefix = client.path_prefix(&directory).await?;
+            let Some((locked, attributes)) = client.open_and_lock(&prefix, name, put.lock_timeout, &budget).await?
+            else {
                 return Ok(None);
             };
-            let allowed = match &put.conditions {
-                Conditions::None | Conditions::File => true,
-                Conditions::New => false,
-                Conditions::If(holds) => holds(Some(&attributes)),
+            let holds = match &put.precondition {
+                Precondition::None | Precondition::RegularFile => true,
+                Precondition::Absent => false,
+                Precondition::If(predicate) => predicate(Some(&attributes)),
             };
-            if !allowed {
-                held.close().await?;
+            if !holds {
+                locked.close().await?;
                 return Err(Error::ConditionFailed);
             }
-            let size = attributes.size.ok_or(Error::Protocol("a file without a size"))?;
-            held.add(size, content, put.modified, &budget).await.map(Some)
+            let size = attributes.size.ok_or(Error::Protocol("a file has no size"))?;
+            locked.append_at(size, content, put.time_modify, &budget).await.map(Some)
         })
         .await
     }
 }
 
-/// What the call that ends an append has found.
+/// Outcome of the compound that ends an append.
 #[allow(clippy::large_enum_variant, reason = "it lives for one match")]
-enum Added {
-    Whole(Attributes),
-    /// The server has taken so much of it.
-    Part(usize),
+enum Appended {
+    Complete(Attributes),
+    /// The server wrote only this many bytes.
+    Short(usize),
 }
 
 impl File {
-    /// After the first `size` bytes, which are all that there are.
-    async fn add(mut self, size: u64, content: Bytes, modified: Option<Time>, budget: &Budget) -> Result<Attributes> {
-        let added = match content.len() <= self.session().agreed.largest_write as usize {
-            true => self.end_with(size, &content, modified, budget).await,
-            false => Ok(Added::Part(0)),
+    /// Appends to a file of `size` bytes.
+    async fn append_at(
+        mut self,
+        size: u64,
+        content: Bytes,
+        time_modify: Option<Time>,
+        budget: &Budget,
+    ) -> Result<Attributes> {
+        let appended = match content.len() <= self.session().attrs.max_write_bytes as usize {
+            true => self.append_and_close(size, &content, time_modify, budget).await,
+            false => Ok(Appended::Short(0)),
         };
-        let added = match added {
-            Ok(Added::Part(count)) => self.add_rest(size, content, count, modified, budget).await,
-            Ok(Added::Whole(attributes)) => Ok(attributes),
-            Err(why) => Err(why),
+        let appended = match appended {
+            Ok(Appended::Short(count)) => self.append_in_chunks(size, content, count, time_modify, budget).await,
+            Ok(Appended::Complete(attributes)) => Ok(attributes),
+            Err(err) => Err(err),
         };
-        match added {
-            // The lock went with the session.
+        match appended {
+            // The lock is lost with the session.
             Err(Error::SessionLost) => Err(Error::Uncertain("the session was lost")),
-            Err(why) if self.has_written() && !matches!(why, Error::Uncertain(_) | Error::Pending(_)) => {
-                // Under the lock still: what is behind the old end is ours.
-                match self.cut(size).await {
-                    Ok(()) => Err(why),
-                    Err(cut) => {
-                        tracing::warn!(error = %why, %cut, "a part of an append could not be taken back");
-                        Err(Error::Uncertain("a part of it may have been added"))
+            Err(err) if self.has_written() && !matches!(err, Error::Uncertain(_) | Error::Pending(_)) => {
+                // The file is still locked, so what follows the old end is from this append.
+                match self.truncate_to(size).await {
+                    Ok(()) => Err(err),
+                    Err(undo) => {
+                        tracing::warn!(error = %err, %undo, "an append was written in part and could not be undone");
+                        Err(Error::Uncertain("a part may have been appended"))
                     }
                 }
             }
@@ -83,43 +91,49 @@ impl File {
         }
     }
 
-    /// In as many calls as it takes, without those bytes that are there.
-    async fn add_rest(
+    /// Appends in several calls. The first `count` bytes are already written.
+    async fn append_in_chunks(
         &mut self,
         size: u64,
         content: Bytes,
         count: usize,
-        modified: Option<Time>,
+        time_modify: Option<Time>,
         budget: &Budget,
     ) -> Result<Attributes> {
         let at = size.saturating_add(count as u64);
         self.write_all(at, content.slice(count..), budget).await?;
-        self.commit_in(budget).await?;
+        self.commit_within(budget).await?;
         let end = size.saturating_add(content.len() as u64);
-        match self.end_with(end, &Bytes::new(), modified, budget).await? {
-            Added::Whole(attributes) => Ok(attributes),
-            Added::Part(_) => Err(Error::Protocol("a part of nothing is written")),
+        match self.append_and_close(end, &Bytes::new(), time_modify, budget).await? {
+            Appended::Complete(attributes) => Ok(attributes),
+            Appended::Short(_) => Err(Error::Protocol("the server reports a partial write of nothing")),
         }
     }
 
-    /// Writes the last bytes, looks whether the file ends with them, gives it its time, unlocks and closes it.
-    async fn end_with(&mut self, at: u64, content: &Bytes, modified: Option<Time>, budget: &Budget) -> Result<Added> {
+    /// Writes the last bytes, verifies that the file ends with them, sets the modification time, unlocks and closes the file.
+    async fn append_and_close(
+        &mut self,
+        at: u64,
+        content: &Bytes,
+        time_modify: Option<Time>,
+        budget: &Budget,
+    ) -> Result<Appended> {
         let end = at.saturating_add(content.len() as u64);
         let mut compound = Compound::new();
-        compound.at(&self.handle);
+        compound.putfh(&self.handle);
         if !content.is_empty() {
-            compound.write(&self.current(), at, Stable::Yes, content);
+            compound.write(&self.io_stateid(), at, StableHow::FileSync, content);
         }
-        compound.verify(&Expected { size: Some(end), ..Expected::default() }).attributes(Wanted::USUAL);
-        if let Some(time) = modified {
-            compound.set(&ANONYMOUS, &Set::modified(time)).attributes(Wanted::USUAL);
+        compound.verify(&Expected { size: Some(end), ..Expected::default() }).getattr(AttributeMask::STAT);
+        if let Some(time) = time_modify {
+            compound.setattr(&ANONYMOUS, &SetAttributes::modified(time)).getattr(AttributeMask::STAT);
         }
-        if let Some(lock) = self.locked() {
+        if let Some(lock) = self.lock_stateid() {
             compound.unlock(&lock);
         }
-        compound.close(self.stateid());
-        let ended = self.ask(budget, &compound, |mut results| {
-            results.op(Op::PUTFH)?;
+        compound.close(self.open_stateid());
+        let reply = self.call(budget, &compound, |mut results| {
+            results.expect(Op::PUTFH)?;
             let written = match content.is_empty() {
                 true => None,
                 false => Some(results.written()?),
@@ -128,59 +142,61 @@ impl File {
                 self.set_written();
             }
             let bytes = written.map_or(0, |written| written.bytes as usize);
-            match results.op(Op::VERIFY).map(drop) {
-                Err(why) if why.is(Status::NOT_SAME) && bytes < content.len() => {
+            match results.expect(Op::VERIFY).map(drop) {
+                Err(err) if err.is(Status::NOT_SAME) && bytes < content.len() => {
                     return Ok((Err(bytes), written, false));
                 }
-                Err(why) if why.is(Status::NOT_SAME) => {
-                    return Err(Error::Uncertain("somebody else has changed the file without its lock"));
+                Err(err) if err.is(Status::NOT_SAME) => {
+                    return Err(Error::Uncertain("another client changed the file without its lock"));
                 }
                 verified => verified?,
             }
-            // It is there: whatever fails now takes nothing away from that.
-            let (attributes, is_closed) = rest(results, modified.is_some(), self.locked().is_some())?;
+            // The data is written; the remaining operations cannot undo that.
+            let (attributes, is_closed) = decode_tail(results, time_modify.is_some(), self.lock_stateid().is_some())?;
             Ok((Ok(attributes), written, is_closed))
         });
-        let (found, written, is_closed) = ended.await?;
+        let (found, written, is_closed) = reply.await?;
         self.set_closed(is_closed);
         match found {
-            Err(bytes) => Ok(Added::Part(bytes)),
+            Err(bytes) => Ok(Appended::Short(bytes)),
             Ok(attributes) => {
-                // A server that keeps less of its word than it was asked for.
+                // The server may ignore FILE_SYNC4.
                 if let Some(written) = written.filter(|written| !written.is_stable) {
-                    let committed = self.commit_written(written.verifier, budget).await;
-                    committed.map_err(|_| Error::Uncertain("the server may have lost what it has written"))?;
+                    let committed = self.commit_with_verifier(written.verifier, budget).await;
+                    committed.map_err(|_| Error::Uncertain("the server may have lost written data"))?;
                 }
-                Ok(Added::Whole(attributes))
+                Ok(Appended::Complete(attributes))
             }
         }
     }
 
-    /// Takes away what is behind the first `size` bytes, if there is anything.
-    async fn cut(&self, size: u64) -> Result<()> {
+    /// Truncates the file to `size` bytes if it is longer.
+    async fn truncate_to(&self, size: u64) -> Result<()> {
         let budget = Budget::cleanup_change();
-        if self.attributes_in(Wanted::SIZE, &budget).await?.size == Some(size) {
+        if self.attributes_within(AttributeMask::SIZE, &budget).await?.size == Some(size) {
             return Ok(());
         }
         let mut compound = Compound::new();
-        compound.at(&self.handle).set(&self.current(), &Set { size: Some(size), ..Set::default() });
-        self.ask(&budget, &compound, |mut results| {
-            results.op(Op::PUTFH)?;
+        compound
+            .putfh(&self.handle)
+            .setattr(&self.io_stateid(), &SetAttributes { size: Some(size), ..SetAttributes::default() });
+        self.call(&budget, &compound, |mut results| {
+            results.expect(Op::PUTFH)?;
             results.set()
         })
         .await
     }
 }
 
-/// The attributes of a file that was added to. Its time may be refused, of a file that belongs to somebody else: then it
-/// has the server's.
-fn rest(mut results: Results, is_timed: bool, is_locked: bool) -> Result<(Attributes, bool)> {
+/// Reads the attributes and the results that follow. Returns whether the file is closed. The server may reject the
+/// modification time on a file of another owner, which then keeps the server's time.
+fn decode_tail(mut results: CompoundReply, sets_time: bool, is_locked: bool) -> Result<(Attributes, bool)> {
     let mut attributes = results.attributes()?;
-    if is_timed {
+    if sets_time {
         match results.set() {
             Ok(()) => attributes = results.attributes()?,
             Err(Error::Status { .. }) => return Ok((attributes, false)),
-            Err(why) => return Err(why),
+            Err(err) => return Err(err),
         }
     }
     let unlocked = if is_locked { results.stateid(Op::LOCKU).map(drop) } else { Ok(()) };

@@ -1,4 +1,4 @@
-//! Properties of files and of file systems: RFC 8881, section 5. Only those that are asked for travel.
+//! Attributes of files and file systems: RFC 8881, section 5. The server sends only those that are requested.
 
 use std::{
     ops::BitOr,
@@ -12,40 +12,52 @@ use crate::{
     xdr::{Decoder, Encode},
 };
 
-/// An owner's name is no longer.
-const LONGEST_OWNER: usize = 1024;
+/// Maximum length of `owner` and `owner_group`. A longer one is an invalid reply.
+const MAX_OWNER_BYTES: usize = 1024;
 
-/// Which attributes are asked for.
+/// A set of attributes to request, by their names in RFC 8881, sections 5.8 and 5.9. Combine sets with `|`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Wanted(pub(crate) [u32; 2]);
+pub struct AttributeMask(pub(crate) [u32; 2]);
 
-impl Wanted {
-    pub const NOTHING: Self = Self([0, 0]);
-    pub const KIND: Self = Self::bit(1);
-    /// Another number after every change.
+impl AttributeMask {
+    /// No attributes.
+    pub const NONE: Self = Self([0, 0]);
+    /// The type of the object.
+    pub const TYPE: Self = Self::bit(1);
+    /// A number that changes with every change of the object.
     pub const CHANGE: Self = Self::bit(3);
+    /// Size in bytes.
     pub const SIZE: Self = Self::bit(4);
-    pub const FILE_SYSTEM: Self = Self::bit(8);
-    pub const LEASE: Self = Self::bit(10);
-    /// Why the server does not know the others.
-    pub(crate) const ERROR: Self = Self::bit(11);
-    pub const FILE_ID: Self = Self::bit(20);
-    pub(crate) const LARGEST_FILE: Self = Self::bit(27);
-    pub(crate) const LONGEST_NAME: Self = Self::bit(29);
-    pub(crate) const LARGEST_READ: Self = Self::bit(30);
-    pub(crate) const LARGEST_WRITE: Self = Self::bit(31);
+    /// Identifier of the file system.
+    pub const FSID: Self = Self::bit(8);
+    /// Lease time of the server.
+    pub const LEASE_TIME: Self = Self::bit(10);
+    /// The error with which the server cannot read the other attributes of a directory entry.
+    pub(crate) const RDATTR_ERROR: Self = Self::bit(11);
+    /// Number that identifies the file in its file system.
+    pub const FILEID: Self = Self::bit(20);
+    pub(crate) const MAXFILESIZE: Self = Self::bit(27);
+    pub(crate) const MAXNAME: Self = Self::bit(29);
+    pub(crate) const MAXREAD: Self = Self::bit(30);
+    pub(crate) const MAXWRITE: Self = Self::bit(31);
+    /// Permissions.
     pub const MODE: Self = Self::bit(33);
-    pub const LINKS: Self = Self::bit(35);
+    /// Number of hard links.
+    pub const NUMLINKS: Self = Self::bit(35);
+    /// Owner.
     pub const OWNER: Self = Self::bit(36);
-    pub const GROUP: Self = Self::bit(37);
-    pub(crate) const SPACE_AVAILABLE: Self = Self::bit(42);
+    /// Group.
+    pub const OWNER_GROUP: Self = Self::bit(37);
+    pub(crate) const SPACE_AVAIL: Self = Self::bit(42);
     pub(crate) const SPACE_TOTAL: Self = Self::bit(44);
+    /// Allocated bytes.
     pub const SPACE_USED: Self = Self::bit(45);
-    pub const ACCESSED: Self = Self::bit(47);
-    /// When the properties last changed.
-    pub const CHANGED: Self = Self::bit(52);
-    /// When the content last changed.
-    pub const MODIFIED: Self = Self::bit(53);
+    /// Time of the last access.
+    pub const TIME_ACCESS: Self = Self::bit(47);
+    /// Time of the last change of the metadata.
+    pub const TIME_METADATA: Self = Self::bit(52);
+    /// Time of the last change of the content.
+    pub const TIME_MODIFY: Self = Self::bit(53);
 
     const fn bit(number: u32) -> Self {
         match number {
@@ -54,61 +66,68 @@ impl Wanted {
         }
     }
 
-    /// Both.
+    /// The union of two sets.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
     }
 
-    /// What `stat` shows that is a number.
-    pub const USUAL: Self = Self::KIND
-        .and(Self::CHANGE)
-        .and(Self::SIZE)
-        .and(Self::FILE_ID)
-        .and(Self::MODE)
-        .and(Self::LINKS)
-        .and(Self::MODIFIED);
-    pub(crate) const LIMITS: Self = Self::LEASE
-        .and(Self::LARGEST_FILE)
-        .and(Self::LONGEST_NAME)
-        .and(Self::LARGEST_READ)
-        .and(Self::LARGEST_WRITE)
-        .and(Self::SPACE_AVAILABLE)
-        .and(Self::SPACE_TOTAL);
+    /// Type, change, size, file ID, mode, links and modification time.
+    pub const STAT: Self = Self::TYPE
+        .union(Self::CHANGE)
+        .union(Self::SIZE)
+        .union(Self::FILEID)
+        .union(Self::MODE)
+        .union(Self::NUMLINKS)
+        .union(Self::TIME_MODIFY);
+    pub(crate) const LIMITS: Self = Self::LEASE_TIME
+        .union(Self::MAXFILESIZE)
+        .union(Self::MAXNAME)
+        .union(Self::MAXREAD)
+        .union(Self::MAXWRITE)
+        .union(Self::SPACE_AVAIL)
+        .union(Self::SPACE_TOTAL);
 }
 
-impl BitOr for Wanted {
+impl BitOr for AttributeMask {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
-        self.and(other)
+        self.union(other)
     }
 }
 
+/// The type of an object (`nfs_ftype4`).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Kind {
+pub enum FileType {
+    /// A regular file.
     File,
+    /// A directory.
     Directory,
-    Link,
+    /// A symbolic link.
+    Symlink,
+    /// A device, socket, FIFO, attribute directory or named attribute.
     Other,
 }
 
-impl Kind {
-    /// `nfs_ftype4`. There are several others.
+impl FileType {
+    /// The number in `nfs_ftype4`. `Other` has several.
     fn number(self) -> u32 {
         match self {
             Self::File => 1,
             Self::Directory => 2,
-            Self::Link => 5,
+            Self::Symlink => 5,
             Self::Other => 0,
         }
     }
 }
 
-/// A time as NFS has it.
+/// A time (`nfstime4`).
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Time {
+    /// Seconds since 1970-01-01 00:00 UTC.
     pub seconds: i64,
+    /// 0 to 999,999,999, added to the seconds.
     pub nanoseconds: u32,
 }
 
@@ -125,47 +144,59 @@ impl From<SystemTime> for Time {
     }
 }
 
-/// What was asked for and the server has.
+/// Attributes of an object. An attribute is `None` if it was not requested or the server does not have it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Attributes {
-    pub kind: Option<Kind>,
+    /// The type of the object.
+    pub file_type: Option<FileType>,
+    /// A number that changes with every change of the object.
     pub change: Option<u64>,
+    /// Size in bytes.
     pub size: Option<u64>,
-    pub file_system: Option<(u64, u64)>,
-    pub file_id: Option<u64>,
+    /// Major and minor identifier of the file system.
+    pub fsid: Option<(u64, u64)>,
+    /// Number that identifies the file in its file system.
+    pub fileid: Option<u64>,
+    /// Permissions, 12 bits.
     pub mode: Option<u32>,
-    pub links: Option<u32>,
-    /// As the server writes it: a number in digits, or a name with a domain.
+    /// Number of hard links.
+    pub numlinks: Option<u32>,
+    /// Owner as the server spells it: a decimal number, or a name with a domain.
     pub owner: Option<Box<[u8]>>,
-    pub group: Option<Box<[u8]>>,
+    /// Group as the server spells it.
+    pub owner_group: Option<Box<[u8]>>,
+    /// Allocated bytes.
     pub space_used: Option<u64>,
-    pub accessed: Option<Time>,
-    pub changed: Option<Time>,
-    pub modified: Option<Time>,
-    pub(crate) limits: Limits,
+    /// Time of the last access.
+    pub time_access: Option<Time>,
+    /// Time of the last change of the metadata.
+    pub time_metadata: Option<Time>,
+    /// Time of the last change of the content.
+    pub time_modify: Option<Time>,
+    pub(crate) limits: FsLimits,
 }
 
 impl Attributes {
-    /// How long the server remembers a client that says nothing, if it was asked and says so.
+    /// The lease time in seconds, if [`AttributeMask::LEASE_TIME`] was requested and the server sends it.
     pub fn lease_seconds(&self) -> Option<u32> {
         self.limits.lease
     }
 }
 
-/// What a server allows.
+/// Limits of a server and its file system.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Limits {
-    /// Seconds that it remembers a client that says nothing.
+pub struct FsLimits {
+    /// Lease time in seconds.
     pub lease: Option<u32>,
-    pub largest_file: Option<u64>,
-    pub longest_name: Option<u32>,
-    pub largest_read: Option<u64>,
-    pub largest_write: Option<u64>,
+    pub max_file_size: Option<u64>,
+    pub max_name_bytes: Option<u32>,
+    pub max_read_bytes: Option<u64>,
+    pub max_write_bytes: Option<u64>,
     pub space_available: Option<u64>,
     pub space_total: Option<u64>,
 }
 
-/// Reads a bitmap and the values of its attributes, in the order of their numbers.
+/// Reads a `fattr4`: a bitmap, and the values of its attributes in the order of their numbers.
 pub(crate) fn decode(answer: &mut Decoder) -> Result<Attributes> {
     let bitmap = answer.bitmap()?;
     let mut values = Decoder(answer.opaque(usize::MAX)?);
@@ -179,74 +210,81 @@ pub(crate) fn decode(answer: &mut Decoder) -> Result<Attributes> {
     }
     match values.is_empty() {
         true => Ok(found),
-        false => Err(Error::Protocol("attributes are longer than they say")),
+        false => Err(Error::Protocol("the values of attributes are longer than their bitmap says")),
     }
 }
 
 fn value(found: &mut Attributes, number: u32, from: &mut Decoder) -> Result<()> {
     match number {
         1 => {
-            found.kind = Some(match from.word()? {
-                1 => Kind::File,
-                2 => Kind::Directory,
-                5 => Kind::Link,
-                _ => Kind::Other,
+            found.file_type = Some(match from.word()? {
+                1 => FileType::File,
+                2 => FileType::Directory,
+                5 => FileType::Symlink,
+                _ => FileType::Other,
             });
         }
         3 => found.change = Some(from.long()?),
         4 => found.size = Some(from.long()?),
-        8 => found.file_system = Some((from.long()?, from.long()?)),
+        8 => found.fsid = Some((from.long()?, from.long()?)),
         10 => found.limits.lease = Some(from.word()?),
-        // The others are missing then, which says enough.
+        // The other attributes are missing, which is all that callers need.
         11 => drop(from.word()?),
-        20 => found.file_id = Some(from.long()?),
-        27 => found.limits.largest_file = Some(from.long()?),
-        29 => found.limits.longest_name = Some(from.word()?),
-        30 => found.limits.largest_read = Some(from.long()?),
-        31 => found.limits.largest_write = Some(from.long()?),
+        20 => found.fileid = Some(from.long()?),
+        27 => found.limits.max_file_size = Some(from.long()?),
+        29 => found.limits.max_name_bytes = Some(from.word()?),
+        30 => found.limits.max_read_bytes = Some(from.long()?),
+        31 => found.limits.max_write_bytes = Some(from.long()?),
         33 => found.mode = Some(from.word()?),
-        35 => found.links = Some(from.word()?),
-        36 => found.owner = Some(from.opaque(LONGEST_OWNER)?[..].into()),
-        37 => found.group = Some(from.opaque(LONGEST_OWNER)?[..].into()),
+        35 => found.numlinks = Some(from.word()?),
+        36 => found.owner = Some(from.opaque(MAX_OWNER_BYTES)?[..].into()),
+        37 => found.owner_group = Some(from.opaque(MAX_OWNER_BYTES)?[..].into()),
         42 => found.limits.space_available = Some(from.long()?),
         44 => found.limits.space_total = Some(from.long()?),
         45 => found.space_used = Some(from.long()?),
-        47 => found.accessed = Some(time(from)?),
-        52 => found.changed = Some(time(from)?),
-        53 => found.modified = Some(time(from)?),
-        _ => return Err(Error::Protocol("an attribute has come that nobody asked for")),
+        47 => found.time_access = Some(time(from)?),
+        52 => found.time_metadata = Some(time(from)?),
+        53 => found.time_modify = Some(time(from)?),
+        _ => return Err(Error::Protocol("the server sent an attribute that was not requested")),
     }
     Ok(())
 }
 
 fn time(from: &mut Decoder) -> Result<Time> {
-    #[allow(clippy::cast_possible_wrap, reason = "it is a signed number")]
+    #[allow(clippy::cast_possible_wrap, reason = "XDR transfers it as its two's complement")]
     let (seconds, nanoseconds) = (from.long()? as i64, from.word()?);
     match nanoseconds {
         0..1_000_000_000 => Ok(Time { seconds, nanoseconds }),
-        _ => Err(Error::Protocol("a time has more than a second of nanoseconds")),
+        _ => Err(Error::Protocol("the nanoseconds of a time exceed a second")),
     }
 }
 
-/// Properties to be set; the others stay.
+/// Attributes to set. `None` leaves an attribute as it is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Set {
+pub struct SetAttributes {
+    /// Size in bytes: truncates or extends a file.
     pub size: Option<u64>,
+    /// Permissions, 12 bits.
     pub mode: Option<u32>,
-    /// As the server writes it.
+    /// Owner as the server spells it.
     pub owner: Option<Box<[u8]>>,
-    pub group: Option<Box<[u8]>>,
-    pub accessed: Option<Time>,
-    pub modified: Option<Time>,
+    /// Group as the server spells it.
+    pub owner_group: Option<Box<[u8]>>,
+    /// Time of the last access.
+    pub time_access: Option<Time>,
+    /// Time of the last change of the content.
+    pub time_modify: Option<Time>,
 }
 
-impl Set {
+impl SetAttributes {
+    /// Only permissions.
     pub fn mode(mode: u32) -> Self {
         Self { mode: Some(mode), ..Self::default() }
     }
 
+    /// Only the modification time.
     pub fn modified(time: Time) -> Self {
-        Self { modified: Some(time), ..Self::default() }
+        Self { time_modify: Some(time), ..Self::default() }
     }
 
     pub(crate) fn encode(&self, buffer: &mut BytesMut) {
@@ -261,16 +299,16 @@ impl Set {
             bitmap[1] |= 1 << 1;
             values.word(mode & 0o7777);
         }
-        for (bit, name) in [(4, &self.owner), (5, &self.group)] {
+        for (bit, name) in [(4, &self.owner), (5, &self.owner_group)] {
             if let Some(name) = name {
                 bitmap[1] |= 1 << bit;
                 values.opaque(name);
             }
         }
-        for (bit, time) in [(16, self.accessed), (22, self.modified)] {
+        for (bit, time) in [(16, self.time_access), (22, self.time_modify)] {
             if let Some(time) = time {
                 bitmap[1] |= 1 << bit;
-                #[allow(clippy::cast_sign_loss, reason = "it is a signed number")]
+                #[allow(clippy::cast_sign_loss, reason = "XDR transfers it as its two's complement")]
                 values.word(CLIENT_TIME).long(time.seconds as u64).word(time.nanoseconds);
             }
         }
@@ -278,30 +316,44 @@ impl Set {
     }
 }
 
-/// What a file must be, for VERIFY.
+/// Owner and group of a file, as the server spells them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Ownership {
+    pub owner: Box<[u8]>,
+    pub owner_group: Box<[u8]>,
+}
+
+impl Ownership {
+    /// `None` if the server does not send both.
+    pub fn of(found: &Attributes) -> Option<Self> {
+        Some(Self { owner: found.owner.clone()?, owner_group: found.owner_group.clone()? })
+    }
+}
+
+/// The attributes that VERIFY compares.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Expected<'a> {
-    pub kind: Option<Kind>,
+    pub file_type: Option<FileType>,
     pub size: Option<u64>,
     pub mode: Option<u32>,
     pub owner: Option<&'a [u8]>,
-    pub group: Option<&'a [u8]>,
+    pub owner_group: Option<&'a [u8]>,
 }
 
 impl Expected<'_> {
-    /// What each VERIFY asks. NFS-Ganesha (4.3, 6.2) compares nothing rightly that comes after a name whose length is no
-    /// multiple of four, so that a name is the last attribute of its VERIFY.
+    /// The attributes of each VERIFY. NFS-Ganesha (4.3, 6.2) does not compare correctly what follows a name whose length is not
+    /// a multiple of four, so a name is the last attribute of its VERIFY.
     pub fn parts(&self) -> impl Iterator<Item = Self> {
-        let group = Self { group: self.group, ..Self::default() };
-        let alone = (self.owner.is_some() && self.group.is_some()).then_some(group);
-        let first = if alone.is_some() { Self { group: None, ..*self } } else { *self };
+        let group_only = Self { owner_group: self.owner_group, ..Self::default() };
+        let alone = (self.owner.is_some() && self.owner_group.is_some()).then_some(group_only);
+        let first = if alone.is_some() { Self { owner_group: None, ..*self } } else { *self };
         std::iter::once(first).chain(alone)
     }
 
     pub fn encode(&self, buffer: &mut BytesMut) {
         let mut bitmap = [0; 2];
         let mut values = BytesMut::with_capacity(64);
-        if let Some(kind) = self.kind {
+        if let Some(kind) = self.file_type {
             bitmap[0] |= 1 << 1;
             values.word(kind.number());
         }
@@ -313,7 +365,7 @@ impl Expected<'_> {
             bitmap[1] |= 1 << 1;
             values.word(mode);
         }
-        for (bit, name) in [(4, self.owner), (5, self.group)] {
+        for (bit, name) in [(4, self.owner), (5, self.owner_group)] {
             if let Some(name) = name {
                 bitmap[1] |= 1 << bit;
                 values.opaque(name);

@@ -1,4 +1,4 @@
-//! The time that one operation has, over all the calls that it takes, and the pauses between tries.
+//! The deadline that all calls of one operation share, and the backoff between attempts.
 
 use std::{
     sync::{
@@ -12,51 +12,52 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Result};
 
-/// A cleanup that has not ended by then is left to whoever removes orphaned temporary files.
+/// Timeout of cleanup. What it leaves behind, the removal of stale temporary files takes care of.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Timeout of undoing a partial change.
 const CLEANUP_CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the calls of a client may take.
+/// How long an operation of a client may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Limit {
+pub(crate) enum TimeLimit {
     None,
     Within(Duration),
     At(Instant),
 }
 
-/// Shared by all calls of one operation. No call is sent after its deadline.
+/// The time budget of one operation. No call of it is sent after the deadline.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     deadline: Option<Instant>,
-    /// For the message of an error.
+    /// Time from start to deadline, for error messages.
     limit: Duration,
-    /// The operation changes something: a call that is late must not take effect after its caller was told so.
+    /// The operation changes something: a late call must not take effect after the caller got an error.
     pub is_change: bool,
-    /// It tidies up after another one, and goes by any way that there is.
+    /// The operation cleans up after another one: its calls are also sent over the fencing connection.
     pub is_cleanup: bool,
     sent: Arc<AtomicBool>,
 }
 
 impl Budget {
-    pub fn new(limit: Limit, is_change: bool) -> Self {
+    pub fn new(limit: TimeLimit, is_change: bool) -> Self {
         let now = Instant::now();
         let (deadline, limit) = match limit {
-            Limit::None => (None, Duration::ZERO),
-            Limit::Within(limit) => (now.checked_add(limit), limit),
-            Limit::At(deadline) => (Some(deadline), deadline.saturating_duration_since(now)),
+            TimeLimit::None => (None, Duration::ZERO),
+            TimeLimit::Within(limit) => (now.checked_add(limit), limit),
+            TimeLimit::At(deadline) => (Some(deadline), deadline.saturating_duration_since(now)),
         };
         Self { deadline, limit, is_change, is_cleanup: false, sent: Arc::default() }
     }
 
-    /// For calls whose late effect does no harm: they remove names and close files that nobody else has.
+    /// For calls whose late effect does no harm: they remove names and close files that nothing else uses.
     pub fn cleanup() -> Self {
-        Self { is_cleanup: true, ..Self::new(Limit::Within(CLEANUP_TIMEOUT), false) }
+        Self { is_cleanup: true, ..Self::new(TimeLimit::Within(CLEANUP_TIMEOUT), false) }
     }
 
-    /// For what takes a change back: it must not do so late either.
+    /// For undoing a partial change, which must not take effect late.
     pub fn cleanup_change() -> Self {
-        Self { is_cleanup: true, ..Self::new(Limit::Within(CLEANUP_CHANGE_TIMEOUT), true) }
+        Self { is_cleanup: true, ..Self::new(TimeLimit::Within(CLEANUP_CHANGE_TIMEOUT), true) }
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -67,7 +68,7 @@ impl Budget {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// A call of this operation may have reached the server.
+    /// Records that a call of this operation may have reached the server.
     pub fn set_sent(&self) {
         self.sent.store(true, Ordering::Release);
     }
@@ -76,7 +77,7 @@ impl Budget {
         self.sent.load(Ordering::Acquire)
     }
 
-    /// What the caller is told when the time is over and nothing has changed, or will.
+    /// The error of an operation whose deadline has passed, and that has changed nothing and never will.
     pub fn error(&self) -> Error {
         match self.was_sent() {
             true => Error::Deadline(self.limit),
@@ -84,7 +85,7 @@ impl Budget {
         }
     }
 
-    /// Until the deadline; `None` when it has passed.
+    /// Waits for work until the deadline; `None` if it passes first.
     pub async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         match self.deadline {
             None => Some(work.await),
@@ -92,23 +93,23 @@ impl Budget {
         }
     }
 
-    /// Waits before the next try.
+    /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The deadline comes first: there is no next try.
+    /// The deadline would pass first: there is no next attempt.
     pub async fn pause(&self, backoff: &mut Backoff) -> Result<()> {
         let pause = backoff.next();
         if self.deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
             return Err(self.error());
         }
         tokio::time::sleep(pause).await;
-        // A busy machine wakes a task late.
+        // A busy machine can wake the task late.
         if self.is_over() { Err(self.error()) } else { Ok(()) }
     }
 }
 
-/// Pauses that double up to a maximum, each shortened by up to a half at random, so that clients that were turned away
-/// together do not come back together.
+/// Exponential backoff with jitter: pauses double up to a maximum, and each is shortened by up to a half at random, so that
+/// clients that failed together do not retry together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     next: Duration,
@@ -148,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_try_begins_after_the_deadline() {
-        let budget = Budget::new(Limit::Within(Duration::from_millis(50)), true);
+        let budget = Budget::new(TimeLimit::Within(Duration::from_millis(50)), true);
         let mut backoff = Backoff::new(Duration::from_millis(8), Duration::from_millis(16));
         let mut tries = 0;
         let error = loop {
@@ -165,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_try_begins_when_the_pause_ends_late() {
-        let budget = Budget::new(Limit::Within(Duration::from_millis(500)), true);
+        let budget = Budget::new(TimeLimit::Within(Duration::from_millis(500)), true);
         let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(2));
         // Holds the only thread until the deadline has passed.
         let busy = async { std::thread::sleep(Duration::from_millis(600)) };

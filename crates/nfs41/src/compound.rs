@@ -1,127 +1,84 @@
-//! Several operations in one call: RFC 8881, section 2.3. What an operation works on is what the one before it left
-//! as the current file handle and the current stateid, so that a whole path is one round trip.
+//! COMPOUND: several operations in one call (RFC 8881, section 2.3). An operation works on the current file handle and the
+//! current stateid that the one before it left, so that a whole path takes one round trip.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    attributes::{self, Expected, Kind, Set, Wanted},
+    attributes::{self, AttributeMask, Expected, FileType, SetAttributes},
     error::{Error, Result},
+    op::Op,
     status::Status,
     xdr::{Decoder, Encode, padding},
 };
 
-/// A content up to this is copied into the call; a larger one is sent from where it is.
-const COPIED: usize = 16 << 10;
-/// A file handle is at most that long (RFC 8881, section 3.1).
-const LONGEST_HANDLE: usize = 128;
+/// WRITE data up to this size is copied into the call. Larger data is sent from where it is.
+const COPY_THRESHOLD_BYTES: usize = 16 << 10;
+/// NFS4_FHSIZE (RFC 8881, section 3.1).
+const MAX_HANDLE_BYTES: usize = 128;
 
-macro_rules! operations {
-    ($($number:literal $name:ident,)*) => {
-        /// The operations that this client sends, by their names in RFC 8881.
-        #[allow(non_camel_case_types, reason = "the RFC's names")]
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-        #[repr(u32)]
-        pub enum Op { $($name = $number,)* }
-    };
-}
-
-operations! {
-    3 ACCESS,
-    4 CLOSE,
-    5 COMMIT,
-    6 CREATE,
-    9 GETATTR,
-    10 GETFH,
-    11 LINK,
-    12 LOCK,
-    14 LOCKU,
-    15 LOOKUP,
-    18 OPEN,
-    22 PUTFH,
-    24 PUTROOTFH,
-    25 READ,
-    26 READDIR,
-    27 READLINK,
-    28 REMOVE,
-    29 RENAME,
-    31 RESTOREFH,
-    32 SAVEFH,
-    34 SETATTR,
-    37 VERIFY,
-    38 WRITE,
-    42 EXCHANGE_ID,
-    43 CREATE_SESSION,
-    44 DESTROY_SESSION,
-    53 SEQUENCE,
-    57 DESTROY_CLIENTID,
-    58 RECLAIM_COMPLETE,
-}
-
-/// What the server calls something that is open or locked.
+/// Identifier of open or lock state at the server.
 pub(crate) type Stateid = [u8; 16];
-/// The one that the operation before has left (RFC 8881, section 16.2.3.1.2).
+/// The current stateid, which the operation before has left (RFC 8881, section 16.2.3.1.2).
 pub(crate) const CURRENT: Stateid = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-/// None at all: whoever may read a file reads it without opening it (RFC 8881, section 8.2.3).
+/// The anonymous stateid, which needs no OPEN (RFC 8881, section 8.2.3).
 pub(crate) const ANONYMOUS: Stateid = [0; 16];
 
-/// How a file that is opened is made.
+/// Whether OPEN creates the file (`openflag4` and `createhow4`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Create {
-    /// It must be there.
-    No,
-    /// Where there is none yet, with these permissions.
-    IfMissing(u32),
-    /// It must not be there.
-    New(u32),
-    /// It must not be there, or have been made with this number, which nobody else uses: safe to repeat.
-    Exclusive(u64, u32),
+    /// OPEN4_NOCREATE: the file must exist.
+    Never,
+    /// UNCHECKED4: creates the file with these permissions if it does not exist.
+    Unchecked(u32),
+    /// GUARDED4: creates the file with these permissions; it must not exist.
+    Guarded(u32),
 }
 
+/// `OPEN4_SHARE_ACCESS_…`
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Share {
+pub(crate) enum ShareAccess {
     Read = 1,
-    Both = 3,
+    ReadWrite = 3,
 }
 
-/// Whether what was written is on stable storage when the server answers.
+/// `stable_how4`: whether written data is on stable storage when the server replies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stable {
-    /// After a commit only.
-    No = 0,
-    /// Content and properties.
-    Yes = 2,
+pub(crate) enum StableHow {
+    /// UNSTABLE4: only after COMMIT.
+    Unstable = 0,
+    /// FILE_SYNC4: data and metadata.
+    FileSync = 2,
 }
 
-/// No delegation, please: `OPEN4_SHARE_ACCESS_WANT_NO_DELEG`.
-const NONE_DELEGATED: u32 = 0x400;
+/// `OPEN4_SHARE_ACCESS_WANT_NO_DELEG`.
+const WANT_NO_DELEG: u32 = 0x400;
 
-/// Which owner an open file is of: two opens of one file by one owner are one for the server, so that whoever closes
-/// first takes it from the other.
+/// The open-owner of an OPEN. The server merges two OPENs of one file by one owner, and the first CLOSE then ends both.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Owner {
-    /// For what is closed in the same compound: nothing else is done in its slot meanwhile.
+pub(crate) enum OpenOwner {
+    /// One owner per slot, for a file that the same compound closes: the slot has no other call meanwhile.
     Slot,
-    /// For what stays open.
-    Own(u32),
+    /// An owner of its own, for a file that stays open.
+    Unique(u32),
 }
 
-/// Where the number of the client and that of the slot go when they are known.
-struct Place {
+/// Where the client ID and the slot of an owner are filled in when they are known.
+struct OwnerField {
     offset: usize,
-    owner: Owner,
+    owner: OpenOwner,
 }
 
-/// Operations to be sent.
+/// The operations of a call.
 pub(crate) struct Compound {
     operations: u32,
     head: BytesMut,
     payload: Bytes,
     tail: BytesMut,
-    owners: Vec<Place>,
-    /// The server shall keep its answer, to give it again: something is changed.
-    pub kept: bool,
-    /// Something may be open or locked when it ends, whoever waits for that.
-    pub opens: bool,
+    owners: Vec<OwnerField>,
+    /// `sa_cachethis`: the server caches the reply to replay it. Set by operations that change something.
+    pub cache_this: bool,
+    /// The compound leaves open or lock state, also when its caller no longer waits.
+    pub opens_state: bool,
 }
 
 impl Compound {
@@ -132,12 +89,12 @@ impl Compound {
             payload: Bytes::new(),
             tail: BytesMut::new(),
             owners: Vec::new(),
-            kept: false,
-            opens: false,
+            cache_this: false,
+            opens_state: false,
         }
     }
 
-    pub fn op(&mut self, op: Op) -> &mut BytesMut {
+    pub fn begin_op(&mut self, op: Op) -> &mut BytesMut {
         self.operations += 1;
         let buffer = if self.payload.is_empty() { &mut self.head } else { &mut self.tail };
         buffer.word(op as u32)
@@ -147,212 +104,208 @@ impl Compound {
         self.operations
     }
 
-    /// So many bytes, without what goes before every compound.
+    /// Length in bytes, without the RPC header and SEQUENCE.
     pub fn len(&self) -> usize {
         self.head.len() + self.payload.len() + self.tail.len()
     }
 
     pub fn lookup(&mut self, name: &[u8]) -> &mut Self {
-        self.op(Op::LOOKUP).opaque(name);
+        self.begin_op(Op::LOOKUP).opaque(name);
         self
     }
 
-    pub fn at(&mut self, handle: &[u8]) -> &mut Self {
-        self.op(Op::PUTFH).opaque(handle);
+    pub fn putfh(&mut self, handle: &[u8]) -> &mut Self {
+        self.begin_op(Op::PUTFH).opaque(handle);
         self
     }
 
-    pub fn plain(&mut self, op: Op) -> &mut Self {
-        self.op(op);
+    pub fn op(&mut self, op: Op) -> &mut Self {
+        self.begin_op(op);
         self
     }
 
-    pub fn attributes(&mut self, wanted: Wanted) -> &mut Self {
-        self.op(Op::GETATTR).bitmap(wanted.0);
+    pub fn getattr(&mut self, wanted: AttributeMask) -> &mut Self {
+        self.begin_op(Op::GETATTR).bitmap(wanted.0);
         self
     }
 
-    pub fn set(&mut self, stateid: &Stateid, set: &Set) -> &mut Self {
-        let buffer = self.op(Op::SETATTR).fixed(stateid);
+    pub fn setattr(&mut self, stateid: &Stateid, set: &SetAttributes) -> &mut Self {
+        let buffer = self.begin_op(Op::SETATTR).fixed(stateid);
         set.encode(buffer);
-        self.kept = true;
+        self.cache_this = true;
         self
     }
 
-    /// Always before a content: see [`Place`].
-    pub fn open(&mut self, name: &[u8], share: Share, create: Create, owner: Owner) -> &mut Self {
-        self.op(Op::OPEN).word(0).word(share as u32 | NONE_DELEGATED).word(0);
+    /// Must precede WRITE: see [`OwnerField`].
+    pub fn open(&mut self, name: &[u8], share: ShareAccess, create: Create, owner: OpenOwner) -> &mut Self {
+        self.begin_op(Op::OPEN).word(0).word(share as u32 | WANT_NO_DELEG).word(0);
         self.owner(owner);
         let buffer = &mut self.head;
         let mode = match create {
-            Create::No => {
+            Create::Never => {
                 buffer.word(0);
                 None
             }
-            Create::IfMissing(mode) => {
+            Create::Unchecked(mode) => {
                 buffer.word(1).word(0);
                 Some(mode)
             }
-            Create::New(mode) => {
+            Create::Guarded(mode) => {
                 buffer.word(1).word(1);
-                Some(mode)
-            }
-            Create::Exclusive(number, mode) => {
-                buffer.word(1).word(3).long(number);
                 Some(mode)
             }
         };
         if let Some(mode) = mode {
-            Set::mode(mode).encode(buffer);
+            SetAttributes::mode(mode).encode(buffer);
         }
         buffer.word(0).opaque(name);
-        (self.kept, self.opens) = (true, true);
+        (self.cache_this, self.opens_state) = (true, true);
         self
     }
 
-    /// What is the current file, to be read.
-    pub fn open_this(&mut self, owner: Owner) -> &mut Self {
-        const THIS: u32 = 4;
-        self.op(Op::OPEN).word(0).word(Share::Read as u32 | NONE_DELEGATED).word(0);
+    /// Opens the current file handle for reading (CLAIM_FH).
+    pub fn open_current(&mut self, owner: OpenOwner) -> &mut Self {
+        const CLAIM_FH: u32 = 4;
+        self.begin_op(Op::OPEN).word(0).word(ShareAccess::Read as u32 | WANT_NO_DELEG).word(0);
         self.owner(owner);
-        self.head.word(0).word(THIS);
-        (self.kept, self.opens) = (true, true);
+        self.head.word(0).word(CLAIM_FH);
+        (self.cache_this, self.opens_state) = (true, true);
         self
     }
 
-    /// The client's number, and who of it.
-    fn owner(&mut self, owner: Owner) {
-        self.owners.push(Place { offset: self.head.len(), owner });
+    /// Reserves space for an owner: client ID and identifier.
+    fn owner(&mut self, owner: OpenOwner) {
+        self.owners.push(OwnerField { offset: self.head.len(), owner });
         self.head.long(0).word(8).long(0);
     }
 
-    /// All of the file, so that nobody else has a lock of it.
+    /// Locks all of the file exclusively.
     pub fn lock(&mut self, open: &Stateid, owner: u32) -> &mut Self {
         const WRITE_LOCK: u32 = 2;
-        self.op(Op::LOCK).word(WRITE_LOCK).word(0).long(0).long(u64::MAX).word(1).word(0).fixed(open).word(0);
-        self.owner(Owner::Own(owner));
-        (self.kept, self.opens) = (true, true);
+        self.begin_op(Op::LOCK).word(WRITE_LOCK).word(0).long(0).long(u64::MAX).word(1).word(0).fixed(open).word(0);
+        self.owner(OpenOwner::Unique(owner));
+        (self.cache_this, self.opens_state) = (true, true);
         self
     }
 
     pub fn unlock(&mut self, lock: &Stateid) -> &mut Self {
-        self.op(Op::LOCKU).word(2).word(0).fixed(lock).long(0).long(u64::MAX);
-        self.kept = true;
+        self.begin_op(Op::LOCKU).word(2).word(0).fixed(lock).long(0).long(u64::MAX);
+        self.cache_this = true;
         self
     }
 
     pub fn close(&mut self, open: &Stateid) -> &mut Self {
-        self.op(Op::CLOSE).word(0).fixed(open);
-        self.kept = true;
+        self.begin_op(Op::CLOSE).word(0).fixed(open);
+        self.cache_this = true;
         self
     }
 
     pub fn read(&mut self, stateid: &Stateid, offset: u64, length: u32) -> &mut Self {
-        self.op(Op::READ).fixed(stateid).long(offset).word(length);
+        self.begin_op(Op::READ).fixed(stateid).long(offset).word(length);
         self
     }
 
-    /// One in a compound.
-    pub fn write(&mut self, stateid: &Stateid, offset: u64, stable: Stable, content: &Bytes) -> &mut Self {
-        let buffer = self.op(Op::WRITE).fixed(stateid).long(offset).word(stable as u32);
-        if content.len() <= COPIED {
+    /// At most one per compound.
+    pub fn write(&mut self, stateid: &Stateid, offset: u64, stable: StableHow, content: &Bytes) -> &mut Self {
+        let buffer = self.begin_op(Op::WRITE).fixed(stateid).long(offset).word(stable as u32);
+        if content.len() <= COPY_THRESHOLD_BYTES {
             buffer.opaque(content);
         } else {
             buffer.word(u32::try_from(content.len()).unwrap_or(u32::MAX));
             self.tail.extend_from_slice(&[0; 3][..padding(content.len())]);
             self.payload = content.clone();
         }
-        self.kept = true;
+        self.cache_this = true;
         self
     }
 
     pub fn commit(&mut self) -> &mut Self {
-        self.op(Op::COMMIT).long(0).word(0);
+        self.begin_op(Op::COMMIT).long(0).word(0);
         self
     }
 
-    pub fn name(&mut self, op: Op, name: &[u8]) -> &mut Self {
-        self.op(op).opaque(name);
-        self.kept = true;
+    pub fn op_with_name(&mut self, op: Op, name: &[u8]) -> &mut Self {
+        self.begin_op(op).opaque(name);
+        self.cache_this = true;
         self
     }
 
-    /// Goes on only if the current file is so.
+    /// Continues only if the current file has these attributes.
     pub fn verify(&mut self, expected: &Expected<'_>) -> &mut Self {
         for part in expected.parts() {
-            let buffer = self.op(Op::VERIFY);
+            let buffer = self.begin_op(Op::VERIFY);
             part.encode(buffer);
         }
         self
     }
 
-    /// Goes on if it is a plain file only.
-    pub fn only_a_file(&mut self) -> &mut Self {
-        self.verify(&Expected { kind: Some(Kind::File), ..Expected::default() })
+    /// Continues only if the current file is a regular file.
+    pub fn verify_regular_file(&mut self) -> &mut Self {
+        self.verify(&Expected { file_type: Some(FileType::File), ..Expected::default() })
     }
 
     pub fn rename(&mut self, from: &[u8], to: &[u8]) -> &mut Self {
-        self.op(Op::RENAME).opaque(from).opaque(to);
-        self.kept = true;
+        self.begin_op(Op::RENAME).opaque(from).opaque(to);
+        self.cache_this = true;
         self
     }
 
-    pub fn make_directory(&mut self, name: &[u8], mode: u32) -> &mut Self {
+    pub fn create_directory(&mut self, name: &[u8], mode: u32) -> &mut Self {
         const DIRECTORY: u32 = 2;
-        let buffer = self.op(Op::CREATE).word(DIRECTORY).opaque(name);
-        Set::mode(mode).encode(buffer);
-        self.kept = true;
+        let buffer = self.begin_op(Op::CREATE).word(DIRECTORY).opaque(name);
+        SetAttributes::mode(mode).encode(buffer);
+        self.cache_this = true;
         self
     }
 
-    pub fn list(&mut self, cookie: u64, verifier: [u8; 8], most: u32, wanted: Wanted) -> &mut Self {
-        // The first number counts names and cookies only, and is a hint.
-        self.op(Op::READDIR).long(cookie).fixed(&verifier).word(most).word(most).bitmap(wanted.0);
+    pub fn readdir(&mut self, cookie: u64, verifier: [u8; 8], max_bytes: u32, wanted: AttributeMask) -> &mut Self {
+        // `dircount` is a hint: bytes of names and cookies.
+        self.begin_op(Op::READDIR).long(cookie).fixed(&verifier).word(max_bytes).word(max_bytes).bitmap(wanted.0);
         self
     }
 
-    /// In the session's slot. `before` is what goes before every compound of the connection, up to its tag.
-    pub fn message(&self, before: &[u8], sequence: &Sequence) -> Message {
-        let mut head = BytesMut::with_capacity(before.len() + self.head.len() + 64);
-        head.fixed(before);
-        head[4..8].copy_from_slice(&sequence.call.to_be_bytes());
-        head.word(self.operations + 1).word(Op::SEQUENCE as u32).fixed(&sequence.session).word(sequence.number);
-        head.word(sequence.slot).word(sequence.highest).word(self.kept.into());
+    /// Encodes the call with a SEQUENCE. `rpc_header` is what [`rpc_header`] returns.
+    pub fn encode_in_session(&self, rpc_header: &[u8], sequence: &Sequence) -> Message {
+        let mut head = BytesMut::with_capacity(rpc_header.len() + self.head.len() + 64);
+        head.fixed(rpc_header);
+        head[4..8].copy_from_slice(&sequence.xid.to_be_bytes());
+        head.word(self.operations + 1).word(Op::SEQUENCE as u32).fixed(&sequence.session_id).word(sequence.seqid);
+        head.word(sequence.slot).word(sequence.highest_slot).word(self.cache_this.into());
         let start = head.len();
         head.fixed(&self.head);
-        for place in &self.owners {
-            let at = start + place.offset;
-            let owner = match place.owner {
-                Owner::Slot => u64::from(sequence.slot),
-                Owner::Own(number) => 1 << 32 | u64::from(number),
+        for field in &self.owners {
+            let at = start + field.offset;
+            let owner = match field.owner {
+                OpenOwner::Slot => u64::from(sequence.slot),
+                OpenOwner::Unique(number) => 1 << 32 | u64::from(number),
             };
-            head[at..at + 8].copy_from_slice(&sequence.client.to_be_bytes());
+            head[at..at + 8].copy_from_slice(&sequence.client_id.to_be_bytes());
             head[at + 12..at + 20].copy_from_slice(&owner.to_be_bytes());
         }
         Message::new(head, self.payload.clone(), self.tail.clone().freeze())
     }
 
-    /// Without a session, before there is one.
-    pub fn alone(&self, before: &[u8], call: u32) -> Message {
-        let mut head = BytesMut::with_capacity(before.len() + self.head.len() + 4);
-        head.fixed(before);
-        head[4..8].copy_from_slice(&call.to_be_bytes());
+    /// Encodes the call without SEQUENCE, for the calls that set up or destroy a session.
+    pub fn encode_without_session(&self, rpc_header: &[u8], xid: u32) -> Message {
+        let mut head = BytesMut::with_capacity(rpc_header.len() + self.head.len() + 4);
+        head.fixed(rpc_header);
+        head[4..8].copy_from_slice(&xid.to_be_bytes());
         head.word(self.operations).fixed(&self.head);
         Message::new(head, Bytes::new(), Bytes::new())
     }
 }
 
-/// What the first operation in a session says.
+/// The arguments of SEQUENCE, and the XID of its call.
 pub(crate) struct Sequence {
-    pub call: u32,
-    pub session: [u8; 16],
-    pub client: u64,
+    pub xid: u32,
+    pub session_id: [u8; 16],
+    pub client_id: u64,
     pub slot: u32,
-    pub number: u32,
-    pub highest: u32,
+    pub seqid: u32,
+    pub highest_slot: u32,
 }
 
-/// A call as it goes over the wire.
+/// An encoded call: a record whose payload is not copied.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub head: Bytes,
@@ -362,19 +315,19 @@ pub(crate) struct Message {
 
 impl Message {
     fn new(mut head: BytesMut, payload: Bytes, tail: Bytes) -> Self {
-        /// The last fragment of a record (RFC 5531, section 11), and the only one.
-        const LAST: u32 = 1 << 31;
+        /// Marks the last fragment of a record (RFC 5531, section 11). Here it is the only one.
+        const LAST_FRAGMENT: u32 = 1 << 31;
         let length = head.len() - 4 + payload.len() + tail.len();
-        // A call is at most as long as the session lets it be.
-        let mark = u32::try_from(length).unwrap_or(u32::MAX) | LAST;
+        // `ca_maxrequestsize` limits the length of a call.
+        let mark = u32::try_from(length).unwrap_or(u32::MAX) | LAST_FRAGMENT;
         head[..4].copy_from_slice(&mark.to_be_bytes());
         Self { head: head.freeze(), payload, tail }
     }
 }
 
-/// What goes before every compound: the record's mark, the call's number, which procedure, who asks, an empty tag and
-/// the minor version.
-pub(crate) fn before(credentials: &[u8]) -> Bytes {
+/// The bytes before the operations of every compound: record mark, XID, RPC call header with the credentials, an empty tag
+/// and the minor version. Record mark and XID are filled in later.
+pub(crate) fn rpc_header(credentials: &[u8]) -> Bytes {
     const UNKNOWN_YET: u32 = 0;
     let (call, rpc, nfs, version, compound, sys, none, minor) = (0, 2, 100_003, 4, 1, 1, 0, 1);
     let mut bytes = BytesMut::with_capacity(128);
@@ -384,29 +337,32 @@ pub(crate) fn before(credentials: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
-/// What a WRITE has done.
+/// The result of WRITE.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Written {
-    /// Maybe fewer than it was given.
+pub(crate) struct WriteReply {
+    /// Number of bytes written, possibly fewer than were sent.
     pub bytes: u32,
-    /// On stable storage, with the properties; else after a COMMIT only.
+    /// The server replied FILE_SYNC4.
     pub is_stable: bool,
-    /// Another one when the server has begun anew.
+    /// Changes when the server restarts.
     pub verifier: [u8; 8],
 }
 
-/// The answers to a compound's operations, one after the other.
+/// The results of a compound's operations, which are read one after the other.
 #[derive(Debug)]
-pub(crate) struct Results(pub Decoder);
+pub(crate) struct CompoundReply(pub Decoder);
 
-impl Results {
-    /// The next one's answer, if it went well.
-    pub fn op(&mut self, op: Op) -> Result<&mut Decoder> {
-        let (answered, status) = (self.0.word()?, Status(self.0.word()?));
-        // Of an operation that it does not know, a server may answer with the number for that.
-        let unknown = answered == Status::OP_ILLEGAL.0 && !status.ok();
-        if answered != op as u32 && !unknown {
-            return Err(Error::Protocol("another operation is answered than was asked for"));
+impl CompoundReply {
+    /// Reads the beginning of the next result, which must be of this operation.
+    ///
+    /// # Errors
+    /// [`Error::Status`]: the operation failed. [`Error::Protocol`].
+    pub fn expect(&mut self, op: Op) -> Result<&mut Decoder> {
+        let (found, status) = (self.0.word()?, Status(self.0.word()?));
+        // A server may reply OP_ILLEGAL to an operation that it does not know.
+        let unknown = found == Status::OP_ILLEGAL.0 && !status.ok();
+        if found != op as u32 && !unknown {
+            return Err(Error::Protocol("a reply is for another operation than the request"));
         }
         match status.ok() {
             true => Ok(&mut self.0),
@@ -414,79 +370,79 @@ impl Results {
         }
     }
 
-    /// Of those that answer nothing but yes.
-    pub fn plain(&mut self, ops: &[Op]) -> Result<()> {
-        ops.iter().try_for_each(|op| self.op(*op).map(drop))
+    /// Reads results that have only a status.
+    pub fn expect_all(&mut self, ops: &[Op]) -> Result<()> {
+        ops.iter().try_for_each(|op| self.expect(*op).map(drop))
     }
 
     pub fn verified(&mut self, expected: &Expected<'_>) -> Result<()> {
-        expected.parts().try_for_each(|_| self.op(Op::VERIFY).map(drop))
+        expected.parts().try_for_each(|_| self.expect(Op::VERIFY).map(drop))
     }
 
     pub fn attributes(&mut self) -> Result<attributes::Attributes> {
-        attributes::decode(self.op(Op::GETATTR)?)
+        attributes::decode(self.expect(Op::GETATTR)?)
     }
 
     pub fn handle(&mut self) -> Result<Bytes> {
-        // Of a copy: it is kept longer than the rest of the answer.
-        Ok(Bytes::copy_from_slice(&self.op(Op::GETFH)?.opaque(LONGEST_HANDLE)?))
+        // Copied, because it lives longer than the rest of the reply.
+        Ok(Bytes::copy_from_slice(&self.expect(Op::GETFH)?.opaque(MAX_HANDLE_BYTES)?))
     }
 
     pub fn opened(&mut self) -> Result<Stateid> {
-        let answer = self.op(Op::OPEN)?;
-        let stateid = answer.fixed()?;
-        change(answer)?;
-        answer.skip(4)?;
-        answer.bitmap()?;
-        match answer.word()? {
+        let reply = self.expect(Op::OPEN)?;
+        let stateid = reply.fixed()?;
+        change(reply)?;
+        reply.skip(4)?;
+        reply.bitmap()?;
+        match reply.word()? {
             0 => {}
-            // Why there is none; of two of the reasons with one word more.
+            // OPEN_DELEGATE_NONE_EXT: a reason, and for two of the reasons a boolean.
             3 => {
-                if let 1 | 2 = answer.word()? {
-                    answer.skip(4)?;
+                if let 1 | 2 = reply.word()? {
+                    reply.skip(4)?;
                 }
             }
-            _ => return Err(Error::Protocol("a delegation has come that nobody asked for")),
+            _ => return Err(Error::Protocol("the server granted a delegation that was not requested")),
         }
         Ok(stateid)
     }
 
     pub fn stateid(&mut self, op: Op) -> Result<Stateid> {
-        self.op(op)?.fixed()
+        self.expect(op)?.fixed()
     }
 
     pub fn set(&mut self) -> Result<()> {
-        self.op(Op::SETATTR)?.bitmap().map(drop)
+        self.expect(Op::SETATTR)?.bitmap().map(drop)
     }
 
-    pub fn written(&mut self) -> Result<Written> {
+    pub fn written(&mut self) -> Result<WriteReply> {
         const FILE_SYNC: u32 = 2;
-        let answer = self.op(Op::WRITE)?;
-        Ok(Written { bytes: answer.word()?, is_stable: answer.word()? == FILE_SYNC, verifier: answer.fixed()? })
+        let reply = self.expect(Op::WRITE)?;
+        Ok(WriteReply { bytes: reply.word()?, is_stable: reply.word()? == FILE_SYNC, verifier: reply.fixed()? })
     }
 
     pub fn committed(&mut self) -> Result<[u8; 8]> {
-        self.op(Op::COMMIT)?.fixed()
+        self.expect(Op::COMMIT)?.fixed()
     }
 
     pub fn renamed(&mut self) -> Result<()> {
-        let answer = self.op(Op::RENAME)?;
-        change(answer)?;
-        change(answer)
+        let reply = self.expect(Op::RENAME)?;
+        change(reply)?;
+        change(reply)
     }
 
-    /// Of what changes one directory.
+    /// Reads the result of an operation that changes one directory.
     pub fn changed(&mut self, op: Op) -> Result<()> {
-        let answer = self.op(op)?;
-        change(answer)?;
+        let reply = self.expect(op)?;
+        change(reply)?;
         if op == Op::CREATE {
-            answer.bitmap()?;
+            reply.bitmap()?;
         }
         Ok(())
     }
 }
 
-/// The directory's number of changes before and after, and whether nothing came between.
-fn change(answer: &mut Decoder) -> Result<()> {
-    answer.skip(20)
+/// Skips a `change_info4`.
+fn change(reply: &mut Decoder) -> Result<()> {
+    reply.skip(20)
 }

@@ -1,14 +1,7 @@
-//! One connection with its session. A task of its own keeps both: it connects, makes the session, sends again what a
-//! lost connection has left without an answer, renews the lease, and says goodbye.
+//! One connection with its session. A task manages both: it connects, sets the session up, retransmits calls that a lost
+//! connection left without a reply, renews the lease, and finally destroys the session.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -17,81 +10,72 @@ use tokio::{
 };
 
 use crate::{
-    Options,
-    compound::{self, Compound, Message},
+    compound::{Compound, Message},
     error::{Error, Result},
-    fence::Origin,
-    handshake::{AROUND, Handshake},
+    handshake::{Handshake, RPC_OVERHEAD_BYTES},
+    identity::{ClientOwner, ServerIdentity},
+    options::Options,
     session::Session,
-    transport::{self, Reading, Writing, dial},
+    transport::{self, BoxedWriter, RecordReader, dial},
 };
 
-/// Pauses between tries to connect.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How long the server may leave all calls without an answer before the connection is thought dead.
-const SILENCE: Duration = Duration::from_secs(30);
-/// What a server may take until it has a session again after its start.
-const GRACE: Duration = Duration::from_secs(120);
-/// What was sent is waited for so long at the end.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Calls in flight, so that it is worth waiting for more than one answer.
-const MANY: u32 = 8;
-/// A server that answers faster than this is near: what is done there and here takes longer than the way.
-const NEAR: Duration = Duration::from_micros(300);
-/// How long a session that is given up waits until its changes have ended.
+/// Backoff between attempts to connect.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// A connection on which the oldest call has waited this long for its reply is considered dead.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Timeout of setting a session up: a server that has restarted may be in its grace period.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long closing waits for outstanding replies, and for destroying the session.
+const DESTROY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Number of calls in flight from which it pays to wait for more than one reply.
+const COALESCE_MIN_IN_FLIGHT: u32 = 8;
+/// Below this round-trip time, processing dominates and the network does not.
+const NEAR_SERVER_RTT: Duration = Duration::from_micros(300);
+/// How long a retired session waits for its changes to be fenced before a new session replaces it.
 const RETIRING_TIMEOUT: Duration = Duration::from_secs(5);
-/// A server that has heard nothing of a client for its lease and this long gives the client up (RFC 8881, section 8.3).
+/// A server that has received nothing for the lease time plus this margin is assumed to have discarded the client (RFC
+/// 8881, section 8.3).
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
-/// Who the server says it is: several addresses with one owner and scope are one server.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Server {
-    pub owner: Bytes,
-    pub owner_minor: u64,
-    pub scope: Bytes,
-    /// Its program, where it says so.
-    pub program: Option<String>,
-}
-
-impl Server {
-    /// One server, maybe at another of its addresses (RFC 8881, section 2.10.5).
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (&self.owner, &self.scope) == (&other.owner, &other.scope)
-    }
-}
-
-/// What the connection is like.
+/// State of a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum State {
-    /// The first try has not ended yet.
-    New,
-    /// The last try failed for this reason; none that has failed since there was a connection.
+    /// The first attempt has not ended.
+    Connecting,
+    /// The last attempt failed for this reason; `None` if the connection was up before and no attempt has failed since.
     Down(Option<Arc<io::Error>>),
-    Up(Arc<Session>, Arc<Server>),
+    Up(Arc<Session>, Arc<ServerIdentity>),
     Closed,
 }
 
-/// A connection that is kept until this is dropped.
+/// Handle of a connection, which is managed until the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub state: watch::Receiver<State>,
-    closing: watch::Sender<bool>,
+    close_tx: watch::Sender<bool>,
 }
 
 impl Connection {
-    /// Begins to connect. In a runtime of tokio.
+    /// Begins to connect. Must be called in a tokio runtime.
     pub fn new(options: Arc<Options>) -> Result<Self> {
-        let before = compound::before(&options.credentials.encode()?);
-        let (told, state) = watch::channel(State::New);
-        let (closing, closed) = watch::channel(false);
-        let origin = Arc::new(Origin::new(Arc::clone(&options), before, owner()));
-        let keeper = Keeper { options, origin, told, closed, session: None, epoch: 0, heard: Instant::now() };
-        tokio::spawn(keeper.keep());
-        Ok(Self { state, closing })
+        let (state_tx, state) = watch::channel(State::Connecting);
+        let (close_tx, close_rx) = watch::channel(false);
+        let owner = Arc::new(ClientOwner::new(Arc::clone(&options))?);
+        let manager = ConnectionManager {
+            options,
+            owner,
+            state_tx,
+            close_rx,
+            session: None,
+            epoch: 0,
+            last_reply: Instant::now(),
+        };
+        tokio::spawn(manager.run());
+        Ok(Self { state, close_tx })
     }
 
-    /// The one that calls may be made in, if there is one now.
+    /// The session, if it takes calls.
     pub fn session(&self) -> Option<Arc<Session>> {
         match &*self.state.borrow() {
             State::Up(session, _) if !session.slots.is_closed() => Some(Arc::clone(session)),
@@ -99,286 +83,284 @@ impl Connection {
         }
     }
 
-    /// Ends the session at the server, too.
+    /// Destroys the session and closes the connection.
     pub async fn close(&self) {
-        let _ = self.closing.send(true);
+        let _ = self.close_tx.send(true);
         let mut state = self.state.clone();
         let _ = state.wait_for(|state| matches!(state, State::Closed)).await;
     }
 }
 
-/// No other client has it, nor another connection of this one: the time of the start, the process and a count.
-pub(crate) fn owner() -> Bytes {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("nfs41 {now:x} {random:x} {} {count}", std::process::id()).into()
-}
-
-struct Keeper {
+struct ConnectionManager {
     options: Arc<Options>,
-    origin: Arc<Origin>,
-    told: watch::Sender<State>,
-    closed: watch::Receiver<bool>,
-    session: Option<(Arc<Session>, Arc<Server>)>,
+    owner: Arc<ClientOwner>,
+    state_tx: watch::Sender<State>,
+    close_rx: watch::Receiver<bool>,
+    session: Option<(Arc<Session>, Arc<ServerIdentity>)>,
     epoch: u64,
-    /// When the server last answered.
-    heard: Instant,
+    /// When the last reply came.
+    last_reply: Instant,
 }
 
-/// Why a connection is not used any more.
+/// Why a connection ended.
 enum End {
     Closed,
     Failed(io::Error),
 }
 
 impl From<io::Error> for End {
-    fn from(why: io::Error) -> Self {
-        Self::Failed(why)
+    fn from(err: io::Error) -> Self {
+        Self::Failed(err)
     }
 }
 
 impl From<Error> for End {
-    fn from(why: Error) -> Self {
-        Self::Failed(why.into())
+    fn from(err: Error) -> Self {
+        Self::Failed(err.into())
     }
 }
 
-impl Keeper {
-    async fn keep(mut self) {
-        let mut pause = FIRST_PAUSE;
-        let mut closed = self.closed.clone();
+impl ConnectionManager {
+    async fn run(mut self) {
+        let mut pause = INITIAL_BACKOFF;
+        let mut close_rx = self.close_rx.clone();
         loop {
             let began = Instant::now();
             let end = tokio::select! {
                 biased;
-                _ = closed.wait_for(|closed| *closed) => Err(End::Closed),
+                _ = close_rx.wait_for(|close_rx| *close_rx) => Err(End::Closed),
                 connected = self.connect() => connected,
             };
             let (end, was_up) = match end {
-                Ok((writing, reading)) => (self.use_up(writing, reading).await, true),
+                Ok((writer, reader)) => (self.drive(writer, reader).await, true),
                 Err(end) => (end, false),
             };
             match end {
                 End::Closed => break,
-                End::Failed(why) => {
-                    tracing::debug!(address = %self.options.address, error = %why, "no connection to the NFS server");
-                    self.told.send_replace(State::Down((!was_up).then(|| Arc::new(why))));
+                End::Failed(err) => {
+                    tracing::debug!(address = %self.options.address, error = %err, "no connection to the NFS server");
+                    self.state_tx.send_replace(State::Down((!was_up).then(|| Arc::new(err))));
                 }
             }
             if let Some((session, _)) = &self.session {
-                session.unlink();
-                if self.heard.elapsed() > session.agreed.lease + LEASE_MARGIN {
-                    session.lose();
+                session.detach();
+                if self.last_reply.elapsed() > session.attrs.lease_time + LEASE_MARGIN {
+                    session.mark_lost();
                 }
                 if session.is_lost() {
                     self.session = None;
                 }
             }
-            // One that held for a while is made again at once.
+            // A connection that lasted for a while is replaced at once.
             pause =
-                if was_up && began.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+                if was_up && began.elapsed() > MAX_BACKOFF { INITIAL_BACKOFF } else { (pause * 2).min(MAX_BACKOFF) };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                _ = closed.wait_for(|closed| *closed) => break,
+                _ = close_rx.wait_for(|close_rx| *close_rx) => break,
             }
         }
         if let Some((session, _)) = &self.session {
             session.abandon();
         }
-        self.told.send_replace(State::Closed);
+        self.state_tx.send_replace(State::Closed);
     }
 }
 
-impl Keeper {
-    /// A connection with a session.
-    async fn connect(&mut self) -> Result<(Writing, Reading), End> {
-        let deadline = self.options.connect_deadline;
+impl ConnectionManager {
+    /// Connects, and sets a session up unless there is one.
+    async fn connect(&mut self) -> Result<(BoxedWriter, RecordReader), End> {
+        let deadline = self.options.connect_timeout;
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {deadline:?}"));
-        let (mut writing, mut reading) =
+        let (mut writer, mut reader) =
             timeout(deadline, dial(&self.options, self.options.address)).await.map_err(late)??;
         if self.session.as_ref().is_none_or(|(session, _)| session.is_retired()) {
             if let Some((retired, _)) = &self.session {
-                ended(retired).await;
+                wait_for_late_calls(retired).await;
             }
-            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the server gives no session");
-            let made =
-                timeout(deadline.max(GRACE), self.establish(&mut writing, &mut reading)).await.map_err(late)??;
-            // The server gives up an earlier client of the same owner with that. What it is still executing goes on.
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the server grants no session");
+            let made = timeout(deadline.max(SESSION_TIMEOUT), self.establish(&mut writer, &mut reader))
+                .await
+                .map_err(late)??;
+            // The new client ID makes the server discard the owner's earlier one. Calls that it is executing continue.
             if let Some((retired, _)) = self.session.replace(made) {
                 retired.abandon();
             }
         }
-        Ok((writing, reading))
+        Ok((writer, reader))
     }
 
     async fn establish(
         &mut self,
-        writing: &mut Writing,
-        reading: &mut Reading,
-    ) -> io::Result<(Arc<Session>, Arc<Server>)> {
+        writer: &mut BoxedWriter,
+        reader: &mut RecordReader,
+    ) -> io::Result<(Arc<Session>, Arc<ServerIdentity>)> {
         self.epoch += 1;
-        let made = Handshake::new(writing, reading, &self.origin.before).establish(&self.origin, self.epoch).await?;
-        self.heard = Instant::now();
+        let made = Handshake::new(writer, reader, &self.owner.rpc_header).establish(&self.owner, self.epoch).await?;
+        self.last_reply = Instant::now();
         let (session, server) = (Arc::new(made.0), Arc::new(made.1));
-        let (origin, guarded, its) = (Arc::clone(&self.origin), Arc::clone(&session), Arc::clone(&server));
-        tokio::spawn(async move { origin.fence(&guarded, &its).await });
+        let (owner, fenced, its) = (Arc::clone(&self.owner), Arc::clone(&session), Arc::clone(&server));
+        tokio::spawn(async move { owner.fence(&fenced, &its).await });
         Ok((session, server))
     }
 
-    /// Until it fails, or this client is closed.
-    async fn use_up(&mut self, writing: Writing, mut reading: Reading) -> End {
+    /// Uses the connection until it fails or the client is closed.
+    async fn drive(&mut self, writer: BoxedWriter, mut reader: RecordReader) -> End {
         let Some((session, server)) = self.session.clone() else { return End::Closed };
-        reading.longest = session.agreed.largest_answer + AROUND as usize;
+        reader.max_record_bytes = session.attrs.max_response_bytes + RPC_OVERHEAD_BYTES as usize;
         let (sender, receiver) = mpsc::unbounded_channel();
-        session.link(sender.clone());
-        self.told.send_replace(State::Up(Arc::clone(&session), server));
-        let mut writer = tokio::spawn(transport::write(writing, receiver, Arc::clone(&session)));
-        let end = self.listen(&session, &mut reading, &sender).await;
-        session.unlink();
+        session.attach(sender.clone());
+        self.state_tx.send_replace(State::Up(Arc::clone(&session), server));
+        let mut writer = tokio::spawn(transport::write(writer, receiver, Arc::clone(&session)));
+        let end = self.receive(&session, &mut reader, &sender).await;
+        session.detach();
         if let End::Closed = end {
-            // The session's last calls, on a connection that nobody else uses any more.
+            // Nothing else uses the connection any more.
             drop(sender);
-            if let Ok(Ok(Ok(writing))) = timeout(LAST_WORDS, &mut writer).await {
-                let _ = timeout(LAST_WORDS, self.goodbye(&session, writing, reading)).await;
+            if let Ok(Ok(Ok(writer))) = timeout(DESTROY_TIMEOUT, &mut writer).await {
+                let _ = timeout(DESTROY_TIMEOUT, self.destroy_session(&session, writer, reader)).await;
             }
         }
         writer.abort();
         end
     }
 
-    async fn listen(
+    async fn receive(
         &mut self,
         session: &Arc<Session>,
-        reading: &mut Reading,
+        reader: &mut RecordReader,
         link: &mpsc::UnboundedSender<Message>,
     ) -> End {
-        let mut closed = self.closed.clone();
-        let mut ticks = tokio::time::interval((session.agreed.lease / 3).min(SILENCE / 4));
+        let mut close_rx = self.close_rx.clone();
+        let mut ticks = tokio::time::interval((session.attrs.lease_time / 3).min(REPLY_TIMEOUT / 4));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         ticks.tick().await;
         let began = Instant::now();
-        let is_near = session.agreed.round_trip < NEAR;
-        let mut others = Others { not_before: began };
-        // Until when what is on its way may have its answer.
-        let mut closing = None;
+        let is_near = session.attrs.round_trip < NEAR_SERVER_RTT;
+        let mut peers = PeerYield { not_before: began };
+        // Deadline for outstanding replies, while the client is being closed.
+        let mut drain_deadline = None;
         loop {
-            if closing.is_some() && session.in_flight() == 0 {
+            if drain_deadline.is_some() && session.in_flight() == 0 {
                 return End::Closed;
             }
-            let many = session.in_flight() >= MANY;
-            reading.expect(many);
-            if many && is_near {
-                others.first();
+            let coalesces = session.in_flight() >= COALESCE_MIN_IN_FLIGHT;
+            reader.set_bulk(coalesces);
+            if coalesces && is_near {
+                peers.yield_to_peers();
             }
             tokio::select! {
-                record = reading.next() => {
-                    self.heard = Instant::now();
-                    if let Err(why) = answered(session, record, reading) {
-                        match &why {
-                            End::Failed(why) if why.get_ref().is_some_and(is_lost) => session.lose(),
-                            End::Failed(why) if why.get_ref().is_some_and(is_of_no_use) => session.retire(),
+                record = reader.next() => {
+                    self.last_reply = Instant::now();
+                    if let Err(err) = process_records(session, record, reader) {
+                        match &err {
+                            End::Failed(err) if err.get_ref().is_some_and(is_lost) => session.mark_lost(),
+                            End::Failed(err) if err.get_ref().is_some_and(needs_new_session) => session.retire(),
                             _ => {}
                         }
-                        return why;
+                        return err;
                     }
                 }
                 _ = ticks.tick() => {
-                    // As the server sees it, too: it has given this client up.
-                    if self.heard.elapsed() > session.agreed.lease + LEASE_MARGIN {
-                        session.lose();
+                    // The server has discarded the client, too.
+                    if self.last_reply.elapsed() > session.attrs.lease_time + LEASE_MARGIN {
+                        session.mark_lost();
                         return io::Error::new(io::ErrorKind::TimedOut, "the lease is over").into();
                     }
-                    let silent = self.heard.max(began).elapsed();
-                    let waiting = session.oldest().map(|since| since.elapsed()).unwrap_or_default();
-                    if silent > SILENCE && waiting > SILENCE {
+                    let silent = self.last_reply.max(began).elapsed();
+                    let waiting = session.oldest_call().map(|since| since.elapsed()).unwrap_or_default();
+                    if silent > REPLY_TIMEOUT && waiting > REPLY_TIMEOUT {
                         return io::Error::new(io::ErrorKind::TimedOut, "the server does not answer any more").into();
                     }
                     if link.is_closed() {
                         return io::Error::from(io::ErrorKind::BrokenPipe).into();
                     }
-                    renew(session);
+                    renew_lease(session);
                 }
-                _ = closed.wait_for(|closed| *closed), if closing.is_none() => {
-                    closing = Some(Instant::now() + LAST_WORDS);
+                _ = close_rx.wait_for(|close_rx| *close_rx), if drain_deadline.is_none() => {
+                    drain_deadline = Some(Instant::now() + DESTROY_TIMEOUT);
                     session.slots.close();
                 }
                 () = session.lost.notified() => return Error::SessionLost.into(),
-                // Whoever is left then has no answer.
-                () = tokio::time::sleep_until(closing.unwrap_or_else(Instant::now)), if closing.is_some() => {
+                // The remaining calls have no reply.
+                () = tokio::time::sleep_until(drain_deadline.unwrap_or_else(Instant::now)), if drain_deadline.is_some() => {
                     session.abandon();
                 }
             }
         }
     }
 
-    async fn goodbye(&self, session: &Session, mut writing: Writing, mut reading: Reading) -> io::Result<()> {
-        Handshake::new(&mut writing, &mut reading, &self.origin.before).end(session.id, session.client).await
+    async fn destroy_session(
+        &self,
+        session: &Session,
+        mut writer: BoxedWriter,
+        mut reader: RecordReader,
+    ) -> io::Result<()> {
+        Handshake::new(&mut writer, &mut reader, &self.owner.rpc_header).destroy(session.id, session.client_id).await
     }
 }
 
-/// Late changes in a session that is not used any more are fenced while the server has it still: some time is given to that.
-async fn ended(session: &Session) {
+/// Waits up to [`RETIRING_TIMEOUT`] until the late changes of a retired session are fenced, which works only while the
+/// server has the session.
+async fn wait_for_late_calls(session: &Session) {
     let end = Instant::now() + RETIRING_TIMEOUT;
-    while session.has_late() && Instant::now() < end {
-        tokio::time::sleep(FIRST_PAUSE).await;
+    while session.has_late_calls() && Instant::now() < end {
+        tokio::time::sleep(INITIAL_BACKOFF).await;
     }
 }
 
-/// Whoever else has work for the processors: a server that is on this machine, and the rest of this process.
-struct Others {
+/// Yields the processor to a server on this machine and to other threads of this process.
+struct PeerYield {
     not_before: Instant,
 }
 
-impl Others {
-    /// Lets them run before more is read, so that answers come together and so do the calls that follow from them: to
-    /// be woken for each costs both sides more than the answer itself. Not for a while where somebody has kept the
-    /// processor, who would do so again: for what it brings, at most a few hundredths of the time are given away.
-    fn first(&mut self) {
-        const KEPT: Duration = Duration::from_millis(1);
+impl PeerYield {
+    /// Yields before the next read, so that replies arrive in batches, and so do the calls that follow them: a wake-up for
+    /// each reply costs both sides more than the reply itself. If another thread keeps the processor for longer than
+    /// `MAX_YIELD`, this does not yield for 32 times as long, so that it gives away at most about 3 % of the time.
+    fn yield_to_peers(&mut self) {
+        const MAX_YIELD: Duration = Duration::from_millis(1);
         let began = Instant::now();
         if began >= self.not_before {
             std::thread::yield_now();
             let took = began.elapsed();
-            if took > KEPT {
+            if took > MAX_YIELD {
                 self.not_before = began + took * 32;
             }
         }
     }
 }
 
-/// This record, and those that have come with it.
-fn answered(session: &Arc<Session>, first: io::Result<Bytes>, reading: &mut Reading) -> Result<(), End> {
+/// Processes a record, and those that were read together with it.
+fn process_records(session: &Arc<Session>, first: io::Result<Bytes>, reader: &mut RecordReader) -> Result<(), End> {
     let mut next = Some(first?);
     while let Some(record) = next {
-        if let Some(later) = session.heard(record)? {
+        if let Some(later) = session.on_reply(record)? {
             let session = Arc::clone(session);
             tokio::spawn(async move {
-                tokio::time::sleep(later.pause).await;
-                session.again(later.id);
+                tokio::time::sleep(later.delay).await;
+                session.retransmit(later.id);
             });
         }
-        next = reading.whole()?;
+        next = reader.next_buffered()?;
     }
     Ok(())
 }
 
-fn is_lost(why: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    matches!(why.downcast_ref(), Some(Error::SessionLost))
+fn is_lost(err: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    matches!(err.downcast_ref(), Some(Error::SessionLost))
 }
 
-fn is_of_no_use(why: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    matches!(why.downcast_ref(), Some(Error::Protocol(_)))
+fn needs_new_session(err: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    matches!(err.downcast_ref(), Some(Error::Protocol(_)))
 }
 
-/// Says that this client is still there, if nothing else is on its way to say so.
-fn renew(session: &Session) {
+/// Sends an empty SEQUENCE to renew the lease, unless another call is in flight.
+fn renew_lease(session: &Session) {
     if session.in_flight() == 0
         && let Ok(permit) = session.slots.try_acquire()
     {
         permit.forget();
-        // Nobody waits for the answer.
+        // The reply is discarded.
         let _ = session.submit(&Compound::new(), false);
     }
 }

@@ -1,56 +1,71 @@
-//! Why an operation was not done, or is not known to have been.
+//! Errors, and what each says about whether the operation was executed.
 
 use std::{io, sync::Arc, time::Duration};
 
-use crate::{compound::Op, status::Status};
+use crate::{op::Op, status::Status};
 
+/// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Why an operation failed, or why its outcome is unknown.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The server says no. What came before this operation in the same compound was done.
+    /// An operation of the compound failed with an NFS status. Those before it in the compound were executed.
     #[error("{op:?}: {status}")]
-    Status { op: Op, status: Status },
-    /// Nothing was sent: there is no connection.
-    #[error("{address} cannot be reached: {why}")]
-    Unreachable { address: String, why: Arc<io::Error> },
-    /// Nothing was sent within this time: all that the server lets be on its way was on its way, or there was no
-    /// connection.
+    Status {
+        /// The operation that failed.
+        op: Op,
+        /// Its status.
+        status: Status,
+    },
+    /// There is no connection. Nothing was sent.
+    #[error("{address} cannot be reached: {source}")]
+    Unreachable {
+        /// The server's address.
+        address: String,
+        /// Why the last attempt to connect failed.
+        source: Arc<io::Error>,
+    },
+    /// Nothing was sent within this time: all slots were in use, or there was no connection.
     #[error("nothing could be sent within {0:?}")]
     Busy(Duration),
-    /// A part of it was sent, no answer came in time, and nothing was changed by it or will be.
-    #[error("no answer came within {0:?}")]
+    /// A call was sent and no reply came within this time. The operation has changed nothing and never will.
+    #[error("no reply came within {0:?}")]
     Deadline(Duration),
-    /// It was sent, and the server has either done it by now or never will. Look before doing it again.
-    #[error("it was sent, and whether it was done is not known ({0}); look before doing it again")]
+    /// The request was sent, and the server has either executed it or never will. Check before repeating it.
+    #[error("the request was sent and its outcome is unknown ({0}); check before repeating it")]
     Uncertain(&'static str),
-    /// It was sent, and the server may still do it: nobody could keep it from that.
-    #[error("it was sent, and may still be done ({0}); look before doing it again")]
+    /// The request was sent and could not be fenced: the server may still execute it. Check before repeating it.
+    #[error("the request was sent and may still be executed ({0}); check before repeating it")]
     Pending(&'static str),
-    /// What was open or locked is not any more: the server has begun anew, or the lease is over.
-    #[error("the session has ended, and with it what was open or locked in it")]
+    /// The session is lost, and with it its open files and locks: the server restarted, or the lease expired.
+    #[error("the session is lost, and with it its open files and locks")]
     SessionLost,
-    #[error("a path has components of 1 to 255 bytes that are not `.` or `..` and have no NUL: {0}")]
+    /// Invalid path.
+    #[error("invalid path: {0}; components have 1 to 255 bytes, no NUL, and are not `.` or `..`")]
     BadPath(&'static str),
+    /// Invalid argument.
     #[error("{0}")]
     BadInput(&'static str),
-    /// What came is not what the protocol says. The connection is given up.
-    #[error("the server's answer is not NFS 4.1: {0}")]
+    /// The server's reply violates the protocol. The connection is closed.
+    #[error("the server's reply is not valid NFS 4.1: {0}")]
     Protocol(&'static str),
-    /// The server does not take part at all: wrong version, wrong credentials.
-    #[error("the server refuses the call: {0}")]
+    /// The server rejects the call at the RPC level: wrong version, wrong credentials.
+    #[error("the server rejects the call: {0}")]
     Refused(&'static str),
-    #[error("the file is not as the condition asks that it be")]
+    /// The precondition does not hold.
+    #[error("the file does not meet the precondition")]
     ConditionFailed,
-    #[error("this client is closed")]
+    /// [`Client::close`](crate::Client::close) was called.
+    #[error("the client is closed")]
     Closed,
-    /// Before there was a session.
+    /// The connection ended before it had a session.
     #[error("the connection ended: {0}")]
-    Connection(Arc<io::Error>),
+    Connection(#[source] Arc<io::Error>),
 }
 
 impl Error {
-    /// The server's status, where it gave one.
+    /// The NFS status, if there is one.
     pub fn status(&self) -> Option<Status> {
         match self {
             Self::Status { status, .. } => Some(*status),
@@ -58,7 +73,7 @@ impl Error {
         }
     }
 
-    /// What an exchange before a session ended with: the server's status, or that nothing is known.
+    /// The error of a call that set up a session.
     pub(crate) fn lost(error: io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(inner) => Self::clone(inner),
@@ -70,10 +85,10 @@ impl Error {
         self.status() == Some(status)
     }
 
-    /// Is the file that a handle named not there any more? Its path may name another by now. That is `STALE`; while a
-    /// name is being given to another file, NFS-Ganesha also says `SERVERFAULT` to a PUTFH, and `BAD_STATEID` to a READ
-    /// of what has just been opened.
-    pub fn is_gone(&self) -> bool {
+    /// Whether the file of a handle no longer exists. Its path may refer to another file by now. The status is `STALE`. While
+    /// a file is being replaced, NFS-Ganesha also returns `SERVERFAULT` for PUTFH, and `BAD_STATEID` for READ of a file that
+    /// was just opened.
+    pub fn is_stale(&self) -> bool {
         matches!(
             self,
             Self::Status { status: Status::STALE, .. }
@@ -82,9 +97,8 @@ impl Error {
         )
     }
 
-    /// Was it certainly not done? What was sent and refused by its own operation was not either, but what came
-    /// before it in the same compound was.
-    pub fn is_not_begun(&self) -> bool {
+    /// Whether nothing was sent, so that the operation was certainly not executed.
+    pub fn was_never_sent(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Busy(_) | Self::BadPath(_) | Self::BadInput(_) | Self::Closed)
     }
 }
@@ -93,7 +107,7 @@ impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Status { status, .. } => status.kind(),
-            Error::Unreachable { why, .. } => why.kind(),
+            Error::Unreachable { source, .. } => source.kind(),
             Error::Busy(_) | Error::Deadline(_) => io::ErrorKind::TimedOut,
             Error::Uncertain(_) | Error::Pending(_) | Error::SessionLost => io::ErrorKind::ConnectionReset,
             Error::BadPath(_) | Error::BadInput(_) => io::ErrorKind::InvalidInput,

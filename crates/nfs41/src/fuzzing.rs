@@ -1,27 +1,29 @@
-//! Doors for a fuzzer: what a server sends goes through here as it does from a socket. Nothing of it may panic, take
-//! more memory than was sent, or go on for ever.
+//! Entry points for fuzzing: they process bytes as if a server had sent them. No input may cause a panic, allocate more
+//! memory than was sent, or loop forever.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    compound::{Compound, Op, Results},
-    list, read, rpc,
-    session::{Agreed, Session},
+    channel::ChannelAttrs,
+    compound::{Compound, CompoundReply},
+    op::Op,
+    read, readdir, rpc,
+    session::Session,
     xdr::Decoder,
 };
 
-/// A stream in pieces, of which the first byte says how long they are.
+/// Reads records from a stream that arrives in chunks. The first byte is the chunks' length minus one.
 pub fn stream(bytes: &[u8]) {
-    const LONGEST: usize = 4096;
+    const MAX_RECORD_BYTES: usize = 4096;
     let Some((size, rest)) = bytes.split_first() else { return };
-    let (mut buffer, mut begun, mut fragments) = (BytesMut::new(), BytesMut::new(), 0);
+    let (mut buffer, mut partial, mut fragments) = (BytesMut::new(), BytesMut::new(), 0);
     for piece in rest.chunks(usize::from(*size) + 1) {
         buffer.extend_from_slice(piece);
         loop {
-            match rpc::take(&mut buffer, &mut begun, &mut fragments, LONGEST) {
-                Ok(Some(record)) => assert!(record.len() <= LONGEST, "longer than it may be"),
+            match rpc::take_record(&mut buffer, &mut partial, &mut fragments, MAX_RECORD_BYTES) {
+                Ok(Some(record)) => assert!(record.len() <= MAX_RECORD_BYTES, "a record is too long"),
                 Ok(None) => break,
                 Err(_) => return,
             }
@@ -29,38 +31,40 @@ pub fn stream(bytes: &[u8]) {
     }
 }
 
-/// The answer to one operation, of which the first byte says which.
-pub fn answer(bytes: &[u8]) {
+/// Decodes the result of one operation. The first byte selects the operation.
+pub fn reply(bytes: &[u8]) {
     let Some((which, rest)) = bytes.split_first() else { return };
-    let mut results = Results(Decoder(Bytes::copy_from_slice(rest)));
+    let mut results = CompoundReply(Decoder(Bytes::copy_from_slice(rest)));
     let _ = match which % 10 {
-        0 => list::page(&mut results).map(|page| assert!(page.entries.len() <= bytes.len() / 8, "more than was sent")),
+        0 => readdir::decode_page(&mut results)
+            .map(|page| assert!(page.entries.len() <= bytes.len() / 8, "more than was sent")),
         1 => results.attributes().map(drop),
         2 => results.opened().map(drop),
         3 => results.written().map(drop),
         4 => results.renamed(),
         5 => results.changed(Op::CREATE),
-        6 => read::content(&mut results, 4096).map(|(data, _)| assert!(data.len() <= 4096, "more than was asked for")),
+        6 => read::decode_read(&mut results, 4096)
+            .map(|(data, _)| assert!(data.len() <= 4096, "more than was asked for")),
         7 => results.handle().map(drop),
         8 => results.committed().map(drop),
         _ => results.set(),
     };
 }
 
-/// Records that come while four calls are on their way.
+/// Processes records while four calls are in flight.
 pub fn session(bytes: &[u8]) {
-    let agreed = Agreed {
-        largest_call: 4096,
-        largest_answer: 4096,
-        most_operations: 16,
-        kept_answer: 1024,
+    let attrs = ChannelAttrs {
+        max_request_bytes: 4096,
+        max_response_bytes: 4096,
+        max_operations: 16,
+        max_cached_response_bytes: 1024,
         slots: 4,
-        largest_read: 1024,
-        largest_write: 1024,
-        lease: Duration::from_secs(90),
+        max_read_bytes: 1024,
+        max_write_bytes: 1024,
+        lease_time: Duration::from_secs(90),
         round_trip: Duration::MAX,
     };
-    let session = Session::new([7; 16], 1, 1, agreed, Bytes::from_static(&[0; 64]), 1);
+    let session = Session::new([7; 16], 1, 1, attrs, Bytes::from_static(&[0; 64]), 1);
     let answers: Vec<_> = (0..4)
         .filter_map(|_| {
             session.slots.try_acquire().ok()?.forget();
@@ -70,12 +74,12 @@ pub fn session(bytes: &[u8]) {
     let mut rest = bytes;
     while let Some((length, more)) = rest.split_first() {
         let (record, more) = more.split_at(usize::from(*length).min(more.len()));
-        if session.heard(Bytes::copy_from_slice(record)).is_err() {
-            session.lose();
+        if session.on_reply(Bytes::copy_from_slice(record)).is_err() {
+            session.mark_lost();
         }
         rest = more;
     }
-    // Whatever came, no slot is given twice.
-    assert!(session.slots.available_permits() <= 4, "more slots than there are");
+    // No slot is released twice.
+    assert!(session.slots.available_permits() <= 4, "more permits than slots");
     drop(answers);
 }

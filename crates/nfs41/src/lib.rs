@@ -1,32 +1,55 @@
-//! An NFSv4.1 client in the process (RFC 8881): no mount, no privilege, no C.
+//! An NFSv4.1 client (RFC 8881) for unprivileged processes, in pure Rust and without a mount.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), nfs41::Error> {
-//! use nfs41::{Client, Options, Wanted};
+//! use nfs41::{AttributeMask, Client, Options, Precondition, PutOptions};
 //!
 //! let client = Client::new(Options::new("127.0.0.1:2049".parse().expect("an address")))?;
-//! client.put(b"reports/today", "seven".into(), Default::default()).await?;
-//! let found = client.read(b"reports/today", 0, 4096).await?;
-//! assert_eq!(&found.data[..], b"seven");
+//! client.create_dir_all(b"reports", 0o755).await?;
+//!
+//! // Create a file only if there is none, and replace it atomically.
+//! let create = PutOptions { precondition: Precondition::Absent, ..PutOptions::default() };
+//! client.put(b"reports/today", "six".into(), create).await?;
+//! client.put(b"reports/today", "seven".into(), PutOptions::default()).await?;
+//!
+//! let read = client.read(b"reports/today", 0, 4096).await?;
+//! assert_eq!(&read.data[..], b"seven");
+//! assert_eq!(client.attributes(b"reports/today", AttributeMask::SIZE).await?.size, Some(5));
 //! client.close().await;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! - Paths are bytes below the root that [`Options`] name. `.` and `..` are refused, links are not followed.
-//! - An operation is one round trip wherever the protocol lets it be: the way from the root, opening, writing, closing
-//!   and renaming go in one compound. See [`Client`].
-//! - Each connection has a client and a session of its own at the server. A connection that is lost is made again, and
-//!   what had no answer is sent again in its slot: the server does it once. What it cannot say of is reported as
-//!   [`Error::Uncertain`] and not repeated.
-//! - No answer is believed: every length has a bound.
+//! # Paths
+//! A path is a sequence of bytes below [`Options::root`]. `.` and `..` are rejected, and symbolic links are not followed.
+//!
+//! # Round trips
+//! An operation is one compound, and so one round trip, wherever the protocol allows it: the LOOKUPs of the path, OPEN,
+//! WRITE, CLOSE and RENAME share a compound. See [`Client`] for the number of each operation.
+//!
+//! # Lost connections and deadlines
+//! Each connection has its own client ID and session at the server. The client replaces a lost connection, and retransmits
+//! the calls that have no reply in their slots, so that the server executes each once. A change whose outcome is unknown
+//! returns [`Error::Uncertain`] or [`Error::Pending`] and is not repeated.
+//!
+//! # Untrusted servers
+//! Every length in a reply has an upper bound, and an invalid reply ends the connection.
+//!
+//! # Features
+//! `tls` (default): TLS on port 2049, as Amazon EFS expects it. `efs`: the client certificate that carries an access point
+//! and IAM authorization. `settings`: reads both from environment variables.
+#![warn(missing_docs)]
 
 mod append;
 mod attributes;
 mod budget;
+mod call;
+mod channel;
 mod client;
 mod compound;
+mod conditional;
 mod connection;
+mod dirents;
 #[cfg(feature = "efs")]
 pub mod efs;
 mod error;
@@ -34,40 +57,48 @@ mod fence;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
-mod kinds;
-mod list;
-mod look;
-mod names;
+mod identity;
+mod info;
+mod install;
+mod namespace;
+mod no_fallback;
+mod op;
 mod open;
+mod options;
 pub mod partition;
 mod path;
+mod prefix;
 mod put;
+mod put_options;
 mod read;
-mod replace;
+mod readdir;
 mod rpc;
+mod sequence;
 mod session;
-mod stage;
+mod slot_table;
 mod status;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod transport;
-mod variants;
+mod upload;
+mod write_at;
 mod xdr;
 
-pub use attributes::{Attributes, Kind, Set, Time, Wanted};
+pub use attributes::{AttributeMask, Attributes, FileType, SetAttributes, Time};
 #[doc(hidden)]
-pub use client::Cleaning;
-pub use client::{Client, Options};
-pub use compound::{Create, Op, Stable};
-pub use connection::Server;
+pub use client::CleanupGuard;
+pub use client::Client;
+pub use compound::Create;
+pub use dirents::{Dirent, Dirents};
 pub use error::{Error, Result};
-pub use fence::Alternatives;
-pub use kinds::{Kinds, Seen};
-pub use list::{Entry, Page, Place};
-pub use look::FileSystem;
+pub use identity::ServerIdentity;
+pub use info::Limits;
+pub use op::Op;
 pub use open::File;
-pub use put::{Conditions, Holds, Put};
-pub use read::{Content, Handle};
+pub use options::{AlternateAddresses, Options};
+pub use put_options::{Precondition, Predicate, PutOptions};
+pub use read::{FileHandle, ReadResult};
+pub use readdir::{DirCursor, Entry, Page};
 pub use rpc::Credentials;
-pub use stage::Staged;
 pub use status::Status;
+pub use upload::Upload;

@@ -1,39 +1,37 @@
-//! Files that stay open for more than one call, and locks of them. What is open is open in one session: when that is
-//! lost, so is it, and whatever is asked of it says so.
+//! Files that stay open for more than one call, and their locks. A file is open in one session: when the session is lost,
+//! its operations return [`Error::SessionLost`].
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::Instant;
 
 use crate::{
-    attributes::{Attributes, Set, Wanted},
+    attributes::{AttributeMask, Attributes, SetAttributes},
     budget::{Backoff, Budget},
-    client::{Again, Client, Start},
-    compound::{ANONYMOUS, Compound, Create, Op, Owner, Results, Share, Stable, Stateid, Written},
+    call::{OPEN_FILE_INITIAL_BACKOFF, OPEN_FILE_MAX_BACKOFF, RetryPolicy},
+    client::Client,
+    compound::{ANONYMOUS, Compound, CompoundReply, Create, OpenOwner, ShareAccess, StableHow, Stateid, WriteReply},
     error::{Error, Result},
+    op::Op,
     path::Path,
-    read::{Content, Handle, content},
-    rpc,
-    session::{Fault, Session},
+    prefix::PathPrefix,
+    read::{FileHandle, ReadResult, decode_read},
+    session::Session,
     status::Status,
 };
 
-/// Pauses where the server says later, or somebody else has a lock.
-const FIRST_PAUSE: Duration = Duration::from_millis(4);
-const MAX_PAUSE: Duration = Duration::from_millis(100);
-/// What is asked of a file that is written: what `stat` shows, and whose it is.
-pub(crate) const MADE: Wanted = Wanted::USUAL.and(Wanted::OWNER).and(Wanted::GROUP);
-/// So many writes of one content are on their way at once.
-const WINDOW: usize = 8;
+/// Attributes of a file that was written.
+pub(crate) const WRITTEN_FILE_ATTRS: AttributeMask =
+    AttributeMask::STAT.union(AttributeMask::OWNER).union(AttributeMask::OWNER_GROUP);
+/// Maximum number of concurrent WRITEs of one [`File::write`].
+const MAX_CONCURRENT_WRITES: usize = 8;
 
-/// A file that is open. Closed when it is dropped, in a task of its own; [`File::close`] waits for that.
+/// An open file. Dropping it closes it in the background; [`File::close`] waits until it is closed.
 #[derive(Debug)]
 pub struct File {
     client: Client,
@@ -41,111 +39,112 @@ pub struct File {
     pub(crate) handle: Bytes,
     stateid: Stateid,
     lock: Arc<Mutex<Option<Stateid>>>,
-    /// Taken while a lock is asked for: whoever closes the file has to know which one it has.
-    asking: Arc<tokio::sync::Mutex<()>>,
-    /// Of the server's run in which what is not on stable storage yet was written.
-    written: Mutex<Option<[u8; 8]>>,
-    /// The server has said of some bytes that they are written.
+    /// Held while a LOCK is in flight: CLOSE must know its stateid.
+    lock_in_progress: Arc<tokio::sync::Mutex<()>>,
+    /// Write verifier of uncommitted data (RFC 8881, section 18.32.3).
+    write_verifier: Mutex<Option<[u8; 8]>>,
+    /// Some data was written.
     has_written: AtomicBool,
     is_open: bool,
 }
 
 impl Client {
-    /// For reading and writing.
+    /// Opens a file for reading and writing.
     ///
     /// # Errors
-    /// `NOENT`, `EXIST`, `ISDIR`, `SYMLINK`, `ACCESS`; `NOENT` also where a directory on the way is missing.
+    /// `NOENT`: the file or a directory of its path is missing; `EXIST`, `ISDIR`, `SYMLINK`, `ACCESS`.
     pub async fn open_file(&self, path: &[u8], create: Create) -> Result<File> {
         let path = path.to_vec();
-        let opened = self.to_the_end(false, |client, budget| async move {
+        let opened = self.run_detached(false, |client, budget| async move {
             let path = Path::new(&path)?;
-            Ok(client.open_with(&path, Share::Both, create, &budget).await?.0)
+            Ok(client.open_with(&path, ShareAccess::ReadWrite, create, &budget).await?.0)
         });
-        Ok(opened.await?.of(self))
+        Ok(opened.await?.with_client(self))
     }
 
-    /// The file that was read from, to read on: it stays for that, even if its path names another by then.
+    /// Opens a file by its handle for reading. The file stays readable while it is open, even if another file replaces it.
     ///
     /// # Errors
-    /// `STALE`: it is gone.
-    pub async fn hold_to_read(&self, handle: &Handle) -> Result<File> {
+    /// `STALE`: the file no longer exists.
+    pub async fn open_by_handle(&self, handle: &FileHandle) -> Result<File> {
         let handle = handle.clone();
-        let opened = self.to_the_end(false, |client, budget| async move {
+        let opened = self.run_detached(false, |client, budget| async move {
             let mut compound = Compound::new();
-            compound.at(&handle.0).open_this(Owner::Own(client.owner()));
-            let read = |mut results: Results, session: Arc<Session>| {
-                results.op(Op::PUTFH)?;
+            compound.putfh(&handle.0).open_current(OpenOwner::Unique(client.next_open_owner()));
+            let decode = |mut results: CompoundReply, session: Arc<Session>| {
+                results.expect(Op::PUTFH)?;
                 Ok(File::new(client.clone(), session, handle.0.clone(), results.opened()?))
             };
-            client.repeat(&compound, Again::Yes, &budget, read).await
+            client.call_with_retry(&compound, RetryPolicy::Idempotent, &budget, decode).await
         });
-        Ok(opened.await?.of(self))
+        Ok(opened.await?.with_client(self))
     }
 
-    pub(crate) async fn open(&self, path: &Path<'_>, share: Share, create: Create) -> Result<File> {
+    pub(crate) async fn open(&self, path: &Path<'_>, share: ShareAccess, create: Create) -> Result<File> {
         Ok(self.open_with(path, share, create, &self.budget(false)).await?.0)
     }
 
-    /// With the handle of its directory.
+    /// Opens a file. Also returns the handle of its directory.
     pub(crate) async fn open_with(
         &self,
         path: &Path<'_>,
-        share: Share,
+        share: ShareAccess,
         create: Create,
         budget: &Budget,
     ) -> Result<(File, Bytes)> {
         let (directory, name) = path.split()?;
-        let start = self.start(&directory).await?;
-        self.open_at(&start, name, share, create, budget).await
+        let prefix = self.path_prefix(&directory).await?;
+        self.open_at(&prefix, name, share, create, budget).await
     }
 
     pub(crate) async fn open_at(
         &self,
-        start: &Start<'_>,
+        prefix: &PathPrefix<'_>,
         name: &[u8],
-        share: Share,
+        share: ShareAccess,
         create: Create,
         budget: &Budget,
     ) -> Result<(File, Bytes)> {
         let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.plain(Op::GETFH).open(name, share, create, Owner::Own(self.owner())).plain(Op::GETFH);
-        let read = |mut results: Results, session: Arc<Session>| {
-            start.walked(&mut results)?;
+        prefix.encode(&mut compound);
+        compound.op(Op::GETFH).open(name, share, create, OpenOwner::Unique(self.next_open_owner())).op(Op::GETFH);
+        let decode = |mut results: CompoundReply, session: Arc<Session>| {
+            prefix.decode(&mut results)?;
             let directory = results.handle()?;
             let stateid = results.opened()?;
             let handle = results.handle()?;
             Ok((File::new(self.clone(), session, handle, stateid), directory))
         };
-        // To open is safe to repeat; to find that it was made already is not known to be ours.
-        let again = match create {
-            Create::New(_) => Again::No,
-            _ => Again::Yes,
+        // A repeated OPEN with GUARDED4 may find the file of the first attempt.
+        let policy = match create {
+            Create::Guarded(_) => RetryPolicy::NonIdempotent,
+            _ => RetryPolicy::Idempotent,
         };
-        self.repeat(&compound, again, budget, read).await
+        self.call_with_retry(&compound, policy, budget, decode).await
     }
 }
 
 impl File {
     pub(crate) fn new(client: Client, session: Arc<Session>, handle: Bytes, stateid: Stateid) -> Self {
-        let (lock, asking, written, has_written) = Default::default();
-        Self { client, session, handle, stateid, lock, asking, written, has_written, is_open: true }
+        let (lock, lock_in_progress, write_verifier, has_written) = Default::default();
+        Self { client, session, handle, stateid, lock, lock_in_progress, write_verifier, has_written, is_open: true }
     }
 
-    /// What is asked of it has the time that this client gives, and not what was left when it was opened.
-    fn of(mut self, client: &Client) -> Self {
+    /// Uses the timeout of this client, and not the rest of the operation that opened the file.
+    fn with_client(mut self, client: &Client) -> Self {
         self.client = client.clone();
         self
     }
 
-    /// In the session that it is open in.
-    pub(crate) async fn ask<T>(
+    /// Sends a compound in the file's session.
+    pub(crate) async fn call<T>(
         &self,
         budget: &Budget,
         compound: &Compound,
-        read: impl Fn(Results) -> Result<T>,
+        decode: impl Fn(CompoundReply) -> Result<T>,
     ) -> Result<T> {
-        in_session(&self.client, &self.session, budget, compound, read).await
+        let policy = RetryPolicy::InSession(&self.session);
+        self.client.call_with_retry(compound, policy, budget, |results, _| decode(results)).await
     }
 
     pub(crate) fn set_written(&self) {
@@ -156,21 +155,21 @@ impl File {
         self.has_written.load(Ordering::Acquire)
     }
 
-    /// It was closed, or not, by a compound of somebody else's.
+    /// Records whether a compound has closed the file.
     pub(crate) fn set_closed(&mut self, is_closed: bool) {
         self.is_open = !is_closed;
     }
 
-    pub(crate) fn locked(&self) -> Option<Stateid> {
+    pub(crate) fn lock_stateid(&self) -> Option<Stateid> {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stateid to read and write with: of a lock where there is one, so that nothing is written when it is gone.
-    pub(crate) fn current(&self) -> Stateid {
-        self.locked().unwrap_or(self.stateid)
+    /// The stateid for READ and WRITE: the lock's if there is one, so that a WRITE fails when the lock is lost.
+    pub(crate) fn io_stateid(&self) -> Stateid {
+        self.lock_stateid().unwrap_or(self.stateid)
     }
 
-    pub(crate) fn stateid(&self) -> &Stateid {
+    pub(crate) fn open_stateid(&self) -> &Stateid {
         &self.stateid
     }
 
@@ -178,70 +177,71 @@ impl File {
         &self.session
     }
 
+    /// The attributes of the file.
+    ///
     /// # Errors
     /// [`Error::SessionLost`].
-    pub async fn attributes(&self, wanted: Wanted) -> Result<Attributes> {
-        self.attributes_in(wanted, &self.client.budget(false)).await
+    pub async fn attributes(&self, wanted: AttributeMask) -> Result<Attributes> {
+        self.attributes_within(wanted, &self.client.budget(false)).await
     }
 
-    pub(crate) async fn attributes_in(&self, wanted: Wanted, budget: &Budget) -> Result<Attributes> {
+    pub(crate) async fn attributes_within(&self, wanted: AttributeMask, budget: &Budget) -> Result<Attributes> {
         let mut compound = Compound::new();
-        compound.at(&self.handle).attributes(wanted);
-        self.ask(budget, &compound, |mut results| {
-            results.op(Op::PUTFH)?;
+        compound.putfh(&self.handle).getattr(wanted);
+        self.call(budget, &compound, |mut results| {
+            results.expect(Op::PUTFH)?;
             results.attributes()
         })
         .await
     }
 
-    pub(crate) async fn read_with_attributes(&self, offset: u64, length: u32) -> Result<Content> {
+    pub(crate) async fn read_with_attributes(&self, offset: u64, length: u32) -> Result<ReadResult> {
         let mut compound = Compound::new();
-        compound.at(&self.handle).attributes(Wanted::USUAL).read(&self.current(), offset, length);
-        self.ask(&self.client.budget(false), &compound, |mut results| {
-            results.op(Op::PUTFH)?;
+        compound.putfh(&self.handle).getattr(AttributeMask::STAT).read(&self.io_stateid(), offset, length);
+        self.call(&self.client.budget(false), &compound, |mut results| {
+            results.expect(Op::PUTFH)?;
             let attributes = results.attributes()?;
-            let (data, end) = content(&mut results, length)?;
-            Ok(Content { data, end, attributes, handle: Handle(self.handle.clone()) })
+            let (data, eof) = decode_read(&mut results, length)?;
+            Ok(ReadResult { data, eof, attributes, handle: FileHandle(self.handle.clone()) })
         })
         .await
     }
 
-    /// As many bytes as one call carries, and whether they go up to the end.
+    /// Reads up to `length` bytes, at most as many as one READ carries, and returns whether they reach the end of the file.
     ///
     /// # Errors
     /// [`Error::SessionLost`].
     pub async fn read(&self, offset: u64, length: u32) -> Result<(Bytes, bool)> {
-        let content = self.read_with_attributes(offset, length.min(self.session.agreed.largest_read)).await?;
-        Ok((content.data, content.end))
+        let content = self.read_with_attributes(offset, length.min(self.session.attrs.max_read_bytes)).await?;
+        Ok((content.data, content.eof))
     }
 
-    /// All of it, in as many calls as it takes, several on their way at once. On stable storage after
-    /// [`File::commit`].
+    /// Writes all of the data with concurrent calls. It is on stable storage after [`File::commit`].
     ///
     /// # Errors
-    /// `NOSPC`, `DQUOT`, `FBIG`; [`Error::SessionLost`]. Some of it may have been written.
+    /// `NOSPC`, `DQUOT`, `FBIG`; [`Error::SessionLost`]. A part of the data may have been written.
     pub async fn write(&self, offset: u64, content: Bytes) -> Result<()> {
         let budget = self.client.budget(true);
-        self.client.in_time(&budget, self.write_all(offset, content, &budget)).await
+        self.client.within_deadline(&budget, self.write_all(offset, content, &budget)).await
     }
 
     pub(crate) async fn write_all(&self, offset: u64, content: Bytes, budget: &Budget) -> Result<()> {
-        let largest = self.session.agreed.largest_write as usize;
+        let largest = self.session.attrs.max_write_bytes as usize;
         if content.len() <= largest {
             return self.write_once(offset, content, budget).await;
         }
         let (mut at, mut failed) = (0, None);
-        let mut waiting = futures(WINDOW);
+        let mut waiting = FuturesUnordered::new();
         while (at < content.len() && failed.is_none()) || !waiting.is_empty() {
-            while at < content.len() && failed.is_none() && waiting.has_room() {
+            while at < content.len() && failed.is_none() && waiting.len() < MAX_CONCURRENT_WRITES {
                 let piece = content.slice(at..content.len().min(at + largest));
                 let from = offset.saturating_add(at as u64);
                 at += piece.len();
-                waiting.push(Box::pin(self.write_once(from, piece, budget)));
+                waiting.push(self.write_once(from, piece, budget));
             }
-            // One that fails ends the others, too: whoever is told of it must not meet them later.
-            if let Err(why) = waiting.next().await {
-                failed.get_or_insert(why);
+            // After a failure wait for the others, so that none of them takes effect after the caller has the error.
+            if let Some(Err(err)) = waiting.next().await {
+                failed.get_or_insert(err);
             }
         }
         failed.map_or(Ok(()), Err)
@@ -250,19 +250,19 @@ impl File {
     async fn write_once(&self, mut offset: u64, mut content: Bytes, budget: &Budget) -> Result<()> {
         loop {
             let mut compound = Compound::new();
-            compound.at(&self.handle).write(&self.current(), offset, Stable::No, &content);
-            let Written { bytes, verifier, .. } = self
-                .ask(budget, &compound, |mut results| {
-                    results.op(Op::PUTFH)?;
+            compound.putfh(&self.handle).write(&self.io_stateid(), offset, StableHow::Unstable, &content);
+            let WriteReply { bytes, verifier, .. } = self
+                .call(budget, &compound, |mut results| {
+                    results.expect(Op::PUTFH)?;
                     results.written().inspect(|_| self.set_written())
                 })
                 .await?;
             let count = bytes as usize;
             if count > content.len() || (count == 0 && !content.is_empty()) {
-                return Err(Error::Protocol("more or less is written than was sent"));
+                return Err(Error::Protocol("the number of bytes written does not match the request"));
             }
-            self.is_of(verifier)?;
-            // A server may take less than it was given.
+            self.check_write_verifier(verifier)?;
+            // The server may write less than it was given.
             if count == content.len() {
                 return Ok(());
             }
@@ -271,157 +271,159 @@ impl File {
         }
     }
 
-    fn is_of(&self, run: [u8; 8]) -> Result<()> {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        match *written.get_or_insert(run) == run {
+    /// The verifier changes when the server restarts, which loses uncommitted data (RFC 8881, section 18.32.4).
+    fn check_write_verifier(&self, verifier: [u8; 8]) -> Result<()> {
+        let mut written = self.write_verifier.lock().unwrap_or_else(PoisonError::into_inner);
+        match *written.get_or_insert(verifier) == verifier {
             true => Ok(()),
-            false => Err(Error::Uncertain("the server has begun anew, and may have lost what was not committed")),
+            false => Err(Error::Uncertain("the server restarted, and may have lost uncommitted data")),
         }
     }
 
-    /// Everything that was written is on stable storage now.
+    /// Commits all written data to stable storage.
     ///
     /// # Errors
-    /// [`Error::Uncertain`]: the server has begun anew meanwhile; `IO`, `NOSPC`, `DQUOT`.
+    /// [`Error::Uncertain`]: the server restarted and may have lost data; `IO`, `NOSPC`, `DQUOT`.
     pub async fn commit(&self) -> Result<()> {
-        self.commit_in(&self.client.budget(false)).await
+        self.commit_within(&self.client.budget(false)).await
     }
 
-    pub(crate) async fn commit_in(&self, budget: &Budget) -> Result<()> {
+    pub(crate) async fn commit_within(&self, budget: &Budget) -> Result<()> {
         let mut compound = Compound::new();
-        compound.at(&self.handle).commit();
-        let asked = self.ask(budget, &compound, |mut results| {
-            results.op(Op::PUTFH)?;
+        compound.putfh(&self.handle).commit();
+        let asked = self.call(budget, &compound, |mut results| {
+            results.expect(Op::PUTFH)?;
             results.committed()
         });
-        self.is_of(asked.await?)
+        self.check_write_verifier(asked.await?)
     }
 
-    /// As [`File::commit`], of what a call that does not go by [`File::write`] has written.
-    pub(crate) async fn commit_written(&self, verifier: [u8; 8], budget: &Budget) -> Result<()> {
-        self.is_of(verifier)?;
-        self.commit_in(budget).await
+    /// As [`File::commit`], for data that another compound wrote with this verifier.
+    pub(crate) async fn commit_with_verifier(&self, verifier: [u8; 8], budget: &Budget) -> Result<()> {
+        self.check_write_verifier(verifier)?;
+        self.commit_within(budget).await
     }
 
-    /// Commits, sets, closes: one round trip for the end of a content, which must have this size then.
-    pub(crate) async fn finish(mut self, size: u64, set: &Set, budget: &Budget) -> Result<Attributes> {
+    /// Commits, sets attributes and closes in one round trip. The file must then have this size.
+    pub(crate) async fn finish(mut self, size: u64, set: &SetAttributes, budget: &Budget) -> Result<Attributes> {
         let mut compound = Compound::new();
-        compound.at(&self.handle).commit();
-        if *set != Set::default() {
-            compound.set(&ANONYMOUS, set);
+        compound.putfh(&self.handle).commit();
+        if *set != SetAttributes::default() {
+            compound.setattr(&ANONYMOUS, set);
         }
-        compound.close(&self.stateid).attributes(MADE);
+        compound.close(&self.stateid).getattr(WRITTEN_FILE_ATTRS);
         let ended = self
-            .ask(budget, &compound, |mut results| {
-                results.op(Op::PUTFH)?;
-                let run = results.committed()?;
-                if *set != Set::default() {
+            .call(budget, &compound, |mut results| {
+                results.expect(Op::PUTFH)?;
+                let verifier = results.committed()?;
+                if *set != SetAttributes::default() {
                     results.set()?;
                 }
                 results.stateid(Op::CLOSE)?;
-                Ok((run, results.attributes()?))
+                Ok((verifier, results.attributes()?))
             })
             .await;
-        let (run, attributes) = ended?;
+        let (verifier, attributes) = ended?;
         self.is_open = false;
-        self.is_of(run)?;
+        self.check_write_verifier(verifier)?;
         match attributes.size {
             Some(found) if found == size => Ok(attributes),
-            _ => Err(Error::Protocol("the server has another size for a file than was written to it")),
+            _ => Err(Error::Protocol("a file has another size than what was written to it")),
         }
     }
 
-    /// All of the file, for as long as it is open: nobody else who asks for a lock has one. Waits until then for a
-    /// lock that somebody else has.
+    /// Locks all of the file exclusively until it is closed. Waits until `until` for another client's lock.
     ///
     /// # Errors
-    /// `DENIED`: somebody else still has it; `LOCK_NOTSUPP`.
+    /// `DENIED`: another client still has a lock; `LOCK_NOTSUPP`.
     pub async fn lock(&self, until: Instant) -> Result<()> {
         let budget = self.client.budget(false);
-        self.client.in_time(&budget, self.lock_in_the_end(until, &budget)).await
+        self.client.within_deadline(&budget, self.lock_inner(until, &budget)).await
     }
 
-    async fn lock_in_the_end(&self, until: Instant, budget: &Budget) -> Result<()> {
-        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+    async fn lock_inner(&self, until: Instant, budget: &Budget) -> Result<()> {
+        let mut backoff = Backoff::new(OPEN_FILE_INITIAL_BACKOFF, OPEN_FILE_MAX_BACKOFF);
         loop {
-            // To its end, whoever waits for it: the server gives the lock in any case.
-            let asking = Arc::clone(&self.asking).lock_owned().await;
+            // A task, which continues when the caller is dropped: the server may grant the lock in any case.
+            let lock_in_progress = Arc::clone(&self.lock_in_progress).lock_owned().await;
             let (client, session, lock) = (self.client.clone(), Arc::clone(&self.session), Arc::clone(&self.lock));
             let its = budget.clone();
             let mut compound = Compound::new();
-            compound.at(&self.handle).lock(&self.stateid, self.client.owner());
+            compound.putfh(&self.handle).lock(&self.stateid, self.client.next_open_owner());
             let asked = tokio::spawn(async move {
-                let given = in_session(&client, &session, &its, &compound, |mut results| {
-                    results.op(Op::PUTFH)?;
+                let policy = RetryPolicy::InSession(&session);
+                let given = client.call_with_retry(&compound, policy, &its, |mut results, _| {
+                    results.expect(Op::PUTFH)?;
                     results.stateid(Op::LOCK)
                 });
                 *lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(given.await?);
-                drop(asking);
+                drop(lock_in_progress);
                 Ok(())
             });
-            match asked.await.unwrap_or(Err(Error::Uncertain("its task has ended"))) {
+            match asked.await.unwrap_or(Err(Error::Uncertain("its task ended early"))) {
                 Ok(()) => return Ok(()),
-                Err(why) if why.is(Status::DENIED) && Instant::now() + MAX_PAUSE < until => {
+                Err(err) if err.is(Status::DENIED) && Instant::now() + OPEN_FILE_MAX_BACKOFF < until => {
                     budget.pause(&mut backoff).await?;
                 }
-                Err(why) => return Err(why),
+                Err(err) => return Err(err),
             }
         }
     }
 
-    /// Locks all of the file, and looks then: what it is, and which file its name in this directory names, if any.
-    pub(crate) async fn lock_and_look(
+    /// Locks all of the file, and then returns its attributes and the file ID that the name in the directory has, if any.
+    pub(crate) async fn lock_and_getattr(
         &self,
         directory: &Bytes,
         name: &[u8],
         until: Instant,
         budget: &Budget,
     ) -> Result<(Attributes, Option<u64>)> {
-        let (mut backoff, mut lockable) = (Backoff::new(FIRST_PAUSE, MAX_PAUSE), true);
+        let (mut backoff, mut lockable) = (Backoff::new(OPEN_FILE_INITIAL_BACKOFF, OPEN_FILE_MAX_BACKOFF), true);
         loop {
             let mut compound = Compound::new();
-            compound.at(&self.handle);
+            compound.putfh(&self.handle);
             if lockable {
-                compound.lock(&self.stateid, self.client.owner());
+                compound.lock(&self.stateid, self.client.next_open_owner());
             }
-            compound.attributes(MADE).at(directory).lookup(name).attributes(Wanted::FILE_ID);
-            let looked = self.ask(budget, &compound, |mut results| {
-                results.op(Op::PUTFH)?;
+            compound.getattr(WRITTEN_FILE_ATTRS).putfh(directory).lookup(name).getattr(AttributeMask::FILEID);
+            let looked = self.call(budget, &compound, |mut results| {
+                results.expect(Op::PUTFH)?;
                 if lockable {
                     let lock = results.stateid(Op::LOCK)?;
                     *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
                 }
                 let attributes = results.attributes()?;
-                results.op(Op::PUTFH)?;
-                match results.op(Op::LOOKUP).map(drop) {
-                    Ok(()) => Ok((attributes, results.attributes()?.file_id)),
-                    Err(why) if why.is(Status::NOENT) => Ok((attributes, None)),
-                    Err(why) => Err(why),
+                results.expect(Op::PUTFH)?;
+                match results.expect(Op::LOOKUP).map(drop) {
+                    Ok(()) => Ok((attributes, results.attributes()?.fileid)),
+                    Err(err) if err.is(Status::NOENT) => Ok((attributes, None)),
+                    Err(err) => Err(err),
                 }
             });
             match looked.await {
-                Err(why) if why.is(Status::DENIED) && Instant::now() + MAX_PAUSE < until => {
+                Err(err) if err.is(Status::DENIED) && Instant::now() + OPEN_FILE_MAX_BACKOFF < until => {
                     budget.pause(&mut backoff).await?;
                 }
-                // There are no locks here: then it is as exact as it can be.
+                // The server has no locks: continue without one.
                 Err(Error::Status { op: Op::LOCK, status: Status::LOCK_NOTSUPP | Status::NOTSUPP }) => lockable = false,
                 other => return other,
             }
         }
     }
 
-    /// What a compound of somebody else's has to do to end this: unlock, and close.
-    pub(crate) fn end_in(&self, compound: &mut Compound) {
-        compound.at(&self.handle);
-        if let Some(lock) = self.locked() {
+    /// Adds LOCKU and CLOSE of this file to a compound.
+    pub(crate) fn push_close(&self, compound: &mut Compound) {
+        compound.putfh(&self.handle);
+        if let Some(lock) = self.lock_stateid() {
             compound.unlock(&lock);
         }
         compound.close(&self.stateid);
     }
 
-    pub(crate) fn ended(&mut self, results: &mut Results) -> Result<()> {
-        results.op(Op::PUTFH)?;
-        if self.locked().is_some() {
+    /// Reads the results of [`File::push_close`].
+    pub(crate) fn decode_close(&mut self, results: &mut CompoundReply) -> Result<()> {
+        results.expect(Op::PUTFH)?;
+        if self.lock_stateid().is_some() {
             results.stateid(Op::LOCKU)?;
         }
         results.stateid(Op::CLOSE)?;
@@ -429,17 +431,19 @@ impl File {
         Ok(())
     }
 
+    /// Closes the file.
+    ///
     /// # Errors
-    /// [`Error::SessionLost`]: it was closed by that.
+    /// [`Error::SessionLost`]: the file was closed with the session.
     pub async fn close(mut self) -> Result<()> {
         let budget = self.client.budget(false);
         budget.set_sent();
         let closing = async {
-            let _asked = self.asking.lock().await;
-            close(&self.client, &self.session, &self.handle, self.stateid, self.locked()).await
+            let _no_lock_in_progress = self.lock_in_progress.lock().await;
+            close(&self.client, &self.session, &self.handle, self.stateid, self.lock_stateid()).await
         };
-        let closed = self.client.in_time(&budget, closing).await;
-        // Whoever does not wait for this, and where it takes too long, closes it all the same.
+        let closed = self.client.within_deadline(&budget, closing).await;
+        // After a timeout, dropping the file closes it in the background.
         self.is_open = matches!(closed, Err(Error::Deadline(_)));
         closed
     }
@@ -450,20 +454,22 @@ impl Drop for File {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.is_open && !self.session.is_lost() {
             let (client, session, handle) = (self.client.clone(), Arc::clone(&self.session), self.handle.clone());
-            let (stateid, lock, asking) = (self.stateid, Arc::clone(&self.lock), Arc::clone(&self.asking));
-            let cleaning = client.cleaning();
+            let (stateid, lock, lock_in_progress) =
+                (self.stateid, Arc::clone(&self.lock), Arc::clone(&self.lock_in_progress));
+            let cleanup = client.cleanup_guard();
             runtime.spawn(async move {
-                let _cleaning = cleaning;
-                let _asked = asking.lock().await;
+                let _cleanup = cleanup;
+                let _no_lock_in_progress = lock_in_progress.lock().await;
                 let lock = *lock.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(why) = close(&client, &session, &handle, stateid, lock).await {
-                    tracing::debug!(error = %why, "a file could not be closed");
+                if let Err(err) = close(&client, &session, &handle, stateid, lock).await {
+                    tracing::debug!(error = %err, "cannot close a file");
                 }
             });
         }
     }
 }
 
+/// Unlocks and closes a file.
 pub(crate) async fn close(
     client: &Client,
     session: &Arc<Session>,
@@ -473,97 +479,24 @@ pub(crate) async fn close(
 ) -> Result<()> {
     let closing = async |lock: Option<Stateid>| {
         let mut compound = Compound::new();
-        compound.at(handle);
+        compound.putfh(handle);
         if let Some(lock) = lock {
             compound.unlock(&lock);
         }
         compound.close(&open);
-        in_session(client, session, &Budget::cleanup(), &compound, |mut results| {
-            results.op(Op::PUTFH)?;
+        let policy = RetryPolicy::InSession(session);
+        let decode = |mut results: CompoundReply, _| {
+            results.expect(Op::PUTFH)?;
             if lock.is_some() {
                 results.stateid(Op::LOCKU)?;
             }
             results.stateid(Op::CLOSE).map(drop)
-        })
-        .await
+        };
+        client.call_with_retry(&compound, policy, &Budget::cleanup(), decode).await
     };
     match closing(lock).await {
         // The server unlocked the file before it answered CLOSE with NFS4ERR_DELAY.
         Err(Error::Status { op: Op::LOCKU, status: Status::OLD_STATEID }) => closing(None).await,
         closed => closed,
-    }
-}
-
-/// Sends it in this session, and again where the server says later.
-pub(crate) async fn in_session<T>(
-    client: &Client,
-    session: &Arc<Session>,
-    budget: &Budget,
-    compound: &Compound,
-    read: impl Fn(Results) -> Result<T>,
-) -> Result<T> {
-    let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
-    loop {
-        let later = match client.once(compound, Some(session), budget).await? {
-            Ok((results, _)) => match read(results) {
-                Err(why) if why.status().is_some_and(Status::is_later) => why,
-                other => return other,
-            },
-            Err(Fault::Refused(why)) if why.status().is_some_and(Status::is_later) => why,
-            // It changes nothing.
-            Err(Fault::Forgotten) if !compound.kept => continue,
-            // It was never executed, and there is time.
-            Err(Fault::Withdrawn) if !budget.is_over() => Error::Refused(rpc::SYSTEM_ERROR),
-            Err(Fault::NotSent) => return Err(Error::SessionLost),
-            Err(Fault::Lost | Fault::Abandoned) if !compound.kept => return Err(Error::SessionLost),
-            Err(fault) => return Err(fault.error(budget)),
-        };
-        tracing::debug!(error = %later, "the server says later");
-        budget.pause(&mut backoff).await?;
-    }
-}
-
-/// Some futures of one kind that go on together.
-pub(crate) struct Together<F> {
-    most: usize,
-    all: Vec<F>,
-}
-
-pub(crate) fn futures<F>(most: usize) -> Together<F> {
-    Together { most, all: Vec::new() }
-}
-
-impl<T, F: Future<Output = T> + Unpin> Together<F> {
-    fn has_room(&self) -> bool {
-        self.all.len() < self.most
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    pub fn push(&mut self, future: F) {
-        self.all.push(future);
-    }
-
-    /// The answer of whichever has one first.
-    pub async fn next(&mut self) -> T {
-        std::future::poll_fn(|context| {
-            for index in 0..self.all.len() {
-                if let std::task::Poll::Ready(answer) = std::pin::Pin::new(&mut self.all[index]).poll(context) {
-                    drop(self.all.swap_remove(index));
-                    return std::task::Poll::Ready(answer);
-                }
-            }
-            std::task::Poll::Pending
-        })
-        .await
-    }
-}
-
-impl Start<'_> {
-    /// The directory with this handle.
-    pub(crate) fn at(handle: Bytes) -> Start<'static> {
-        Start::new(Some(handle), Vec::new())
     }
 }

@@ -1,13 +1,13 @@
-//! Which partition of Amazon EFS a connection reaches.
+//! Finds the partition of Amazon EFS that a connection reaches.
 //!
-//! EFS answers a second RPC program on the port of NFS, by which efs-proxy finds connections that lead to one partition.
-//! Nobody has written it down; it is what [efs-utils](https://github.com/aws/efs-utils) (MIT) does in `src/proxy` of its
-//! version 3.2.0: program 400123, version 1, procedure 2 (`bind_client_to_partition`). The call carries a proxy identifier
-//! (`opaque identifier<16>`, `opaque incarnation<8>`). The answer is a union {RETRY = 0, RETRY_LATER = 1, both with a
-//! string; PREFERRED = 2, READY = 3, both with `opaque[64]`, the partition; ERROR = 4, with a string}, and after it four
-//! ints: the most connections, bytes a second from which there should be more, for how many seconds, and of what window.
+//! EFS serves a second RPC program on the NFS port, by which efs-proxy finds connections that reach the same partition. The
+//! program is not documented. This module follows `src/proxy` of [efs-utils](https://github.com/aws/efs-utils) (MIT), version
+//! 3.2.0: program 400123, version 1, procedure 2 (`bind_client_to_partition`). The arguments are a proxy identifier (`opaque
+//! identifier<16>`, `opaque incarnation<8>`). The result is a union {RETRY = 0, RETRY_LATER = 1, both with a string;
+//! PREFERRED = 2, READY = 3, both with `opaque[64]`, the partition; ERROR = 4, with a string}, followed by four integers: the
+//! fields of [`ScaleUp`].
 //!
-//! The call binds the connection that it comes over: use one for nothing else.
+//! The call binds its connection to the partition, so use the connection for nothing else.
 
 use std::io;
 
@@ -23,22 +23,25 @@ use crate::{
 const PROGRAM: u32 = 400_123;
 const VERSION: u32 = 1;
 const BIND_CLIENT_TO_PARTITION: u32 = 2;
-/// Of a text in an answer, and of the answer with all that is around it.
+/// Maximum length of a string in a reply.
 const MAX_TEXT_BYTES: usize = 1024;
-const MAX_ANSWER_BYTES: usize = 4096;
+/// Maximum length of a reply.
+const MAX_REPLY_BYTES: usize = 4096;
 
-/// The id of a partition. It says nothing but whether it is the same.
+/// Opaque identifier of a partition.
 pub type PartitionId = [u8; 64];
 
-/// Who asks: one identifier for all connections of a client, and one incarnation for each life of it.
+/// Identity of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
+    /// The same for all connections of a client.
     pub identifier: [u8; 16],
+    /// The same for all connections of a client until it restarts.
     pub incarnation: [u8; 8],
 }
 
 impl Identity {
-    /// Of a client that nobody has heard of yet.
+    /// A new random identity.
     pub fn random() -> Self {
         let (mut identifier, mut incarnation) = ([0; 16], [0; 8]);
         fastrand::fill(&mut identifier);
@@ -47,20 +50,23 @@ impl Identity {
     }
 }
 
-/// What the server says of the connection.
+/// The server's reply about a connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Binding {
-    /// With a new connection.
+    /// Retry over a new connection.
     Retry(String),
+    /// Retry later over a new connection.
     RetryLater(String),
-    /// It leads to this partition, to which the server would rather have this client come.
+    /// The connection reaches this partition, which the server prefers for this client.
     Preferred(PartitionId),
-    /// It leads to this partition.
+    /// The connection reaches this partition.
     Ready(PartitionId),
+    /// The server could not bind the connection.
     Error(String),
 }
 
 impl Binding {
+    /// The partition that the connection reaches.
     pub fn partition(&self) -> Option<&PartitionId> {
         match self {
             Self::Preferred(id) | Self::Ready(id) => Some(id),
@@ -69,33 +75,35 @@ impl Binding {
     }
 }
 
-/// When a client should open more connections, as the server has it.
+/// When a client should open more connections, as the server recommends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ScaleUp {
+    /// Maximum number of connections.
     pub max_connections: u32,
+    /// Throughput above which a client should open another connection.
     pub bytes_per_second: u32,
-    /// Above that rate.
+    /// For how long the throughput must be above it.
     pub seconds: u32,
-    /// That the rate is measured over.
+    /// Time over which the throughput is measured.
     pub window_seconds: u32,
 }
 
-/// Asks over a connection to which nothing was sent yet but a TLS handshake. `None`: the server does not know the program,
-/// as every server but EFS.
+/// Asks which partition a new connection reaches, after the TLS handshake if there is one. Returns `None` if the server does
+/// not have the program: only EFS has it.
 ///
-/// Has no deadline of its own, and may be given up at any time.
+/// Has no timeout of its own. Dropping the future is safe.
 ///
 /// # Errors
-/// The connection ends, or what comes is no answer to this.
+/// The connection ended, or the reply is invalid.
 pub async fn bind(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     identity: &Identity,
 ) -> io::Result<Option<(Binding, ScaleUp)>> {
-    const NUMBER: u32 = 1;
+    const XID: u32 = 1;
     const CALL: u32 = 0;
     const RPC_VERSION: u32 = 2;
     let mut call = BytesMut::new();
-    call.word(NUMBER).word(CALL).word(RPC_VERSION).word(PROGRAM).word(VERSION).word(BIND_CLIENT_TO_PARTITION);
+    call.word(XID).word(CALL).word(RPC_VERSION).word(PROGRAM).word(VERSION).word(BIND_CLIENT_TO_PARTITION);
     // AUTH_NONE, and no verifier.
     call.word(0).word(0).word(0).word(0);
     call.opaque(&identity.identifier).opaque(&identity.incarnation);
@@ -103,39 +111,39 @@ pub async fn bind(
     record.word(1 << 31 | u32::try_from(call.len()).unwrap_or_default()).fixed(&call);
     stream.write_all(&record).await?;
     stream.flush().await?;
-    let answer = Records::new(&mut stream, MAX_ANSWER_BYTES).next().await?;
-    Ok(read(answer, NUMBER)?)
+    let reply = Records::new(&mut stream, MAX_REPLY_BYTES).next().await?;
+    Ok(read(reply, XID)?)
 }
 
-/// An answer, without its mark.
-pub(crate) fn read(answer: Bytes, number: u32) -> Result<Option<(Binding, ScaleUp)>> {
-    let mut answer = Decoder(answer);
-    if answer.word()? != number {
-        return Err(Error::Protocol("an answer to what was not asked"));
+/// Decodes a reply without its record mark.
+pub(crate) fn read(reply: Bytes, xid: u32) -> Result<Option<(Binding, ScaleUp)>> {
+    let mut reply = Decoder(reply);
+    if reply.word()? != xid {
+        return Err(Error::Protocol("a reply to a call that was not sent"));
     }
-    match rpc::accepted(&mut answer) {
-        Err(Error::Refused(why)) if why != rpc::SYSTEM_ERROR => return Ok(None),
+    match rpc::decode_reply_header(&mut reply) {
+        Err(Error::Refused(err)) if err != rpc::SYSTEM_ERROR => return Ok(None),
         accepted => accepted?,
     }
-    let kind = answer.word()?;
+    let kind = reply.word()?;
     let binding = match kind {
-        2 => Binding::Preferred(answer.fixed()?),
-        3 => Binding::Ready(answer.fixed()?),
+        2 => Binding::Preferred(reply.fixed()?),
+        3 => Binding::Ready(reply.fixed()?),
         0 | 1 | 4 => {
-            let text = String::from_utf8_lossy(&answer.opaque(MAX_TEXT_BYTES)?).into_owned();
+            let text = String::from_utf8_lossy(&reply.opaque(MAX_TEXT_BYTES)?).into_owned();
             match kind {
                 0 => Binding::Retry(text),
                 1 => Binding::RetryLater(text),
                 _ => Binding::Error(text),
             }
         }
-        _ => return Err(Error::Protocol("a binding of a kind that nobody knows")),
+        _ => return Err(Error::Protocol("an unknown kind of binding")),
     };
     let scale_up = ScaleUp {
-        max_connections: answer.word()?,
-        bytes_per_second: answer.word()?,
-        seconds: answer.word()?,
-        window_seconds: answer.word()?,
+        max_connections: reply.word()?,
+        bytes_per_second: reply.word()?,
+        seconds: reply.word()?,
+        window_seconds: reply.word()?,
     };
     Ok(Some((binding, scale_up)))
 }
@@ -149,7 +157,7 @@ mod tests {
     const SCALE_UP: ScaleUp =
         ScaleUp { max_connections: 5, bytes_per_second: 300 << 20, seconds: 1, window_seconds: 1 };
 
-    fn answer(binding: &Binding) -> Bytes {
+    fn reply(binding: &Binding) -> Bytes {
         let mut bytes = BytesMut::new();
         bytes.word(7).word(1).word(0).word(0).word(0).word(0);
         match binding {
@@ -196,7 +204,7 @@ mod tests {
                 Binding::Retry(text.clone()), Binding::RetryLater(text.clone()), Binding::Error(text.clone()),
                 Binding::Ready(id), Binding::Preferred(id),
             ] {
-                let bytes = answer(&binding);
+                let bytes = reply(&binding);
                 for end in 0..bytes.len() {
                     prop_assert!(read(bytes.slice(..end), 7).is_err(), "{end} of {} bytes", bytes.len());
                 }

@@ -1,20 +1,21 @@
-//! Where something is below the root: components between slashes, in bytes.
+//! Paths below the root: components separated by slashes, as bytes.
 
 use crate::error::{Error, Result};
 
-const LONGEST_COMPONENT: usize = 255;
-/// As long as Linux takes.
-const LONGEST: usize = 4096;
+/// NAME_MAX of Linux.
+const MAX_COMPONENT_BYTES: usize = 255;
+/// PATH_MAX of Linux.
+const MAX_PATH_BYTES: usize = 4096;
 
-/// A path that names nothing outside the root.
+/// A path that does not leave the root.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Path<'a>(&'a [u8]);
 
 impl<'a> Path<'a> {
-    /// Empty, or with a `/` alone, it is the root. A `/` before or after it, or two for one, say nothing.
+    /// An empty path and `/` are the root. Leading, trailing and repeated slashes are ignored.
     pub fn new(path: &'a [u8]) -> Result<Self> {
-        if path.len() > LONGEST {
-            return Err(Error::BadPath("the whole is longer than 4,096"));
+        if path.len() > MAX_PATH_BYTES {
+            return Err(Error::BadPath("it is longer than 4,096 bytes"));
         }
         let path = Self(path);
         path.components().try_for_each(check).map(|()| path)
@@ -28,24 +29,25 @@ impl<'a> Path<'a> {
         self.components().count()
     }
 
-    /// The directory that it is in, and its name there.
+    /// The parent directory and the last component.
     pub fn split(&self) -> Result<(Self, &'a [u8])> {
         let end = self.0.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
         let start = self.0[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
         match self.0.get(start..end) {
             Some(name) if !name.is_empty() => Ok((Self(&self.0[..start]), name)),
-            _ => Err(Error::BadPath("the root has no name")),
+            _ => Err(Error::BadPath("it is the root, which has no name")),
         }
     }
 }
 
+/// Checks one component.
 pub(crate) fn check(name: &[u8]) -> Result<()> {
     match name {
         b"" => Err(Error::BadPath("a component is empty")),
         b"." | b".." => Err(Error::BadPath("a component is `.` or `..`")),
-        name if name.len() > LONGEST_COMPONENT => Err(Error::BadPath("a component is longer than 255")),
-        name if name.contains(&0) => Err(Error::BadPath("a component has a NUL")),
-        name if name.contains(&b'/') => Err(Error::BadPath("a name has a slash")),
+        name if name.len() > MAX_COMPONENT_BYTES => Err(Error::BadPath("a component is longer than 255 bytes")),
+        name if name.contains(&0) => Err(Error::BadPath("a component contains a NUL")),
+        name if name.contains(&b'/') => Err(Error::BadPath("a name contains a slash")),
         _ => Ok(()),
     }
 }

@@ -1,47 +1,46 @@
-//! Contents of files that nobody has to open for it.
+//! Reading files that are not open.
 
 use bytes::Bytes;
 
 use crate::{
-    attributes::{Attributes, Wanted},
-    client::{Again, Client},
-    compound::{ANONYMOUS, CURRENT, Compound, Create, Op, Owner, Results, Share},
+    attributes::{AttributeMask, Attributes},
+    client::Client,
+    compound::{ANONYMOUS, CURRENT, Compound, CompoundReply, Create, OpenOwner, ShareAccess},
     error::{Error, Result},
+    op::Op,
     path::Path,
     status::Status,
 };
 
-/// What was read.
+/// What a read returned.
 #[derive(Clone, Debug)]
-pub struct Content {
+pub struct ReadResult {
+    /// The bytes, fewer than requested at the end of the file or where one READ carries fewer.
     pub data: Bytes,
-    /// It goes up to the end of the file.
-    pub end: bool,
+    /// The bytes reach the end of the file.
+    pub eof: bool,
+    /// [`AttributeMask::STAT`] of the file, from the same compound.
     pub attributes: Attributes,
-    /// For [`Client::read_on`].
-    pub handle: Handle,
+    /// The file's handle, for [`Client::open_by_handle`] and [`Client::read_by_handle`].
+    pub handle: FileHandle,
 }
 
-/// The server's own name of a file: good for as long as the file is there, whatever its path names by then.
+/// A file handle: the server's identifier of a file (RFC 8881, section 4). It stays valid while the file exists, whatever its
+/// path refers to by then.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Handle(pub(crate) Bytes);
+pub struct FileHandle(pub(crate) Bytes);
 
 impl Client {
-    /// Up to so many bytes from there on, as many as one call carries, with [`Wanted::USUAL`] of the file.
+    /// Reads up to `length` bytes from `offset`, at most as many as one READ carries, with the attributes of the file.
     ///
     /// # Errors
     /// As [`Client::attributes`]; `ISDIR`.
-    pub async fn read(&self, path: &[u8], offset: u64, length: u32) -> Result<Content> {
-        self.read_with(path, offset, length, Wanted::USUAL).await
-    }
-
-    /// Asked for these attributes; where the file must be opened, for the usual ones.
-    async fn read_with(&self, path: &[u8], offset: u64, length: u32, wanted: Wanted) -> Result<Content> {
+    pub async fn read(&self, path: &[u8], offset: u64, length: u32) -> Result<ReadResult> {
         let path = Path::new(path)?;
-        if !self.opens_to_read() {
-            match self.read_anonymously(&path, offset, length, wanted).await {
-                Err(Error::Status { op: Op::READ, status }) if refuses(status) => {
-                    self.opening_to_read();
+        if !self.anonymous_read_rejected() {
+            match self.read_anonymous(&path, offset, length).await {
+                Err(Error::Status { op: Op::READ, status }) if rejects_stateid(status) => {
+                    self.disable_anonymous_read();
                 }
                 other => return other,
             }
@@ -49,172 +48,85 @@ impl Client {
         self.read_opened(&path, offset, length).await
     }
 
-    pub(crate) async fn read_anonymously(
-        &self,
-        path: &Path<'_>,
-        offset: u64,
-        length: u32,
-        wanted: Wanted,
-    ) -> Result<Content> {
-        let start = self.start(path).await?;
-        let length = length.min(self.agreed().await?.largest_read);
+    /// Reads with the anonymous stateid, without OPEN.
+    pub(crate) async fn read_anonymous(&self, path: &Path<'_>, offset: u64, length: u32) -> Result<ReadResult> {
+        let prefix = self.path_prefix(path).await?;
+        let length = length.min(self.channel_attrs().await?.max_read_bytes);
         let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.plain(Op::GETFH);
-        if wanted != Wanted::NOTHING {
-            compound.attributes(wanted);
-        }
-        compound.read(&ANONYMOUS, offset, length);
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
-            let handle = Handle(results.handle()?);
-            let attributes = match wanted {
-                Wanted::NOTHING => Attributes::default(),
-                _ => results.attributes()?,
-            };
-            let (data, end) = content(&mut results, length)?;
-            Ok(Content { data, end, attributes, handle })
+        prefix.encode(&mut compound);
+        compound.op(Op::GETFH).getattr(AttributeMask::STAT).read(&ANONYMOUS, offset, length);
+        let decode = |mut results: CompoundReply| {
+            prefix.decode(&mut results)?;
+            let handle = FileHandle(results.handle()?);
+            let attributes = results.attributes()?;
+            let (data, eof) = decode_read(&mut results, length)?;
+            Ok(ReadResult { data, eof, attributes, handle })
         };
-        self.ask(Again::Yes, &compound, read).await
+        self.call(&compound, decode).await
     }
 
-    async fn read_opened(&self, path: &Path<'_>, offset: u64, length: u32) -> Result<Content> {
+    /// Opens, reads and closes.
+    async fn read_opened(&self, path: &Path<'_>, offset: u64, length: u32) -> Result<ReadResult> {
         let (directory, name) = path.split()?;
-        let length = length.min(self.agreed().await?.largest_read);
-        if self.is_plain() {
-            let file = self.open(path, Share::Read, Create::No).await?;
+        let length = length.min(self.channel_attrs().await?.max_read_bytes);
+        if self.no_current_stateid() {
+            let file = self.open(path, ShareAccess::Read, Create::Never).await?;
             let read = file.read_with_attributes(offset, length).await;
             file.close().await?;
             return read;
         }
-        let start = self.start(&directory).await?;
+        let prefix = self.path_prefix(&directory).await?;
         let mut compound = Compound::new();
-        start.walk(&mut compound);
-        compound.open(name, Share::Read, Create::No, Owner::Slot).plain(Op::GETFH).attributes(Wanted::USUAL);
-        compound.read(&CURRENT, offset, length).close(&CURRENT);
-        // Nothing is changed: asked again it is done again. A content is more than a server keeps of an answer.
-        compound.kept = false;
-        let read = |mut results: Results| {
-            start.walked(&mut results)?;
+        prefix.encode(&mut compound);
+        compound.open(name, ShareAccess::Read, Create::Never, OpenOwner::Slot).op(Op::GETFH);
+        compound.getattr(AttributeMask::STAT).read(&CURRENT, offset, length).close(&CURRENT);
+        // The compound is idempotent, and its reply is larger than what a server caches.
+        compound.cache_this = false;
+        let decode = |mut results: CompoundReply| {
+            prefix.decode(&mut results)?;
             results.opened()?;
-            let handle = Handle(results.handle()?);
+            let handle = FileHandle(results.handle()?);
             let attributes = results.attributes()?;
-            let (data, end) = content(&mut results, length)?;
+            let (data, eof) = decode_read(&mut results, length)?;
             results.stateid(Op::CLOSE)?;
-            Ok(Content { data, end, attributes, handle })
+            Ok(ReadResult { data, eof, attributes, handle })
         };
-        self.ask(Again::Yes, &compound, read).await
+        self.call(&compound, decode).await
     }
 
-    /// More of the same file, even if its path names another by now.
+    /// Reads from a file by its handle, at most as many bytes as one READ carries, and returns whether they reach the end of
+    /// the file. Without OPEN: the server may remove the file when another one replaces it.
     ///
     /// # Errors
-    /// `STALE`: the file is gone.
-    pub async fn read_on(&self, handle: &Handle, offset: u64, length: u32) -> Result<(Bytes, bool)> {
-        let length = length.min(self.agreed().await?.largest_read);
+    /// `STALE`: the file no longer exists.
+    pub async fn read_by_handle(&self, handle: &FileHandle, offset: u64, length: u32) -> Result<(Bytes, bool)> {
+        let length = length.min(self.channel_attrs().await?.max_read_bytes);
         let mut compound = Compound::new();
-        compound.at(&handle.0).read(&ANONYMOUS, offset, length);
-        let read = |mut results: Results| {
-            results.op(Op::PUTFH)?;
-            content(&mut results, length)
+        compound.putfh(&handle.0).read(&ANONYMOUS, offset, length);
+        let decode = |mut results: CompoundReply| {
+            results.expect(Op::PUTFH)?;
+            decode_read(&mut results, length)
         };
-        self.ask(Again::Yes, &compound, read).await
-    }
-
-    /// All of these bytes, in as many calls as they take, several on their way at once. Fewer at the end of the file.
-    ///
-    /// # Errors
-    /// As [`Client::read`]. `STALE`: it was replaced again and again while it was read.
-    pub async fn read_all(&self, path: &[u8], offset: u64, length: u64) -> Result<Vec<Bytes>> {
-        const TRIES: usize = 16;
-        for _ in 1..TRIES {
-            match self.read_all_once(path, offset, length).await {
-                // It was replaced between its name and its content: what has the name now is another one.
-                Err(why) if why.is_gone() => {}
-                read => return read,
-            }
-        }
-        self.read_all_once(path, offset, length).await
-    }
-
-    async fn read_all_once(&self, path: &[u8], offset: u64, length: u64) -> Result<Vec<Bytes>> {
-        /// So many calls on their way at once.
-        const WINDOW: usize = 8;
-        if let Some(pieces) = self.read_together(path, offset, length).await? {
-            return Ok(pieces);
-        }
-        let most = u32::try_from(length).unwrap_or(u32::MAX);
-        let first = self.read_with(path, offset, most, Wanted::NOTHING).await?;
-        let piece = self.agreed().await?.largest_read;
-        let mut asked = first.data.len() as u64;
-        let (mut pieces, handle, mut ended) = (vec![first.data], first.handle, first.end);
-        let mut waiting = std::collections::VecDeque::new();
-        while !ended {
-            while waiting.len() < WINDOW && asked < length {
-                let wanted = u32::try_from(length - asked).unwrap_or(u32::MAX).min(piece);
-                let (client, handle, from) = (self.clone(), handle.clone(), offset.saturating_add(asked));
-                waiting.push_back(tokio::spawn(async move { client.read_piece(&handle, from, wanted).await }));
-                asked += u64::from(wanted);
-            }
-            let Some(task) = waiting.pop_front() else { break };
-            let (data, end) = task.await.unwrap_or(Err(Error::Closed))?;
-            pieces.extend(data);
-            ended = end;
-        }
-        Ok(pieces)
-    }
-
-    /// What one call could carry, in two that go together: the server reads one half while it sends the other. `None`:
-    /// it is too little for that, or too much, or the halves are not of one file, or not whole.
-    async fn read_together(&self, path: &[u8], offset: u64, length: u64) -> Result<Option<Vec<Bytes>>> {
-        const LEAST: u32 = 512 << 10;
-        let most = self.agreed().await?.largest_read;
-        let length = match u32::try_from(length) {
-            Ok(length) if (LEAST..=most).contains(&length) => length,
-            _ => return Ok(None),
-        };
-        let half = (length / 2).next_multiple_of(4096);
-        let (from, rest) = (offset.saturating_add(half.into()), length - half);
-        let (first, second) = tokio::try_join!(
-            self.read_with(path, offset, half, Wanted::NOTHING),
-            self.read_with(path, from, rest, Wanted::NOTHING),
-        )?;
-        let is_whole = |read: &Content, length: u32| read.end || read.data.len() == length as usize;
-        let fit = first.handle == second.handle && is_whole(&first, half) && is_whole(&second, rest);
-        Ok(fit.then(|| vec![first.data, second.data]))
-    }
-
-    /// A server may give less than it is asked for.
-    async fn read_piece(&self, handle: &Handle, mut from: u64, mut length: u32) -> Result<(Vec<Bytes>, bool)> {
-        let mut pieces = Vec::new();
-        loop {
-            let (data, end) = self.read_on(handle, from, length).await?;
-            from = from.saturating_add(data.len() as u64);
-            length = length.saturating_sub(u32::try_from(data.len()).unwrap_or(length));
-            pieces.push(data);
-            if end || length == 0 {
-                return Ok((pieces, end));
-            }
-        }
+        self.call(&compound, decode).await
     }
 }
 
-/// Of the answers to a stateid, those that say that the server takes none of its kind.
-pub(crate) fn refuses(status: Status) -> bool {
+/// Whether a status says that the server rejects the kind of stateid that was sent.
+pub(crate) fn rejects_stateid(status: Status) -> bool {
     matches!(
         status,
         Status::BAD_STATEID | Status::STALE_STATEID | Status::OLD_STATEID | Status::NOTSUPP | Status::OPENMODE
     )
 }
 
-/// What a READ gives.
-pub(crate) fn content(results: &mut Results, length: u32) -> Result<(Bytes, bool)> {
-    let answer = results.op(Op::READ)?;
-    let end = answer.boolean()?;
-    let data = answer.opaque(length as usize)?;
-    match data.is_empty() && length > 0 && !end {
-        // Whoever asked on would do so for ever.
-        true => Err(Error::Protocol("nothing is read, and it is not the end")),
-        false => Ok((data, end)),
+/// Reads the result of READ: the data, and whether it reaches the end of the file.
+pub(crate) fn decode_read(results: &mut CompoundReply, length: u32) -> Result<(Bytes, bool)> {
+    let reply = results.expect(Op::READ)?;
+    let eof = reply.boolean()?;
+    let data = reply.opaque(length as usize)?;
+    match data.is_empty() && length > 0 && !eof {
+        // A caller that continues to read would never finish.
+        true => Err(Error::Protocol("READ returned no data before the end of the file")),
+        false => Ok((data, eof)),
     }
 }

@@ -1,4 +1,4 @@
-//! Calls and answers over a stream: RFC 5531. A record is one call or one answer, and may come in several fragments.
+//! ONC RPC over a stream: RFC 5531. A record is one call or one reply, in one or more fragments.
 
 use std::io;
 
@@ -10,67 +10,74 @@ use crate::{
     xdr::{Decoder, Encode},
 };
 
-/// What is read at once when nothing is known yet of what comes: of few answers, and of many.
-const FEW: usize = 16 << 10;
-const MANY: usize = 64 << 10;
-/// With less room than this the next answers have new memory.
-const LEAST_ROOM: usize = 4 << 10;
-/// `SYSTEM_ERR` (RFC 5531, section 9), for [`Error::Refused`]: it does not say whether the call was executed.
-pub(crate) const SYSTEM_ERROR: &str = "it has failed";
-/// A record in more pieces than this is not an answer of anybody's.
-const MOST_FRAGMENTS: usize = 64;
+/// Bytes to read at once when the length of the next record is not known: with few calls in flight, and with many.
+const READ_CHUNK_BYTES: usize = 16 << 10;
+const BULK_READ_CHUNK_BYTES: usize = 64 << 10;
+/// A buffer with less free space than this is replaced.
+const MIN_FREE_BYTES: usize = 4 << 10;
+/// `SYSTEM_ERR` (RFC 5531, section 9), for [`Error::Refused`]. It does not say whether the call was executed.
+pub(crate) const SYSTEM_ERROR: &str = "it had an internal error";
+/// A record in more fragments than this is invalid.
+const MAX_FRAGMENTS: usize = 64;
 
-/// Takes records out of a stream. What was read and not taken stays, so that it is safe to drop a read.
+/// Reads records from a stream. Data that was read stays buffered, so that dropping a read loses nothing.
 pub(crate) struct Records<R> {
-    from: R,
+    stream: R,
     buffer: BytesMut,
-    /// The earlier fragments of the record that is coming.
-    begun: BytesMut,
+    /// The fragments so far of an incomplete record.
+    partial: BytesMut,
     fragments: usize,
-    chunk: usize,
-    pub longest: usize,
+    chunk_bytes: usize,
+    pub max_record_bytes: usize,
 }
 
 impl<R: AsyncRead + Unpin> Records<R> {
-    pub fn new(from: R, longest: usize) -> Self {
-        Self { from, buffer: BytesMut::new(), begun: BytesMut::new(), fragments: 0, chunk: FEW, longest }
+    pub fn new(stream: R, max_record_bytes: usize) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            partial: BytesMut::new(),
+            fragments: 0,
+            chunk_bytes: READ_CHUNK_BYTES,
+            max_record_bytes,
+        }
     }
 
-    /// Whether many answers are to come: so many are read at once. Of few it keeps no more memory than they need.
-    pub fn expect(&mut self, many: bool) {
-        self.chunk = if many { MANY } else { FEW };
+    /// Whether many replies are expected: reads larger chunks, at the cost of memory.
+    pub fn set_bulk(&mut self, is_bulk: bool) {
+        self.chunk_bytes = if is_bulk { BULK_READ_CHUNK_BYTES } else { READ_CHUNK_BYTES };
     }
 
-    /// The next one, without its marks.
+    /// The next record, without record marks.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the other side has closed; `InvalidData` when a record is longer than it may be.
+    /// `UnexpectedEof`: the peer closed the connection. `InvalidData`: a record is too long.
     pub async fn next(&mut self) -> io::Result<Bytes> {
         loop {
-            if let Some(record) = self.whole()? {
+            if let Some(record) = self.next_buffered()? {
                 return Ok(record);
             }
-            // To make room in what a large answer has left would be to keep all of that.
-            if self.buffer.is_empty() && !(LEAST_ROOM..=self.chunk).contains(&self.buffer.capacity()) {
-                self.buffer = BytesMut::with_capacity(self.chunk);
+            // Reusing the rest of a large reply's buffer would keep all of that buffer.
+            if self.buffer.is_empty() && !(MIN_FREE_BYTES..=self.chunk_bytes).contains(&self.buffer.capacity()) {
+                self.buffer = BytesMut::with_capacity(self.chunk_bytes);
             }
             let there = self.buffer.len();
-            let wanted = self.buffer.first_chunk().map_or(LEAST_ROOM, |mark| 4 + length(*mark));
+            let wanted = self.buffer.first_chunk().map_or(MIN_FREE_BYTES, |mark| 4 + length(*mark));
             if self.buffer.capacity() < wanted.max(there + 1) {
-                self.buffer.reserve(wanted.max(self.chunk).saturating_sub(there).max(1));
+                self.buffer.reserve(wanted.max(self.chunk_bytes).saturating_sub(there).max(1));
             }
-            if self.from.read_buf(&mut self.buffer).await? == 0 {
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
 
-    /// The next one, if all of it was read with those before it.
+    /// The next record, if it is completely buffered.
     ///
     /// # Errors
     /// As [`Records::next`].
-    pub fn whole(&mut self) -> io::Result<Option<Bytes>> {
-        take(&mut self.buffer, &mut self.begun, &mut self.fragments, self.longest)
+    pub fn next_buffered(&mut self) -> io::Result<Option<Bytes>> {
+        take_record(&mut self.buffer, &mut self.partial, &mut self.fragments, self.max_record_bytes)
     }
 }
 
@@ -78,18 +85,18 @@ fn length(mark: [u8; 4]) -> usize {
     (u32::from_be_bytes(mark) & !(1 << 31)) as usize
 }
 
-/// The record at the front of the buffer, if all of it is there.
-pub(crate) fn take(
+/// Takes a complete record off the front of the buffer.
+pub(crate) fn take_record(
     buffer: &mut BytesMut,
-    begun: &mut BytesMut,
+    partial: &mut BytesMut,
     fragments: &mut usize,
-    longest: usize,
+    max_record_bytes: usize,
 ) -> io::Result<Option<Bytes>> {
-    let invalid = |why: &'static str| io::Error::new(io::ErrorKind::InvalidData, Error::Protocol(why));
+    let invalid = |err: &'static str| io::Error::new(io::ErrorKind::InvalidData, Error::Protocol(err));
     while let Some(mark) = buffer.first_chunk::<4>() {
         let (length, is_last) = (length(*mark), mark[0] & 0x80 != 0);
-        if begun.len() + length > longest {
-            return Err(invalid("an answer is longer than the session lets it be"));
+        if partial.len() + length > max_record_bytes {
+            return Err(invalid("a reply is longer than the session allows"));
         }
         if buffer.len() < 4 + length {
             return Ok(None);
@@ -100,34 +107,34 @@ pub(crate) fn take(
             return Ok(Some(fragment.freeze()));
         }
         *fragments += 1;
-        if *fragments > MOST_FRAGMENTS {
-            return Err(invalid("an answer comes in too many pieces"));
+        if *fragments > MAX_FRAGMENTS {
+            return Err(invalid("a reply has too many fragments"));
         }
-        begun.extend_from_slice(&fragment);
+        partial.extend_from_slice(&fragment);
         if is_last {
             *fragments = 0;
-            return Ok(Some(std::mem::take(begun).freeze()));
+            return Ok(Some(std::mem::take(partial).freeze()));
         }
     }
     Ok(None)
 }
 
-/// Reads what comes before the result of a call that was done, after its number.
+/// Reads the header of a reply after its XID.
 ///
 /// # Errors
-/// [`Error::Refused`]: it was not done.
-pub(crate) fn accepted(record: &mut Decoder) -> Result<()> {
+/// [`Error::Refused`]: the call was rejected. [`Error::Protocol`].
+pub(crate) fn decode_reply_header(record: &mut Decoder) -> Result<()> {
     const REPLY: u32 = 1;
     const VERIFIER: usize = 400;
     if record.word()? != REPLY {
-        return Err(Error::Protocol("a call has come over a connection for answers"));
+        return Err(Error::Protocol("a call came instead of a reply"));
     }
     match record.word()? {
         0 => {}
         _ => {
             return Err(match record.word()? {
-                1 => Error::Refused("it does not accept these credentials"),
-                _ => Error::Refused("it speaks another version of RPC"),
+                1 => Error::Refused("it does not accept the credentials"),
+                _ => Error::Refused("it supports another version of RPC"),
             });
         }
     }
@@ -135,25 +142,27 @@ pub(crate) fn accepted(record: &mut Decoder) -> Result<()> {
     record.opaque(VERIFIER)?;
     match record.word()? {
         0 => Ok(()),
-        1 => Err(Error::Refused("it has no such program")),
-        2 => Err(Error::Refused("it speaks another version of the program")),
-        3 => Err(Error::Refused("it does not know the procedure")),
-        4 => Err(Error::Refused("it does not understand the call")),
+        1 => Err(Error::Refused("it does not have the program")),
+        2 => Err(Error::Refused("it supports another version of the program")),
+        3 => Err(Error::Refused("it does not have the procedure")),
+        4 => Err(Error::Refused("it cannot decode the call")),
         _ => Err(Error::Refused(SYSTEM_ERROR)),
     }
 }
 
-/// Who asks, as the server believes it: `AUTH_SYS`, RFC 5531, appendix A.
+/// `AUTH_SYS` credentials (RFC 5531, appendix A).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Credentials {
+    /// User ID.
     pub user: u32,
+    /// Group ID.
     pub group: u32,
-    /// Other groups, 16 at most.
+    /// Supplementary group IDs, at most 16.
     pub groups: Vec<u32>,
 }
 
 impl Default for Credentials {
-    /// Those of this process.
+    /// The effective user and group of this process, without supplementary groups.
     fn default() -> Self {
         let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self { user, group, groups: Vec::new() }
@@ -162,8 +171,8 @@ impl Default for Credentials {
 
 impl Credentials {
     pub(crate) fn encode(&self) -> Result<BytesMut> {
-        const MOST_GROUPS: usize = 16;
-        if self.groups.len() > MOST_GROUPS {
+        const MAX_GROUPS: usize = 16;
+        if self.groups.len() > MAX_GROUPS {
             return Err(Error::BadInput("AUTH_SYS carries at most 16 groups"));
         }
         let mut bytes = BytesMut::new();
@@ -182,18 +191,22 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_read_ahead_for_many_is_not_kept_for_few() {
-        let (from, mut server) = tokio::io::duplex(1 << 20);
-        let mut records = Records::new(from, 8 << 10);
-        records.expect(true);
+        let (stream, mut server) = tokio::io::duplex(1 << 20);
+        let mut records = Records::new(stream, 8 << 10);
+        records.set_bulk(true);
         let record = [&(1_u32 << 31 | 4096).to_be_bytes()[..], &[7; 4096]].concat();
         tokio::io::AsyncWriteExt::write_all(&mut server, &record.repeat(10)).await.unwrap();
         for _ in 0..10 {
             assert_eq!(records.next().await.unwrap(), record[4..]);
         }
-        assert!(records.buffer.capacity() > FEW, "nothing was read ahead");
-        records.expect(false);
+        assert!(records.buffer.capacity() > READ_CHUNK_BYTES, "nothing was read ahead");
+        records.set_bulk(false);
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(1), records.next()).await;
         assert!(waiting.is_err(), "there is nothing to read");
-        assert!((LEAST_ROOM..=FEW).contains(&records.buffer.capacity()), "{}", records.buffer.capacity());
+        assert!(
+            (MIN_FREE_BYTES..=READ_CHUNK_BYTES).contains(&records.buffer.capacity()),
+            "{}",
+            records.buffer.capacity()
+        );
     }
 }

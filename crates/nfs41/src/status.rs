@@ -1,20 +1,26 @@
-//! What an NFSv4.1 server answers: RFC 8881, section 15.1.
+//! Status codes: RFC 8881, section 15.1.
 
 use std::{fmt, io::ErrorKind};
 
 macro_rules! statuses {
     ($($number:literal $name:ident $kind:ident,)*) => {
-        /// A status as the server sent it. Shown by its name in the RFC.
+        /// A status (`nfsstat4`). Displayed by its name in the RFC.
         #[derive(Clone, Copy, Eq, Hash, PartialEq)]
-        pub struct Status(pub u32);
+        pub struct Status(
+            /// The number.
+            pub u32,
+        );
 
         impl Status {
-            $(pub const $name: Self = Self($number);)*
+            $(
+                #[doc = concat!("`NFS4ERR_", stringify!($name), "`.")]
+                pub const $name: Self = Self($number);
+            )*
 
-            /// All that are not [`OK`](Self::OK).
+            /// All statuses but [`OK`](Self::OK).
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// `NFS4ERR_NOENT`; `None` where the RFC has no such number.
+            /// The name, such as `NFS4ERR_NOENT`; `None` if the RFC does not define the number.
             pub fn name(self) -> Option<&'static str> {
                 match self.0 {
                     0 => Some("NFS4_OK"),
@@ -23,7 +29,7 @@ macro_rules! statuses {
                 }
             }
 
-            /// What the standard library calls it.
+            /// The closest kind of the standard library.
             pub fn kind(self) -> ErrorKind {
                 match self.0 {
                     $($number => ErrorKind::$kind,)*
@@ -140,23 +146,24 @@ statuses! {
 }
 
 impl Status {
+    /// `NFS4_OK`.
     pub const OK: Self = Self(0);
 
     pub(crate) fn ok(self) -> bool {
         self == Self::OK
     }
 
-    /// Nothing was done, and the same will be done later.
-    pub(crate) fn is_later(self) -> bool {
+    /// The operation was not executed, and should be retried.
+    pub(crate) fn is_delay(self) -> bool {
         matches!(self, Self::DELAY | Self::GRACE)
     }
 
-    /// Of SEQUENCE: the server does not have this session, and executes nothing in it.
+    /// As a status of SEQUENCE: the server does not have the session, and executes nothing in it.
     pub(crate) fn ends_session(self) -> bool {
         matches!(self, Self::BADSESSION | Self::DEADSESSION | Self::STALE_CLIENTID)
     }
 
-    /// Of SEQUENCE: this client and the server disagree about the session, which the server may still have.
+    /// As a status of SEQUENCE: client and server disagree about the session, which the server may still have.
     pub(crate) fn retires_session(self) -> bool {
         matches!(
             self,

@@ -1,9 +1,8 @@
-//! TLS from the first byte, as Amazon EFS speaks it on port 2049: nothing goes over the wire before the handshake,
-//! and no protocol is negotiated within it.
+//! TLS as Amazon EFS expects it on port 2049: the connection starts with the TLS handshake, without ALPN.
 //!
-//! What a client shows of itself is renewed while it runs (see the module `efs`), and it is shown anew with every
-//! connection. So no session is ever resumed: a resumed one goes on with the certificate of its first handshake,
-//! which may have ended by then.
+//! Client certificates are renewed while a client runs (see the module `efs`), and every connection presents the current
+//! one. TLS sessions are not resumed: a resumed session continues with the certificate of its first handshake, which may
+//! have expired.
 
 use std::{error::Error as StdError, fmt, future::Future, io, pin::Pin, sync::Arc};
 
@@ -17,38 +16,51 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-mod facts;
+mod inspect;
 
-pub use facts::Facts;
+pub use inspect::HandshakeReport;
 
-/// Whatever went wrong behind one of this crate's traits.
-pub type Fault = Box<dyn StdError + Send + Sync>;
+/// The error of an implementation of one of this crate's traits.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Why there is no connection over TLS.
+/// Why a TLS connection could not be established.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{0:?} is not the name of a server; give the DNS name that its certificate is for")]
+    /// Invalid server name.
+    #[error("{0:?} is not a server name; give the DNS name that the server's certificate is for")]
     BadServerName(String),
-    #[error("there is no certificate of an authority in {place}{why}; without one no server can be trusted")]
-    NoRoots { place: &'static str, why: String },
-    /// Counted from 1. One that cannot be read is likely the one that was meant.
-    #[error("certificate {number} of the given authorities cannot be read: {why}; give certificates as PEM")]
-    BadRoot { number: usize, why: Fault },
+    /// There is no trusted root certificate.
+    #[error("there is no root certificate in {store}{details}; without one no server can be trusted")]
+    NoRoots {
+        /// Where root certificates were looked for.
+        store: &'static str,
+        /// The errors of reading them; can be empty.
+        details: String,
+    },
+    /// A given root certificate is invalid. It is likely the one that matters, so the others are not used without it.
+    #[error("root certificate {number} is invalid: {source}; give certificates as PEM")]
+    BadRoot {
+        /// Its position in the PEM, from 1.
+        number: usize,
+        /// Why it is invalid.
+        source: BoxError,
+    },
+    /// Invalid configuration.
     #[error("TLS cannot be set up: {0}")]
-    Setup(rustls::Error),
-    /// Nothing was sent.
-    #[error("there is no client certificate to connect with: {0}")]
-    NoCertificate(Fault),
-    /// One of the two sides does not want the other, or does not understand it. It helps no one to come again with
-    /// the same.
-    #[error("the TLS handshake was refused: {0}")]
-    Refused(rustls::Error),
-    #[error("the connection broke in the TLS handshake: {0}")]
-    Broken(io::Error),
+    Setup(#[source] rustls::Error),
+    /// There is no client certificate. Nothing was sent.
+    #[error("there is no client certificate: {0}")]
+    NoCertificate(#[source] BoxError),
+    /// The handshake failed at the TLS level. Retrying with the same configuration does not help.
+    #[error("the TLS handshake failed: {0}")]
+    Refused(#[source] rustls::Error),
+    /// The connection failed during the handshake.
+    #[error("the connection failed during the TLS handshake: {0}")]
+    Broken(#[source] io::Error),
 }
 
 impl TlsError {
-    /// Stable, for programs.
+    /// A stable code for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::BadServerName(_) => "BadServerName",
@@ -68,32 +80,33 @@ impl From<TlsError> for io::Error {
             TlsError::BadServerName(_) | TlsError::BadRoot { .. } | TlsError::Setup(_) => io::ErrorKind::InvalidInput,
             TlsError::NoRoots { .. } => io::ErrorKind::NotFound,
             TlsError::NoCertificate(_) | TlsError::Refused(_) => io::ErrorKind::PermissionDenied,
-            TlsError::Broken(why) => why.kind(),
+            TlsError::Broken(err) => err.kind(),
         };
         Self::new(kind, error)
     }
 }
 
-/// What TLS says in an error of a read or a write. In TLS 1.3 a client is done before the server has looked at its
-/// certificate: a refusal of it comes not from [`Tls::connect`] but with the first read.
-pub fn refusal(error: &io::Error) -> Option<&rustls::Error> {
+/// The TLS error in an error of a read or a write. In TLS 1.3 the client's handshake ends before the server has verified the
+/// client certificate, so a rejection comes with the first read and not from [`Tls::connect`].
+pub fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// The future of a client certificate.
-pub type Gives<'a> = Pin<Box<dyn Future<Output = Result<Arc<CertifiedKey>, Fault>> + Send + 'a>>;
+/// The future of [`IdentityProvider::identity`].
+pub type IdentityFuture<'a> = Pin<Box<dyn Future<Output = Result<Arc<CertifiedKey>, BoxError>> + Send + 'a>>;
 
-/// Gives what the client shows of itself: a certificate and its key. Asked before each new connection.
-pub trait Identities: Send + Sync {
-    fn identity(&self) -> Gives<'_>;
+/// Provides the client certificate and its key for each new connection.
+pub trait IdentityProvider: Send + Sync {
+    /// The certificate for the next connection.
+    fn identity(&self) -> IdentityFuture<'_>;
 }
 
-/// Whom to trust.
+/// The trusted root certificates.
 #[derive(Clone)]
 pub enum Roots {
-    /// What the operating system trusts, or the files that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+    /// Those of the operating system, or of the files that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
     System,
-    /// One certificate or several, as PEM. What else is in it is passed over.
+    /// One or more certificates in PEM. Other PEM sections are ignored.
     Pem(Vec<u8>),
 }
 
@@ -103,20 +116,20 @@ impl Roots {
         match self {
             Self::System => {
                 let found = rustls_native_certs::load_native_certs();
-                // One bad file among a system's hundred must not keep anyone from the others.
+                // Ignore invalid certificates of the system; the others remain usable.
                 store.add_parsable_certificates(found.certs);
                 if store.is_empty() {
-                    let why = found.errors.iter().map(|why| format!(": {why}")).collect();
-                    return Err(TlsError::NoRoots { place: "the system's store", why });
+                    let details = found.errors.iter().map(|err| format!(": {err}")).collect();
+                    return Err(TlsError::NoRoots { store: "the system's store", details });
                 }
             }
             Self::Pem(text) => {
                 for (index, certificate) in CertificateDer::pem_slice_iter(&text).enumerate() {
-                    let bad = |why: Fault| TlsError::BadRoot { number: index + 1, why };
-                    store.add(certificate.map_err(|why| bad(why.into()))?).map_err(|why| bad(why.into()))?;
+                    let bad = |err: BoxError| TlsError::BadRoot { number: index + 1, source: err };
+                    store.add(certificate.map_err(|err| bad(err.into()))?).map_err(|err| bad(err.into()))?;
                 }
                 if store.is_empty() {
-                    return Err(TlsError::NoRoots { place: "the given PEM", why: String::new() });
+                    return Err(TlsError::NoRoots { store: "the given PEM", details: String::new() });
                 }
             }
         }
@@ -124,13 +137,12 @@ impl Roots {
     }
 }
 
-/// How to speak TLS with one server, over any number of connections. Clones are cheap, and share the source of client
-/// certificates.
+/// TLS configuration for connections to one server. Clones share the identity provider.
 #[derive(Clone)]
 pub struct Tls {
     server: ServerName<'static>,
     config: Arc<ClientConfig>,
-    identities: Option<Arc<dyn Identities>>,
+    identity_provider: Option<Arc<dyn IdentityProvider>>,
 }
 
 impl fmt::Debug for Tls {
@@ -140,50 +152,49 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Of a server whose certificate is for `server_name`, whatever address it is reached at. [`Roots::System`] reads
-    /// files, so call this when the process starts.
+    /// Configuration for a server whose certificate is for `server_name`, at whatever address. [`Roots::System`] reads files
+    /// synchronously, so call this at startup.
     ///
     /// # Errors
     /// [`TlsError::BadServerName`], [`TlsError::NoRoots`], [`TlsError::BadRoot`], [`TlsError::Setup`].
     pub fn new(server_name: &str, roots: Roots) -> Result<Self, TlsError> {
         let server = ServerName::try_from(server_name.to_owned())
             .map_err(|_| TlsError::BadServerName(server_name.to_owned()))?;
-        // Named here: a provider installed for the whole process may be another, or none.
+        // Explicit: the process may have no default provider, or another one.
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TlsError::Setup)?
             .with_root_certificates(roots.store()?)
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
-        Ok(Self { server, config: Arc::new(config), identities: None })
+        Ok(Self { server, config: Arc::new(config), identity_provider: None })
     }
 
-    /// With a certificate for servers that ask for one.
+    /// Presents client certificates of this provider to servers that request one.
     #[must_use]
-    pub fn with_identities(self, identities: Arc<dyn Identities>) -> Self {
-        Self { identities: Some(identities), ..self }
+    pub fn with_identity_provider(self, identity_provider: Arc<dyn IdentityProvider>) -> Self {
+        Self { identity_provider: Some(identity_provider), ..self }
     }
 
-    /// What to make the next connection with.
+    /// The rustls configuration of the next connection.
     ///
     /// # Errors
     /// [`TlsError::NoCertificate`].
     pub async fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let Some(identities) = &self.identities else { return Ok(self.config.clone()) };
-        let identity = identities.identity().await.map_err(TlsError::NoCertificate)?;
+        let Some(identity_provider) = &self.identity_provider else { return Ok(self.config.clone()) };
+        let identity = identity_provider.identity().await.map_err(TlsError::NoCertificate)?;
         let mut config = (*self.config).clone();
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
         Ok(Arc::new(config))
     }
 
-    /// Shakes hands over a connection that nothing was sent over yet. Has no deadline of its own, and may be given up
-    /// at any time; the connection is gone then.
+    /// Performs the handshake over a new TCP connection. Has no timeout of its own; dropping the future closes the connection.
     ///
     /// # Errors
     /// [`TlsError::NoCertificate`], [`TlsError::Refused`], [`TlsError::Broken`].
     pub async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
         let connector = TlsConnector::from(self.config().await?);
-        connector.connect(self.server.clone(), stream).await.map_err(|why| match why.downcast::<rustls::Error>() {
+        connector.connect(self.server.clone(), stream).await.map_err(|err| match err.downcast::<rustls::Error>() {
             Ok(refused) => TlsError::Refused(refused),
             Err(broken) => TlsError::Broken(broken),
         })

@@ -1,4 +1,4 @@
-//! The bytes of a connection: how it is made, and how calls are sent over it.
+//! Connecting, and sending calls in batches.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,35 +9,35 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{Options, compound::Message, rpc::Records, session::Session};
+use crate::{compound::Message, options::Options, rpc::Records, session::Session};
 
-/// Of calls that are sent together.
-const TOGETHER: usize = 64 << 10;
-/// A content longer than this is not copied to be sent with others.
-const COPIED: usize = 4 << 10;
+/// Maximum size of calls that are sent together.
+const MAX_BATCH_BYTES: usize = 64 << 10;
+/// A part of a call longer than this is sent from where it is; shorter parts are copied together.
+const COPY_THRESHOLD_BYTES: usize = 4 << 10;
 
-pub(crate) type Reading = Records<Box<dyn AsyncRead + Send + Unpin>>;
-pub(crate) type Writing = Box<dyn AsyncWrite + Send + Unpin>;
+pub(crate) type RecordReader = Records<Box<dyn AsyncRead + Send + Unpin>>;
+pub(crate) type BoxedWriter = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// A connection to this address, by TLS where the options say so.
-pub(crate) async fn dial(options: &Options, address: SocketAddr) -> io::Result<(Writing, Reading)> {
+/// Connects, with TLS if the options say so.
+pub(crate) async fn dial(options: &Options, address: SocketAddr) -> io::Result<(BoxedWriter, RecordReader)> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     keep_alive(&stream)?;
-    /// Before anything is agreed on.
-    const LONGEST: usize = 64 << 10;
+    /// Maximum size of a reply before CREATE_SESSION.
+    const MAX_HANDSHAKE_RECORD_BYTES: usize = 64 << 10;
     #[cfg(feature = "tls")]
     if let Some(tls) = &options.tls {
-        let (reading, writing) = tokio::io::split(tls.connect(stream).await.map_err(io::Error::other)?);
-        return Ok((Box::new(writing), Records::new(Box::new(reading), LONGEST)));
+        let (reader, writer) = tokio::io::split(tls.connect(stream).await.map_err(io::Error::other)?);
+        return Ok((Box::new(writer), Records::new(Box::new(reader), MAX_HANDSHAKE_RECORD_BYTES)));
     }
     #[cfg(not(feature = "tls"))]
     let _ = options;
-    let (reading, writing) = stream.into_split();
-    Ok((Box::new(writing), Records::new(Box::new(reading), LONGEST)))
+    let (reader, writer) = stream.into_split();
+    Ok((Box::new(writer), Records::new(Box::new(reader), MAX_HANDSHAKE_RECORD_BYTES)))
 }
 
-/// So that a connection whose other side has vanished is found out about while nothing is sent.
+/// Enables TCP keep-alive, which detects that the peer has vanished while nothing is sent.
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -47,38 +47,38 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// One call alone.
-pub(crate) async fn send(writing: &mut Writing, message: Message) -> io::Result<()> {
+/// Sends one call.
+pub(crate) async fn send(writer: &mut BoxedWriter, message: Message) -> io::Result<()> {
     for part in [message.head, message.payload, message.tail] {
-        writing.write_all(&part).await?;
+        writer.write_all(&part).await?;
     }
-    writing.flush().await
+    writer.flush().await
 }
 
-/// Sends what comes, as much of it together as there is. The stream, when nothing comes any more.
+/// Sends calls from a queue in batches. Returns the stream when the queue is closed.
 pub(crate) async fn write(
-    mut stream: Writing,
+    mut stream: BoxedWriter,
     mut calls: mpsc::UnboundedReceiver<Message>,
     session: Arc<Session>,
-) -> io::Result<Writing> {
+) -> io::Result<BoxedWriter> {
     let mut small = BytesMut::new();
     while let Some(first) = calls.recv().await {
         if session.in_flight() > 1 {
-            // Answers come together: whoever goes on with one of them has a call to go with this one.
+            // Replies arrive in batches. Other tasks that got one of them may have a call for this batch.
             tokio::task::yield_now().await;
         }
         let mut queue = Queue::default();
         let mut next = Some(first);
         while let Some(Message { head, payload, tail }) = next {
             for part in [head, payload, tail] {
-                if part.len() <= COPIED {
+                if part.len() <= COPY_THRESHOLD_BYTES {
                     small.extend_from_slice(&part);
                 } else {
                     queue.add(small.split().freeze());
                     queue.add(part);
                 }
             }
-            next = if queue.remaining() + small.len() < TOGETHER { calls.try_recv().ok() } else { None };
+            next = if queue.remaining() + small.len() < MAX_BATCH_BYTES { calls.try_recv().ok() } else { None };
         }
         queue.add(small.split().freeze());
         stream.write_all_buf(&mut queue).await?;
@@ -87,7 +87,7 @@ pub(crate) async fn write(
     Ok(stream)
 }
 
-/// Pieces that are sent as one.
+/// Buffers that are written together.
 #[derive(Default)]
 struct Queue {
     parts: std::collections::VecDeque<Bytes>,
@@ -113,7 +113,7 @@ impl Buf for Queue {
     }
 
     fn chunks_vectored<'a>(&'a self, into: &mut [io::IoSlice<'a>]) -> usize {
-        let filled = into.iter_mut().zip(&self.parts).map(|(place, part)| *place = io::IoSlice::new(part));
+        let filled = into.iter_mut().zip(&self.parts).map(|(slice, part)| *slice = io::IoSlice::new(part));
         filled.count()
     }
 

@@ -1,16 +1,16 @@
-//! The external data representation, RFC 4506: what goes over the wire is a row of words of four bytes, big end
-//! first. Every length is compared with what is there before it is believed.
+//! External Data Representation (RFC 4506): big-endian words of four bytes. Every length is checked against what is there.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::error::{Error, Result};
 
-const SHORT: Error = Error::Protocol("an answer ends too early");
+const TRUNCATED: Error = Error::Protocol("a reply is truncated");
 
+/// Encodes values into a buffer.
 pub(crate) trait Encode {
     fn word(&mut self, value: u32) -> &mut Self;
     fn long(&mut self, value: u64) -> &mut Self;
-    /// Of a length that both sides know, and a multiple of four.
+    /// Bytes of a fixed length, which is a multiple of four.
     fn fixed(&mut self, bytes: &[u8]) -> &mut Self;
     fn opaque(&mut self, bytes: &[u8]) -> &mut Self;
     fn bitmap(&mut self, words: [u32; 2]) -> &mut Self;
@@ -33,7 +33,7 @@ impl Encode for BytesMut {
     }
 
     fn opaque(&mut self, bytes: &[u8]) -> &mut Self {
-        // No caller has a name, a handle or a content of four gigabytes.
+        // No name, handle or data has 4 GiB.
         self.put_u32(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         self.extend_from_slice(bytes);
         self.put_bytes(0, padding(bytes.len()));
@@ -49,12 +49,12 @@ impl Encode for BytesMut {
     }
 }
 
-/// Zeros that follow so many bytes.
+/// Number of zeros that follow `length` bytes.
 pub(crate) fn padding(length: usize) -> usize {
     length.wrapping_neg() % 4
 }
 
-/// Reads from the front of what has come.
+/// Decodes a reply from its front.
 #[derive(Clone, Debug)]
 pub(crate) struct Decoder(pub Bytes);
 
@@ -64,11 +64,11 @@ impl Decoder {
     }
 
     pub fn word(&mut self) -> Result<u32> {
-        self.0.try_get_u32().map_err(|_| SHORT)
+        self.0.try_get_u32().map_err(|_| TRUNCATED)
     }
 
     pub fn long(&mut self) -> Result<u64> {
-        self.0.try_get_u64().map_err(|_| SHORT)
+        self.0.try_get_u64().map_err(|_| TRUNCATED)
     }
 
     pub fn boolean(&mut self) -> Result<bool> {
@@ -77,45 +77,47 @@ impl Decoder {
 
     pub fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.0.try_copy_to_slice(&mut bytes).map_err(|_| SHORT)?;
+        self.0.try_copy_to_slice(&mut bytes).map_err(|_| TRUNCATED)?;
         Ok(bytes)
     }
 
     pub fn skip(&mut self, length: usize) -> Result<()> {
         if length > self.0.len() {
-            return Err(SHORT);
+            return Err(TRUNCATED);
         }
         self.0.advance(length);
         Ok(())
     }
 
-    /// Shares the memory of the whole answer.
-    pub fn opaque(&mut self, longest: usize) -> Result<Bytes> {
+    /// Shares the memory of the whole reply.
+    pub fn opaque(&mut self, max_bytes: usize) -> Result<Bytes> {
         let length = self.word()? as usize;
-        if length > longest {
-            return Err(Error::Protocol("a field is longer than it may be"));
+        if length > max_bytes {
+            return Err(Error::Protocol("a field is too long"));
         }
         if length + padding(length) > self.0.len() {
-            return Err(SHORT);
+            return Err(TRUNCATED);
         }
         let bytes = self.0.split_to(length);
         self.0.advance(padding(length));
         Ok(bytes)
     }
 
-    /// The first two words of a bitmap; those after them must be zero where they have a meaning for who asked.
+    /// The first two words of a bitmap. The others must be zero.
     pub fn bitmap(&mut self) -> Result<[u32; 2]> {
         let mut words = [0; 2];
-        // Attributes end in the third word; nobody sends eight.
+        // RFC 8881 defines attributes up to the third word.
         let length = self.word()?;
         if length > 8 {
-            return Err(Error::Protocol("a bitmap is longer than it may be"));
+            return Err(Error::Protocol("a bitmap is too long"));
         }
         for index in 0..length as usize {
             let word = self.word()?;
             match words.get_mut(index) {
-                Some(place) => *place = word,
-                None if word != 0 => return Err(Error::Protocol("an attribute has come that nobody asked for")),
+                Some(slot) => *slot = word,
+                None if word != 0 => {
+                    return Err(Error::Protocol("the server sent an attribute that was not requested"));
+                }
                 None => {}
             }
         }

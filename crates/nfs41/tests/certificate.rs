@@ -1,4 +1,5 @@
-//! The certificate for Amazon EFS: read by others, written by another, signed by another, and renewed.
+//! The client certificate for Amazon EFS: compared with OpenSSL and with independent implementations of its format and
+//! signature, and renewed in time.
 #![cfg(feature = "efs")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
@@ -14,8 +15,8 @@ use std::{
 };
 
 use nfs41::{
-    efs::{CertificateError, Certificates, CredentialSource, Credentials, Key, Lends, Subject},
-    tls::Fault,
+    efs::{CertificateError, CertificateProvider, Credentials, CredentialsFuture, CredentialsProvider, Key, Subject},
+    tls::BoxError,
 };
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use rustls::sign::CertifiedKey;
@@ -32,7 +33,7 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// One for the whole process: making one takes long.
+/// One key for the whole process, since generating a key takes long.
 fn key() -> Key {
     static KEY: OnceLock<Key> = OnceLock::new();
     KEY.get_or_init(|| Key::generate().unwrap()).clone()
@@ -48,7 +49,7 @@ fn credentials(token: Option<&str>, expires: Option<u64>) -> Credentials {
 }
 
 async fn made(subject: Subject, credentials: Option<Credentials>, now: u64) -> Vec<u8> {
-    let mut certificates = Certificates::new(subject).with_key(key()).with_clock(move || at(now));
+    let mut certificates = CertificateProvider::new(subject).with_key(key()).with_clock(move || at(now));
     if let Some(credentials) = credentials {
         certificates = certificates.with_credentials(Arc::new(credentials));
     }
@@ -61,7 +62,7 @@ fn parsed(der: &[u8]) -> X509Certificate<'_> {
     certificate
 }
 
-/// What one value of ASN.1 has in it, where it is one of that tag.
+/// The content of an ASN.1 value with this tag.
 fn content(der: &[u8], class: Class, tag: Tag) -> (Vec<u8>, Vec<u8>) {
     let (rest, any) = Any::from_der(der).unwrap();
     assert_eq!((any.class(), any.tag()), (class, tag));
@@ -86,7 +87,7 @@ struct ClientAuth {
     session_token: Option<String>,
 }
 
-/// Everything in the extensions, in their order.
+/// The extensions in their order.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Read {
     oids: Vec<String>,
@@ -131,7 +132,7 @@ fn read(certificate: &X509Certificate<'_>) -> Read {
     all
 }
 
-/// `None` where the program is not installed: then what it would show is not shown.
+/// `None` if the program is not installed; the checks that need it are skipped.
 fn run(program: &str, arguments: &[&str], input: &[u8], folder: &Path) -> Option<Output> {
     let started = Command::new(program)
         .args(arguments)
@@ -165,7 +166,7 @@ async fn a_certificate_says_what_one_of_efs_utils_says() {
     assert_eq!(certificate.issuer(), certificate.subject());
     assert_eq!(certificate.validity().not_before.timestamp(), NOW as i64 - 15 * 60);
     assert_eq!(certificate.validity().not_after.timestamp(), NOW as i64 + 3 * 60 * 60);
-    // sha256WithRSAEncryption over a key of rsaEncryption.
+    // sha256WithRSAEncryption, with a key of rsaEncryption.
     assert_eq!(certificate.signature_algorithm.algorithm.to_id_string(), "1.2.840.113549.1.1.11");
     assert_eq!(certificate.public_key().algorithm.algorithm.to_id_string(), "1.2.840.113549.1.1.1");
     assert_eq!(certificate.public_key().parsed().unwrap().key_size(), 3072);
@@ -221,7 +222,7 @@ async fn openssl_reads_it_and_finds_its_signature_right() {
     let verify = ["verify", "-check_ss_sig", "-attime", &now, "-CAfile", "own.pem", "own.pem"];
     assert_eq!(text(ssl(&verify).unwrap().stdout).trim(), "own.pem: OK");
 
-    // The same key identifier as OpenSSL makes of the key.
+    // The key identifier that OpenSSL computes.
     let key = ssl(&["x509", "-inform", "DER", "-noout", "-pubkey"]).unwrap().stdout;
     let key = run("openssl", &["rsa", "-pubin", "-RSAPublicKey_out", "-outform", "DER"], &key, folder.path()).unwrap();
     let digest = run("openssl", &["sha1", "-binary"], &key.stdout, folder.path()).unwrap().stdout;
@@ -229,7 +230,7 @@ async fn openssl_reads_it_and_finds_its_signature_right() {
     assert_eq!(only(certificate.extensions()[0].value, Tag::OctetString), digest);
 }
 
-/// The way of efs-utils: a configuration for OpenSSL, which then writes the extensions.
+/// The method of efs-utils: a configuration from which OpenSSL writes the extensions.
 #[tokio::test]
 async fn openssl_writes_the_same_extensions_byte_for_byte() {
     for token in [None, Some("t".repeat(60)), Some("IQoJb3JpZ2luX2VjE+/_-==".repeat(60))] {
@@ -265,8 +266,8 @@ async fn openssl_writes_the_same_extensions_byte_for_byte() {
     }
 }
 
-/// Signature Version 4 once more, from its description and not from our code. It reads lines, and writes for each the
-/// hash of the key and the signature.
+/// An independent implementation of Signature Version 4. Reads lines, and writes the key hash and the signature of
+/// each.
 const ORACLE: &str = r#"
 import hashlib, hmac, sys, urllib.parse
 
@@ -306,7 +307,7 @@ struct Case {
     now: u64,
 }
 
-/// Everything that may stand in a certificate.
+/// All that a certificate may contain.
 fn cases() -> impl Strategy<Value = Case> {
     let first = (
         "fs-[0-9a-f]{8,40}",
@@ -315,7 +316,7 @@ fn cases() -> impl Strategy<Value = Case> {
         "\\PC{1,64}",
         proptest::option::of(("\\PC{1,100}", "\\PC{1,100}")),
     );
-    // The longest that there can be, and the lengths at which DER writes a length differently.
+    // The maximum lengths, and the lengths at which DER changes its encoding of lengths.
     let token = prop_oneof!["[A-Za-z0-9+/=_-]{1,300}", "[A-Za-z0-9+/=_-]{16384}"];
     let second = ("[A-Za-z0-9_]{16,128}", "\\PC{1,60}", proptest::option::of(token), 946_700_000..2_524_000_000_u64);
     (first, second).prop_map(|((file_system, region, access_point, common_name, client), second)| {
@@ -364,7 +365,7 @@ proptest! {
         let auth = all.client_auth.unwrap();
         prop_assert_eq!(auth.access_key_id, case.access_key_id);
         prop_assert_eq!(auth.session_token, case.token);
-        // The server's TLS takes it.
+        // rustls accepts it.
         let end_entity = certificate.as_ref();
         prop_assert!(rustls::server::ParsedCertificate::try_from(&end_entity.to_vec().into()).is_ok());
     }
@@ -398,13 +399,13 @@ fn another_program_signs_the_same() {
     assert_eq!(theirs.lines().collect::<Vec<_>>(), ours);
 }
 
-/// Gives what it is told to, and counts.
+/// Returns predefined credentials, and counts the calls.
 struct Source<F> {
     asked: AtomicUsize,
     gives: F,
 }
 
-impl<F: Fn(usize) -> Result<Credentials, Fault> + Send + Sync> Source<F> {
+impl<F: Fn(usize) -> Result<Credentials, BoxError> + Send + Sync> Source<F> {
     fn new(gives: F) -> Arc<Self> {
         Arc::new(Self { asked: AtomicUsize::new(0), gives })
     }
@@ -414,8 +415,8 @@ impl<F: Fn(usize) -> Result<Credentials, Fault> + Send + Sync> Source<F> {
     }
 }
 
-impl<F: Fn(usize) -> Result<Credentials, Fault> + Send + Sync> CredentialSource for Source<F> {
-    fn credentials(&self) -> Lends<'_> {
+impl<F: Fn(usize) -> Result<Credentials, BoxError> + Send + Sync> CredentialsProvider for Source<F> {
+    fn credentials(&self) -> CredentialsFuture<'_> {
         Box::pin(async {
             let number = self.asked.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(30)).await;
@@ -424,15 +425,15 @@ impl<F: Fn(usize) -> Result<Credentials, Fault> + Send + Sync> CredentialSource 
     }
 }
 
-/// Certificates with IAM, and their clock.
-fn kept(source: Arc<dyn CredentialSource>) -> (Arc<Certificates>, Arc<AtomicU64>) {
+/// A certificate provider with IAM, and its clock.
+fn kept(source: Arc<dyn CredentialsProvider>) -> (Arc<CertificateProvider>, Arc<AtomicU64>) {
     let clock = Arc::new(AtomicU64::new(NOW));
     let tells = clock.clone();
-    let certificates = Certificates::new(subject()).with_key(key()).with_credentials(source);
+    let certificates = CertificateProvider::new(subject()).with_key(key()).with_credentials(source);
     (Arc::new(certificates.with_clock(move || at(tells.load(Ordering::SeqCst)))), clock)
 }
 
-async fn date(certificates: &Certificates) -> String {
+async fn date(certificates: &CertificateProvider) -> String {
     let identity = certificates.certificate().await.unwrap();
     read(&parsed(identity.end_entity_cert().unwrap())).client_auth.unwrap().date
 }
@@ -511,10 +512,10 @@ async fn while_the_source_fails_the_old_certificate_serves_as_long_as_it_works()
     same(55 * MINUTE + 30, 3).await;
     clock.store(NOW + 60 * MINUTE, Ordering::SeqCst);
     let error = certificates.certificate().await.unwrap_err();
-    assert!(matches!(&error, CertificateError::NoCredentials(why) if why.to_string() == "out of reach"));
+    assert!(matches!(&error, CertificateError::NoCredentials(err) if err.to_string() == "out of reach"));
     assert_eq!(error.code(), "NoCredentials");
     assert_eq!(source.asked(), 4);
-    // What the source gives then has ended.
+    // The credentials that the provider then returns have expired.
     assert_eq!(certificates.certificate().await.unwrap_err().code(), "CredentialsEnded");
 }
 
@@ -522,7 +523,7 @@ async fn while_the_source_fails_the_old_certificate_serves_as_long_as_it_works()
 async fn without_iam_it_is_renewed_after_an_hour_too() {
     let clock = Arc::new(AtomicU64::new(NOW));
     let tells = clock.clone();
-    let certificates = Certificates::new(subject()).with_key(key());
+    let certificates = CertificateProvider::new(subject()).with_key(key());
     let certificates = certificates.with_clock(move || at(tells.load(Ordering::SeqCst)));
     let first = certificates.certificate().await.unwrap();
     clock.store(NOW + 59 * MINUTE, Ordering::SeqCst);
@@ -561,7 +562,7 @@ async fn while_one_renews_it_the_others_get_the_old_one_at_once_if_it_works() {
     }
     assert!(Arc::ptr_eq(&old, &certificates.certificate().await.unwrap()));
     assert!(!renews.is_finished());
-    // When it has ended they wait for the new one.
+    // After it has expired, callers wait for the new one.
     clock.store(NOW + 180 * MINUTE, Ordering::SeqCst);
     let (waited, renewed) = tokio::join!(certificates.certificate(), renews);
     let (waited, renewed) = (waited.unwrap(), renewed.unwrap());
@@ -590,12 +591,12 @@ async fn whoever_comes_at_once_waits_for_one_certificate() {
     }
 }
 
-/// Asks and gives up, until the certificate is there. So many times.
-async fn impatiently(certificates: &Certificates, patience: Duration) -> (usize, Arc<CertifiedKey>) {
+/// Asks with a timeout until there is a certificate. Returns how many attempts it took.
+async fn impatiently(certificates: &CertificateProvider, give_up_after: Duration) -> (usize, Arc<CertifiedKey>) {
     let until = std::time::Instant::now() + Duration::from_secs(30);
     for tries in 0.. {
         assert!(std::time::Instant::now() < until, "{tries} tries, and no certificate");
-        if let Ok(made) = tokio::time::timeout(patience, certificates.certificate()).await {
+        if let Ok(made) = tokio::time::timeout(give_up_after, certificates.certificate()).await {
             return (tries, made.unwrap());
         }
     }
@@ -629,28 +630,28 @@ async fn one_who_gives_up_a_renewal_cancels_nothing_and_the_others_get_the_old_c
 #[tokio::test]
 async fn a_source_that_never_answers_does_not_keep_a_later_attempt_from_asking_it_again() {
     struct Silent(AtomicUsize);
-    impl CredentialSource for Silent {
-        fn credentials(&self) -> Lends<'_> {
+    impl CredentialsProvider for Silent {
+        fn credentials(&self) -> CredentialsFuture<'_> {
             self.0.fetch_add(1, Ordering::SeqCst);
             Box::pin(std::future::pending())
         }
     }
     let source = Arc::new(Silent(AtomicUsize::new(0)));
-    let certificates = Certificates::new(subject()).with_key(key()).with_credentials(source.clone());
+    let certificates = CertificateProvider::new(subject()).with_key(key()).with_credentials(source.clone());
     let certificates = certificates.with_credentials_timeout(Duration::from_millis(50));
     for asked in 1..=2 {
-        let why = certificates.certificate().await.unwrap_err();
-        assert_eq!(why.code(), "NoCredentials");
-        assert!(why.to_string().ends_with("their source has not answered within 50ms"), "{why}");
+        let err = certificates.certificate().await.unwrap_err();
+        assert_eq!(err.code(), "NoCredentials");
+        assert!(err.to_string().ends_with("their source has not answered within 50ms"), "{err}");
         assert_eq!(source.0.load(Ordering::SeqCst), asked);
     }
 }
 
-/// As on a small share of a processor: every connection attempt ends long before the key is there.
+/// A slow processor: every attempt to connect times out long before the key is generated.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_is_generated_once_however_many_give_up_while_they_wait_for_it() {
     let (begun, running, most) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
-    let certificates = Certificates::new(subject()).with_key_generator({
+    let certificates = CertificateProvider::new(subject()).with_key_generator({
         let (begun, running, most) = (begun.clone(), running.clone(), most.clone());
         move || {
             begun.fetch_add(1, Ordering::SeqCst);
@@ -660,7 +661,7 @@ async fn a_key_is_generated_once_however_many_give_up_while_they_wait_for_it() {
             Ok(key())
         }
     });
-    // Made before, so that the generator takes its 500 ms and no more.
+    // Generated beforehand, so that the generator takes exactly 500 ms.
     key();
     let waiting: Vec<_> = (0..8)
         .map(|_| {
@@ -676,7 +677,7 @@ async fn a_key_is_generated_once_however_many_give_up_while_they_wait_for_it() {
     }
     assert!(made.iter().all(|one| Arc::ptr_eq(one, &made[0])));
     assert_eq!((begun.load(Ordering::SeqCst), most.load(Ordering::SeqCst)), (1, 1));
-    // No attempt that was given up has left one behind that begins later.
+    // No attempt that timed out left a task behind that starts later.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(Arc::ptr_eq(&made[0], &certificates.certificate().await.unwrap()));
     assert_eq!((begun.load(Ordering::SeqCst), running.load(Ordering::SeqCst)), (1, 0));
@@ -684,7 +685,7 @@ async fn a_key_is_generated_once_however_many_give_up_while_they_wait_for_it() {
 
 #[tokio::test]
 async fn a_key_is_made_when_there_is_none_and_kept() {
-    let certificates = Certificates::new(subject()).with_clock({
+    let certificates = CertificateProvider::new(subject()).with_clock({
         let times = AtomicU64::new(NOW);
         move || at(times.fetch_add(90 * MINUTE, Ordering::SeqCst))
     });

@@ -1,8 +1,8 @@
-//! Whatever a server sends: no panic, no more memory than was sent, an end.
+//! Whatever a server sends, the client does not panic, does not allocate more than was sent, and terminates.
 //!
-//! `cargo test` runs the corpus beside this file and some thousand inputs that are made from it; with
-//! `cargo install cargo-bolero`, `cargo bolero test -p nfs41 --test fuzz answer` goes on for as long as it is let.
-//! What it finds is put into the corpus.
+//! `cargo test` runs the corpus beside this file and some thousand inputs that are derived from it. With `cargo install
+//! cargo-bolero`, `cargo bolero test -p nfs41 --test fuzz answer` fuzzes until it is stopped. Add what it finds to the
+//! corpus.
 
 use bolero::check;
 
@@ -13,7 +13,7 @@ fn stream() {
 
 #[test]
 fn answer() {
-    check!().for_each(|bytes: &[u8]| nfs41::fuzzing::answer(bytes));
+    check!().for_each(|bytes: &[u8]| nfs41::fuzzing::reply(bytes));
 }
 
 #[test]

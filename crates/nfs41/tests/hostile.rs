@@ -1,5 +1,5 @@
-//! A server that is none, or one that lies: whatever comes, there is an answer that says what is wrong, in time and in
-//! bounded memory.
+//! A peer that is not an NFS server, or that sends invalid replies: every operation returns a specific error in time
+//! and in bounded memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;
@@ -17,22 +17,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Lab, answer, content, has, lab_with, relayed, set_word, word, words};
-use nfs_lab::{Act, Ganesha, Relay, Way, framed, lab_or_skip, read_record};
-use nfs41::{Client, Conditions, Create, Error, Options, Place, Put, Set, Wanted};
+use common::{Lab, answer, content, has, lab_with, read_file, relayed, set_word, word, words};
+use nfs_lab::{Action, Direction, Ganesha, Relay, framed, lab_or_skip, read_record};
+use nfs41::{AttributeMask, Client, Create, DirCursor, Error, Options, Precondition, PutOptions, SetAttributes};
 use proptest::{collection::vec, prelude::*};
 use tokio::task::JoinSet;
 
-/// So long a call takes at most here.
+/// Timeout of one operation in these tests.
 const DEADLINE: Duration = Duration::from_millis(250);
-/// However busy the machine is.
+/// Upper bound of a test step on a busy machine.
 const IN_TIME: Duration = Duration::from_secs(15);
 
 fn hasty(options: &mut Options) {
-    (options.deadline, options.patience) = (Some(DEADLINE), DEADLINE);
+    (options.operation_timeout, options.connect_wait) = (Some(DEADLINE), DEADLINE);
 }
 
-/// Panics of any task count, not of the test's own alone.
+/// Makes a panic of any task fail the test.
 fn panics() -> usize {
     static PANICS: AtomicUsize = AtomicUsize::new(0);
     static ONCE: std::sync::Once = std::sync::Once::new();
@@ -46,7 +46,7 @@ fn panics() -> usize {
     PANICS.load(Ordering::Relaxed)
 }
 
-/// The most memory that this process has had: used, and only asked for; in bytes.
+/// Peak resident memory and peak virtual memory of this process in bytes.
 fn memory() -> [usize; 2] {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     ["VmHWM:", "VmPeak:"].map(|name| {
@@ -55,42 +55,40 @@ fn memory() -> [usize; 2] {
     })
 }
 
-/// Every operation, one after the other; what it says does not matter.
+/// Every operation once. Results are ignored.
 async fn everything(client: &Client, name: &str) {
-    let put = |conditions| Put { conditions, patience: DEADLINE, ..Put::default() };
-    let always = || put(Conditions::If(Arc::new(|_| true)));
+    let put = |conditions| PutOptions { precondition: conditions, lock_timeout: DEADLINE, ..PutOptions::default() };
+    let always = || put(Precondition::If(Arc::new(|_| true)));
     let (f, g) = (name.as_bytes(), format!("{name}.other"));
     let directory = format!("{name}.directory");
     fn seen<T: Debug>(answer: Result<T, Error>) {
-        if let Err(why) = answer {
-            assert!(!why.to_string().is_empty());
+        if let Err(err) = answer {
+            assert!(!err.to_string().is_empty());
         }
     }
-    seen(client.put(f, content(100), put(Conditions::None)).await);
-    seen(client.attributes(f, Wanted::USUAL | Wanted::OWNER | Wanted::ACCESSED).await);
+    seen(client.put(f, content(100), put(Precondition::None)).await);
+    seen(client.attributes(f, AttributeMask::STAT | AttributeMask::OWNER | AttributeMask::TIME_ACCESS).await);
     seen(client.read(f, 0, 1000).await);
-    seen(client.read_all(f, 0, u64::MAX).await);
-    seen(client.write(f, 1, content(10), Create::IfMissing(0o644)).await);
-    seen(client.append(f, content(10), put(Conditions::None)).await);
+    seen(read_file(client, f, 0, u64::MAX).await);
+    seen(client.write_at(f, 1, content(10)).await);
+    seen(client.append(f, content(10), put(Precondition::None)).await);
     seen(client.put(f, content(10), always()).await);
-    seen(client.put(g.as_bytes(), content(10), put(Conditions::New)).await);
-    seen(client.put(g.as_bytes(), content(30_000), put(Conditions::None)).await);
-    seen(client.set_attributes(f, Set { size: Some(5), ..Set::mode(0o600) }).await);
-    seen(client.list(b"", Place::default(), Wanted::USUAL, 4096).await);
-    seen(client.make_directories(format!("{directory}/below").as_bytes(), 0o755).await);
+    seen(client.put(g.as_bytes(), content(10), put(Precondition::Absent)).await);
+    seen(client.put(g.as_bytes(), content(30_000), put(Precondition::None)).await);
+    seen(client.set_attributes(f, SetAttributes { size: Some(5), ..SetAttributes::mode(0o600) }).await);
+    seen(client.list(b"", DirCursor::default(), AttributeMask::STAT, 4096).await);
+    seen(client.create_dir_all(format!("{directory}/below").as_bytes(), 0o755).await);
     seen(client.rename(g.as_bytes(), format!("{directory}/g").as_bytes()).await);
     seen(client.link(f, g.as_bytes()).await);
     seen(client.access(f, 0x3F).await);
-    seen(client.read_link(f).await);
-    seen(client.resolve(f).await);
-    seen(client.file_system().await);
-    seen(client.servers().await);
-    if let Ok(file) = client.open_file(f, Create::No).await {
+    seen(client.limits().await);
+    seen(client.server_identities().await);
+    if let Ok(file) = client.open_file(f, Create::Never).await {
         seen(file.lock(Instant::now().into()).await);
         seen(file.read(0, 10).await);
         seen(file.write(0, content(30)).await);
         seen(file.commit().await);
-        seen(file.attributes(Wanted::SIZE).await);
+        seen(file.attributes(AttributeMask::SIZE).await);
         seen(file.close().await);
     }
     seen(client.remove_if(f, always()).await);
@@ -98,8 +96,8 @@ async fn everything(client: &Client, name: &str) {
     seen(client.remove(g.as_bytes()).await);
 }
 
-/// A server of the test's own, before a real one: it passes so many calls and answers of each connection, and answers
-/// the next call with these bytes, as they are, over and over where they never end.
+/// A peer in front of a real server. It passes a number of calls and replies of each connection, and then answers the
+/// next call with these bytes, repeatedly if they never end.
 fn raw(to: SocketAddr, passes: usize, bytes: Vec<u8>, endless: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -113,7 +111,7 @@ fn raw(to: SocketAddr, passes: usize, bytes: Vec<u8>, endless: bool) -> SocketAd
                     client.write_all(&framed(&read_record(&mut server)?))?;
                 }
                 read_record(&mut client)?;
-                // Until nobody listens any more.
+                // Until the client closes the connection.
                 loop {
                     client.write_all(&bytes)?;
                     if !endless {
@@ -151,7 +149,7 @@ async fn bytes_that_are_no_answers_end_in_an_error_in_time_and_take_no_memory() 
     let before = memory();
     let mut tasks = JoinSet::new();
     for (name, bytes, endless) in all {
-        // While there is no session, when there is one, and after a call in it.
+        // Before there is a session, when there is one, and after a call in it.
         for passes in [0, 1, 2, 4, 5] {
             let mut options = Options::new(raw(server.address(), passes, bytes.clone(), endless));
             hasty(&mut options);
@@ -160,7 +158,7 @@ async fn bytes_that_are_no_answers_end_in_an_error_in_time_and_take_no_memory() 
                 let began = Instant::now();
                 for _ in 0..2 {
                     let read = client.read(b"none", 0, 10).await;
-                    let put = client.put(b"f", "f".into(), Put::default()).await;
+                    let put = client.put(b"f", "f".into(), PutOptions::default()).await;
                     if passes < 4 {
                         assert!(matches!(read, Err(Error::Unreachable { .. })), "{name} after {passes}: {read:?}");
                         assert!(
@@ -168,9 +166,9 @@ async fn bytes_that_are_no_answers_end_in_an_error_in_time_and_take_no_memory() 
                             "{name} after {passes}: {put:?}"
                         );
                     }
-                    for why in [read.unwrap_err().to_string(), put.err().map_or("-".to_owned(), |why| why.to_string())]
+                    for err in [read.unwrap_err().to_string(), put.err().map_or("-".to_owned(), |err| err.to_string())]
                     {
-                        assert!(!why.is_empty());
+                        assert!(!err.is_empty());
                     }
                 }
                 assert!(began.elapsed() < IN_TIME, "{name} after {passes}: {:?}", began.elapsed());
@@ -186,12 +184,12 @@ async fn bytes_that_are_no_answers_end_in_an_error_in_time_and_take_no_memory() 
     assert_eq!(panics(), 0);
 }
 
-/// What is done to an answer.
+/// How a reply is altered.
 type Alteration = fn(&mut Vec<u8>);
 
-/// After this operation's number in the answer to a call of which it is the last: the offset of its status.
+/// The offset of an operation's status in the reply to a call of which the operation is the last one.
 fn last(record: &[u8], operation: u32) -> usize {
-    // Nothing else in it looks like that, and the last is wanted.
+    // Nothing else in the reply has this value, and the last match is the operation.
     let found = record.windows(8).rposition(|words| words == [operation.to_be_bytes(), [0; 4]].concat());
     found.expect("the operation's answer") + 4
 }
@@ -199,10 +197,10 @@ fn last(record: &[u8], operation: u32) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_cannot_be_are_told_of_in_a_sentence() {
     let Some(Lab { server, relay: _relay, client }) = lab_with(nfs_lab::Options::default(), |_| {}) else { return };
-    client.put(b"f", content(100), Put::default()).await.unwrap();
+    client.put(b"f", content(100), PutOptions::default()).await.unwrap();
     let server = Arc::new(server);
-    // Of a call that goes on being answered like that, an answer that is not believed says so; one that is not heard,
-    // or with which the session is given up, is asked for again until the deadline.
+    // If every reply is invalid, the operation returns an error that says so. If replies are ignored or end the
+    // session, the operation retries until the deadline.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Says {
         Protocol,
@@ -239,16 +237,16 @@ async fn answers_that_cannot_be_are_told_of_in_a_sentence() {
     for (name, alter, says) in read {
         let (relay, client) = relayed(&server, hasty);
         tasks.spawn(async move {
-            client.attributes(b"f", Wanted::SIZE).await.unwrap();
+            client.attributes(b"f", AttributeMask::SIZE).await.unwrap();
             let numbers = std::sync::Mutex::new(std::collections::BTreeSet::new());
             relay.on_record(move |way, record| {
                 let mut numbers = numbers.lock().unwrap();
-                if way == Way::ToServer && has(record, common::READ) {
+                if way == Direction::ToServer && has(record, common::READ) {
                     numbers.insert(common::number(record));
-                } else if way == Way::ToClient && numbers.remove(&common::number(record)) {
+                } else if way == Direction::ToClient && numbers.remove(&common::number(record)) {
                     alter(record);
                 }
-                Act::Pass
+                Action::Pass
             });
             let began = Instant::now();
             let found = client.read(b"f", 0, 1000).await;
@@ -268,11 +266,11 @@ async fn answers_that_cannot_be_are_told_of_in_a_sentence() {
     }
 }
 
-/// Sooner or later.
+/// Retries until it succeeds.
 async fn is_usable(client: &Client, file: &[u8]) {
     let end = Instant::now() + nfs_lab::PATIENCE;
     loop {
-        match client.with_deadline(Some(nfs_lab::PATIENCE)).read(file, 0, 100).await {
+        match client.with_timeout(Some(nfs_lab::PATIENCE)).read(file, 0, 100).await {
             Ok(found) if found.data == content(100) => return,
             other => assert!(Instant::now() < end, "{other:?}"),
         }
@@ -283,10 +281,10 @@ async fn is_usable(client: &Client, file: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_lies_is_not_believed() {
     let Some(Lab { server: _server, relay, client }) = lab_with(nfs_lab::Options::default(), hasty) else { return };
-    client.put(b"abc", content(10), Put::default()).await.unwrap();
-    let list = || client.list(b"", Place::default(), Wanted::SIZE, 4096);
+    client.put(b"abc", content(10), PutOptions::default()).await.unwrap();
+    let list = || client.list(b"", DirCursor::default(), AttributeMask::SIZE, 4096);
     assert_eq!(list().await.unwrap().entries.len(), 1);
-    // After the verifier: that there is one, its cookie, its name, its attributes' bitmap and their length; the end.
+    // After the verifier: whether there is an entry, its cookie, name, attribute bitmap and attribute length; the end.
     let alterations: [(&str, Alteration, bool); 8] = [
         ("a slash", |record| replace(record, b"abc\0", b"a/c\0"), true),
         ("a NUL", |record| replace(record, b"abc\0", b"a\0c\0"), true),
@@ -306,7 +304,7 @@ async fn a_directory_that_lies_is_not_believed() {
         (
             "more after the last one, for ever",
             |record| {
-                // No entry, no end.
+                // No entry, and not the end.
                 let at = last(record, common::READDIR) + 12;
                 record.truncate(at);
                 record.extend([0; 8]);
@@ -316,21 +314,21 @@ async fn a_directory_that_lies_is_not_believed() {
     ];
     for (name, alter, is_error) in alterations {
         relay.on_record(move |way, record| {
-            if way == Way::ToClient {
+            if way == Direction::ToClient {
                 alter(record);
             }
-            Act::Pass
+            Action::Pass
         });
         match list().await {
-            Err(Error::Protocol(why)) => assert!(is_error && !why.is_empty(), "{name}: {why}"),
+            Err(Error::Protocol(err)) => assert!(is_error && !err.is_empty(), "{name}: {err}"),
             Ok(page) => assert!(!is_error && page.entries.is_empty(), "{name}: {page:?}"),
-            Err(why) => panic!("{name}: {why}"),
+            Err(err) => panic!("{name}: {err}"),
         }
         relay.pass_records();
     }
 }
 
-/// Each time that it is there.
+/// Replaces all occurrences.
 fn replace(record: &mut Vec<u8>, from: &[u8], to: &[u8]) {
     let at = record.windows(from.len()).position(|bytes| bytes == from).expect("it is there");
     record.splice(at..at + from.len(), to.iter().copied());
@@ -338,15 +336,15 @@ fn replace(record: &mut Vec<u8>, from: &[u8], to: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_that_gives_nothing_is_not() {
-    let small = |options: &mut Options| options.largest_io = 16 << 10;
+    let small = |options: &mut Options| options.max_io_bytes = 16 << 10;
     let Some(Lab { server: _server, relay, client }) = lab_with(nfs_lab::Options::default(), small) else { return };
     let length = 200_000;
-    client.put(b"f", content(length), Put::default()).await.unwrap();
-    // Every third READ asks for less on its way: for a part, or for all but a little.
+    client.put(b"f", content(length), PutOptions::default()).await.unwrap();
+    // Every third READ is altered to request less: a part, or a little less.
     for part in [|asked| asked / 3, |asked| asked - 1, |asked: u32| asked.min(1000)] {
         let mut reads = 0;
         relay.on_record(move |way, record| {
-            if way == Way::ToServer && has(record, common::READ) {
+            if way == Direction::ToServer && has(record, common::READ) {
                 reads += 1;
                 let at = record.len() - 4;
                 if reads % 3 == 1 {
@@ -354,25 +352,25 @@ async fn a_server_that_gives_less_than_it_is_asked_for_is_asked_again_and_one_th
                     set_word(record, at, part(asked).max(1));
                 }
             }
-            Act::Pass
+            Action::Pass
         });
-        let found = client.read_all(b"f", 0, u64::MAX).await.unwrap().concat();
+        let found = read_file(&client, b"f", 0, u64::MAX).await.unwrap();
         assert!(found == content(length), "{} of {length}", found.len());
-        let found = client.read_all(b"f", 77, 100_000).await.unwrap().concat();
+        let found = read_file(&client, b"f", 77, 100_000).await.unwrap();
         assert!(found == content(length)[77..100_077], "{}", found.len());
     }
     relay.on_record(|way, record| {
-        if way == Way::ToServer && has(record, common::READ) {
+        if way == Direction::ToServer && has(record, common::READ) {
             let at = record.len() - 4;
             set_word(record, at, 0);
         }
-        Act::Pass
+        Action::Pass
     });
-    let found = tokio::time::timeout(IN_TIME, client.read_all(b"f", 0, u64::MAX)).await.expect("it ends");
+    let found = tokio::time::timeout(IN_TIME, read_file(&client, b"f", 0, u64::MAX)).await.expect("it ends");
     assert!(matches!(found, Err(Error::Protocol(_))), "{found:?}");
 }
 
-/// In the place of the answer to what follows SEQUENCE.
+/// Replaces the result after SEQUENCE.
 fn refuse_first(record: &mut Vec<u8>, status: u32) {
     set_word(record, answer::STATUS, status);
     set_word(record, answer::COUNT, 2);
@@ -383,31 +381,31 @@ fn refuse_first(record: &mut Vec<u8>, status: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_content_whose_handle_is_no_longer_known_is_read_anew() {
     const PUTFH: u32 = 22;
-    let small = |options: &mut Options| options.largest_io = 16 << 10;
+    let small = |options: &mut Options| options.max_io_bytes = 16 << 10;
     let Some(Lab { server: _server, relay, client }) = lab_with(nfs_lab::Options::default(), small) else { return };
-    client.put(b"f", content(200_000), Put::default()).await.unwrap();
-    // STALE, and as Ganesha says it of a file that is being replaced.
+    client.put(b"f", content(200_000), PutOptions::default()).await.unwrap();
+    // STALE, and SERVERFAULT, which NFS-Ganesha returns for a file that is being replaced.
     for status in [70, 10006] {
         let refused = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&refused);
         relay.on_record(move |way, record| {
             let is_of_a_handle = record.len() > answer::REST + 8 && word(record, answer::REST) == PUTFH;
-            if way == Way::ToClient && is_of_a_handle && count.fetch_add(1, Ordering::Relaxed) < 3 {
+            if way == Direction::ToClient && is_of_a_handle && count.fetch_add(1, Ordering::Relaxed) < 3 {
                 refuse_first(record, status);
             }
-            Act::Pass
+            Action::Pass
         });
-        let found = client.read_all(b"f", 0, u64::MAX).await.unwrap().concat();
+        let found = read_file(&client, b"f", 0, u64::MAX).await.unwrap();
         assert!(found == content(200_000), "{} bytes", found.len());
         assert!(refused.load(Ordering::Relaxed) > 3, "nothing was refused");
     }
 }
 
-/// Of the bytes of a record.
+/// An alteration of a record's bytes.
 #[derive(Clone, Debug)]
 enum Mutation {
     Flip(usize, u8),
-    /// A whole word: what a length, a number or a status is.
+    /// A whole word, such as a length, a number or a status.
     Set(usize, u32),
     Cut(usize),
     Remove(usize, usize),
@@ -417,7 +415,7 @@ enum Mutation {
 impl Mutation {
     fn any() -> impl Strategy<Value = Self> {
         let at = 0..400_usize;
-        // Near the beginning most of it is read.
+        // Near the beginning, where most fields are.
         let at = prop_oneof![0..100_usize, at];
         let value = prop_oneof![0..20_u32, Just(u32::MAX), Just(1 << 31), 10_000..10_100_u32, any::<u32>()];
         prop_oneof![
@@ -443,21 +441,21 @@ impl Mutation {
     }
 }
 
-/// A client of which some answers are garbled, those of the handshake among them.
+/// A client for which some replies are altered, including those of the session setup.
 async fn garbled(server: &Ganesha, number: usize, mutations: Vec<(usize, Mutation)>) {
     let relay = Relay::target(2, server.address());
     let mut answers = 0;
     let all = mutations.clone();
     relay.on_record(move |way, record| {
-        if way == Way::ToClient {
+        if way == Direction::ToClient {
             all.iter().filter(|(which, _)| *which == answers).for_each(|(_, mutation)| mutation.apply(record));
             answers += 1;
         }
-        Act::Pass
+        Action::Pass
     });
     let mut options = Options::new(relay.address());
     hasty(&mut options);
-    options.largest_io = 4096;
+    options.max_io_bytes = 4096;
     let client = Client::new(options).unwrap();
     let done = tokio::time::timeout(nfs_lab::PATIENCE, everything(&client, &format!("{number}"))).await;
     assert!(done.is_ok(), "it hangs: {mutations:?}");
@@ -473,7 +471,7 @@ fn garbled_answers_do_no_harm() {
     let (server, count) = (Arc::new(server), AtomicUsize::new(0));
     runtime.block_on(async {
         let client = Client::new(Options::new(server.address())).unwrap();
-        client.put(b"good", content(100), Put::default()).await.unwrap();
+        client.put(b"good", content(100), PutOptions::default()).await.unwrap();
         client.close().await;
     });
     let case = vec((0..70_usize, Mutation::any()), 1..6);

@@ -1,4 +1,4 @@
-//! Whatever is done in whatever order, the server has what a model of a few maps has, and says the same of it.
+//! Random sequences of operations leave the server as a simple model predicts, and return what the model returns.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;
@@ -15,15 +15,18 @@ use std::{
 };
 
 use bytes::Bytes;
+use common::read_file;
 use nfs_lab::{Ganesha, lab_or_skip};
-use nfs41::{Client, Conditions, Create, Error, Kind, Options, Place, Put, Set, Status, Wanted};
+use nfs41::{
+    AttributeMask, Client, DirCursor, Error, FileType, Options, Precondition, PutOptions, SetAttributes, Status,
+};
 use proptest::{collection::vec, prelude::*};
 
-/// Names in two levels, of which any may come to be a file or a directory.
+/// Paths of two levels. Each can become a file or a directory.
 const PATHS: [&str; 9] = ["a", "b", "d", "e", "d/a", "d/b", "e/a", "e/d", "a/b"];
-/// Of these, directories from the beginning.
+/// Directories that exist from the beginning.
 const DIRECTORIES: [&str; 2] = ["d", "e"];
-/// Files that are there from the beginning, so that a list takes several pages.
+/// Number of other files, so that a listing takes several pages.
 const OTHERS: usize = 40;
 
 #[derive(Clone, Copy, Debug)]
@@ -31,23 +34,15 @@ enum If {
     None,
     File,
     New,
-    /// Its size is this; none: there is no file.
+    /// The file has this size; `None`: there is no file.
     Size(Option<u64>),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum How {
-    No,
-    IfMissing,
-    New,
-    Exclusive,
 }
 
 #[derive(Clone, Debug)]
 enum Change {
     Put(usize, u8, usize, If),
-    Staged(usize, u8, usize),
-    Write(usize, u64, u8, usize, How),
+    Upload(usize, u8, usize),
+    Write(usize, u64, u8, usize),
     Append(usize, u8, usize, If),
     Remove(usize),
     RemoveFile(usize),
@@ -66,18 +61,17 @@ enum Change {
 impl Change {
     fn any() -> impl Strategy<Value = Self> {
         let path = || 0..PATHS.len();
-        // Few lengths, so that a condition of one holds now and then; and some that take several calls.
+        // Few lengths, so that size conditions sometimes hold; and some that take several calls.
         let length = || prop_oneof![4 => 0..4_usize, 1 => 4000..20_000_usize];
         let size = || prop_oneof![Just(None), (0..4_u64).prop_map(Some)];
         let condition =
             prop_oneof![3 => Just(If::None), 1 => Just(If::File), 2 => Just(If::New), 3 => size().prop_map(If::Size)];
-        let how = prop_oneof![Just(How::No), Just(How::IfMissing), Just(How::New), Just(How::Exclusive)];
         let mode = || prop_oneof![Just(0o600_u32), Just(0o640), Just(0o755), Just(0o777)];
         let offset = || prop_oneof![3 => 0..5_u64, 1 => 0..20_000_u64];
         prop_oneof![
             4 => (path(), any::<u8>(), length(), condition.clone()).prop_map(|(a, b, c, d)| Self::Put(a, b, c, d)),
-            1 => (path(), any::<u8>(), length()).prop_map(|(a, b, c)| Self::Staged(a, b, c)),
-            3 => (path(), offset(), any::<u8>(), length(), how).prop_map(|(a, b, c, d, e)| Self::Write(a, b, c, d, e)),
+            1 => (path(), any::<u8>(), length()).prop_map(|(a, b, c)| Self::Upload(a, b, c)),
+            3 => (path(), offset(), any::<u8>(), length()).prop_map(|(a, b, c, d)| Self::Write(a, b, c, d)),
             2 => (path(), any::<u8>(), 0..4000_usize, condition).prop_map(|(a, b, c, d)| Self::Append(a, b, c, d)),
             1 => path().prop_map(Self::Remove),
             1 => path().prop_map(Self::RemoveFile),
@@ -95,11 +89,11 @@ impl Change {
     }
 }
 
-/// What an operation says: that it was done and what it has found, or why not.
+/// The result of an operation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Said {
     Done,
-    /// Nothing is there to do it to.
+    /// There is no file.
     Nothing,
     Condition,
     Missing,
@@ -107,12 +101,12 @@ enum Said {
     IsDirectory,
     Exists,
     NotEmpty,
-    /// A directory into itself.
+    /// A directory would move into itself.
     Invalid,
     Content(Bytes),
-    Names(BTreeMap<String, Kind>),
+    Names(BTreeMap<String, FileType>),
     Is {
-        kind: Kind,
+        kind: FileType,
         size: Option<u64>,
         mode: u32,
         links: Option<u32>,
@@ -121,13 +115,13 @@ enum Said {
 }
 
 impl From<Error> for Said {
-    fn from(why: Error) -> Self {
-        match why {
+    fn from(err: Error) -> Self {
+        match err {
             Error::ConditionFailed => Self::Condition,
             Error::Status { status, .. } => match status {
                 Status::NOENT => Self::Missing,
                 Status::NOTDIR => Self::NotDirectory,
-                // Where it has to be a plain file.
+                // A regular file is required.
                 Status::ISDIR | Status::NOT_SAME => Self::IsDirectory,
                 Status::EXIST => Self::Exists,
                 Status::NOTEMPTY => Self::NotEmpty,
@@ -145,7 +139,7 @@ enum Node {
     Directory { names: BTreeMap<String, usize>, mode: u32 },
 }
 
-/// The nodes by their numbers, of which the first is the root.
+/// Nodes by index. The first is the root.
 struct Model(Vec<Node>);
 
 type Answer<T = Said> = Result<T, Said>;
@@ -170,7 +164,7 @@ impl Model {
         }
     }
 
-    /// The directory that a path is in, and its name there.
+    /// The parent directory and name of a path.
     fn parent<'a>(&mut self, path: &'a str) -> Answer<(usize, &'a str)> {
         let (directory, name) = match path.split_once('/') {
             Some((directory, name)) => (*self.names(0)?.get(directory).ok_or(Said::Missing)?, name),
@@ -179,7 +173,7 @@ impl Model {
         Ok((directory, name))
     }
 
-    /// The same, and what is there.
+    /// The same, and the node with this name.
     fn at<'a>(&mut self, path: &'a str) -> Answer<(usize, &'a str, Option<usize>)> {
         let (directory, name) = self.parent(path)?;
         let found = self.names(directory)?.get(name).copied();
@@ -197,12 +191,12 @@ impl Model {
         matches!(self.0[node], Node::Directory { .. })
     }
 
-    fn links(&self, node: usize) -> u32 {
+    fn numlinks(&self, node: usize) -> u32 {
         let named = |of: &Node| match of {
             Node::Directory { names, .. } => names.values().filter(|named| **named == node).count(),
             Node::File { .. } => 0,
         };
-        // What is not reachable any more has no names of its own: only empty directories are removed.
+        // An unreachable node has no names, since only empty directories are removed.
         self.0.iter().map(named).sum::<usize>() as u32
     }
 
@@ -227,7 +221,7 @@ impl Model {
             (_, Some(found)) if self.is_directory(found) => return Err(Said::IsDirectory),
             _ => {}
         }
-        // One that replaces another has its permissions.
+        // A file that replaces another inherits its permissions.
         let mode = match found.map(|found| &self.0[found]) {
             Some(Node::File { mode, .. }) => *mode,
             _ => 0o644,
@@ -249,19 +243,10 @@ impl Model {
     fn apply(&mut self, change: &Change) -> Answer {
         match *change {
             Change::Put(path, byte, length, condition) => self.put(PATHS[path], vec![byte; length], condition),
-            Change::Staged(path, byte, length) => self.put(PATHS[path], vec![byte; 2 * length], If::None),
-            Change::Write(path, offset, byte, length, how) => {
-                let (directory, name, found) = self.at(PATHS[path])?;
-                let node = match (found, how) {
-                    (Some(_), How::New | How::Exclusive) => return Err(Said::Exists),
-                    (Some(found), _) => found,
-                    (None, How::No) => return Err(Said::Missing),
-                    (None, _) => {
-                        self.add(directory, name, Node::File { content: Vec::new(), mode: 0o644 })?;
-                        self.0.len() - 1
-                    }
-                };
-                let (content, _) = self.file(node)?;
+            Change::Upload(path, byte, length) => self.put(PATHS[path], vec![byte; 2 * length], If::None),
+            Change::Write(path, offset, byte, length) => {
+                let (.., found) = self.at(PATHS[path])?;
+                let (content, _) = self.file(found.ok_or(Said::Missing)?)?;
                 let (from, to) = (offset as usize, offset as usize + length);
                 if length > 0 {
                     content.resize(content.len().max(to), 0);
@@ -328,7 +313,7 @@ impl Model {
                     None => 0,
                 };
                 let names = self.names(directory)?.clone();
-                let kind = |node| if self.is_directory(node) { Kind::Directory } else { Kind::File };
+                let kind = |node| if self.is_directory(node) { FileType::Directory } else { FileType::File };
                 Ok(Said::Names(names.into_iter().map(|(name, node)| (name, kind(node))).collect()))
             }
             Change::Read(path, offset, length) => self.read(path, offset, length.into()),
@@ -336,15 +321,15 @@ impl Model {
             Change::Attributes(path) => {
                 let (.., found) = self.at(PATHS[path])?;
                 let found = found.ok_or(Said::Missing)?;
-                let links = self.links(found);
+                let links = self.numlinks(found);
                 Ok(match &self.0[found] {
                     Node::File { content, mode } => {
                         let (size, links) = (Some(content.len() as u64), Some(links));
-                        Said::Is { kind: Kind::File, size, mode: *mode, links }
+                        Said::Is { kind: FileType::File, size, mode: *mode, links }
                     }
-                    // What a directory's size is, and its links, is its file system's own affair.
+                    // Size and number of links of a directory depend on the file system.
                     Node::Directory { mode, .. } => {
-                        Said::Is { kind: Kind::Directory, size: None, mode: *mode, links: None }
+                        Said::Is { kind: FileType::Directory, size: None, mode: *mode, links: None }
                     }
                 })
             }
@@ -363,7 +348,7 @@ impl Model {
         let (old, from, moved) = self.at(from)?;
         let (new, to, over) = self.at(to)?;
         let moved = moved.ok_or(Said::Missing)?;
-        // Two names of one file stay two names.
+        // Both names of one file stay.
         if over == Some(moved) {
             return Ok(Said::Done);
         }
@@ -383,14 +368,14 @@ impl Model {
         Ok(Said::Done)
     }
 
-    /// What it has is what is in this directory.
+    /// Asserts that the directory has the content of the model.
     fn is_at(&mut self, path: &Path, node: usize) {
         let metadata = fs::symlink_metadata(path).unwrap();
         match self.0[node].clone() {
             Node::File { content, mode } => {
                 assert!(fs::read(path).unwrap() == content, "{}", path.display());
                 assert_eq!(metadata.mode() & 0o7777, mode, "{}", path.display());
-                assert_eq!(metadata.nlink(), u64::from(self.links(node)), "{}", path.display());
+                assert_eq!(metadata.nlink(), u64::from(self.numlinks(node)), "{}", path.display());
             }
             Node::Directory { names, mode } => {
                 assert_eq!(metadata.mode() & 0o7777, mode, "{}", path.display());
@@ -405,19 +390,18 @@ fn other(number: usize) -> String {
     format!("{number:0250}")
 }
 
-/// The same by the client, in this directory.
+/// Performs the operation with the client in this directory.
 async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
-    static COUNT: AtomicUsize = AtomicUsize::new(1);
     let at = |path: usize| format!("{directory}/{}", PATHS.get(path).copied().unwrap_or_default()).into_bytes();
     let bytes = |byte: u8, length: usize| Bytes::from(vec![byte; length]);
     let sized = |size: Option<u64>| {
-        let conditions = Conditions::If(Arc::new(move |found| found.and_then(|found| found.size) == size));
-        Put { conditions, ..Put::default() }
+        let conditions = Precondition::If(Arc::new(move |found| found.and_then(|found| found.size) == size));
+        PutOptions { precondition: conditions, ..PutOptions::default() }
     };
     let put = |condition| match condition {
-        If::None => Put::default(),
-        If::File => Put { conditions: Conditions::File, ..Put::default() },
-        If::New => Put { conditions: Conditions::New, ..Put::default() },
+        If::None => PutOptions::default(),
+        If::File => PutOptions { precondition: Precondition::RegularFile, ..PutOptions::default() },
+        If::New => PutOptions { precondition: Precondition::Absent, ..PutOptions::default() },
         If::Size(size) => sized(size),
     };
     match *change {
@@ -425,20 +409,14 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
             let made = client.put(&at(path), bytes(byte, length), put(condition)).await?;
             assert_eq!(made.size, Some(length as u64));
         }
-        Change::Staged(path, byte, length) => {
-            let mut staged = client.stage(&at(path), Put::default()).await?;
+        Change::Upload(path, byte, length) => {
+            let mut staged = client.begin_upload(&at(path), PutOptions::default()).await?;
             staged.write(bytes(byte, length)).await?;
             staged.write(bytes(byte, length)).await?;
             staged.commit().await?;
         }
-        Change::Write(path, offset, byte, length, how) => {
-            let create = match how {
-                How::No => Create::No,
-                How::IfMissing => Create::IfMissing(0o644),
-                How::New => Create::New(0o644),
-                How::Exclusive => Create::Exclusive(COUNT.fetch_add(1, Ordering::Relaxed) as u64, 0o644),
-            };
-            client.write(&at(path), offset, bytes(byte, length), create).await?;
+        Change::Write(path, offset, byte, length) => {
+            client.write_at(&at(path), offset, bytes(byte, length)).await?;
         }
         Change::Append(path, byte, length, condition) => {
             if client.append(&at(path), bytes(byte, length), put(condition)).await?.is_none() {
@@ -450,23 +428,23 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
         Change::RemoveIf(path, size) => client.remove_if(&at(path), sized(size)).await?,
         Change::Rename(from, to) => client.rename(&at(from), &at(to)).await?,
         Change::Link(file, name) => client.link(&at(file), &at(name)).await?,
-        Change::MakeDirectory(path, mode) => client.make_directory(&at(path), mode).await?,
+        Change::MakeDirectory(path, mode) => client.create_dir(&at(path), mode).await?,
         Change::Resize(path, size) => {
-            client.set_attributes(&at(path), Set { size: Some(size), ..Set::default() }).await?;
+            client.set_attributes(&at(path), SetAttributes { size: Some(size), ..SetAttributes::default() }).await?;
         }
-        Change::Mode(path, mode) => client.set_attributes(&at(path), Set::mode(mode)).await?,
+        Change::Mode(path, mode) => client.set_attributes(&at(path), SetAttributes::mode(mode)).await?,
         Change::List(path) => {
-            let (mut place, mut names, mut all) = (Place::default(), BTreeMap::new(), 0);
+            let (mut place, mut names, mut all) = (DirCursor::default(), BTreeMap::new(), 0);
             loop {
-                let page = client.list(&at(path), place, Wanted::KIND, 4096).await?;
+                let page = client.list(&at(path), place, AttributeMask::TYPE, 4096).await?;
                 all += page.entries.len();
                 for entry in page.entries {
-                    names.insert(String::from_utf8(entry.name.to_vec()).unwrap(), entry.attributes.kind.unwrap());
+                    names.insert(String::from_utf8(entry.name.to_vec()).unwrap(), entry.attributes.file_type.unwrap());
                 }
-                if page.end {
+                if page.eof {
                     break;
                 }
-                place = page.at;
+                place = page.cursor;
             }
             assert_eq!(all, names.len(), "each once");
             return Ok(Said::Names(names));
@@ -474,17 +452,17 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
         Change::Read(path, offset, length) => {
             let found = client.read(&at(path), offset, length).await?;
             let size = found.attributes.size.unwrap();
-            assert!(!found.end || length == 0 || offset + found.data.len() as u64 >= size, "{found:?}");
-            // As many bytes as one call carries.
+            assert!(!found.eof || length == 0 || offset + found.data.len() as u64 >= size, "{found:?}");
+            // One READ may return fewer bytes.
             let rest = length - found.data.len() as u32;
-            if found.end || rest == 0 {
+            if found.eof || rest == 0 {
                 return Ok(Said::Content(found.data));
             }
-            let (data, _) = client.read_on(&found.handle, offset + found.data.len() as u64, rest).await?;
+            let (data, _) = client.read_by_handle(&found.handle, offset + found.data.len() as u64, rest).await?;
             let mut content = [found.data, data].concat();
             while content.len() < length as usize {
                 let from = offset + content.len() as u64;
-                let (data, end) = client.read_on(&found.handle, from, length - content.len() as u32).await?;
+                let (data, end) = client.read_by_handle(&found.handle, from, length - content.len() as u32).await?;
                 content.extend_from_slice(&data);
                 if end {
                     break;
@@ -493,31 +471,31 @@ async fn ask(client: &Client, directory: &str, change: &Change) -> Answer {
             return Ok(Said::Content(content.into()));
         }
         Change::ReadAll(path, offset, length) => {
-            return Ok(Said::Content(client.read_all(&at(path), offset, length).await?.concat().into()));
+            return Ok(Said::Content(read_file(client, &at(path), offset, length).await?));
         }
         Change::Attributes(path) => {
-            let found = client.attributes(&at(path), Wanted::USUAL).await?;
-            let (kind, mode) = (found.kind.unwrap(), found.mode.unwrap());
-            let of_a_file = kind == Kind::File;
-            let (size, links) = (found.size.filter(|_| of_a_file), found.links.filter(|_| of_a_file));
+            let found = client.attributes(&at(path), AttributeMask::STAT).await?;
+            let (kind, mode) = (found.file_type.unwrap(), found.mode.unwrap());
+            let of_a_file = kind == FileType::File;
+            let (size, links) = (found.size.filter(|_| of_a_file), found.numlinks.filter(|_| of_a_file));
             return Ok(Said::Is { kind, size, mode, links });
         }
     }
     Ok(Said::Done)
 }
 
-/// Where it does not matter which of several reasons is given.
+/// Cases in which several errors are correct.
 fn is_as_good(change: &Change, said: &Said, expected: &Said) -> bool {
     let any_of = |all: &[Said]| all.contains(said) && all.contains(expected);
     match change {
-        // Of two paths, neither of which can be.
+        // Both paths are invalid.
         Change::Rename(..) | Change::Link(..) if any_of(&[Said::Missing, Said::NotDirectory]) => true,
-        // Over what is of another kind, or not empty, or of itself.
+        // Over an object of another type, a directory that is not empty, or itself.
         Change::Rename(..) => {
             any_of(&[Said::IsDirectory, Said::NotDirectory, Said::Exists, Said::NotEmpty, Said::Invalid])
         }
-        // A directory in the way of a file.
-        Change::Put(..) | Change::Staged(..) | Change::Write(..) => any_of(&[Said::IsDirectory, Said::Exists]),
+        // A directory is where a file should be.
+        Change::Put(..) | Change::Upload(..) | Change::Write(..) => any_of(&[Said::IsDirectory, Said::Exists]),
         // A directory has one name.
         Change::Link(..) => any_of(&[Said::IsDirectory, Said::Exists, Said::Invalid]),
         Change::Resize(..) => any_of(&[Said::IsDirectory, Said::Invalid]),
@@ -526,7 +504,7 @@ fn is_as_good(change: &Change, said: &Said, expected: &Said) -> bool {
 }
 
 fn compare(cases: u32, change: impl Fn(&mut Options)) {
-    // The test changes what it exports.
+    // The test changes the exported directory.
     let Some(server) = lab_or_skip(nfs_lab::Options { cached: false, ..nfs_lab::Options::default() }) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut options = Options::new(server.address());
@@ -540,8 +518,8 @@ fn compare(cases: u32, change: impl Fn(&mut Options)) {
         begin(&server, &directory);
         runtime.block_on(async {
             for change in &changes {
-                let expected = model.apply(change).unwrap_or_else(|why| why);
-                let said = ask(&client, &directory, change).await.unwrap_or_else(|why| why);
+                let expected = model.apply(change).unwrap_or_else(|err| err);
+                let said = ask(&client, &directory, change).await.unwrap_or_else(|err| err);
                 prop_assert!(
                     said == expected || is_as_good(change, &said, &expected),
                     "{:?}: {:?}, not {:?}", change, said, expected
@@ -579,5 +557,5 @@ fn over_several_connections_too() {
 
 #[test]
 fn in_small_pieces_too() {
-    compare(150, |options| options.largest_io = 4096);
+    compare(150, |options| options.max_io_bytes = 4096);
 }

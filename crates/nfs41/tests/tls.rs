@@ -1,4 +1,4 @@
-//! Handshakes over loopback: with rustls as the server and, where it is installed, with OpenSSL.
+//! TLS handshakes over loopback, with rustls and, if it is installed, OpenSSL as the server.
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use nfs41::tls::{Fault, Gives, Identities, Roots, Tls, TlsError, refusal};
+use nfs41::tls::{BoxError, IdentityFuture, IdentityProvider, Roots, Tls, TlsError, rustls_error};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 use rustls::{
     AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName, HandshakeKind, ServerConfig,
@@ -53,7 +53,7 @@ impl Authority {
         Roots::Pem(self.pem.clone().into_bytes())
     }
 
-    /// Of a server with this name, until the first of January of that year.
+    /// A certificate for this name, valid until January 1 of this year.
     fn issue(&self, name: &str, until: i32) -> Issued {
         let mut parameters = CertificateParams::new([name.to_owned()]).unwrap();
         parameters.not_after = date_time_ymd(until, 1, 1);
@@ -71,8 +71,8 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Demands a client certificate, and takes any: as EFS, which trusts no authority either. Unlike EFS it does not look
-/// into it.
+/// Requests a client certificate and accepts any, as EFS does, which has no certificate authority. Unlike EFS it does
+/// not read its extensions.
 #[derive(Debug)]
 struct Any(Arc<CryptoProvider>);
 
@@ -124,14 +124,14 @@ fn server(issued: &Issued, version: &'static SupportedProtocolVersion, demands: 
 }
 
 /// What the server saw of one connection.
-struct Seen {
+struct Dirent {
     certificates: Vec<CertificateDer<'static>>,
     kind: Option<HandshakeKind>,
     name: Option<String>,
 }
 
-/// Takes one connection after the other, and sends back the four bytes that come over each.
-async fn listen(config: Arc<ServerConfig>, connections: usize) -> (SocketAddr, JoinHandle<Vec<io::Result<Seen>>>) {
+/// Accepts connections one at a time, and echoes four bytes over each.
+async fn listen(config: Arc<ServerConfig>, connections: usize) -> (SocketAddr, JoinHandle<Vec<io::Result<Dirent>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = TlsAcceptor::from(config);
@@ -142,7 +142,7 @@ async fn listen(config: Arc<ServerConfig>, connections: usize) -> (SocketAddr, J
             let seen = async {
                 let mut stream = acceptor.accept(stream).await?;
                 let session = stream.get_ref().1;
-                let seen = Seen {
+                let seen = Dirent {
                     certificates: session.peer_certificates().unwrap_or_default().to_vec(),
                     kind: session.handshake_kind(),
                     name: session.server_name().map(ToOwned::to_owned),
@@ -160,7 +160,7 @@ async fn listen(config: Arc<ServerConfig>, connections: usize) -> (SocketAddr, J
     (address, task)
 }
 
-/// Connects, and has four bytes sent back.
+/// Connects, and has four bytes echoed.
 async fn talk(tls: &Tls, address: SocketAddr) -> Result<io::Result<[u8; 4]>, TlsError> {
     let mut stream = tls.connect(TcpStream::connect(address).await.unwrap()).await?;
     let talk = async {
@@ -195,12 +195,12 @@ async fn the_first_byte_is_already_of_the_handshake() {
     let (connected, first) = tokio::join!(tls.connect(stream), async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let first = stream.read_u8().await.unwrap();
-        // Bytes stay unread: the connection is reset.
+        // Unread data: the connection is reset.
         drop(stream);
         first
     });
     assert_eq!(first, 0x16);
-    let Err(TlsError::Broken(_)) = connected else { panic!("a connection that is gone is not a refusal") };
+    let Err(TlsError::Broken(_)) = connected else { panic!("a connection that is gone is not a rustls_error") };
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn a_server_with_another_name_or_authority_or_past_its_time_is_refused() {
         assert!(server.await.unwrap().remove(0).is_err(), "the server is told");
         assert_eq!(error.code(), "TlsRefused");
         match error {
-            TlsError::Refused(rustls::Error::InvalidCertificate(why)) => why,
+            TlsError::Refused(rustls::Error::InvalidCertificate(err)) => err,
             other => panic!("{other}"),
         }
     };
@@ -257,7 +257,7 @@ fn what_cannot_be_trusted_is_said_at_once() {
     }
 }
 
-/// What the environment says is read by a process of its own: this test, begun again.
+/// Runs this test again in a process of its own, because it depends on environment variables.
 #[test]
 fn the_system_trusts_what_the_environment_names() {
     const INNER: &str = "NFS41_TEST_EXPECTS";
@@ -304,7 +304,7 @@ async fn with_several_authorities_each_is_trusted() {
     }
 }
 
-/// A certificate for the first, another for the second, and so on; then none.
+/// Returns one certificate after the other, and then an error.
 struct Given {
     asked: AtomicUsize,
     all: Vec<Arc<CertifiedKey>>,
@@ -322,10 +322,10 @@ impl Given {
     }
 }
 
-impl Identities for Given {
-    fn identity(&self) -> Gives<'_> {
+impl IdentityProvider for Given {
+    fn identity(&self) -> IdentityFuture<'_> {
         let given = self.all.get(self.asked.fetch_add(1, Ordering::Relaxed)).cloned();
-        Box::pin(async { given.ok_or_else(|| Fault::from("no more of them")) })
+        Box::pin(async { given.ok_or_else(|| BoxError::from("no more of them")) })
     }
 }
 
@@ -334,7 +334,7 @@ async fn every_connection_asks_for_a_certificate_and_resumes_nothing() {
     let authority = Authority::new("the one");
     for version in [&TLS12, &TLS13] {
         let given = Arc::new(Given::new(2));
-        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identities(given.clone());
+        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identity_provider(given.clone());
         let (address, server) = listen(server(&authority.issue(NAME, 2040), version, true), 2).await;
         assert!(talk(&tls, address).await.unwrap().is_ok());
         assert!(talk(&tls.clone(), address).await.unwrap().is_ok());
@@ -361,11 +361,11 @@ async fn without_a_certificate_nothing_is_resumed_either() {
 
 #[tokio::test]
 async fn where_no_certificate_is_to_be_had_nothing_is_sent() {
-    let tls = Tls::new(NAME, Authority::new("any").roots()).unwrap().with_identities(Arc::new(Given::new(0)));
+    let tls = Tls::new(NAME, Authority::new("any").roots()).unwrap().with_identity_provider(Arc::new(Given::new(0)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let error = tls.connect(stream).await.unwrap_err();
-    assert!(matches!(&error, TlsError::NoCertificate(why) if why.to_string() == "no more of them"));
+    assert!(matches!(&error, TlsError::NoCertificate(err) if err.to_string() == "no more of them"));
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::PermissionDenied);
     let mut sent = Vec::new();
     listener.accept().await.unwrap().0.read_to_end(&mut sent).await.unwrap();
@@ -384,8 +384,8 @@ async fn a_server_that_misses_a_certificate_says_so_in_1_2_while_shaking_hands_a
     let (address, _server) = listen(server(&authority.issue(NAME, 2040), &TLS13, true), 1).await;
     let error = talk(&tls, address).await.unwrap().unwrap_err();
     let missed = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
-    assert_eq!(refusal(&error), Some(&missed), "{error}");
-    assert_eq!(refusal(&io::Error::from(io::ErrorKind::UnexpectedEof)), None);
+    assert_eq!(rustls_error(&error), Some(&missed), "{error}");
+    assert_eq!(rustls_error(&io::Error::from(io::ErrorKind::UnexpectedEof)), None);
 }
 
 #[cfg(feature = "efs")]
@@ -397,26 +397,26 @@ mod efs {
 
     use nfs41::{
         Client, Options,
-        efs::{Certificates, Credentials, Key, Subject},
+        efs::{CertificateProvider, Credentials, Key, Subject},
     };
     use x509_parser::parse_x509_certificate;
 
     use super::*;
 
-    fn certificates() -> Arc<Certificates> {
+    fn certificates() -> Arc<CertificateProvider> {
         let subject = Subject::new("fs-0123456789abcdef0", "eu-west-1").unwrap();
         let subject = subject.with_access_point("fsap-0123456789abcdef0").unwrap();
         assert_eq!(subject.server_name(), NAME);
         let token = Some("token+/==".to_owned());
         let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "secret", token, None).unwrap();
-        Arc::new(Certificates::new(subject).with_credentials(Arc::new(credentials)))
+        Arc::new(CertificateProvider::new(subject).with_credentials(Arc::new(credentials)))
     }
 
     #[tokio::test]
     async fn a_server_sees_the_certificate_with_its_extensions() {
         let authority = Authority::new("the one");
         let certificates = certificates();
-        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identities(certificates.clone());
+        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identity_provider(certificates.clone());
         for version in [&TLS12, &TLS13] {
             let (address, server) = listen(server(&authority.issue(NAME, 2040), version, true), 1).await;
             assert_eq!(&talk(&tls, address).await.unwrap().unwrap(), b"ping");
@@ -429,7 +429,7 @@ mod efs {
         }
     }
 
-    /// Generating a key takes longer than every connection attempt may. All clients share the key, as those of a
+    /// Generating a key takes longer than an attempt to connect may. All clients share the key, as the clients of a
     /// service's mount targets do.
     #[tokio::test]
     async fn a_connect_deadline_shorter_than_the_key_generation_only_delays_the_first_client_hello() {
@@ -437,7 +437,7 @@ mod efs {
         let authority = Authority::new("the one");
         let generated = Arc::new(AtomicUsize::new(0));
         let subject = Subject::new("fs-0123456789abcdef0", "eu-west-1").unwrap();
-        let certificates = Arc::new(Certificates::new(subject).with_key_generator({
+        let certificates = Arc::new(CertificateProvider::new(subject).with_key_generator({
             let generated = generated.clone();
             move || {
                 generated.fetch_add(1, Ordering::SeqCst);
@@ -448,14 +448,11 @@ mod efs {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, acceptor) =
             (listener.local_addr().unwrap(), TlsAcceptor::from(server(&authority.issue(NAME, 2040), &TLS13, true)));
-        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identities(certificates.clone());
-        let options = || Options {
-            tls: Some(tls.clone()),
-            connect_deadline: Duration::from_millis(100),
-            ..Options::new(address)
-        };
+        let tls = Tls::new(NAME, authority.roots()).unwrap().with_identity_provider(certificates.clone());
+        let options =
+            || Options { tls: Some(tls.clone()), connect_timeout: Duration::from_millis(100), ..Options::new(address) };
         let clients: Vec<_> = (0..CLIENTS).map(|_| Client::new(options()).unwrap()).collect();
-        // The certificates of whoever gets as far as to show one. The connections stay, without an answer to NFS.
+        // Records the certificates of completed handshakes. The connections stay open without an NFS reply.
         let (shown, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let accepts = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -478,7 +475,7 @@ mod efs {
         accepts.abort();
     }
 
-    /// Ends with the test.
+    /// Killed at the end of the test.
     struct Ends(Child);
 
     impl Drop for Ends {
@@ -497,7 +494,7 @@ mod efs {
         std::fs::write(&certificate, issued.certificate.pem()).unwrap();
         std::fs::write(&key, issued.key.serialize_pem()).unwrap();
         for version in ["-tls1_2", "-tls1_3"] {
-            // It sends back each line reversed.
+            // It echoes each line reversed.
             let started = Command::new("openssl")
                 .args(["s_server", "-rev", "-Verify", "1", "-accept", "127.0.0.1:0", version, "-naccept", "1"])
                 .args(["-cert".as_ref(), certificate.as_os_str(), "-key".as_ref(), key.as_os_str()])
@@ -512,7 +509,7 @@ mod efs {
             let mut started = Ends(started);
             let mut said = BufReader::new(started.0.stdout.take().unwrap()).lines().map_while(Result::ok);
             let address = said.find_map(|line| line.strip_prefix("ACCEPT ").map(ToOwned::to_owned)).unwrap();
-            let tls = Tls::new(NAME, authority.roots()).unwrap().with_identities(certificates());
+            let tls = Tls::new(NAME, authority.roots()).unwrap().with_identity_provider(certificates());
             let mut stream = tls.connect(TcpStream::connect(&address).await.unwrap()).await.unwrap();
             stream.write_all(b"ping\n").await.unwrap();
             stream.flush().await.unwrap();

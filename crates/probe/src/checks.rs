@@ -8,6 +8,7 @@ mod sessions;
 mod writes;
 
 use bytes::Bytes;
+use nfs41::Client;
 
 use super::{report::Check, world::World};
 
@@ -100,16 +101,9 @@ pub const CHECKS: &[Check<World>] = &[
     Check {
         key: "create_guarded",
         what: "A GUARDED create makes a new file and refuses one that is there",
-        means: "The service does not use it; who writes with Create::New cannot.",
+        means: "The service does not use it; a client that opens with Create::Guarded cannot.",
         needed: false,
         ask: |world| Box::pin(writes::create_guarded(world)),
-    },
-    Check {
-        key: "create_exclusive",
-        what: "An EXCLUSIVE4_1 create knows its own number again and refuses others",
-        means: "The service does not use it; who writes with Create::Exclusive cannot.",
-        needed: false,
-        ask: |world| Box::pin(writes::create_exclusive(world)),
     },
     Check {
         key: "link",
@@ -220,6 +214,17 @@ pub const CHECKS: &[Check<World>] = &[
 ];
 
 /// So many bytes, of which no two places near each other are mixed up.
+/// Reads a file of any size.
+async fn read_file(client: &Client, path: &[u8]) -> nfs41::Result<Bytes> {
+    let mut read = client.read(path, 0, u32::MAX).await?;
+    let mut data = std::mem::take(&mut read.data).to_vec();
+    while !read.eof {
+        read = client.read(path, data.len() as u64, u32::MAX).await?;
+        data.extend_from_slice(&read.data);
+    }
+    Ok(data.into())
+}
+
 fn content(length: usize, seed: usize) -> Bytes {
     (0..length).map(|at| (at * 7 + at / 251 + seed) as u8).collect::<Vec<_>>().into()
 }

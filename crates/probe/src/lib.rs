@@ -21,7 +21,7 @@ use std::{
 use clap::{ArgAction, Args, value_parser};
 use nfs41::{
     Client,
-    efs::{Certificates, CredentialSource, Credentials, Lends, Subject},
+    efs::{CertificateProvider, Credentials, CredentialsFuture, CredentialsProvider, Subject},
     tls::{Roots, Tls},
 };
 use tokio::{
@@ -215,11 +215,11 @@ impl Dial {
         let mut options = nfs41::Options::new(address);
         options.tls = self.secure.as_ref().map(|secure| secure.tls.clone());
         options.root = root;
-        options.connect_deadline = self.timeout;
-        options.patience = self.timeout;
-        options.deadline = Some(self.timeout);
+        options.connect_timeout = self.timeout;
+        options.connect_wait = self.timeout;
+        options.operation_timeout = Some(self.timeout);
         // As many as the client can use, to see how many the server gives.
-        options.most_in_flight = 256;
+        options.max_in_flight = 256;
         options
     }
 }
@@ -235,13 +235,13 @@ impl Secure {
             Some(file) => Roots::Pem(fs::read(file).map_err(|why| format!("--roots {}: {why}", file.display()))?),
         };
         let server_name = subject.server_name();
-        let mut certificates = Certificates::new(subject);
+        let mut certificates = CertificateProvider::new(subject);
         if server.iam {
             certificates = certificates.with_credentials(Arc::new(Source::new().await?));
         }
         // Now, so that the time it takes (a key is made) is not the first host's.
         certificates.certificate().await?;
-        let tls = Tls::new(&server_name, roots.clone())?.with_identities(Arc::new(certificates));
+        let tls = Tls::new(&server_name, roots.clone())?.with_identity_provider(Arc::new(certificates));
         Ok(Self { tls, roots, server_name })
     }
 }
@@ -255,8 +255,8 @@ impl Source {
     }
 }
 
-impl CredentialSource for Source {
-    fn credentials(&self) -> Lends<'_> {
+impl CredentialsProvider for Source {
+    fn credentials(&self) -> CredentialsFuture<'_> {
         Box::pin(async {
             let lent = self.0.lend().await?;
             Ok(Credentials::new(lent.access_key_id, lent.secret, lent.session_token, lent.expires)?)

@@ -8,8 +8,8 @@ use std::{
 };
 
 use nfs41::{
-    Client, Error, Op, Place, Server, Wanted,
-    tls::{Facts, Roots, TlsError, refusal},
+    AttributeMask, Client, DirCursor, Error, Op, ServerIdentity,
+    tls::{HandshakeReport, Roots, TlsError, rustls_error},
 };
 use serde_json::json;
 use tokio::{
@@ -134,9 +134,9 @@ pub struct Target {
 #[derive(Default)]
 struct Known {
     address: Option<SocketAddr>,
-    facts: Option<Facts>,
+    facts: Option<HandshakeReport>,
     client: Option<Client>,
-    server: Option<Server>,
+    server: Option<ServerIdentity>,
     access: Option<u32>,
     /// Why there is no session, when EXCHANGE_ID was answered or the call itself refused.
     refused: Option<Error>,
@@ -170,7 +170,7 @@ impl Target {
     }
 
     /// Who it says it is.
-    pub fn server(&self) -> Option<Server> {
+    pub fn server(&self) -> Option<ServerIdentity> {
         self.known().server.clone()
     }
 
@@ -236,7 +236,7 @@ async fn tls(target: &Target) -> Asked {
     let Some(secure) = &target.setup.dial.secure else { return Err(excluded("no TLS is wanted")) };
     target.address()?;
     let stream = target.dial().await.map_err(|why| unknown(why.to_string()))?;
-    let facts = match timeout(target.setup.dial.timeout, secure.tls.look(stream, secure.roots.clone())).await {
+    let facts = match timeout(target.setup.dial.timeout, secure.tls.inspect(stream, secure.roots.clone())).await {
         Ok(Ok(facts)) => facts,
         Ok(Err(why)) => {
             target.fails();
@@ -306,24 +306,24 @@ async fn tls_system_roots(target: &Target) -> Asked {
         return Err(not_asked("there was no handshake"));
     }
     let stream = target.dial().await.map_err(|why| unknown(why.to_string()))?;
-    let looked = timeout(target.setup.dial.timeout, secure.tls.look(stream, Roots::System)).await;
+    let looked = timeout(target.setup.dial.timeout, secure.tls.inspect(stream, Roots::System)).await;
     match looked.map_err(|_| unknown("no answer came in time"))? {
-        Ok(Facts { stream: Ok(_), .. }) => Ok(yes("they vouch for it")),
-        Ok(Facts { stream: Err(TlsError::Refused(why @ rustls::Error::InvalidCertificate(_))), .. }) => {
+        Ok(HandshakeReport { stream: Ok(_), .. }) => Ok(yes("they vouch for it")),
+        Ok(HandshakeReport { stream: Err(TlsError::Refused(why @ rustls::Error::InvalidCertificate(_))), .. }) => {
             Err(no(why.to_string()))
         }
         Err(why @ TlsError::NoRoots { .. }) => Err(no(why.to_string())),
-        Ok(Facts { stream: Err(why), .. }) | Err(why) => Err(unknown(why.to_string())),
+        Ok(HandshakeReport { stream: Err(why), .. }) | Err(why) => Err(unknown(why.to_string())),
     }
 }
 
-/// By a call of the procedure that does nothing: in TLS 1.3 a refusal comes when something is read.
+/// By a call of the procedure that does nothing: in TLS 1.3 a rustls_error comes when something is read.
 async fn tls_client_certificate(target: &Target) -> Asked {
     if target.setup.dial.secure.is_none() {
         return Err(excluded("no TLS is wanted"));
     }
     let facts = target.known().facts.take();
-    let Some(Facts { stream: Ok(mut stream), asks_for_certificate, .. }) = facts else {
+    let Some(HandshakeReport { stream: Ok(mut stream), requests_client_certificate, .. }) = facts else {
         return Err(not_asked("there was no handshake"));
     };
     let (record, call, rpc, nfs, version) = (1 << 31 | 40, 0, 2, 100_003, 4);
@@ -335,9 +335,9 @@ async fn tls_client_certificate(target: &Target) -> Asked {
         stream.read_exact(&mut answer).await?;
         io::Result::Ok(())
     };
-    let values = json!({ "asked_for": asks_for_certificate });
+    let values = json!({ "asked_for": requests_client_certificate });
     let spoken = timeout(target.setup.dial.timeout, spoken).await;
-    let outcome = match (spoken, asks_for_certificate) {
+    let outcome = match (spoken, requests_client_certificate) {
         (Ok(Ok(())), true) => Ok(yes("the server asked for it, and answers a call after it")),
         (Ok(Ok(())), false)
             if target.setup.options.server.iam || target.setup.options.server.access_point.is_some() =>
@@ -347,7 +347,7 @@ async fn tls_client_certificate(target: &Target) -> Asked {
         (Ok(Ok(())), false) => Ok(yes("the server does not ask for it, and answers a call without")),
         (Ok(Err(why)), _) => {
             target.fails();
-            match refusal(&why) {
+            match rustls_error(&why) {
                 Some(alert) => Err(no(format!("refused with the first read: {alert}"))),
                 None => Err(no(format!("the server ends the connection without a word: {why}"))),
             }
@@ -372,7 +372,7 @@ fn hex(bytes: &[u8]) -> String {
 /// What the server said on the way to a session.
 fn said(why: &Error) -> &Error {
     let inner = match why {
-        Error::Unreachable { why, .. } => why.get_ref().and_then(|why| why.downcast_ref()),
+        Error::Unreachable { source, .. } => source.get_ref().and_then(|why| why.downcast_ref()),
         _ => None,
     };
     inner.map_or(why, said)
@@ -382,15 +382,15 @@ async fn exchange_id(target: &Target) -> Asked {
     let address = target.address()?;
     let client = Client::new(target.setup.dial.client_options(address, Vec::new()));
     let client = client.map_err(|why| unknown(why.to_string()))?;
-    let servers = client.servers().await;
+    let servers = client.server_identities().await;
     match servers.map(|mut servers| servers.pop()) {
         Ok(Some(server)) => {
-            let program = server.program.as_deref().unwrap_or("not said");
-            let (owner, scope) = (shown(&server.owner), shown(&server.scope));
+            let program = server.implementation.as_deref().unwrap_or("not said");
+            let (owner, scope) = (shown(&server.owner_major), shown(&server.scope));
             let found = format!("owner {owner}, minor {}, scope {scope}, program {program}", server.owner_minor);
             let values = json!({
-                "owner": hex(&server.owner), "owner_minor": server.owner_minor, "scope": hex(&server.scope),
-                "program": server.program,
+                "owner": hex(&server.owner_major), "owner_minor": server.owner_minor, "scope": hex(&server.scope),
+                "program": server.implementation,
             });
             let mut known = target.known();
             (known.client, known.server) = (Some(client), Some(server));
@@ -422,21 +422,21 @@ async fn create_session(target: &Target) -> Asked {
         }
         _ => {}
     }
-    let found = answered(target.client()?.file_system().await)?;
-    let one_call = found.operations_in_a_call >= ONE_CALL;
+    let found = answered(target.client()?.limits().await)?;
+    let one_call = found.max_operations >= ONE_CALL;
     let text = format!(
         "{} calls at once (256 asked for), a call of {} bytes, an answer of {}, {} bytes of an answer are kept, {} \
          operations in a call{}",
-        found.calls_in_flight,
-        grouped(found.largest_call as u64),
-        grouped(found.largest_answer as u64),
-        grouped(found.kept_answer.into()),
-        found.operations_in_a_call,
+        found.max_requests,
+        grouped(found.max_request_bytes as u64),
+        grouped(found.max_response_bytes as u64),
+        grouped(found.max_cached_response_bytes.into()),
+        found.max_operations,
         if one_call { "" } else { " (a whole put needs 24, and takes more round trips here)" },
     );
     Ok(yes(text).with(json!({
-        "slots": found.calls_in_flight, "largest_call": found.largest_call, "largest_answer": found.largest_answer,
-        "kept_answer": found.kept_answer, "operations": found.operations_in_a_call,
+        "slots": found.max_requests, "largest_call": found.max_request_bytes, "largest_answer": found.max_response_bytes,
+        "kept_answer": found.max_cached_response_bytes, "operations": found.max_operations,
     })))
 }
 
@@ -446,18 +446,18 @@ async fn accepted(target: &Target) -> Asked {
         Some(Error::Status { op: Op::CREATE_SESSION, .. }) | None => {}
         Some(why) => return Err(no(why.to_string())),
     }
-    let found = answered(target.client()?.attributes(b"", Wanted::KIND).await)?;
+    let found = answered(target.client()?.attributes(b"", AttributeMask::TYPE).await)?;
     let own = nfs41::Credentials::default();
     let who = format!("as user {} of group {} (AUTH_SYS), from a port that anybody may use", own.user, own.group);
-    match found.kind {
-        Some(nfs41::Kind::Directory) => Ok(yes(who)),
+    match found.file_type {
+        Some(nfs41::FileType::Directory) => Ok(yes(who)),
         other => Err(no(format!("{who}; but the server's root is no directory: {other:?}"))),
     }
 }
 
 async fn lease(target: &Target) -> Asked {
     // The client has a number where the server has none.
-    let told = answered(target.client()?.attributes(b"", Wanted::LEASE).await)?.lease_seconds();
+    let told = answered(target.client()?.attributes(b"", AttributeMask::LEASE_TIME).await)?.lease_seconds();
     match told {
         Some(seconds) => Ok(yes(format!("{seconds} s")).with(json!({ "seconds": seconds }))),
         None => Err(no("the server does not say")),
@@ -465,10 +465,10 @@ async fn lease(target: &Target) -> Asked {
 }
 
 async fn io_size(target: &Target) -> Asked {
-    let found = answered(target.client()?.file_system().await)?;
-    let (read, write) = (found.largest_read, found.largest_write);
+    let found = answered(target.client()?.limits().await)?;
+    let (read, write) = (found.max_read_bytes, found.max_write_bytes);
     let text = format!("{} bytes read, {} written", grouped(read.into()), grouped(write.into()));
-    let values = json!({ "largest_read": read, "largest_write": write });
+    let values = json!({ "max_read_bytes": read, "max_write_bytes": write });
     let outcome = if read.min(write) >= 1 << 20 { yes(text) } else { no(text) };
     Ok(outcome.with(values))
 }
@@ -485,7 +485,7 @@ async fn access(target: &Target) -> Asked {
     let bits = answered(client.access(root, 0x3F).await)?;
     target.known().access = Some(bits);
     // What it says is not what it does.
-    answered(client.list(root, Place::default(), Wanted::KIND, LISTED).await)?;
+    answered(client.list(root, DirCursor::default(), AttributeMask::TYPE, LISTED).await)?;
     let found = permissions(bits);
     let text = format!(
         "{} of {}",
@@ -502,7 +502,7 @@ async fn round_trip(target: &Target) -> Asked {
     let until = Instant::now() + target.setup.dial.timeout;
     while times.len() < ROUND_TRIPS && Instant::now() < until {
         let began = Instant::now();
-        answered(client.attributes(b"", Wanted::SIZE).await)?;
+        answered(client.attributes(b"", AttributeMask::SIZE).await)?;
         times.push(began.elapsed());
     }
     times.sort_unstable();

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use nfs41::{Client, Error, Place, Status, Wanted};
+use nfs41::{AttributeMask, Client, DirCursor, Error, Status};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -182,7 +182,9 @@ impl World {
     /// By a call that any server answers.
     pub async fn look_whether_it_answers(&self) {
         let answers = match self.host().and_then(|host| self.above(host)) {
-            Ok(client) => matches!(client.attributes(b"", Wanted::KIND).await, Ok(_) | Err(Error::Status { .. })),
+            Ok(client) => {
+                matches!(client.attributes(b"", AttributeMask::TYPE).await, Ok(_) | Err(Error::Status { .. }))
+            }
             Err(_) => false,
         };
         self.silent.store(!answers, Ordering::Relaxed);
@@ -243,7 +245,8 @@ impl World {
         };
         loop {
             // From the beginning each time: what was listed is gone then.
-            let page = match client.list(self.name.as_bytes(), Place::default(), Wanted::NOTHING, 1 << 16).await {
+            let page = match client.list(self.name.as_bytes(), DirCursor::default(), AttributeMask::NONE, 1 << 16).await
+            {
                 Ok(page) => page,
                 Err(Error::Status { status: Status::NOENT, .. }) => return Ok(()),
                 Err(why) => return Err(why),
@@ -251,7 +254,7 @@ impl World {
             for entry in &page.entries {
                 gone(client.remove(&[self.name.as_bytes(), b"/", &entry.name].concat()).await)?;
             }
-            if page.end {
+            if page.eof {
                 break;
             }
         }

@@ -1,48 +1,61 @@
-//! Names of files, checked once, on the way in. Bytes, as in the kernel and in NFS.
+//! Paths of files and directories, validated once at the boundary. Paths are bytes, as in the kernel and in NFS.
 
 use std::{fmt, sync::Arc};
 
-/// Temporary files have names that begin so. Nothing else may.
+/// Prefix of the names of temporary files. A path with a component that begins with it is refused.
 pub const RESERVED_PREFIX: &[u8] = b".efs-router.";
-const MOST_BYTES: usize = 4096;
-const MOST_IN_COMPONENT: usize = 255;
-/// Each may cost a call to make and one to look at: deeper trees than this are nobody's.
+/// `PATH_MAX` of Linux.
+const MAX_PATH_BYTES: usize = 4096;
+/// `NAME_MAX` of Linux, and the limit of EFS.
+const MAX_COMPONENT_BYTES: usize = 255;
+/// Each component may cost one call to create and one to look up. EFS allows 1,000.
 const MAX_COMPONENTS: usize = 255;
 
-/// A file's path below the root of the file system: relative, no empty component, no `.`, no `..`, no NUL.
+/// The path of a file, relative to the root of the file system: no empty component, no `.` or `..`, no NUL.
 #[derive(Clone, Eq, Hash, PartialEq)]
 pub struct FilePath(Arc<[u8]>);
 
-/// A directory's path below the root; empty is the root itself.
+/// The path of a directory, relative to the root. The empty path is the root.
 #[derive(Clone, Eq, PartialEq)]
 pub struct DirectoryPath(Arc<[u8]>);
 
-/// Why a path is refused.
+/// The reason why a path is invalid. Its `Display` says how to correct it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadPath {
+    /// The path has no bytes.
     #[error("the path is empty; name a file")]
     Empty,
+    /// The path begins with `/`.
     #[error("the path begins with `/`; give it relative to the root of the file system")]
     Absolute,
+    /// Two slashes in a row, or one at the end of a file's path.
     #[error("the path has an empty component; write one `/` between two names and none at the end")]
     EmptyComponent,
+    /// A component is `.` or `..`.
     #[error("the path has a component `.` or `..`; write the path without them")]
     Dots,
-    #[error("the path holds a NUL byte; no file has such a name")]
+    /// The path contains a NUL byte.
+    #[error("the path contains a NUL byte; remove it")]
     Nul,
+    /// A component is longer than 255 bytes.
     #[error("a component of the path is longer than 255 bytes")]
     LongComponent,
+    /// The path is longer than 4,096 bytes.
     #[error("the path is longer than 4096 bytes")]
     Long,
+    /// The path has more than 255 components.
     #[error("the path has more than 255 components; use fewer directories")]
     Deep,
-    #[error("a component begins with `.efs-router.`, which is kept for temporary files; take another name")]
+    /// A component begins with [`RESERVED_PREFIX`].
+    #[error("a component begins with `.efs-router.`, which is reserved for temporary files; choose another name")]
     Reserved,
 }
 
 impl FilePath {
+    /// Validates a path.
+    ///
     /// # Errors
-    /// [`BadPath`] says what is wrong.
+    /// [`BadPath`] names the first rule that the path breaks.
     pub fn new(path: impl AsRef<[u8]>) -> Result<Self, BadPath> {
         let path = path.as_ref();
         match path {
@@ -51,11 +64,12 @@ impl FilePath {
         }
     }
 
+    /// The path as bytes, without a `/` at either end.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The directory's path, empty for the root, and the name in it.
+    /// The path of the parent directory (empty for the root) and the file's name.
     pub fn split(&self) -> (&[u8], &[u8]) {
         match self.0.iter().rposition(|byte| *byte == b'/') {
             Some(slash) => (&self.0[..slash], &self.0[slash + 1..]),
@@ -65,10 +79,10 @@ impl FilePath {
 }
 
 impl DirectoryPath {
-    /// One `/` at the end is allowed, as people write it.
+    /// Validates a path. One `/` at the end is allowed.
     ///
     /// # Errors
-    /// [`BadPath`] says what is wrong.
+    /// [`BadPath`] names the first rule that the path breaks.
     pub fn new(path: impl AsRef<[u8]>) -> Result<Self, BadPath> {
         let path = path.as_ref();
         match path.strip_suffix(b"/").unwrap_or(path) {
@@ -77,13 +91,14 @@ impl DirectoryPath {
         }
     }
 
+    /// The path as bytes, without a `/` at either end.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
 fn check(path: &[u8]) -> Result<(), BadPath> {
-    if path.len() > MOST_BYTES {
+    if path.len() > MAX_PATH_BYTES {
         return Err(BadPath::Long);
     }
     if path.starts_with(b"/") {
@@ -98,7 +113,7 @@ fn check(path: &[u8]) -> Result<(), BadPath> {
     path.split(|byte| *byte == b'/').try_for_each(|component| match component {
         [] => Err(BadPath::EmptyComponent),
         b"." | b".." => Err(BadPath::Dots),
-        _ if component.len() > MOST_IN_COMPONENT => Err(BadPath::LongComponent),
+        _ if component.len() > MAX_COMPONENT_BYTES => Err(BadPath::LongComponent),
         _ if component.starts_with(RESERVED_PREFIX) => Err(BadPath::Reserved),
         _ => Ok(()),
     })

@@ -13,7 +13,7 @@ use domain::model::ZoneName;
 use proptest::{prelude::*, sample::Index};
 use router::{
     PublishedList,
-    select::{Node, Rendezvous, STRATEGIES, Sha256Modulo, Strategy as _, named},
+    select::{HashNode, Rendezvous, STRATEGIES, Sha256Modulo, Strategy as _, named},
     table::{Routing, Table},
 };
 use serde_json::json;
@@ -24,16 +24,16 @@ fn ids(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("fsmt-0{number:x}5c3f1e2d4b6a798")).collect()
 }
 
-fn nodes(ids: &[String]) -> Vec<Node> {
-    ids.iter().map(|id| Node::new(id, 1.0)).collect()
+fn nodes(ids: &[String]) -> Vec<HashNode> {
+    ids.iter().map(|id| HashNode::new(id, 1.0)).collect()
 }
 
 /// Nodes of these targets, and which they are: a place in the list says nothing.
-fn weighted(targets: &[(String, f64)]) -> Vec<Node> {
-    targets.iter().map(|(id, weight)| Node::new(id, *weight)).collect()
+fn weighted(targets: &[(String, f64)]) -> Vec<HashNode> {
+    targets.iter().map(|(id, weight)| HashNode::new(id, *weight)).collect()
 }
 
-fn first(strategy: Chosen, path: &[u8], nodes: &[Node]) -> usize {
+fn first(strategy: Chosen, path: &[u8], nodes: &[HashNode]) -> usize {
     strategy.first(path, nodes, &|_| true).unwrap()
 }
 
@@ -97,11 +97,11 @@ proptest! {
 
     #[test]
     fn a_new_target_takes_paths_and_moves_no_others(
-        targets in a_list(), place in any::<Index>(), weight in prop_oneof![Just(1.0), 1.0..100.0],
+        targets in a_list(), position in any::<Index>(), weight in prop_oneof![Just(1.0), 1.0..100.0],
         paths in proptest::collection::vec(a_path(), 8),
     ) {
         let mut more = targets.clone();
-        more.insert(place.index(targets.len() + 1), ("fsmt-new".to_owned(), weight));
+        more.insert(position.index(targets.len() + 1), ("fsmt-new".to_owned(), weight));
         for path in &paths {
             let before = &targets[first(&Rendezvous, path, &weighted(&targets))].0;
             let after = &more[first(&Rendezvous, path, &weighted(&more))].0;
@@ -141,13 +141,13 @@ proptest! {
     }
 
     #[test]
-    fn the_seeds_strategy_ignores_weights_and_ids(targets in a_list(), path in a_path()) {
+    fn modulo_ignores_weights_and_ids(targets in a_list(), path in a_path()) {
         let others = nodes(&ids(targets.len()));
         prop_assert_eq!(first(&Sha256Modulo, &path, &weighted(&targets)), first(&Sha256Modulo, &path, &others));
     }
 
     #[test]
-    fn of_a_target_that_fails_the_seeds_strategy_takes_the_next_index(targets in a_list(), path in a_path()) {
+    fn modulo_takes_the_next_index_of_a_target_that_fails(targets in a_list(), path in a_path()) {
         let nodes = weighted(&targets);
         let own = first(&Sha256Modulo, &path, &nodes);
         let order: Vec<_> = Sha256Modulo.order(&path, &nodes).iter().collect();
@@ -172,7 +172,8 @@ fn a_table_routes_as_its_strategy_does() {
     for strategy in STRATEGIES {
         let routing = Routing { strategy, local: Some((ZoneName::new("zone-1"), 3.0)) };
         let table = Table::new(PublishedList::parse(&list).unwrap(), routing).unwrap();
-        let nodes: Vec<_> = ids.iter().zip(0..).map(|(id, index)| Node::new(id, [1.0, 3.0, 1.0][index % 3])).collect();
+        let nodes: Vec<_> =
+            ids.iter().zip(0..).map(|(id, index)| HashNode::new(id, [1.0, 3.0, 1.0][index % 3])).collect();
         for path in paths(200) {
             assert_eq!(table.first(&path, &|_| true), Some(first(strategy, &path, &nodes)));
             let orders = [table.order(&path), strategy.order(&path, &nodes)].map(|order| order.iter().collect());
@@ -231,7 +232,7 @@ fn one_more_target_moves_as_many_paths_as_it_must() {
 
 /// And what losing one of three costs the paths of the others.
 #[test]
-fn one_target_less_moves_what_was_not_its_own_only_with_the_seeds_strategy() {
+fn one_target_less_moves_what_was_not_its_own_only_with_modulo() {
     let paths = paths(20_000);
     let ids = ids(3);
     let (before, after) = (nodes(&ids), nodes(&ids[..2]));
@@ -259,15 +260,15 @@ fn paths_are_spread_as_by_chance(counts: Counts, choose: impl Fn(&[u8], Counts, 
     let (least, most) = (*counts.start(), *counts.end());
     let mut rejected = [0.0; 11];
     for seed in 0..SEEDS {
-        let mut counted = [[0_u32; 10]; 11];
+        let mut snapshot = [[0_u32; 10]; 11];
         for file in 0..EXPECTED * most {
             // Few targets need few paths.
             let counts = least.max(file / EXPECTED + 1)..=most;
-            choose(format!("{seed}/file-{file}").as_bytes(), counts, &mut |count, index| counted[count][index] += 1);
+            choose(format!("{seed}/file-{file}").as_bytes(), counts, &mut |count, index| snapshot[count][index] += 1);
         }
         for count in counts.clone() {
-            let off = |counted: &u32| (f64::from(*counted) - EXPECTED as f64).powi(2) / EXPECTED as f64;
-            if counted[count][..count].iter().map(off).sum::<f64>() > CRITICAL[count - 2] {
+            let off = |snapshot: &u32| (f64::from(*snapshot) - EXPECTED as f64).powi(2) / EXPECTED as f64;
+            if snapshot[count][..count].iter().map(off).sum::<f64>() > CRITICAL[count - 2] {
                 rejected[count] += 1.0 / SEEDS as f64;
             }
         }
@@ -291,7 +292,7 @@ fn rendezvous_spreads_paths_as_chance_does() {
     });
 }
 
-fn the_seeds_strategy_spreads_as_chance_does(counts: Counts) {
+fn modulo_spreads_as_chance_does(counts: Counts) {
     let nodes = nodes(&ids(10));
     paths_are_spread_as_by_chance(counts, |path, counts, choose| {
         for count in counts {
@@ -302,18 +303,18 @@ fn the_seeds_strategy_spreads_as_chance_does(counts: Counts) {
 
 // Several tests, so that several processors share the work.
 #[test]
-fn the_seeds_strategy_spreads_paths_over_few_targets_as_chance_does() {
-    the_seeds_strategy_spreads_as_chance_does(2..=6);
+fn modulo_spreads_paths_over_few_targets_as_chance_does() {
+    modulo_spreads_as_chance_does(2..=6);
 }
 
 #[test]
-fn the_seeds_strategy_spreads_paths_over_more_targets_as_chance_does() {
-    the_seeds_strategy_spreads_as_chance_does(7..=8);
+fn modulo_spreads_paths_over_more_targets_as_chance_does() {
+    modulo_spreads_as_chance_does(7..=8);
 }
 
 #[test]
-fn the_seeds_strategy_spreads_paths_over_many_targets_as_chance_does() {
-    the_seeds_strategy_spreads_as_chance_does(9..=10);
+fn modulo_spreads_paths_over_many_targets_as_chance_does() {
+    modulo_spreads_as_chance_does(9..=10);
 }
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
@@ -323,7 +324,7 @@ fn unhex(digits: &str) -> Vec<u8> {
 }
 
 #[test]
-fn the_seeds_strategy_is_pythons_line_to_the_letter() {
+fn modulo_is_pythons_line_to_the_letter() {
     let golden = std::fs::read_to_string(format!("{GOLDEN}/sha256-modulo.txt")).unwrap();
     assert_eq!(golden.lines().count(), 1000);
     let nodes = nodes(&ids(10));

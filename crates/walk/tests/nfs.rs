@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nfs_lab::{Act, Ganesha, Options, Relay, Way, eventually, lab_or_skip};
+use nfs_lab::{Action, Direction, Ganesha, Options, Relay, eventually, lab_or_skip};
 use proptest::prelude::*;
 use walk::{
     Cache, Counted, Partition, Walk,
@@ -164,12 +164,12 @@ fn a_directory_that_changes_is_gone_on_with() {
     let (directory, mut pages) = (server.directory().to_owned(), 0);
     relay.on_record(move |way, record| {
         // A page that is not the last.
-        if way == Way::ToClient && record.len() > 8000 {
+        if way == Direction::ToClient && record.len() > 8000 {
             pages += 1;
             thread::sleep(Duration::from_millis(20));
             fs::write(directory.join(format!("file 0000 {pages}")), "").unwrap();
         }
-        Act::Pass
+        Action::Pass
     });
     let counted = Walk::nfs(at(relay.address(), "")).buffer(32 << 10).count().unwrap();
     assert_eq!((counted.errors, counted.complete()), (0, true), "{:?}", counted.first_errors);
@@ -230,13 +230,13 @@ fn what_vanishes_is_no_error() {
     let victims = [server.directory().join("d0"), server.directory().join("d1")];
     // After the root was read, and before anything else is.
     relay.on_record(move |way, record| {
-        if way == Way::ToClient && record.windows(2).any(|name| name == b"d1") && victims[0].exists() {
+        if way == Direction::ToClient && record.windows(2).any(|name| name == b"d1") && victims[0].exists() {
             fs::remove_dir_all(&victims[0]).unwrap();
             fs::remove_dir_all(&victims[1]).unwrap();
             // Nor is it a directory any more.
             symlink("d2", &victims[1]).unwrap();
         }
-        Act::Pass
+        Action::Pass
     });
     let counted = Walk::nfs(at(relay.address(), "")).count().unwrap();
     assert_eq!((counted.files, counted.directories, counted.vanished, counted.errors), (20, 2, 2, 0));
@@ -256,14 +256,16 @@ fn other_file_systems_are_not_entered() {
     // What is reached by this name says that it is another.
     relay.on_record(move |way, record| {
         match way {
-            Way::ToServer if record.windows(9).any(|name| name == b"elsewhere") => asked.push(record[..4].to_vec()),
-            Way::ToClient if asked.iter().any(|call| record.starts_with(call)) => {
+            Direction::ToServer if record.windows(9).any(|name| name == b"elsewhere") => {
+                asked.push(record[..4].to_vec())
+            }
+            Direction::ToClient if asked.iter().any(|call| record.starts_with(call)) => {
                 let place = record.windows(16).position(|bytes| bytes == of_the_root).unwrap();
                 record[place] ^= 1;
             }
             _ => {}
         }
-        Act::Pass
+        Action::Pass
     });
     let staying = Walk::nfs(at(relay.address(), "")).count().unwrap();
     assert_eq!((staying.files, staying.directories, staying.other_file_systems), (40, 4, 1));

@@ -19,8 +19,8 @@ use domain::{
     ports::{Clock, ReadParameters, WriteParameter},
 };
 use nfs41::{
-    efs::{CredentialSource, Settings},
-    tls::Fault,
+    efs::{CredentialsProvider, Settings},
+    tls::BoxError,
 };
 use tracing::{error, warn};
 use walk::{Cache, Counted, Partition, Walk, nfs::Location};
@@ -81,12 +81,12 @@ impl Root {
     /// TLS cannot be had as the variables say; why is logged.
     pub async fn open(
         &mut self,
-        credentials: impl AsyncFnOnce() -> io::Result<Arc<dyn CredentialSource>>,
+        credentials: impl AsyncFnOnce() -> io::Result<Arc<dyn CredentialsProvider>>,
     ) -> Result<(), ConfigError> {
         if let Self::Nfs(server) = self
             && let Some(settings) = &server.settings
         {
-            let refused = |why: Fault| {
+            let refused = |why: BoxError| {
                 error!(error = %why, "TLS cannot be set up");
                 let expected = "what the log says; see NFS_TLS_ROOTS and NFS_IAM";
                 ConfigError::Bad { name: "NFS_TLS", value: "efs".to_owned(), expected }

@@ -4,7 +4,7 @@ use std::{io, os::unix::fs::FileExt as _, path::PathBuf, str::FromStr, sync::Arc
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
-use nfs41::{Client, Create, Place as Cookie, Put, Status, Wanted};
+use nfs41::{AttributeMask, Client, DirCursor, PutOptions, Status};
 use probe::{Dial, Host};
 use tokio::task::spawn_blocking;
 
@@ -63,7 +63,7 @@ impl Place {
                 let mut options = dial.client_options(address, root.as_bytes().to_vec());
                 options.connections = 1;
                 let client = Client::new(options).map_err(|why| anyhow!("--root {root}: {why}"))?;
-                client.attributes(b"", Wanted::KIND).await.with_context(|| host.to_string())?;
+                client.attributes(b"", AttributeMask::TYPE).await.with_context(|| host.to_string())?;
                 Ok(Self::Nfs(client))
             }
         }
@@ -87,7 +87,7 @@ impl Place {
     pub async fn make_directory(&self, path: &str) -> Result<()> {
         match self {
             Self::Directory(root) => Self::blocking(root, path, std::fs::create_dir).await,
-            Self::Nfs(client) => Ok(client.make_directory(path.as_bytes(), 0o700).await?),
+            Self::Nfs(client) => Ok(client.create_dir(path.as_bytes(), 0o700).await?),
         }
     }
 
@@ -96,7 +96,7 @@ impl Place {
         match self {
             Self::Directory(root) => Self::blocking(root, path, move |path| std::fs::write(path, &content)).await,
             Self::Nfs(client) => {
-                client.put(path.as_bytes(), content, Put::default()).await.map(drop).map_err(Into::into)
+                client.put(path.as_bytes(), content, PutOptions::default()).await.map(drop).map_err(Into::into)
             }
         }
     }
@@ -125,16 +125,16 @@ impl Place {
                 };
                 Self::blocking(root, path, write).await
             }
-            Self::Nfs(client) => {
-                client.write(path.as_bytes(), offset, content, Create::No).await.map(drop).map_err(Into::into)
-            }
+            Self::Nfs(client) => client.write_at(path.as_bytes(), offset, content).await.map(drop).map_err(Into::into),
         }
     }
 
     pub async fn attributes(&self, path: &str) -> Result<()> {
         match self {
             Self::Directory(root) => Self::blocking(root, path, |path| std::fs::metadata(path).map(drop)).await,
-            Self::Nfs(client) => client.attributes(path.as_bytes(), Wanted::SIZE).await.map(drop).map_err(Into::into),
+            Self::Nfs(client) => {
+                client.attributes(path.as_bytes(), AttributeMask::SIZE).await.map(drop).map_err(Into::into)
+            }
         }
     }
 
@@ -155,14 +155,14 @@ impl Place {
                 Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect())
             }
             Self::Nfs(client) => {
-                let (mut names, mut cookie) = (Vec::new(), Cookie::default());
+                let (mut names, mut cookie) = (Vec::new(), DirCursor::default());
                 loop {
-                    let page = client.list(path.as_bytes(), cookie, Wanted::NOTHING, PAGE_BYTES).await?;
+                    let page = client.list(path.as_bytes(), cookie, AttributeMask::NONE, PAGE_BYTES).await?;
                     names.extend(page.entries.iter().map(|entry| String::from_utf8_lossy(&entry.name).into_owned()));
-                    if page.end {
+                    if page.eof {
                         return Ok(names);
                     }
-                    cookie = page.at;
+                    cookie = page.cursor;
                 }
             }
         }
@@ -190,7 +190,7 @@ impl Place {
                         _ => {}
                     }
                 }
-                Ok(client.remove_directory(path.as_bytes()).await?)
+                Ok(client.remove_dir(path.as_bytes()).await?)
             }
         }
     }

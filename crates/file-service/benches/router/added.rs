@@ -47,12 +47,12 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
 
     let line = |name: &str, p50: &Samples, added: Option<Samples>| {
         let cells = added.map(|added| (added.median(), added.spread(2)));
-        let [target, verdict] = match &cells {
+        let [target, outcome] = match &cells {
             Some((added, _)) => Target::AtMost(MOST_ADDED_US).cells(*added, 0),
             None => Target::None.cells(0.0, 0),
         };
         let (added, spread) = cells.map_or_else(Default::default, |(added, spread)| (number(added, 2), spread));
-        [name.to_owned(), number(p50.median(), 2), p50.spread(2), added, spread, target, verdict]
+        [name.to_owned(), number(p50.median(), 2), p50.spread(2), added, spread, target, outcome]
     };
     let difference = |of: &Samples| Some(of.with(&bare, |one, other| one - other));
     let lines = [

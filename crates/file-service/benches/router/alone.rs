@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use nfs41::{
-    Client, Options, Put,
+    Client, Options, PutOptions,
     tls::{Roots, Tls},
 };
 use tokio::task::JoinSet;
@@ -74,7 +74,7 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
 
 async fn drive(options: Options, kind: &'static Kind, time: Duration) -> Result<()> {
     let client = Client::new(options)?;
-    client.servers().await?;
+    client.server_identities().await?;
     let (next, own) = (Arc::new(AtomicU64::new(0)), std::process::id());
     let (began, before) = (Instant::now(), processors_of(own)?);
     let mut tasks = JoinSet::new();
@@ -107,12 +107,31 @@ async fn drive(options: Options, kind: &'static Kind, time: Duration) -> Result<
 async fn one(client: &Client, kind: &Kind, number: u64) -> Result<()> {
     let path = format!("{}/{number}", kind.directory()).into_bytes();
     match kind.method {
-        "PUT" => drop(client.put(&path, vec![b'x'; kind.size].into(), Put::default()).await?),
+        "PUT" => drop(client.put(&path, vec![b'x'; kind.size].into(), PutOptions::default()).await?),
         _ => {
-            let pieces = client.read_all(&path, 0, kind.size as u64).await?;
-            let length: usize = pieces.iter().map(bytes::Bytes::len).sum();
+            let length = read(client, &path, kind.size).await?;
             ensure!(length == kind.size, "{length} bytes");
         }
     }
     Ok(())
+}
+
+/// Reads a file as the service does: the first piece by its path, the rest from the file, which stays open meanwhile.
+async fn read(client: &Client, path: &[u8], size: usize) -> Result<usize> {
+    const READ_BYTES: u32 = 128 << 10;
+    let first = client.read(path, 0, READ_BYTES.min(u32::try_from(size)?)).await?;
+    let mut length = first.data.len();
+    if length == size {
+        return Ok(length);
+    }
+    let file = client.open_by_handle(&first.handle).await?;
+    while length < size {
+        let (data, eof) = file.read(length as u64, READ_BYTES).await?;
+        length += data.len();
+        if eof {
+            break;
+        }
+    }
+    file.close().await?;
+    Ok(length)
 }

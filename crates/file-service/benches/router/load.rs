@@ -40,9 +40,9 @@ fn wrk(server: &Server, script: &Path, seconds: u64) -> Result<Load> {
     command.args(["--timeout", "30s", "-s"]).arg(script).arg(format!("http://{}", server.address()));
     let output = command.output().context("wrk")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let counted = text.lines().find_map(|line| line.strip_prefix("counted "));
-    let counted: Vec<f64> = counted.unwrap_or_default().split(' ').filter_map(|word| word.parse().ok()).collect();
-    let [requests, duration, errors @ .., p99_ms] = &counted[..] else {
+    let snapshot = text.lines().find_map(|line| line.strip_prefix("counted "));
+    let snapshot: Vec<f64> = snapshot.unwrap_or_default().split(' ').filter_map(|word| word.parse().ok()).collect();
+    let [requests, duration, errors @ .., p99_ms] = &snapshot[..] else {
         anyhow::bail!("{command:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     };
     ensure!(errors.iter().all(|count| *count == 0.0), "{command:?}: some requests failed:\n{text}");
@@ -79,7 +79,7 @@ impl Measured {
 
     pub fn line(&self, name: &str, nginx: &Self, target: Target) -> [String; 8] {
         let ratio = self.rate.times(&nginx.rate);
-        let [target, verdict] = target.cells(ratio, 1);
+        let [target, outcome] = target.cells(ratio, 1);
         let tell = |samples: &Samples, digits| match samples.median() {
             unknown if unknown.is_nan() => String::new(),
             median => number(median, digits),
@@ -92,7 +92,7 @@ impl Measured {
             tell(&self.p99_ms, 2),
             tell(&self.processors, 1),
             target,
-            verdict,
+            outcome,
         ]
     }
 }

@@ -72,7 +72,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let streamed = runtime.block_on(stream(&server, pause, Duration::from_secs(seconds)))?;
         let peak = streamed.peak as f64 / 1e6;
-        let [target, verdict] = target.cells(peak, 0);
+        let [target, outcome] = target.cells(peak, 0);
         lines.push([
             name.to_owned(),
             number(streamed.rss.median(), 1),
@@ -81,7 +81,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
             number(idle as f64 / 1e6, 1),
             number(streamed.megabytes_a_second, 0),
             target,
-            verdict,
+            outcome,
         ]);
     }
     let head = ["", "MB", "from – to", "peak", "idle", "MB/s", "target", ""];

@@ -79,7 +79,7 @@ struct Peer<'a> {
 }
 
 pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    Ganesha::available().map_err(|why| anyhow!(why))?;
+    Ganesha::available().map_err(|err| anyhow!(err))?;
     let ganesha = Ganesha::start(nfs_lab::Options::default());
     let place = place(&settings.disk)?;
     let files = ganesha.directory().join(DIRECTORY);

@@ -114,11 +114,11 @@ pub enum Target {
 impl Target {
     /// Two cells: what it is to be, and whether it is.
     pub fn cells(self, value: f64, digits: usize) -> [String; 2] {
-        let verdict = |kept: bool| if kept { "kept" } else { "NOT KEPT" }.to_owned();
+        let outcome = |kept: bool| if kept { "kept" } else { "NOT KEPT" }.to_owned();
         match self {
             Self::None => [String::new(), String::new()],
-            Self::AtLeast(least) => [format!("≥ {}", number(least, digits)), verdict(value >= least)],
-            Self::AtMost(most) => [format!("≤ {}", number(most, digits)), verdict(value <= most)],
+            Self::AtLeast(least) => [format!("≥ {}", number(least, digits)), outcome(value >= least)],
+            Self::AtMost(most) => [format!("≤ {}", number(most, digits)), outcome(value <= most)],
         }
     }
 }

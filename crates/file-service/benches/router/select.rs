@@ -115,10 +115,10 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let sha256 = sha256.nanoseconds.clone();
     let line = |name: &str, nanoseconds: &Samples, allocations: String, target: Target| {
         let ratio = nanoseconds.times(&sha256);
-        let [target, verdict] = target.cells(ratio, 1);
+        let [target, outcome] = target.cells(ratio, 1);
         let cells = [number(nanoseconds.median(), 1), nanoseconds.spread(1), format!("{ratio:.2}")];
         let [median, spread, ratio] = cells;
-        [name.to_owned(), median, spread, ratio, allocations, target, verdict]
+        [name.to_owned(), median, spread, ratio, allocations, target, outcome]
     };
     let lines = peers.iter().map(|peer| {
         let each = peer.allocations as f64 / (f64::from(times) * PATHS as f64 * rounds as f64);

@@ -23,8 +23,8 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         server.wait_until_ready()?;
         times.add(began.elapsed().as_secs_f64() * 1e3);
     }
-    let [target, verdict] = Target::AtMost(MOST_MS).cells(times.median(), 0);
-    let line = ["ours".to_owned(), number(times.median(), 1), times.spread(1), target, verdict];
+    let [target, outcome] = Target::AtMost(MOST_MS).cells(times.median(), 0);
+    let line = ["ours".to_owned(), number(times.median(), 1), times.spread(1), target, outcome];
     report.say(&format!(
         "\n## start: from exec to the first 200 of /readyz\n\n{starts} starts with three targets that are mounted, the list from a file.\n\n{}",
         markdown(["", "ms", "from – to", "target", ""], [line])

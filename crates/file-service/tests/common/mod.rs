@@ -404,7 +404,7 @@ impl Answer {
     }
 
     /// The status and the code of a refusal, in one text.
-    pub fn refusal(&self) -> String {
+    pub fn api_error(&self) -> String {
         format!("{} {}", self.status, self.code())
     }
 }
@@ -453,7 +453,7 @@ pub fn answer(from: &mut impl BufRead, empty: bool) -> io::Result<Answer> {
         let length = answer.header("content-length").map(str::parse::<usize>);
         match length {
             Some(length) => {
-                answer.body = vec![0; length.map_err(|why| bad(why.to_string()))?];
+                answer.body = vec![0; length.map_err(|err| bad(err.to_string()))?];
                 from.read_exact(&mut answer.body)?;
             }
             None => {
@@ -510,7 +510,7 @@ impl Client {
     pub fn send(&mut self, request: &Request) -> Answer {
         let bytes = request.bytes();
         self.send_bytes(&bytes, request.method == "HEAD")
-            .unwrap_or_else(|why| panic!("{} {}: {why}", request.method, request.target))
+            .unwrap_or_else(|err| panic!("{} {}: {err}", request.method, request.target))
     }
 
     /// Sends what may not even be a request.

@@ -44,7 +44,7 @@ const FIRST_READ: State = 2;
 /// A proof that no order exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    pub why: String,
+    pub err: String,
     /// A small set of operations that has no order, whatever the state was before.
     pub window: Vec<Chunk>,
     /// Writers of what the window reads, first readers of what it writes, and uncertain operations before it.
@@ -54,7 +54,7 @@ pub struct Violation {
 /// Precondition and effect of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
-    Reads(State),
+    ReadFuture(State),
     Exists,
     Puts(Needs, State),
     /// Changes the first state into the second; applies to no other state.
@@ -79,13 +79,13 @@ impl Needs {
 
 impl Effect {
     fn is_read(self) -> bool {
-        matches!(self, Self::Reads(_) | Self::Exists)
+        matches!(self, Self::ReadFuture(_) | Self::Exists)
     }
 
     /// The next state; `None` if the operation cannot take effect in this state.
     fn apply(self, state: State) -> Option<State> {
         match self {
-            Self::Reads(found) => (found == state).then_some(state),
+            Self::ReadFuture(found) => (found == state).then_some(state),
             Self::Exists => (state != MISSING).then_some(state),
             Self::Puts(needs, made) => needs.allow(state).then_some(made),
             Self::Appends(needs, of, made) => (needs.allow(state) && of == state).then_some(made),
@@ -358,8 +358,8 @@ fn steps(operations: &[&Operation], states: &mut States, mode: Mode) -> Vec<Step
         let Operation { number, began, ended, outcome, action, .. } = operation;
         let step = |effect, ended, required| Step { number: *number, began: *began, ended, required, effect };
         let is_read = match outcome {
-            Outcome::Found(None) => Some(Effect::Reads(MISSING)),
-            Outcome::Found(Some(content)) => Some(Effect::Reads(states.of(content))),
+            Outcome::Found(None) => Some(Effect::ReadFuture(MISSING)),
+            Outcome::Found(Some(content)) => Some(Effect::ReadFuture(states.of(content))),
             Outcome::Exists => Some(Effect::Exists),
             Outcome::Nothing | Outcome::Tagged(_) | Outcome::Torn(_) => continue,
             Outcome::Done | Outcome::Within | Outcome::Later => None,
@@ -436,9 +436,9 @@ fn smallest(steps: &[Step], stuck: &Stuck, states: &[State]) -> Vec<Step> {
 /// [`Violation`]: they have no order.
 pub fn check(operations: &[&Operation], mode: Mode) -> Result<(), Violation> {
     for operation in operations {
-        if let Outcome::Torn(why) = &operation.outcome {
-            let why = format!("operation {} has read what nobody has written: {why}", operation.number);
-            return Err(Violation { why, window: vec![operation.number], related: vec![] });
+        if let Outcome::Torn(err) = &operation.outcome {
+            let err = format!("operation {} has read what nobody has written: {err}", operation.number);
+            return Err(Violation { err, window: vec![operation.number], related: vec![] });
         }
     }
     one_content_for_each_tag(operations)?;
@@ -449,16 +449,16 @@ pub fn check(operations: &[&Operation], mode: Mode) -> Result<(), Violation> {
     let window: Vec<_> = window.iter().map(|step| step.number).collect();
     let number = steps[stuck.step].number;
     let possible: Vec<_> = stuck.states.iter().take(5).map(|state| states.shown(*state)).collect();
-    let mut why = format!("operation {number} has no place in any order; before it ended there was");
-    why += &format!(" {}", possible.join(", or "));
+    let mut err = format!("operation {number} has no place in any order; before it ended there was");
+    err += &format!(" {}", possible.join(", or "));
     for chunk in refused(operations, number) {
         match operations.iter().any(|operation| operation.number == chunk) {
-            true => why += &format!("; operation {chunk}, which was refused, is done all the same"),
-            false => why += &format!("; nobody has written chunk {chunk} to this path"),
+            true => err += &format!("; operation {chunk}, which was refused, is done all the same"),
+            false => err += &format!("; nobody has written chunk {chunk} to this path"),
         }
     }
     let related = related(operations, &window);
-    Err(Violation { why, window, related })
+    Err(Violation { err, window, related })
 }
 
 /// Chunks that an operation read although no operation may have written them.
@@ -503,8 +503,8 @@ fn one_content_for_each_tag(operations: &[&Operation]) -> Result<(), Violation> 
         if let (Some(tag), Outcome::Found(Some(content))) = (&operation.tag, &operation.outcome) {
             let (before, number) = *known.entry(tag).or_insert((content, operation.number));
             if before != content.as_slice() {
-                let why = format!("the tag {tag} is that of {} and of {}", shown(before), shown(content));
-                return Err(Violation { why, window: vec![number, operation.number], related: vec![] });
+                let err = format!("the tag {tag} is that of {} and of {}", shown(before), shown(content));
+                return Err(Violation { err, window: vec![number, operation.number], related: vec![] });
             }
         }
     }

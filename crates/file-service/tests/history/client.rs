@@ -84,7 +84,7 @@ pub fn exchange(address: SocketAddr, request: &Request) -> Reply {
     let sent = stream.write_all(&request.bytes());
     match (answer(&mut BufReader::new(stream), request.method == "HEAD"), sent) {
         (Ok(answer), _) => Reply::Answer(answer),
-        (Err(_), Err(why)) | (Err(why), Ok(())) => Reply::Lost(why),
+        (Err(_), Err(err)) | (Err(err), Ok(())) => Reply::Lost(err),
     }
 }
 
@@ -94,14 +94,14 @@ fn outcome(action: &Action, reply: &Reply) -> (Outcome, String) {
     let of_change = |outcome: Outcome| if is_change { outcome } else { Outcome::Nothing };
     let answer = match reply {
         Reply::NotSent => return (Outcome::Nothing, "not sent".to_owned()),
-        Reply::Lost(why) => return (of_change(Outcome::Later), format!("lost: {:?}", why.kind())),
+        Reply::Lost(err) => return (of_change(Outcome::Later), format!("lost: {:?}", err.kind())),
         Reply::Answer(answer) => answer,
     };
     let status = answer.status;
     let outcome = match (status, action) {
         (200, Action::Get) => match chunks(&answer.body) {
             Ok(content) => Outcome::Found(Some(content)),
-            Err(why) => Outcome::Torn(why),
+            Err(err) => Outcome::Torn(err),
         },
         (200, Action::Head) => Outcome::Tagged(answer.tag().to_owned()),
         (404, Action::Get | Action::Head | Action::Delete(_)) => Outcome::Found(None),

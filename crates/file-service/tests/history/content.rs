@@ -48,9 +48,9 @@ fn a_content_that_is_not_whole_is_found_out() {
     let (one, two) = (chunk(1, 100), chunk(2, 5000));
     assert_eq!(chunks(&[&one[..], &two].concat()), Ok(vec![1, 2]));
     assert_eq!(chunks(b""), Ok(vec![]));
-    assert!(chunks(&two[..two.len() - 1]).is_err_and(|why| why.contains("operation 2 is cut off")));
+    assert!(chunks(&two[..two.len() - 1]).is_err_and(|err| err.contains("operation 2 is cut off")));
     let half = two.len() / 2;
     let torn = [&two[..half], &chunk(3, 5000)[half..]].concat();
-    assert!(chunks(&torn).is_err_and(|why| why.contains("operation 2 is damaged")));
+    assert!(chunks(&torn).is_err_and(|err| err.contains("operation 2 is damaged")));
     assert!(chunks(&[&one[..], b"tail"].concat()).is_err());
 }

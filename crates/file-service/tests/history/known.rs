@@ -122,10 +122,10 @@ fn a_write_that_was_acknowledged_is_lost() {
 fn what_was_refused_is_there_all_the_same() {
     let history = [put(1, 0, 1, Done), put(2, 2, 3, Nothing), get(3, 4, 5, &[2])];
     let violation = checked(Mode::Lax, &history).unwrap_err();
-    assert!(violation.why.contains("operation 2, which was refused, is done all the same"), "{violation:?}");
+    assert!(violation.err.contains("operation 2, which was refused, is done all the same"), "{violation:?}");
     assert_eq!((violation.window, violation.related), (vec![3], vec![2]));
     let violation = checked(Mode::Lax, &[get(1, 0, 1, &[9])]).unwrap_err();
-    assert!(violation.why.contains("nobody has written chunk 9"), "{violation:?}");
+    assert!(violation.err.contains("nobody has written chunk 9"), "{violation:?}");
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn an_append_is_done_twice() {
         let history = [append(1, 0, 1, Done), append(2, 2, 3, outcome), twice.clone()];
         for mode in [Mode::Strict, Mode::Lax] {
             let violation = checked(mode, &history).unwrap_err();
-            assert!(violation.why.starts_with("operation 3 has no place in any order"), "{violation:?}");
+            assert!(violation.err.starts_with("operation 3 has no place in any order"), "{violation:?}");
         }
     }
     // Once each; that of which nobody knew comes late.

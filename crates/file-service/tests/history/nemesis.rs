@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use nfs_lab::{Act, End, Relay, Way};
+use nfs_lab::{Action, Direction, End, Relay};
 
 use super::{
     calls::{Failing, SEQUENCE, operations},
@@ -70,11 +70,11 @@ pub fn intercept(relay: &Relay, mut random: Random) -> Arc<Mutex<Calls>> {
     // By session, slot and sequence number: a retransmitted call stops at the same operation.
     let mut stopped = HashMap::<Vec<u8>, usize>::new();
     relay.on_record(move |way, record| {
-        if way == Way::ToClient {
+        if way == Direction::ToClient {
             return failing.answered(record);
         }
         let found = operations(record);
-        let Some((SEQUENCE, at)) = found.first().copied() else { return Act::Pass };
+        let Some((SEQUENCE, at)) = found.first().copied() else { return Action::Pass };
         let call = record[at + 4..at + 28].to_vec();
         let operation = match (stopped.get(&call), *set.lock().unwrap()) {
             (Some(operation), _) => *operation,
@@ -82,7 +82,7 @@ pub fn intercept(relay: &Relay, mut random: Random) -> Arc<Mutex<Calls>> {
             (None, Calls::DelayOperation) if found.len() > 1 && random.below(4) == 0 => {
                 1 + random.below(found.len() - 1)
             }
-            _ => return Act::Pass,
+            _ => return Action::Pass,
         };
         if operation > 0 {
             stopped.insert(call, operation);

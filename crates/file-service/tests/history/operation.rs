@@ -115,7 +115,7 @@ impl Operation {
     fn answered(&self) -> String {
         match &self.outcome {
             Outcome::Found(Some(content)) => format!("{} {}", self.answer, shown(content)),
-            Outcome::Torn(why) => format!("{} torn: {why}", self.answer),
+            Outcome::Torn(err) => format!("{} torn: {err}", self.answer),
             _ => self.answer.clone(),
         }
     }

@@ -99,7 +99,7 @@ fn a_target_has_the_form_that_its_method_takes() {
 #[test]
 fn a_transfer_coding_besides_chunked_is_not_stored() {
     let (world, server, before) = one_file();
-    for (codings, refusal) in [
+    for (codings, api_error) in [
         (&["gzip, chunked"][..], "501 UnsupportedCoding"),
         (&["gzip", "chunked"], "501 UnsupportedCoding"),
         (&["x;a=b, chunked"], "501 UnsupportedCoding"),
@@ -112,7 +112,7 @@ fn a_transfer_coding_besides_chunked_is_not_stored() {
             let lines = header_lines(&lines);
             let bytes = format!("{method} /files/f HTTP/1.1\r\nhost: a\r\n{lines}\r\n3\r\nabc\r\n0\r\n\r\n");
             let answer = server.client().send_bytes(bytes.as_bytes(), false).unwrap();
-            assert_eq!(answer.refusal(), refusal, "{method} {codings:?}");
+            assert_eq!(answer.api_error(), api_error, "{method} {codings:?}");
             assert_eq!(answer.header("connection"), Some("close"), "{method} {codings:?}");
         }
     }
@@ -143,7 +143,11 @@ fn a_request_with_two_lengths_is_refused_and_smuggles_nothing() {
         for method in ["PUT", "GET"] {
             let bytes = format!("{method} /files/f HTTP/1.1\r\nhost: a\r\n{lengths}\r\n0\r\n\r\n{smuggled}");
             let answer = server.client().send_bytes(bytes.as_bytes(), false).unwrap();
-            assert_eq!((&*answer.refusal(), answer.header("connection")), ("400 BadFraming", Some("close")), "{bytes}");
+            assert_eq!(
+                (&*answer.api_error(), answer.header("connection")),
+                ("400 BadFraming", Some("close")),
+                "{bytes}"
+            );
             assert_eq!(statuses(&server, bytes.as_bytes()), [400], "{bytes}");
         }
     }
@@ -203,11 +207,11 @@ fn a_chunk_that_is_none_is_the_clients_mistake() {
             let next = format!("{bytes}DELETE /files/f HTTP/1.1\r\nhost: a\r\n\r\n");
             let mut client = server.client();
             let answer = client.send_bytes(next.as_bytes(), false).unwrap();
-            assert_eq!(answer.refusal(), "400 BadFraming", "{method} {chunks:?}");
+            assert_eq!(answer.api_error(), "400 BadFraming", "{method} {chunks:?}");
             assert_eq!(answer.header("connection"), Some("close"), "{method} {chunks:?}");
             assert_eq!(statuses(&server, next.as_bytes()), [400], "{method} {chunks:?}");
             // Also when nothing comes after it: the service does not wait for what would make it whole.
-            assert_eq!(server.client().send_bytes(bytes.as_bytes(), false).unwrap().refusal(), "400 BadFraming");
+            assert_eq!(server.client().send_bytes(bytes.as_bytes(), false).unwrap().api_error(), "400 BadFraming");
         }
         // One that only stops has not been sent wrong.
         let mut stream = connect(server.address);
@@ -234,7 +238,7 @@ fn chunk_extensions_and_trailers_are_no_content() {
     let before = server.get("/files/f");
     // A trailer that the service would have to act on.
     let bytes = format!("{head}1\r\nx\r\n0\r\ncontent-digest: sha-256=:AA==:\r\n\r\n");
-    assert_eq!(server.client().send_bytes(bytes.as_bytes(), false).unwrap().refusal(), "400 BadHeader");
+    assert_eq!(server.client().send_bytes(bytes.as_bytes(), false).unwrap().api_error(), "400 BadHeader");
     assert!(is_unchanged(&world, &server, &before));
 }
 
@@ -352,7 +356,7 @@ fn who_still_sends_sees_an_early_refusal() {
     let world = World::new(1);
     let server = world.serve(&[("MAX_BODY_BYTES", "1000"), ("AUTH_TOKEN", TOKEN)]);
     let authorization = format!("authorization: Bearer {TOKEN}\r\n");
-    for (target, headers, refusal) in [
+    for (target, headers, api_error) in [
         ("/files/f", String::new(), "401 NoToken"),
         ("/files/f", authorization.clone(), "413 TooLarge"),
         ("/files/..", authorization.clone(), "400 BadPath"),
@@ -367,7 +371,7 @@ fn who_still_sends_sees_an_early_refusal() {
         let head = format!("PUT {target} HTTP/1.1\r\nhost: a\r\n{headers}content-length: {}\r\n\r\n", 16 * MEBIBYTE);
         for _ in 0..3 {
             let answer = answer_after_sending(&server, &head, 16 * MEBIBYTE);
-            assert_eq!(answer.unwrap_or_else(|why| panic!("{refusal}: {why}")).refusal(), refusal);
+            assert_eq!(answer.unwrap_or_else(|err| panic!("{api_error}: {err}")).api_error(), api_error);
         }
     }
     assert!(tree(&world.root()).is_empty());
@@ -385,7 +389,7 @@ fn who_sends_more_than_is_read_on_is_held_up_and_sees_it_too() {
     let refused = (0..1000).find_map(|_| stream.write_all(&piece).err()).unwrap();
     // No room, and no reset.
     assert_eq!(refused.kind(), ErrorKind::WouldBlock, "{refused}");
-    assert_eq!(answer(&mut BufReader::new(stream), false).unwrap().refusal(), "413 TooLarge");
+    assert_eq!(answer(&mut BufReader::new(stream), false).unwrap().api_error(), "413 TooLarge");
 }
 
 #[test]
@@ -409,14 +413,14 @@ fn a_lingering_connection_ends() {
 /// Sends piece after piece, slowly, before it looks for an answer. The status, or why there is none.
 fn status_after_pieces(server: &Server, first: &[u8], piece: &[u8]) -> Result<u16, String> {
     let mut stream = connect(server.address);
-    stream.write_all(first).map_err(|why| format!("the first write: {why}"))?;
+    stream.write_all(first).map_err(|err| format!("the first write: {err}"))?;
     for _ in 0..40 {
         thread::sleep(Duration::from_millis(2));
-        stream.write_all(piece).map_err(|why| format!("a later write: {why}"))?;
+        stream.write_all(piece).map_err(|err| format!("a later write: {err}"))?;
     }
     thread::sleep(Duration::from_millis(50));
     let mut said = String::new();
-    stream.read_to_string(&mut said).map_err(|why| format!("the read: {why}"))?;
+    stream.read_to_string(&mut said).map_err(|err| format!("the read: {err}"))?;
     said.get(9..12).and_then(|status| status.parse().ok()).ok_or(said)
 }
 
@@ -479,6 +483,6 @@ fn who_sends_no_more_than_a_request_is_answered() {
     stream.write_all(b"PUT /files/f HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nab").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let answer = answer(&mut BufReader::new(stream), false).unwrap();
-    assert_eq!(answer.refusal(), "408 IncompleteBody");
+    assert_eq!(answer.api_error(), "408 IncompleteBody");
     assert_eq!(fs::read(world.root().join("f")).unwrap().len(), 1_800_000);
 }

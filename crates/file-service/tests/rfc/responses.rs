@@ -138,7 +138,7 @@ fn a_405_says_what_is_allowed() {
         ("OPTIONS", "*", &of_files),
     ] {
         let answer = server.send(&Request::new(method, target).body(""));
-        assert_eq!(answer.refusal(), "405 NoSuchMethod", "{method} {target}");
+        assert_eq!(answer.api_error(), "405 NoSuchMethod", "{method} {target}");
         let mut told: Vec<_> = answer.header("allow").unwrap_or_default().split(',').map(str::trim).collect();
         told.sort_unstable();
         assert_eq!(told, allowed, "{method} {target}");

@@ -8,7 +8,11 @@ fn an_expectation_other_than_100_continue_is_refused() {
     for expectations in [&["x"][..], &["100-continue, x"], &["100-continue", "x"], &["100-continue=1"]] {
         let lines: Vec<_> = expectations.iter().map(|value| ("expect", *value)).collect();
         for request in [Request::put("/files/f", "x"), Request::get("/files/f")] {
-            assert_eq!(server.send(&with(request, &lines)).refusal(), "417 UnsupportedExpectation", "{expectations:?}");
+            assert_eq!(
+                server.send(&with(request, &lines)).api_error(),
+                "417 UnsupportedExpectation",
+                "{expectations:?}"
+            );
         }
     }
     assert!(is_unchanged(&world, &server, &before));
@@ -67,18 +71,18 @@ fn what_a_write_cannot_honour_is_refused() {
         ("content-type", "multipart/related; boundary=x", "415 UnsupportedType"),
         ("content-type", "multipart/mixed", "415 UnsupportedType"),
     ];
-    for (name, value, refusal) in refusals {
+    for (name, value, api_error) in refusals {
         for request in
             [Request::put("/files/f", "x"), Request::put("/files/f", "x").chunked(1), Request::append("/files/f", "x")]
         {
             let answer = server.send(&request.clone().header(name, value));
-            assert_eq!(answer.refusal(), refusal, "{} {name}: {value}", request.method);
-            let told = (refusal == "415 UnsupportedCoding").then_some("identity");
+            assert_eq!(answer.api_error(), api_error, "{} {name}: {value}", request.method);
+            let told = (api_error == "415 UnsupportedCoding").then_some("identity");
             assert_eq!(answer.header("accept-encoding"), told, "{name}: {value}");
         }
-        if refusal.ends_with("BadHeader") {
+        if api_error.ends_with("BadHeader") {
             let delete = Request::new("DELETE", "/files/f").header(name, value);
-            assert_eq!(server.send(&delete).refusal(), refusal, "DELETE {name}: {value}");
+            assert_eq!(server.send(&delete).api_error(), api_error, "DELETE {name}: {value}");
         }
     }
     for (name, value) in [
@@ -97,11 +101,11 @@ fn what_a_write_cannot_honour_is_refused() {
                 "{method} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{content}0\r\n{name}: {value}\r\n\r\n"
             );
             let answer = server.client().send_bytes(bytes.as_bytes(), false).unwrap();
-            assert_eq!(answer.refusal(), "400 BadHeader", "{method}, trailer {name}: {value}");
+            assert_eq!(answer.api_error(), "400 BadHeader", "{method}, trailer {name}: {value}");
         }
     }
-    assert_eq!(server.send(&Request::new("DELETE", "/files/f").body("x")).refusal(), "400 BadHeader");
-    assert_eq!(server.send(&Request::new("DELETE", "/files/f").body("x").chunked(1)).refusal(), "400 BadHeader");
+    assert_eq!(server.send(&Request::new("DELETE", "/files/f").body("x")).api_error(), "400 BadHeader");
+    assert_eq!(server.send(&Request::new("DELETE", "/files/f").body("x").chunked(1)).api_error(), "400 BadHeader");
     assert!(is_unchanged(&world, &server, &before));
     // What describes a content is not kept, and changes none.
     for (name, value) in [
@@ -136,11 +140,11 @@ fn a_query_that_a_write_does_not_know_is_refused() {
         for query in queries {
             let request = Request::new(method, &format!("/files/f?{query}"));
             let request = if method == "DELETE" { request } else { request.body("x") };
-            assert_eq!(server.send(&request).refusal(), "400 BadQuery", "{method} ?{query}");
+            assert_eq!(server.send(&request).api_error(), "400 BadQuery", "{method} ?{query}");
         }
     }
     for query in ["x", "limit=1&limit=2", "limit=1&x", "From=1", "limit", "limit=+1", "limit=%31"] {
-        assert_eq!(server.get(&format!("/list/?{query}")).refusal(), "400 BadQuery", "?{query}");
+        assert_eq!(server.get(&format!("/list/?{query}")).api_error(), "400 BadQuery", "?{query}");
     }
     assert!(is_unchanged(&world, &server, &before));
     assert_eq!(server.send(&Request::new("POST", "/files/f?append=").body("x")).status, 204);

@@ -223,7 +223,7 @@ impl Service {
 
     /// Waits until a target is used, or left out.
     pub fn wait_for_target(&self, from: usize, target: usize, works: bool) -> Value {
-        let message = if works { "a target works" } else { "a target is left out" };
+        let message = if works { "target is up" } else { "target is down" };
         self.wait_for(from, message, |line| line["message"] == message && line["target_id"] == id(target))
     }
 

@@ -1,4 +1,4 @@
-//! How much memory this program has from the allocator: the client that holds connections is this program.
+//! Counts the memory that this program allocates, for the client that holds connections.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -10,7 +10,7 @@ struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// From the start of the program on, or not at all: almost nothing is given back then that was not counted.
+/// Set at startup or never, so that almost all memory that is freed was counted.
 static COUNTS: AtomicBool = AtomicBool::new(false);
 static NOW: AtomicIsize = AtomicIsize::new(0);
 static MOST: AtomicIsize = AtomicIsize::new(0);
@@ -19,12 +19,12 @@ pub fn begin() {
     COUNTS.store(true, Ordering::Relaxed);
 }
 
-/// Bytes.
+/// Currently allocated bytes.
 pub fn now() -> isize {
     NOW.load(Ordering::Relaxed)
 }
 
-/// The most at one time since the last call of this.
+/// Peak since the last call.
 pub fn most() -> isize {
     MOST.swap(now(), Ordering::Relaxed)
 }

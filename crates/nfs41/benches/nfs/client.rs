@@ -1,21 +1,21 @@
-//! Our own client under load, in a process of its own like the others.
+//! This crate's client under load, in a process of its own like the other clients.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
-use nfs41::{Client, Create, Options, Place, Put, Wanted};
+use nfs41::{AttributeMask, Client, DirCursor, Options, Precondition, PutOptions};
 
 use crate::{
     allocations,
     drive::{self, ENTRIES, Job, Operation},
 };
 
-/// Of a directory's entries.
+/// Bytes of a page of directory entries.
 const PAGE: u32 = 1 << 20;
-/// Calls of a content that passes through, and bytes of one.
-const WINDOW: usize = 8;
-const PIECE: usize = 1 << 20;
+/// Bytes of one READ, as the service reads, and of one [`nfs41::Upload::write`].
+const READ_BYTES: u32 = 128 << 10;
+const WRITE_BYTES: usize = 8 << 20;
 
 pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     let job = Job::from_arguments(arguments)?;
@@ -32,7 +32,7 @@ async fn drive(job: &Job) -> Result<()> {
         _ => {}
     }
     let client = Client::new(Options { connections: job.connections, ..Options::new(job.address) })?;
-    client.servers().await?;
+    client.server_identities().await?;
     let (own, content) = (client.clone(), Bytes::from(vec![7; job.size]));
     let its = Arc::new(job.clone());
     drive::drive(job, move |_, index| {
@@ -48,33 +48,54 @@ async fn one(client: &Client, job: &Job, content: Bytes, index: u64) -> Result<(
     let path = format!("{}/{}", job.directory, job.name(index));
     match job.operation {
         Operation::Stat => {
-            let found = client.attributes(path.as_bytes(), Wanted::USUAL).await?;
+            let found = client.attributes(path.as_bytes(), AttributeMask::STAT).await?;
             ensure!(found.size == Some(job.size as u64), "another size");
         }
         Operation::Read => {
-            let read = client.read_all(path.as_bytes(), 0, job.size as u64).await?;
-            ensure!(read.iter().map(Bytes::len).sum::<usize>() == job.size, "another size");
+            ensure!(read(client, path.as_bytes(), job.size).await? == job.size, "another size");
         }
         Operation::Write => {
-            client.write(path.as_bytes(), 0, content, Create::IfMissing(0o644)).await?;
+            let options = PutOptions { precondition: Precondition::Absent, ..PutOptions::default() };
+            client.put(path.as_bytes(), content, options).await?;
         }
         Operation::Remove => client.remove(path.as_bytes()).await?,
-        Operation::Names => list(client, job, Wanted::NOTHING).await?,
-        Operation::Entries => list(client, job, Wanted::USUAL).await?,
+        Operation::Names => list(client, job, AttributeMask::NONE).await?,
+        Operation::Entries => list(client, job, AttributeMask::STAT).await?,
         Operation::Idle | Operation::StreamIn | Operation::StreamOut => bail!("not an operation by itself"),
     }
     Ok(())
 }
 
-async fn list(client: &Client, job: &Job, wanted: Wanted) -> Result<()> {
-    let (mut place, mut found) = (Place::default(), 0);
+/// Reads a file as the service does: the first piece by its path, the rest from the open file. Returns the number of
+/// bytes.
+async fn read(client: &Client, path: &[u8], size: usize) -> Result<usize> {
+    let first = client.read(path, 0, READ_BYTES.min(u32::try_from(size)?)).await?;
+    let mut length = first.data.len();
+    if length == size {
+        return Ok(length);
+    }
+    let file = client.open_by_handle(&first.handle).await?;
+    drop(first);
+    while length < size {
+        let (data, eof) = file.read(length as u64, READ_BYTES).await?;
+        length += data.len();
+        if eof {
+            break;
+        }
+    }
+    file.close().await?;
+    Ok(length)
+}
+
+async fn list(client: &Client, job: &Job, wanted: AttributeMask) -> Result<()> {
+    let (mut place, mut found) = (DirCursor::default(), 0);
     loop {
         let page = client.list(job.directory.as_bytes(), place, wanted, PAGE).await?;
-        let is_known = |entry: &nfs41::Entry| wanted == Wanted::NOTHING || entry.attributes.size == Some(0);
+        let is_known = |entry: &nfs41::Entry| wanted == AttributeMask::NONE || entry.attributes.size == Some(0);
         ensure!(page.entries.iter().all(is_known), "no attributes");
         found += page.entries.len();
-        place = page.at;
-        if page.end {
+        place = page.cursor;
+        if page.eof {
             break;
         }
     }
@@ -82,7 +103,7 @@ async fn list(client: &Client, job: &Job, wanted: Wanted) -> Result<()> {
     Ok(())
 }
 
-/// What each of many connections takes that have all been used, and are not now.
+/// Memory per connection that has been used and is idle.
 async fn idle(job: &Job) -> Result<()> {
     let few = job.connections / 11;
     let mut clients = vec![];
@@ -101,30 +122,19 @@ async fn idle(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// The most memory that a long content takes on its way in or out.
+/// Peak memory of streaming a long file in or out.
 async fn stream(job: &Job) -> Result<()> {
     let client = Client::new(Options::new(job.address))?;
-    client.servers().await?;
+    client.server_identities().await?;
     let before = allocations::now();
     allocations::most();
     if job.operation == Operation::StreamIn {
         let path = format!("{}/0", job.directory);
-        let handle = client.read(path.as_bytes(), 0, 1).await?.handle;
-        let (mut asked, mut read, mut waiting) = (0, 0, VecDeque::new());
-        while read < job.size {
-            while waiting.len() < WINDOW && asked < job.size {
-                let (client, handle, at) = (client.clone(), handle.clone(), asked as u64);
-                waiting.push_back(tokio::spawn(async move { client.read_on(&handle, at, PIECE as u32).await }));
-                asked += PIECE;
-            }
-            let (data, _) = waiting.pop_front().context("nothing is on its way")?.await??;
-            ensure!(data.len() == PIECE, "{} bytes at {read}", data.len());
-            read += data.len();
-        }
+        ensure!(read(&client, path.as_bytes(), job.size).await? == job.size, "another size");
     } else {
-        let mut staged = client.stage(b"streamed", Put::default()).await?;
-        for _ in 0..job.size / (WINDOW * PIECE) {
-            staged.write(vec![7; WINDOW * PIECE].into()).await?;
+        let mut staged = client.begin_upload(b"streamed", PutOptions::default()).await?;
+        for _ in 0..job.size / WRITE_BYTES {
+            staged.write(vec![7; WRITE_BYTES].into()).await?;
         }
         let made = staged.commit().await?;
         ensure!(made.size == Some(job.size as u64), "another size");

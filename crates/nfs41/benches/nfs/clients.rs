@@ -1,4 +1,4 @@
-//! Who is compared: each is a program that does what it is told and says what came of it.
+//! The clients that are compared. Each is a program that gets a task as arguments and prints its results.
 
 use std::{ffi::OsString, net::SocketAddr, process::Command};
 
@@ -6,17 +6,17 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::kernel;
 
-/// The first argument of this program where it is one of the clients, and their names.
+/// First arguments of this program when it runs as a client; also their names.
 pub const OURS: &str = "ours";
 pub const KERNEL: &str = "kernel";
 
 pub struct Client {
     pub name: &'static str,
-    /// The program, and what it is given before what it is told.
+    /// The program and its first arguments.
     program: Vec<OsString>,
 }
 
-/// What a client is told: see `drive::Job`.
+/// A client's task: see `drive::Job`.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
     pub address: SocketAddr,
@@ -35,33 +35,33 @@ pub enum Length {
     Times(u64),
 }
 
-/// What came of a turn.
+/// Results of a turn.
 pub struct Turn {
     pub rate: f64,
     pub p50_us: f64,
     pub p99_us: f64,
-    /// Of the client alone.
+    /// CPU time of the client alone.
     pub processors_us: f64,
 }
 
-/// Our own first.
+/// This crate's client comes first.
 pub fn all() -> Result<Vec<Client>> {
     let own = std::env::current_exe()?.into_os_string();
     let mut clients = vec![Client { name: OURS, program: vec![own.clone(), OURS.into()] }];
     for (name, program) in [("nfs-rs", "nfs-rs-peer"), ("libnfs", "libnfs-peer")] {
-        // Without arguments all of them say what is missing.
+        // Without arguments each of them reports a usage error.
         match Command::new(program).output() {
             Ok(_) => clients.push(Client { name, program: vec![program.into()] }),
-            Err(why) => println!("{program} ({why}): {name} is left out; see `make bench-nfs`"),
+            Err(err) => println!("{program} ({err}): {name} is left out; see `make bench-nfs`"),
         }
     }
     match kernel::available() {
-        // What it mounts nobody else sees, and it is gone with the process, however that ends.
+        // Its mounts are in a mount namespace of its own, which ends with the process.
         Ok(()) => {
             let program = vec!["unshare".into(), "--mount".into(), own, KERNEL.into()];
             clients.push(Client { name: KERNEL, program });
         }
-        Err(why) => println!("{why}: it is left out; see `make bench-nfs-guest`"),
+        Err(err) => println!("{err}: it is left out; see `make bench-nfs-guest`"),
     }
     Ok(clients)
 }
@@ -78,7 +78,7 @@ impl Client {
         }
     }
 
-    /// The numbers that it says.
+    /// Runs the program and returns the numbers that it prints.
     pub fn run(&self, task: Task<'_>) -> Result<Vec<f64>> {
         let length = match task.length {
             Length::Milliseconds(length) => format!("{length}ms"),
@@ -88,7 +88,7 @@ impl Client {
         command.args(&self.program[1..]).arg(task.address.to_string());
         command.args([task.connections.to_string(), task.in_flight.to_string(), length]);
         command.args([task.operation, &task.size.to_string(), task.directory, &task.files.to_string()]);
-        // Of an error its words are enough.
+        // The error message without a backtrace.
         let output = command.env("RUST_BACKTRACE", "0").output().with_context(|| format!("{command:?}"))?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}", said.lines().collect::<Vec<_>>().join(" ").trim());

@@ -1,5 +1,5 @@
-//! One client under load, in a process of its own: how it is told what to do, and what it tells then. The same code for
-//! all that are written in Rust; `peers/libnfs.c` does the same.
+//! Puts one client under load, in a process of its own: arguments, measurement and output. All clients in Rust share
+//! this code; `peers/libnfs.c` does the same.
 
 use std::{
     fs,
@@ -18,23 +18,23 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Entries of a directory that is listed.
+/// Number of entries in the directory that is listed.
 pub const ENTRIES: usize = 10_000;
 
-/// What one client is to do.
+/// The task of a client.
 #[derive(Clone)]
 pub struct Job {
     pub address: SocketAddr,
     pub connections: usize,
-    /// Over all connections.
+    /// Concurrent operations over all connections.
     pub in_flight: usize,
     pub length: Length,
     pub operation: Operation,
     /// Bytes of a file.
     pub size: usize,
-    /// Below the server's root. The files in it are 0, 1, 2 …
+    /// Directory below the server's root, with files named 0, 1, 2 …
     pub directory: String,
-    /// So many are there; those that are written or removed have a new name each time.
+    /// Number of files. Files that are written or removed have new names instead.
     pub files: u64,
 }
 
@@ -48,7 +48,7 @@ pub enum Length {
 pub enum Operation {
     Stat,
     Read,
-    /// Makes it, writes it, and has it on stable storage.
+    /// Creates a file and writes it to stable storage.
     Write,
     Remove,
     Names,
@@ -56,13 +56,13 @@ pub enum Operation {
     Entries,
     /// Many connections, each of which reads a file once.
     Idle,
-    /// A content that is longer than it shall take of memory.
+    /// Streams a file that is longer than the memory it may take.
     StreamIn,
     StreamOut,
 }
 
 impl Job {
-    /// As `Client::turn` of the benchmark puts it.
+    /// Parses the arguments that `Client::turn` passes.
     pub fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
         let mut next = move |what: &'static str| arguments.next().context(what);
         Ok(Self {
@@ -94,7 +94,7 @@ impl Job {
         })
     }
 
-    /// The name of the file that is next.
+    /// The name of the next file.
     pub fn name(&self, index: u64) -> u64 {
         match self.operation {
             Operation::Write | Operation::Remove => index,
@@ -103,13 +103,13 @@ impl Job {
     }
 }
 
-/// Does one thing again and again, as many at once as it shall, and prints what came of it. `one` is given the number
-/// of the one that asks, and of the operation.
+/// Repeats an operation with the task's concurrency, and prints the results. `one` gets the index of the worker and of
+/// the operation.
 pub async fn drive<F>(job: &Job, one: impl Fn(usize, u64) -> F + Clone + Send + 'static) -> Result<()>
 where
     F: Future<Output = Result<()>> + Send,
 {
-    // What is before is not counted: the first calls, and what the server has to find.
+    // Warm-up, which is not measured.
     let (before, length, most) = match job.length {
         Length::For(length) => (length / 4, length, u64::MAX),
         Length::Times(times) => (Duration::ZERO, Duration::from_secs(600), times),
@@ -149,7 +149,7 @@ where
         took.extend(worker??);
     }
     ensure!(!took.is_empty(), "nothing was done in time");
-    // Where so many were asked for, only their number matters.
+    // With a fixed number of operations, CPU time is not measured.
     let used = if most == u64::MAX { used.await? - began.await? } else { Duration::ZERO };
     took.sort_unstable();
     let at = |part: f64| took[(took.len() as f64 * part) as usize].as_secs_f64() * 1e6;
@@ -158,13 +158,13 @@ where
     Ok(())
 }
 
-/// Time of the processors that this process has used.
+/// CPU time of this process.
 fn processor() -> Duration {
     let used = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or_default())
 }
 
-/// Of this process now.
+/// Resident memory of this process.
 pub fn resident_kib() -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;

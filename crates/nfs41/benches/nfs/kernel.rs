@@ -1,7 +1,6 @@
-//! The kernel's own client under load, where this kernel has one: a mount for each turn, so that it begins knowing
-//! nothing, with the options that EFS advises. It is asked for what it would else remember: attributes as the server has
-//! them now, contents past its cache. A listing it answers from memory the second time: `make bench-count-nfs` mounts anew
-//! for each.
+//! The kernel's NFS client under load, if the kernel has one. Each turn mounts anew, with the options that EFS
+//! recommends, so that caches are empty. Caches are also bypassed: attributes are read from the server, and data with
+//! O_DIRECT. A second listing comes from memory; `make bench-count-nfs` mounts anew for each.
 
 use std::{
     fs::{self, OpenOptions},
@@ -17,10 +16,10 @@ use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, statx};
 
 use crate::drive::{self, Job, Operation};
 
-/// This process has its mounts to itself: see `clients`.
+/// This process has a mount namespace of its own: see `clients`.
 const AT: &str = "/mnt";
 
-/// Whether there is one, and who runs this may mount it.
+/// Whether the kernel has a client, and this user may mount it.
 pub fn available() -> Result<()> {
     ensure!(fs::read_to_string("/proc/filesystems")?.contains("\tnfs4\n"), "this kernel has no NFS client");
     ensure!(rustix::process::geteuid().is_root(), "only root mounts");
@@ -34,7 +33,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     }
     mount(&job)?;
     let (its, root) = (Arc::new(job.clone()), Path::new(AT).join(&job.directory));
-    // Each operation holds its thread until it is done.
+    // Each operation blocks its thread.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(job.in_flight + 2).enable_all().build()?;
     runtime.block_on(drive::drive(&job, move |_, index| {
         let (job, path) = (Arc::clone(&its), root.join(its.name(index).to_string()));

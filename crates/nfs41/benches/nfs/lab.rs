@@ -1,10 +1,10 @@
-//! The server, its files, and the way to it.
+//! The server, its files, and the network path to it.
 
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use nfs_lab::{Ganesha, Relay};
-use nfs41::{Client, Options, Place, Wanted};
+use nfs41::{AttributeMask, Client, DirCursor, Options};
 use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::{clients::Task, drive::ENTRIES};
@@ -12,7 +12,7 @@ use crate::{clients::Task, drive::ENTRIES};
 pub const SMALL: usize = 4 << 10;
 pub const LARGE: usize = 1 << 20;
 pub const HUGE: usize = 256 << 20;
-/// Files of each of the first two sizes.
+/// Number of files of each of the first two sizes.
 pub const SMALL_FILES: u64 = 1000;
 pub const LARGE_FILES: u64 = 16;
 
@@ -20,15 +20,15 @@ pub struct Lab {
     pub server: Ganesha,
     pub relay: Relay,
     runtime: Runtime,
-    /// For what is no measurement.
+    /// A client for setup and cleanup.
     own: Client,
     count: u64,
 }
 
 impl Lab {
     pub fn start() -> Result<Self> {
-        Ganesha::available().map_err(|why| anyhow!(why))?;
-        // The longest that it takes: libnfs does not renew it.
+        Ganesha::available().map_err(|err| anyhow!(err))?;
+        // The longest lease that it supports, since libnfs does not renew it.
         let server = Ganesha::start(nfs_lab::Options { lease: 120, ..nfs_lab::Options::default() });
         let root = server.directory();
         fill(&root.join("small"), SMALL_FILES, SMALL)?;
@@ -41,14 +41,14 @@ impl Lab {
         Ok(Self { server, relay, runtime, own, count: 0 })
     }
 
-    /// By way of the relay, where that takes longer.
+    /// The address of the server, or of the relay that adds a delay.
     pub fn address(&self, delay: Duration) -> std::net::SocketAddr {
         self.relay.delay_round_trip(delay);
         if delay.is_zero() { self.server.address() } else { self.relay.address() }
     }
 
-    /// A directory of its own for what is written or removed, and gone afterwards: by way of the server, which holds
-    /// on to what is taken from under it.
+    /// Runs a task in a directory of its own if it writes or removes files. The directory is removed over NFS, because
+    /// the server keeps handles of files that are removed locally.
     pub fn within<T>(&mut self, task: Task<'_>, run: impl FnOnce(Task<'_>) -> Result<T>) -> Result<T> {
         if !["write", "remove"].contains(&task.operation) {
             return run(task);
@@ -58,7 +58,7 @@ impl Lab {
         if task.operation == "remove" {
             fill(&self.server.directory().join(&directory), task.files, task.size)?;
         } else {
-            self.runtime.block_on(self.own.make_directory(directory.as_bytes(), 0o755))?;
+            self.runtime.block_on(self.own.create_dir(directory.as_bytes(), 0o755))?;
         }
         let came = run(Task { directory: &directory, ..task });
         self.runtime.block_on(remove(&self.own, directory))?;
@@ -76,12 +76,12 @@ fn fill(directory: &Path, files: u64, size: usize) -> Result<()> {
 }
 
 async fn remove(client: &Client, directory: String) -> Result<()> {
-    let (mut place, mut names) = (Place::default(), vec![]);
+    let (mut place, mut names) = (DirCursor::default(), vec![]);
     loop {
-        let page = client.list(directory.as_bytes(), place, Wanted::NOTHING, 1 << 20).await?;
+        let page = client.list(directory.as_bytes(), place, AttributeMask::NONE, 1 << 20).await?;
         names.extend(page.entries.iter().map(|entry| [directory.as_bytes(), b"/", &entry.name].concat()));
-        place = page.at;
-        if page.end {
+        place = page.cursor;
+        if page.eof {
             break;
         }
     }

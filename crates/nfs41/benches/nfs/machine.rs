@@ -4,7 +4,7 @@ use std::{fs, process::Command, time::Duration};
 
 use anyhow::Result;
 
-/// Processor, kernel and the versions of server and peers, in a few lines.
+/// Processor, kernel, and versions of the server and the other clients, in a few lines.
 pub fn facts() -> Result<String> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpuinfo.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
@@ -25,21 +25,21 @@ pub fn facts() -> Result<String> {
     ))
 }
 
-/// How busy the machine is: with more than a benchmark of two processes the numbers are of little use.
+/// Load average. With more load than a benchmark of two processes causes, the numbers are of little use.
 pub fn load() -> Result<String> {
     let load = fs::read_to_string("/proc/loadavg")?;
     Ok(load.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// The time of the processors that this process has used.
+/// CPU time of a process.
 pub fn processor(process: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let ticks = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
-    // A hundred a second, on all of Linux.
+    // USER_HZ is 100 on all Linux systems.
     Ok(Duration::from_millis(ticks.flat_map(str::parse::<u64>).sum::<u64>() * 10))
 }
 
-/// What a program says of itself, if it is there.
+/// Output of a program, if it exists.
 fn said(program: &str, arguments: &[&str]) -> String {
     let Ok(output) = Command::new(program).args(arguments).output() else { return String::new() };
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()

@@ -1,4 +1,4 @@
-//! How fast the NFS client is, beside others in front of the same server.
+//! Measures the speed of the NFS client, beside other clients of the same server.
 //!
 //! `make bench-nfs` builds and runs this; `cargo bench -p nfs41 --bench nfs -- WHAT` takes
 //!
@@ -6,11 +6,11 @@
 //! [--quick] [--rounds N] [trips] [speed] [busy] [pipeline] [memory]
 //! ```
 //!
-//! Without a name all of them. Quick: fewer and shorter rounds. Only a full run of everything is written down.
+//! Without a name it runs all cases. `--quick`: fewer and shorter rounds. Only a full run is written to the page.
 //!
-//! All that are compared are programs of their own, and have their turns one after the other: a round is one turn of
-//! each, so that what disturbs the machine for a while disturbs all of them, and a ratio is the median of those in the
-//! same round. It needs NFS-Ganesha, root, and in the PATH `nfs-rs-peer` and `libnfs-peer`, which `make` builds.
+//! Each client is a program of its own. A round is one turn of each client, one after the other, so that a disturbance
+//! of the machine affects all of them, and a ratio is the median of the ratios of each round. Requires NFS-Ganesha,
+//! root, and `nfs-rs-peer` and `libnfs-peer` in the PATH, which `make` builds.
 
 mod allocations;
 mod client;
@@ -33,24 +33,24 @@ use clients::Client;
 use lab::Lab;
 use report::{Report, paragraph};
 
-/// Of the page: its title, what makes it, and what it says of the kernel's client.
+/// Title of the page, make target, and a note about the kernel's client.
 const WITHOUT: [&str; 3] = [
     "The NFS client on one machine",
     "bench-nfs",
-    "The kernel's own client is not among them: `make bench-nfs-guest` compares it, in a guest.",
+    "Without the kernel's client, which `make bench-nfs-guest` measures in a guest.",
 ];
 const WITH_THE_KERNEL: [&str; 3] = [
-    "The NFS client beside the kernel's own",
+    "The NFS client and the kernel's client",
     "bench-nfs-guest",
-    "The kernel's own client speaks NFS 4.1, its 4 connections are `nconnect=4`. It is mounted anew for each turn, has a \
-     thread for each call in flight, and is asked for what it would else remember: attributes with AT_STATX_FORCE_SYNC, \
-     contents with O_DIRECT. Its CPU is that of the system calls, without that of the kernel's own threads.",
+    "The kernel's client uses NFS 4.1, and `nconnect=4` for 4 connections. It is mounted anew for each turn and has a \
+     thread per call in flight. Caches are bypassed: attributes with AT_STATX_FORCE_SYNC, data with O_DIRECT. Its CPU time \
+     is that of the system calls, without that of the kernel's threads.",
 ];
 
 struct Settings {
     cases: Vec<&'static Case>,
     rounds: usize,
-    /// Of one turn.
+    /// Duration of one turn.
     milliseconds: u64,
     quick: bool,
 }
@@ -85,16 +85,16 @@ fn main() -> Result<()> {
         "# {title}\n\nMade by `make {target}`, optimized for speed (`opt-level = 3`):\n{}\n\n{}\n\n{}",
         machine::facts()?,
         paragraph(
-            "Each client is a process of its own, and all have their turns in front of the same server. Numbers are the \
-             median of the rounds, and from the least to the most; a ratio is the median of those in the same round, to \
-             the fastest of the others there. Server, client and, where there is a delay, the relay share the \
-             processors, so that a ratio is nearer to 1 than one of the clients' own work; the processors' time that a \
-             client itself takes for an operation stands beside it, and that of the server. With 0 ms nothing is between \
-             client and server, with more a relay that delays what passes."
+            "Each client is a process of its own, and all take turns in front of the same server. Numbers are the median of the \
+             rounds, with the range from the least to the most. A ratio is the median of the ratios of each round, to the \
+             fastest other client. Server, client and, if there is a delay, the relay share the processors, so a ratio is \
+             closer to 1 than that of the clients' own work. The CPU time per operation is given for the client and for the \
+             server. With 0 ms the client connects to the server directly, otherwise through a relay that adds the delay."
         ),
         paragraph(&format!(
-            "nfs-rs speaks NFS 4.1, its 4 connections are 4 mounts. libnfs speaks NFS 4.0, in one thread, its 4 \
-             connections are 4 contexts. {kernel}"
+            "nfs-rs uses NFS 4.1, and 4 mounts for 4 connections. libnfs uses NFS 4.0 in one thread, and 4 contexts for 4 \
+             connections. This crate's client reads as the service does: up to 128 KiB by the path, and the rest from the open \
+             file in pieces of 128 KiB. {kernel}"
         ))
     ));
     for case in &settings.cases {

@@ -1,4 +1,4 @@
-//! How much memory connections take, and contents that are longer than it shall be.
+//! Memory of connections, and of files that are streamed.
 
 use anyhow::{Result, ensure};
 
@@ -9,10 +9,10 @@ use crate::{
     report::{Report, Target, markdown, number, paragraph},
 };
 
-/// Of all, a tenth of the rest is there before it is looked first.
+/// Number of connections. A tenth of the others exists before the first measurement.
 const CONNECTIONS: usize = 1100;
 const MOST_KIB: f64 = 64.0;
-/// Twice what is on its way at once, and what is around it: the next piece is there before the last one is gone.
+/// Twice the data in flight, and overhead: the next piece is allocated before the last one is freed.
 const MOST_STREAM_MIB: f64 = 17.0;
 
 pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
@@ -30,9 +30,9 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
     for client in clients {
         let kib = match client.run(task) {
             Ok(kib) => kib,
-            Err(why) if client.is_ours() => return Err(why),
-            Err(why) => {
-                println!("{}: {why:#}", client.name);
+            Err(err) if client.is_ours() => return Err(err),
+            Err(err) => {
+                println!("{}: {err:#}", client.name);
                 lines.push([client.name.into(), "cannot".into(), String::new(), String::new(), String::new()]);
                 continue;
             }
@@ -45,8 +45,8 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
     report.say(&format!(
         "\n## memory of an idle connection\n\n{}\n\n{}",
         paragraph(&format!(
-            "A process makes connections, each with a client of its own that reads a file of 1 MiB once. By how much it \
-             grows from the {}th to the {CONNECTIONS}th, each; what the allocator has given out besides.",
+            "A process opens connections, each with a client of its own that reads a file of 1 MiB once. Growth per connection from \
+             the {}th to the {CONNECTIONS}th: resident memory, and memory from the allocator.",
             CONNECTIONS / 11
         )),
         markdown(["", "RSS, KiB", "allocated, KiB", "target", ""], lines)
@@ -64,10 +64,10 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
         }
     }
     report.say(&format!(
-        "\n## memory of a content that passes through\n\n{}\n\n{}",
+        "\n## memory of a streamed file\n\n{}\n\n{}",
         paragraph(
-            "The most that is allocated at one time, above what an idle client has: 256 MiB, with 8 MiB on their way at \
-             once, read in order by `read_on` and dropped, and written by `Staged::write` in pieces of 8 MiB."
+            "Peak allocation of a client that streams 256 MiB, above that of an idle client: read by `File::read` in pieces \
+             of 128 KiB, as the service does, and written by `Upload::write` in pieces of 8 MiB."
         ),
         markdown(["", "MiB", "target", ""], lines)
     ));

@@ -1,4 +1,4 @@
-//! How many operations a second, and how long each takes.
+//! Operations per second and latency.
 
 use std::{collections::BTreeMap, hint, sync::Arc, thread, time::Duration};
 
@@ -14,11 +14,11 @@ use crate::{
 
 const DELAYS_MS: [u64; 2] = [0, 2];
 const MANY: usize = 64;
-/// Of large files.
+/// Concurrency for large files.
 const SOME: usize = 8;
 const PIPELINE_MS: u64 = 10;
 
-/// What is asked for, and how often at once.
+/// An operation and its concurrency.
 struct Case {
     title: &'static str,
     about: &'static str,
@@ -27,12 +27,12 @@ struct Case {
     files: u64,
     size: usize,
     in_flight: usize,
-    /// How many times nfs-rs it shall be besides.
+    /// Target ratio to nfs-rs, in addition to the fastest other client.
     times_nfs_rs: Option<f64>,
 }
 
 const STAT: Case = Case {
-    title: "stat, one after the other",
+    title: "stat, sequentially",
     about: "",
     operation: "stat",
     directory: "small",
@@ -41,25 +41,25 @@ const STAT: Case = Case {
     in_flight: 1,
     times_nfs_rs: None,
 };
-const READ: Case = Case { title: "read of 4 KiB, one after the other", operation: "read", ..STAT };
-const ONE_OPEN: &str = "libnfs has one file open at a time for each context: of opens that overtake each other the server \
-     refuses all but one (NFS4ERR_BAD_SEQID).";
+const READ: Case = Case { title: "read of 4 KiB, sequentially", operation: "read", ..STAT };
+const ONE_OPEN: &str = "libnfs opens one file at a time per context: the server refuses concurrent OPENs of one open-owner \
+     (NFS4ERR_BAD_SEQID).";
 const WRITE: Case = Case {
-    title: "write of 4 KiB to a new file, one after the other",
-    about: "Made, written, on stable storage, closed.",
+    title: "write of 4 KiB to a new file, sequentially",
+    about: "Created, written to stable storage and closed.",
     operation: "write",
     directory: "",
     ..STAT
 };
 const READ_LARGE: Case = Case {
-    title: "read of 1 MiB, one after the other",
+    title: "read of 1 MiB, sequentially",
     operation: "read",
     directory: "large",
     files: LARGE_FILES,
     size: LARGE,
     ..STAT
 };
-const WRITE_LARGE: Case = Case { title: "write of 1 MiB to a new file, one after the other", size: LARGE, ..WRITE };
+const WRITE_LARGE: Case = Case { title: "write of 1 MiB to a new file, sequentially", size: LARGE, ..WRITE };
 const CASES: [Case; 12] = [
     STAT,
     Case { title: "stat, 64 in flight", in_flight: MANY, ..STAT },
@@ -73,7 +73,7 @@ const CASES: [Case; 12] = [
     Case { title: "read of 1 MiB, 8 in flight", about: ONE_OPEN, in_flight: SOME, ..READ_LARGE },
     Case {
         title: "names of a directory of 10,000",
-        about: "libnfs has no way to ask for names alone: it asks for attributes here as well.",
+        about: "libnfs always requests attributes.",
         operation: "names",
         directory: "many",
         size: 0,
@@ -88,7 +88,7 @@ const CASES: [Case; 12] = [
     },
 ];
 
-/// What a client came to in every round, or why it could not.
+/// Results of a client in all rounds, or why it failed.
 #[derive(Default)]
 struct Measured {
     rate: Samples,
@@ -113,7 +113,7 @@ impl Measured {
         match came {
             Ok((turn, server)) => {
                 if let Length::Milliseconds(length) = task.length {
-                    // A quarter of it before it counts: see `drive::drive`.
+                    // Includes the warm-up of a quarter: see `drive::drive`.
                     let operations = turn.rate * Duration::from_millis(length).as_secs_f64() * 1.25;
                     self.server_us.add(server.as_secs_f64() * 1e6 / operations);
                 }
@@ -122,20 +122,20 @@ impl Measured {
                 self.p99_us.add(turn.p99_us);
                 self.processors_us.add(turn.processors_us);
             }
-            Err(why) if client.is_ours() => return Err(why),
-            Err(why) => self.failed = Some(format!("{why:#}")),
+            Err(err) if client.is_ours() => return Err(err),
+            Err(err) => self.failed = Some(format!("{err:#}")),
         }
         Ok(())
     }
 }
 
-/// All clients in turns, each on the same way.
+/// All clients in turns over the same network path.
 fn rounds(settings: &Settings, lab: &mut Lab, clients: &[Client], delay: u64, task: Task<'_>) -> Result<Vec<Measured>> {
     let address = lab.address(Duration::from_millis(delay));
     let mut measured: Vec<_> = clients.iter().map(|_| Measured::default()).collect();
     for round in 0..settings.rounds {
         for turn in 0..clients.len() {
-            // Who comes first is another one every time.
+            // Rotates the order.
             let index = (turn + round) % clients.len();
             measured[index].turn(lab, &clients[index], Task { address, ..task })?;
         }
@@ -143,7 +143,7 @@ fn rounds(settings: &Settings, lab: &mut Lab, clients: &[Client], delay: u64, ta
     Ok(measured)
 }
 
-/// The peer that is fastest here.
+/// The fastest other client.
 fn best(measured: &[Measured]) -> Option<&Measured> {
     let peers = measured.iter().skip(1).filter(|peer| peer.failed.is_none());
     peers.max_by(|one, other| one.rate.median().total_cmp(&other.rate.median()))
@@ -184,9 +184,9 @@ impl Case {
                         1 => format!("{delay} ms, {}", client.name),
                         _ => format!("{delay} ms, {}, {connections} connections", client.name),
                     };
-                    if let Some(why) = &own.failed {
-                        // Once for each client: the others fail for the same reason.
-                        failures.entry(client.name).or_insert_with(|| why.clone());
+                    if let Some(err) = &own.failed {
+                        // Once per client: the other failures have the same reason.
+                        failures.entry(client.name).or_insert_with(|| err.clone());
                         continue;
                     }
                     lines.push(line(way.clone(), own, best(&measured), client.is_ours(), 1.0));
@@ -197,7 +197,7 @@ impl Case {
             }
         }
         let head = ["", "each s", "from – to", "p50 µs", "p99 µs", "CPU µs", "server µs", "× best peer", "target", ""];
-        let failures = failures.iter().map(|(name, why)| format!("\n\n{name} cannot: {why}.")).collect::<String>();
+        let failures = failures.iter().map(|(name, err)| format!("\n\n{name} cannot: {err}.")).collect::<String>();
         let about = if self.about.is_empty() { String::new() } else { format!("\n\n{}", paragraph(self.about)) };
         report.say(&format!("\n## {}{about}\n\n{}{failures}", self.title, markdown(head, lines).trim_end()));
         Ok(())
@@ -229,15 +229,15 @@ pub fn run(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut 
     CASES.iter().try_for_each(|case| case.run(settings, lab, clients, &DELAYS_MS, report))
 }
 
-/// While each processor has work besides.
+/// While every processor is busy with other threads.
 pub fn busy(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
     let case = Case {
         title: "stat, 64 in flight, on busy processors",
-        about: "Beside as many threads as there are processors, which do nothing but use them.",
+        about: "With one busy thread per processor.",
         in_flight: MANY,
         ..STAT
     };
-    // They end with this, however it ends.
+    // The threads end when this is dropped.
     let running = Arc::new(());
     for _ in 0..thread::available_parallelism()?.get() {
         let running = Arc::downgrade(&running);
@@ -250,7 +250,7 @@ pub fn busy(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut
     case.run(settings, lab, clients, &DELAYS_MS[..1], report)
 }
 
-/// What a window of calls could come to at most, and what it does.
+/// The throughput of a full window of calls, compared with its theoretical maximum.
 pub fn pipeline(settings: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report) -> Result<()> {
     const LEAST_PERCENT: f64 = 90.0;
     let most = MANY as f64 * 1000.0 / PIPELINE_MS as f64;
@@ -281,8 +281,8 @@ pub fn pipeline(settings: &Settings, lab: &mut Lab, clients: &[Client], report: 
     report.say(&format!(
         "\n## a round trip of {PIPELINE_MS} ms, {MANY} in flight over one connection\n\n{}\n\n{}",
         paragraph(&format!(
-            "Files of 4 KiB. Of what {MANY} calls in {PIPELINE_MS} ms would be, {} a second, if the server, the relay and \
-             the client took no time at all.",
+            "Files of 4 KiB. Percentage of {} operations per second, which {MANY} calls per {PIPELINE_MS} ms would be if server, \
+             relay and client took no time.",
             number(most, 0)
         )),
         markdown(["", "each s", "from – to", "p50 ms", "%", "target", ""], lines)

@@ -1,4 +1,4 @@
-//! How often something goes to the server and back for one operation.
+//! Round trips per operation.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
         ("remove", "remove"),
     ] {
         for client in clients {
-            // What connecting takes is in both.
+            // Both runs include connecting.
             let mut calls = |times: u64| -> Result<u64> {
                 let task = Task {
                     address: lab.relay.address(),
@@ -45,7 +45,7 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
                     lines.push([format!("{what}, {}", client.name), "cannot".into(), String::new(), String::new()]);
                     continue;
                 }
-                (Err(why), _) | (_, Err(why)) => return Err(why),
+                (Err(err), _) | (_, Err(err)) => return Err(err),
             };
             let target = if client.is_ours() { Target::AtMost(1.0) } else { Target::None };
             let [target, verdict] = target.cells(trips, 0);
@@ -54,7 +54,7 @@ pub fn run(_: &Settings, lab: &mut Lab, clients: &[Client], report: &mut Report)
     }
     report.say(&format!(
         "\n## round trips for one operation\n\n{}\n\n{}",
-        paragraph(&format!("Calls that the relay counts, of {TIMES} operations one after the other.")),
+        paragraph(&format!("Calls that the relay counts for {TIMES} sequential operations.")),
         markdown(["", "calls", "target", ""], lines)
     ));
     Ok(())

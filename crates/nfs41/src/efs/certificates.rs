@@ -1,8 +1,8 @@
-//! The certificate that all connections with one file system share: made once, and renewed in time.
+//! Provides the client certificate that all connections to one file system share, and renews it in time.
 //!
-//! Making one is expensive: a key takes up to a second of a whole processor, and the credentials come over the network.
-//! A connection attempt has a deadline. So a task of its own makes the certificate, and the connection attempts wait for
-//! the result: one that gives up cancels nothing, and the next one finds what was made.
+//! Issuing a certificate is expensive: generating a key takes up to a second of CPU time, and the credentials come over the
+//! network, while an attempt to connect has a timeout. So a separate task issues the certificate, and attempts to connect
+//! wait for it. An attempt that times out cancels nothing, and the next one finds the certificate.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,65 +16,63 @@ use tokio::{
     time::timeout,
 };
 
-use super::{AFTER, BEFORE, CertificateError, CredentialSource, Key, Subject, sigv4::Moment};
-use crate::tls::{Fault, Gives, Identities};
+use super::{CLOCK_SKEW_MARGIN, CertificateError, CredentialsProvider, Key, Subject, VALIDITY, sigv4::Moment};
+use crate::tls::{BoxError, IdentityFuture, IdentityProvider};
 
-/// A newer one is made after so long, as efs-utils does: two thirds of the time are left for whatever keeps it from
-/// being made.
-const RENEWED_AFTER: Duration = Duration::from_secs(60 * 60);
-/// And so long before the credentials end. Not earlier: the metadata service has new ones only from five minutes
-/// before the old ones end, and a source asked sooner would give the same again.
-const BEFORE_CREDENTIALS_END: Duration = Duration::from_secs(5 * 60);
-/// The least time between two attempts while the certificate that there is still works.
-const AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// The longest time to wait for the source of credentials. A source that never answers must not keep a later attempt from
-/// asking it again.
+/// Age at which a certificate is renewed, as in efs-utils. Two thirds of its validity remain for retries.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Time before the credentials expire at which the certificate is renewed. The metadata service has new credentials only
+/// from five minutes before the old ones expire; an earlier request returns the old ones again.
+const CREDENTIALS_RENEWAL_MARGIN: Duration = Duration::from_secs(5 * 60);
+/// Minimum time between attempts to renew while the old certificate is valid.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// Timeout of the credentials provider. A call that hangs must not prevent a later attempt from calling it again.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A certificate, and how long to use it.
+/// A certificate and its validity.
 struct Current {
     identity: Arc<CertifiedKey>,
-    begins: SystemTime,
-    renew: SystemTime,
-    ends: SystemTime,
+    not_before: SystemTime,
+    renew_at: SystemTime,
+    not_after: SystemTime,
 }
 
 impl Current {
-    /// A clock that is set back may put the beginning into the future.
-    fn works(&self, now: SystemTime) -> bool {
-        self.begins <= now && now < self.ends
+    /// Checks `not_before` too: the clock may have been set back.
+    fn is_valid(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.not_after
     }
 }
 
-/// A certificate that works.
-enum Use {
-    New,
-    /// To be replaced by a new one.
-    Old,
+/// Whether a valid certificate is due for renewal.
+enum Freshness {
+    Fresh,
+    RenewalDue,
 }
 
-/// Tells the time.
+/// Returns the current time.
 type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// Generates a key. Blocks.
+/// Generates a key. It blocks.
 type KeyGenerator = Arc<dyn Fn() -> Result<Key, CertificateError> + Send + Sync>;
 
-/// Keeps one certificate, and makes another in time. To be shared by all connections with the file system, whatever
-/// their mount target. Clones share the certificate.
+/// Holds one certificate, and renews it in time. Share it among all connections to the file system, whatever their mount
+/// target. Clones share the certificate.
 #[derive(Clone)]
-pub struct Certificates {
+pub struct CertificateProvider {
     subject: Subject,
-    credentials: Option<Arc<dyn CredentialSource>>,
+    credentials: Option<Arc<dyn CredentialsProvider>>,
     credentials_timeout: Duration,
     clock: Clock,
     generate_key: KeyGenerator,
     current: Arc<Mutex<Option<Current>>>,
-    /// The task that makes a certificate holds the lock until it has ended, so that there is one such task at most.
+    /// Locked by the task that issues a certificate until it ends, so that there is at most one such task.
     key: Arc<AsyncMutex<Option<Key>>>,
 }
 
-impl Certificates {
-    /// Without IAM: to the file system's policy the client is anonymous. The key is made when it is first needed.
+impl CertificateProvider {
+    /// A provider without IAM authorization: the client is anonymous to the file system policy. The key is generated when it
+    /// is first needed.
     pub fn new(subject: Subject) -> Self {
         let (clock, generate_key) = (Arc::new(SystemTime::now), Arc::new(Key::generate));
         Self {
@@ -88,25 +86,25 @@ impl Certificates {
         }
     }
 
-    /// With IAM, as efs-utils with `-o iam`.
+    /// Signs with these credentials, as efs-utils does with `-o iam`.
     #[must_use]
-    pub fn with_credentials(self, source: Arc<dyn CredentialSource>) -> Self {
+    pub fn with_credentials(self, source: Arc<dyn CredentialsProvider>) -> Self {
         Self { credentials: Some(source), ..self }
     }
 
-    /// How long the source of credentials may take; a minute by default.
+    /// Timeout of the credentials provider. Default: 60 s.
     #[must_use]
     pub fn with_credentials_timeout(self, credentials_timeout: Duration) -> Self {
         Self { credentials_timeout, ..self }
     }
 
-    /// With a key that there is already.
+    /// Uses an existing key.
     #[must_use]
     pub fn with_key(self, key: Key) -> Self {
         Self { key: Arc::new(AsyncMutex::new(Some(key))), ..self }
     }
 
-    /// With another way to get a key than [`Key::generate`]. It may block: a thread of its own calls it.
+    /// Generates the key with this function instead of [`Key::generate`]. It may block: it is called on a blocking thread.
     #[must_use]
     pub fn with_key_generator(
         self,
@@ -115,68 +113,69 @@ impl Certificates {
         Self { generate_key: Arc::new(generate), ..self }
     }
 
+    /// Uses another clock.
     #[must_use]
     pub fn with_clock(self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self { clock: Arc::new(clock), ..self }
     }
 
-    /// The certificate for a connection that is made now. It is the same for everyone until it is renewed: an hour
-    /// after it was made, or five minutes before the credentials end. One caller starts the renewal and waits for it;
-    /// the others get the old certificate as long as it works, and wait when it does not. Where a renewal fails, the
-    /// old one serves as long as it works, and another attempt is made after half a minute.
+    /// The certificate for a new connection. It is renewed an hour after it was issued, or five minutes before the
+    /// credentials expire. One caller starts the renewal and waits for it. The others get the old certificate while it is
+    /// valid, and wait otherwise. If a renewal fails, the old certificate serves while it is valid, and the next attempt
+    /// follows after 30 s.
     ///
-    /// A caller may give up at any time. The renewal goes on, and its result is for whoever comes next.
+    /// Dropping the future does not cancel the renewal.
     ///
     /// # Errors
-    /// There is no certificate that works, and none can be made.
+    /// There is no valid certificate, and none can be issued.
     pub async fn certificate(&self) -> Result<Arc<CertifiedKey>, CertificateError> {
-        let key = match self.kept((self.clock)()) {
-            Some((identity, Use::New)) => return Ok(identity),
-            Some((identity, Use::Old)) => match Arc::clone(&self.key).try_lock_owned() {
+        let key = match self.usable((self.clock)()) {
+            Some((identity, Freshness::Fresh)) => return Ok(identity),
+            Some((identity, Freshness::RenewalDue)) => match Arc::clone(&self.key).try_lock_owned() {
                 Ok(key) => key,
                 Err(_) => return Ok(identity),
             },
             None => Arc::clone(&self.key).lock_owned().await,
         };
-        // Another task may have made one while this caller waited.
-        if let Some((identity, Use::New)) = self.kept((self.clock)()) {
+        // Another task may have issued one meanwhile.
+        if let Some((identity, Freshness::Fresh)) = self.usable((self.clock)()) {
             return Ok(identity);
         }
         let renewal = tokio::spawn(self.clone().renew(key));
-        renewal.await.unwrap_or_else(|why| Err(CertificateError::Interrupted(why.into())))
+        renewal.await.unwrap_or_else(|err| Err(CertificateError::Interrupted(err.into())))
     }
 
-    /// Makes a certificate and keeps it. The one to use now: the old one where none can be made.
+    /// Issues a certificate and stores it. Falls back to the old one while that is valid.
     async fn renew(self, mut key: OwnedMutexGuard<Option<Key>>) -> Result<Arc<CertifiedKey>, CertificateError> {
-        let why = match self.make(&mut key).await {
+        let err = match self.make(&mut key).await {
             Ok(made) => {
-                tracing::debug!(file_system = self.subject.file_system, "made a client certificate");
+                tracing::debug!(file_system = self.subject.file_system, "issued a client certificate");
                 let identity = Arc::clone(&made.identity);
                 *self.lock() = Some(made);
                 return Ok(identity);
             }
-            Err(why) => why,
+            Err(err) => err,
         };
         let now = (self.clock)();
-        let Some((old, _)) = self.kept(now) else { return Err(why) };
-        let (file_system, code) = (&self.subject.file_system, why.code());
-        tracing::warn!(file_system, code, %why, "the client certificate is not renewed; the old one still works");
+        let Some((old, _)) = self.usable(now) else { return Err(err) };
+        let (file_system, code) = (&self.subject.file_system, err.code());
+        tracing::warn!(file_system, code, %err, "cannot renew the client certificate; the old one is still valid");
         if let Some(current) = self.lock().as_mut() {
-            current.renew = now + AGAIN_AFTER;
+            current.renew_at = now + RETRY_INTERVAL;
         }
         Ok(old)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Current>> {
-        // Nothing that holds it can panic half way.
+        // Nothing panics while it holds the lock.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The certificate that there is, if it works.
-    fn kept(&self, now: SystemTime) -> Option<(Arc<CertifiedKey>, Use)> {
+    /// The current certificate, if it is valid.
+    fn usable(&self, now: SystemTime) -> Option<(Arc<CertifiedKey>, Freshness)> {
         let current = self.lock();
-        let current = current.as_ref().filter(|current| current.works(now))?;
-        Some((current.identity.clone(), if now < current.renew { Use::New } else { Use::Old }))
+        let current = current.as_ref().filter(|current| current.is_valid(now))?;
+        Some((current.identity.clone(), if now < current.renew_at { Freshness::Fresh } else { Freshness::RenewalDue }))
     }
 
     async fn make(&self, kept: &mut Option<Key>) -> Result<Current, CertificateError> {
@@ -185,7 +184,7 @@ impl Certificates {
             None => {
                 let generate = Arc::clone(&self.generate_key);
                 let made = spawn_blocking(move || generate()).await;
-                kept.insert(made.map_err(|why| CertificateError::NoKey(why.into()))??)
+                kept.insert(made.map_err(|err| CertificateError::NoKey(err.into()))??)
             }
         };
         let credentials = match &self.credentials {
@@ -197,29 +196,29 @@ impl Certificates {
             }
             None => None,
         };
-        // Only now: fetching may have taken its time.
+        // After the credentials: fetching them may have taken long.
         let moment = Moment::new((self.clock)()).ok_or(CertificateError::BadClock)?;
         let made = moment.system_time();
-        let begins = made.checked_sub(BEFORE).ok_or(CertificateError::BadClock)?;
+        let not_before = made.checked_sub(CLOCK_SKEW_MARGIN).ok_or(CertificateError::BadClock)?;
         let expires = credentials.as_ref().and_then(|credentials| credentials.expires);
         if expires.is_some_and(|expires| expires <= made) {
             return Err(CertificateError::CredentialsEnded);
         }
         let certificate = key.certificate(&self.subject, moment, credentials.as_ref())?;
         let identity = Arc::new(CertifiedKey::new(vec![certificate], key.0.signs_handshakes.clone()));
-        let (mut renew, mut ends) = (made + RENEWED_AFTER, made + AFTER);
+        let (mut renew_at, mut not_after) = (made + RENEWAL_INTERVAL, made + VALIDITY);
         if let Some(expires) = expires {
-            ends = ends.min(expires);
-            let margin = expires.checked_sub(BEFORE_CREDENTIALS_END).unwrap_or(made);
-            // A source with nothing better to give must not be asked for every connection.
-            renew = renew.min(margin).max(made + AGAIN_AFTER);
+            not_after = not_after.min(expires);
+            let margin = expires.checked_sub(CREDENTIALS_RENEWAL_MARGIN).unwrap_or(made);
+            // Do not ask a provider again for every connection if it has no newer credentials.
+            renew_at = renew_at.min(margin).max(made + RETRY_INTERVAL);
         }
-        Ok(Current { identity, begins, renew, ends })
+        Ok(Current { identity, not_before, renew_at, not_after })
     }
 }
 
-impl Identities for Certificates {
-    fn identity(&self) -> Gives<'_> {
-        Box::pin(async { self.certificate().await.map_err(Fault::from) })
+impl IdentityProvider for CertificateProvider {
+    fn identity(&self) -> IdentityFuture<'_> {
+        Box::pin(async { self.certificate().await.map_err(BoxError::from) })
     }
 }

@@ -1,12 +1,12 @@
-//! The few forms of the Distinguished Encoding Rules (ITU-T X.690) that the extensions are made of.
+//! The parts of the Distinguished Encoding Rules (ITU-T X.690) that the certificate extensions need.
 
-/// A tag, the length, the content.
+/// Encodes tag, length and content.
 fn value(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len();
     let mut out = vec![tag];
     match u8::try_from(length) {
         Ok(short) if short < 0x80 => out.push(short),
-        // The long form (8.1.3.5): how many bytes the length has, and the length without leading zeros (10.1).
+        // Long form (8.1.3.5): the number of length bytes, then the length without leading zeros (10.1).
         _ => {
             let bytes = length.to_be_bytes();
             let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
@@ -36,9 +36,9 @@ pub(super) fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
     value(0x30, &parts.concat())
 }
 
-/// `[0] EXPLICIT`: the value whole, within another.
-pub(super) fn explicit_0(value_in_it: &[u8]) -> Vec<u8> {
-    value(0xa0, value_in_it)
+/// `[0] EXPLICIT`: a complete value within another.
+pub(super) fn explicit_0(inner: &[u8]) -> Vec<u8> {
+    value(0xa0, inner)
 }
 
 #[cfg(test)]

@@ -1,34 +1,34 @@
-//! The client certificate that carries an access point and IAM to Amazon EFS.
+//! The client certificate that carries an access point and IAM authorization to Amazon EFS.
 //!
-//! EFS has no other place for them: NFS knows neither. A client makes itself a certificate, signs it with its own key,
-//! and writes into extensions which access point it wants and, signed with its AWS credentials, who it is. The server
-//! trusts no authority in it, but the signature of Signature Version 4 in it.
+//! NFS has no field for either. The client issues a self-signed certificate whose extensions name the access point and
+//! contain the client's IAM identity, signed with its AWS credentials. The server verifies the Signature Version 4 in the
+//! certificate and not its issuer.
 //!
-//! # Where this is from
-//! Nobody has written the format down; it is what [efs-utils](https://github.com/aws/efs-utils) (MIT) does, as read in
-//! its versions up to 3.3.3:
+//! # Sources
+//! The format is not documented. This module follows [efs-utils](https://github.com/aws/efs-utils) (MIT), versions up to
+//! 3.3.3:
 //!
 //! | what | where |
 //! |---|---|
 //! | the common name is the host's name, at most 64 characters | `src/efs_utils_common/proxy.py` |
 //! | SHA-256 with RSA, 3,072 bits, one key for all certificates of a host | `certificate_utils.py`, `metadata.py` |
-//! | good from 15 minutes before to 3 hours after | `constants.py` |
+//! | validity from 15 minutes before to 3 hours after issuing | `constants.py` |
 //! | the subject key identifier, then .7.1 to .7.4 in this order, none of them critical | `certificate_utils.py` |
-//! | .7.1 UTF8String, the access point; only where one is wanted | the same |
-//! | .7.2 SEQUENCE; only with IAM: UTF8String, the access key's id; OCTET STRING, the signature; UTCTime, when it was signed; where there is one, `[0] EXPLICIT` UTF8String, the session token | the same |
+//! | .7.1 UTF8String, the access point; only if there is one | the same |
+//! | .7.2 SEQUENCE; only with IAM: UTF8String, the access key ID; OCTET STRING, the signature; UTCTime, the time of signing; `[0] EXPLICIT` UTF8String, the session token, if there is one | the same |
 //! | .7.3 UTF8String, the file system; always | the same |
-//! | .7.4 SEQUENCE of two UTF8Strings, where the client is from and its version; always | the same, `platform_utils.py` |
-//! | the octets of the signature are the 64 characters of its hexadecimal form, not the 32 bytes: OpenSSL's `ASN1_generate_nconf(3)` takes an OCTETSTRING as ASCII where nothing else is said | the same |
+//! | .7.4 SEQUENCE of two UTF8Strings, the client's source and version; always | the same, `platform_utils.py` |
+//! | the octets of the signature are the 64 characters of its hexadecimal form, not the 32 bytes: OpenSSL's `ASN1_generate_nconf(3)` reads an OCTETSTRING as ASCII by default | the same |
 //! | the request that is signed: a GET of `/`, the host is the file system's id, `Action=Connect`, 86,400 seconds, no empty line after the headers | the same, and `test/mount_common_test/test_create_self_signed_cert.py` |
 //! | `PublicKeyHash`: SHA-1 of the public key as RFC 5280 hashes it for a key identifier (4.2.1.2), in hexadecimal | the same |
-//! | what an access key's id and a session token may be made of, and a region | `constants.py`, `metadata.py` |
+//! | the characters of an access key ID, a session token and a region | `constants.py`, `metadata.py` |
 //! | a new certificate every 60 minutes | `dist/efs-utils.conf`, `src/watchdog/__init__.py` |
 //! | the server's certificate is for the DNS name without a zone | `proxy.py` |
 //! | the DNS names of partitions | `dist/efs-utils.conf`, and its copy in kubernetes-sigs/aws-efs-csi-driver |
 //!
-//! The patterns of the ids are those of the EFS API (`AccessPointDescription`). That new credentials of an instance are
-//! there five minutes before the old ones end is in the EC2 User Guide ("Retrieve security credentials from instance
-//! metadata"). What EFS makes of a certificate, only an account can show.
+//! The patterns of the IDs are those of the EFS API (`AccessPointDescription`). The EC2 User Guide ("Retrieve security
+//! credentials from instance metadata") says that an instance has new credentials five minutes before the old ones expire.
+//! How EFS handles a certificate can be verified only with an AWS account.
 
 mod certificates;
 mod der;
@@ -51,71 +51,88 @@ use rustls::{
     sign::SigningKey,
 };
 
-pub use self::certificates::Certificates;
+pub use self::certificates::CertificateProvider;
 #[cfg(feature = "settings")]
 pub use self::settings::Settings;
 use self::sigv4::Moment;
-use crate::tls::Fault;
+use crate::tls::BoxError;
 
-/// A certificate is good from so long ago, for servers whose clock is behind.
-const BEFORE: Duration = Duration::from_secs(15 * 60);
-/// And for so long from now.
-const AFTER: Duration = Duration::from_secs(3 * 60 * 60);
-/// A handshake message of rustls holds 64 KiB. AWS names no limit; tokens are of about 1 KiB.
-const LONGEST_TOKEN: usize = 16 * 1024;
-/// X.520's upper bound of a common name.
-const LONGEST_NAME: usize = 64;
-/// As efs-utils limits its `source`.
-const LONGEST_CLIENT_INFO: usize = 100;
+/// How long before issuing a certificate becomes valid, for servers whose clock is slow.
+const CLOCK_SKEW_MARGIN: Duration = Duration::from_secs(15 * 60);
+/// How long after issuing a certificate stays valid.
+const VALIDITY: Duration = Duration::from_secs(3 * 60 * 60);
+/// Maximum length of a session token. A handshake message of rustls holds 64 KiB. AWS documents no limit; tokens have about
+/// 1 KiB.
+const MAX_TOKEN_CHARS: usize = 16 * 1024;
+/// Maximum length of a common name (X.520).
+const MAX_COMMON_NAME_CHARS: usize = 64;
+/// Maximum length of a client's source and version, as efs-utils limits `source`.
+const MAX_CLIENT_INFO_CHARS: usize = 100;
 
 const ACCESS_POINT: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 1];
 const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 2];
 const FILE_SYSTEM: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 3];
-/// Where a client is from that says nothing of it, and its version.
+/// Default source and version of a client.
 const CLIENT: [&str; 2] = ["unknown", env!("CARGO_PKG_VERSION")];
 const CLIENT_INFO: &[u64] = &[1, 3, 6, 1, 4, 1, 4843, 7, 4];
 const SUBJECT_KEY_IDENTIFIER: &[u64] = &[2, 5, 29, 14];
 
-/// What cannot stand in a certificate. Nothing secret is repeated.
+/// An invalid value for a certificate. Messages contain no secrets.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Malformed {
+    /// Not a file system ID.
     #[error("{0:?} is not a file system; its id is fs- and 8 to 40 of 0-9 and a-f")]
     FileSystem(String),
+    /// Not an access point ID.
     #[error("{0:?} is not an access point; its id is fsap- and 8 to 40 of 0-9 and a-f")]
     AccessPoint(String),
+    /// Not a region.
     #[error("{0:?} is not a region; give its name, such as eu-west-1")]
     Region(String),
-    #[error("{0:?} is not a common name; it has 1 to {LONGEST_NAME} characters, none of them a control character")]
+    /// Not a common name.
+    #[error(
+        "{0:?} is not a common name; it has 1 to {MAX_COMMON_NAME_CHARS} characters, none of them a control character"
+    )]
     CommonName(String),
-    #[error("{0:?} says nothing of a client; give 1 to {LONGEST_CLIENT_INFO} characters, none a control character")]
+    /// Invalid source or version of a client.
+    #[error("{0:?} does not describe a client; give 1 to {MAX_CLIENT_INFO_CHARS} characters, none a control character")]
     ClientInfo(String),
+    /// Invalid access key ID.
     #[error("the id of the access key is malformed; it is 16 to 128 letters, digits or _")]
     AccessKeyId,
+    /// Invalid secret access key.
     #[error("the secret access key is empty or has control characters in it; give it as AWS gave it")]
     SecretAccessKey,
-    #[error("the session token is malformed; it is base64 of at most {LONGEST_TOKEN} characters")]
+    /// Invalid session token.
+    #[error("the session token is malformed; it is base64 of at most {MAX_TOKEN_CHARS} characters")]
     SessionToken,
 }
 
-/// Why there is no certificate.
+/// Why no certificate could be issued.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
+    /// The credentials provider failed or timed out.
     #[error("there are no credentials to sign with: {0}")]
-    NoCredentials(Fault),
-    #[error("the credentials to sign with have ended; see to it that their source renews them")]
+    NoCredentials(#[source] BoxError),
+    /// The credentials have expired.
+    #[error("the credentials to sign with have expired; check that their source renews them")]
     CredentialsEnded,
-    #[error("the clock is before 2000 or after 2049; set it, or no signature is good")]
+    /// The clock is wrong.
+    #[error("the clock is before 2000 or after 2049; set it, since no signature would be valid")]
     BadClock,
-    #[error("no key can be made: {0}")]
-    NoKey(Fault),
-    #[error("the certificate cannot be made: {0}")]
-    NotMade(rcgen::Error),
-    #[error("the task that makes the certificate has ended early: {0}")]
-    Interrupted(Fault),
+    /// No key could be generated.
+    #[error("cannot generate a key: {0}")]
+    NoKey(#[source] BoxError),
+    /// The certificate could not be signed.
+    #[error("cannot issue the certificate: {0}")]
+    NotMade(#[source] rcgen::Error),
+    /// The task was cancelled or panicked.
+    #[error("the task that issues the certificate ended early: {0}")]
+    Interrupted(#[source] BoxError),
 }
 
 impl CertificateError {
-    /// Stable, for programs.
+    /// A stable code for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoCredentials(_) => "NoCredentials",
@@ -128,7 +145,7 @@ impl CertificateError {
     }
 }
 
-/// AWS credentials. Without `Debug`: two of its parts are secret.
+/// AWS credentials. Not `Debug`, since two fields are secret.
 #[derive(Clone)]
 pub struct Credentials {
     access_key_id: String,
@@ -138,10 +155,10 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// An empty token is none.
+    /// Checks the credentials. An empty session token counts as none.
     ///
     /// # Errors
-    /// What cannot be credentials: it would be refused later, by a server that does not say why.
+    /// A malformed value, which the server would reject later without a reason.
     pub fn new(
         access_key_id: impl Into<String>,
         secret_access_key: impl Into<String>,
@@ -158,42 +175,42 @@ impl Credentials {
             return Err(Malformed::SecretAccessKey);
         }
         let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
-        if session_token.as_ref().is_some_and(|token| token.len() > LONGEST_TOKEN || !token.bytes().all(is_base64)) {
+        if session_token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_CHARS || !token.bytes().all(is_base64)) {
             return Err(Malformed::SessionToken);
         }
         Ok(Self { access_key_id, secret_access_key, session_token, expires })
     }
 }
 
-/// The future of credentials.
-pub type Lends<'a> = Pin<Box<dyn Future<Output = Result<Credentials, Fault>> + Send + 'a>>;
+/// The future of [`CredentialsProvider::credentials`].
+pub type CredentialsFuture<'a> = Pin<Box<dyn Future<Output = Result<Credentials, BoxError>> + Send + 'a>>;
 
-/// Where credentials come from, again and again: those of a role end after hours.
-pub trait CredentialSource: Send + Sync {
-    /// Those that are good for longest, from a cache or not. Connections wait for it. It runs in a task of its own, so
-    /// that a connection that gives up does not cancel it.
-    fn credentials(&self) -> Lends<'_>;
+/// Provides AWS credentials. It is called for each renewal, since the credentials of a role expire after hours.
+pub trait CredentialsProvider: Send + Sync {
+    /// The credentials that are valid longest, cached or not. Connections wait for it. It runs in a separate task, so that a
+    /// connection that times out does not cancel it.
+    fn credentials(&self) -> CredentialsFuture<'_>;
 }
 
-/// Always the same.
-impl CredentialSource for Credentials {
-    fn credentials(&self) -> Lends<'_> {
+/// Static credentials.
+impl CredentialsProvider for Credentials {
+    fn credentials(&self) -> CredentialsFuture<'_> {
         Box::pin(std::future::ready(Ok(self.clone())))
     }
 }
 
-/// `prefix` and 8 to 40 hexadecimal digits.
+/// Whether `text` is `prefix` and 8 to 40 hexadecimal digits.
 fn is_id(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix).is_some_and(|digits| {
         (8..=40).contains(&digits.len()) && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
 }
 
-fn is_text(text: &str, longest: usize) -> bool {
-    !text.is_empty() && text.chars().count() <= longest && !text.contains(char::is_control)
+fn is_text(text: &str, max_chars: usize) -> bool {
+    !text.is_empty() && text.chars().count() <= max_chars && !text.contains(char::is_control)
 }
 
-/// What a certificate says, besides the credentials.
+/// What a certificate states besides the credentials.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Subject {
     file_system: String,
@@ -204,7 +221,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A client of this file system, in the region that the file system is in. The common name is the host's.
+    /// A client of this file system, in the file system's region. The common name is the host name.
     ///
     /// # Errors
     /// [`Malformed::FileSystem`], [`Malformed::Region`].
@@ -212,18 +229,19 @@ impl Subject {
         if !is_id(file_system, "fs-") {
             return Err(Malformed::FileSystem(file_system.to_owned()));
         }
-        let of_a_region = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-');
+        let is_region_byte = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-');
         let ends_well = !region.starts_with('-') && !region.ends_with('-');
-        if !(1..=32).contains(&region.len()) || !ends_well || !region.bytes().all(of_a_region) {
+        if !(1..=32).contains(&region.len()) || !ends_well || !region.bytes().all(is_region_byte) {
             return Err(Malformed::Region(region.to_owned()));
         }
-        let host: String = rustix::system::uname().nodename().to_string_lossy().chars().take(LONGEST_NAME).collect();
-        let common_name = if is_text(&host, LONGEST_NAME) { host } else { "localhost".to_owned() };
+        let host: String =
+            rustix::system::uname().nodename().to_string_lossy().chars().take(MAX_COMMON_NAME_CHARS).collect();
+        let common_name = if is_text(&host, MAX_COMMON_NAME_CHARS) { host } else { "localhost".to_owned() };
         let (file_system, region) = (file_system.to_owned(), region.to_owned());
         Ok(Self { file_system, region, access_point: None, common_name, client: CLIENT.map(str::to_owned) })
     }
 
-    /// Through this access point, whose root becomes the root, and whose user becomes the user.
+    /// Connects through this access point. Its root directory and user replace the client's.
     ///
     /// # Errors
     /// [`Malformed::AccessPoint`].
@@ -234,37 +252,40 @@ impl Subject {
         Ok(Self { access_point: Some(id.to_owned()), ..self })
     }
 
+    /// Sets the common name.
+    ///
     /// # Errors
     /// [`Malformed::CommonName`].
     pub fn with_common_name(self, name: &str) -> Result<Self, Malformed> {
-        if !is_text(name, LONGEST_NAME) {
+        if !is_text(name, MAX_COMMON_NAME_CHARS) {
             return Err(Malformed::CommonName(name.to_owned()));
         }
         Ok(Self { common_name: name.to_owned(), ..self })
     }
 
-    /// Says which client this is: `unknown` and the version of this crate by default, as efs-utils says `unknown` where
-    /// nothing was configured, and its own version. What the server makes of it is not documented.
+    /// Sets the client's source and version. The defaults are `unknown`, as in efs-utils, and the version of this crate. How
+    /// the server uses them is not documented.
     ///
     /// # Errors
     /// [`Malformed::ClientInfo`].
     pub fn with_client_info(self, source: &str, version: &str) -> Result<Self, Malformed> {
         for text in [source, version] {
-            if !is_text(text, LONGEST_CLIENT_INFO) {
+            if !is_text(text, MAX_CLIENT_INFO_CHARS) {
                 return Err(Malformed::ClientInfo(text.to_owned()));
             }
         }
         Ok(Self { client: [source, version].map(str::to_owned), ..self })
     }
 
+    /// The access point ID.
     pub fn access_point(&self) -> Option<&str> {
         self.access_point.as_deref()
     }
 
-    /// The DNS name that the server's certificate is for, in every zone: what [`Tls::new`](crate::tls::Tls::new) is to
-    /// be given, also where a mount target is reached by its address.
+    /// The DNS name of the server's certificate, in every Availability Zone. Pass it to [`Tls::new`](crate::tls::Tls::new), also
+    /// for connections to a mount target's IP address.
     pub fn server_name(&self) -> String {
-        let of_a_partition = [
+        let suffixes = [
             ("cn-", "amazonaws.com.cn"),
             ("eu-isoe-", "cloud.adc-e.uk"),
             ("eusc-", "amazonaws.eu"),
@@ -272,7 +293,7 @@ impl Subject {
             ("us-isob-", "sc2s.sgov.gov"),
             ("us-isof-", "csp.hci.ic.gov"),
         ];
-        let suffix = of_a_partition.iter().find(|(prefix, _)| self.region.starts_with(prefix));
+        let suffix = suffixes.iter().find(|(prefix, _)| self.region.starts_with(prefix));
         let suffix = suffix.map_or("amazonaws.com", |(_, suffix)| suffix);
         format!("{}.efs.{}.{suffix}", self.file_system, self.region)
     }
@@ -299,8 +320,7 @@ impl Subject {
     }
 }
 
-/// The client's key. One is enough for all certificates of a process. Never shown: without `Debug`, and without a way
-/// out.
+/// The client's key pair. One is enough for all certificates of a process. Not `Debug`, and the private key cannot be read.
 #[derive(Clone)]
 pub struct Key(Arc<Pair>);
 
@@ -310,15 +330,15 @@ struct Pair {
 }
 
 impl Key {
-    /// Takes the processor for about a second, so not for the threads that others wait for.
+    /// Generates a key. It takes about a second of CPU time, so call it on a blocking thread.
     ///
     /// # Errors
     /// [`CertificateError::NoKey`].
     pub fn generate() -> Result<Self, CertificateError> {
         let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_3072)
-            .map_err(|why| CertificateError::NoKey(why.into()))?;
+            .map_err(|err| CertificateError::NoKey(err.into()))?;
         let private = PrivateKeyDer::Pkcs8(pair.serialize_der().into());
-        let signs = any_supported_type(&private).map_err(|why| CertificateError::NoKey(why.into()))?;
+        let signs = any_supported_type(&private).map_err(|err| CertificateError::NoKey(err.into()))?;
         Ok(Self(Arc::new(Pair { signs_certificates: pair, signs_handshakes: signs })))
     }
 
@@ -329,18 +349,18 @@ impl Key {
         credentials: Option<&Credentials>,
     ) -> Result<CertificateDer<'static>, CertificateError> {
         let key = &self.0.signs_certificates;
-        // The bits of the key alone, without its algorithm.
+        // The key's bits without the algorithm identifier.
         let key_hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.der_bytes());
         let mut serial = [0; 16];
         rand::fill(&mut serial).map_err(|_| CertificateError::NotMade(rcgen::Error::RingUnspecified))?;
-        // Positive, and of the same length always.
+        // Positive, and always of the same length.
         serial[0] = serial[0] & 0x3f | 0x40;
         let mut parameters = CertificateParams::default();
         parameters.serial_number = Some(SerialNumber::from_slice(&serial));
         parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, subject.common_name.as_str());
-        parameters.not_before = moment.date_time() - BEFORE;
-        parameters.not_after = moment.date_time() + AFTER;
+        parameters.not_before = moment.date_time() - CLOCK_SKEW_MARGIN;
+        parameters.not_after = moment.date_time() + VALIDITY;
         let signed = credentials.map(|credentials| (credentials, moment));
         parameters.custom_extensions = subject.extensions(key_hash.as_ref(), signed);
         parameters.self_signed(key).map(CertificateDer::from).map_err(CertificateError::NotMade)
@@ -382,19 +402,19 @@ mod tests {
 
         let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI");
         for bad in ["", "SHORT", "AKIA-IOSF-ODNN-7EXAMPLE", "AKIAIOSFODNN7EXAMPLE\n", &"A".repeat(129)] {
-            let why = Credentials::new(bad, secret, None, None).err().unwrap();
-            assert_eq!(why, Malformed::AccessKeyId);
-            assert!(bad.is_empty() || !why.to_string().contains(bad));
+            let err = Credentials::new(bad, secret, None, None).err().unwrap();
+            assert_eq!(err, Malformed::AccessKeyId);
+            assert!(bad.is_empty() || !err.to_string().contains(bad));
         }
         for bad in ["", "wJalr\nXUtn"] {
             assert_eq!(Credentials::new(id, bad, None, None).err(), Some(Malformed::SecretAccessKey));
         }
-        for bad in ["to ken", "token\n", "t\u{f6}ken", &"t".repeat(LONGEST_TOKEN + 1)] {
+        for bad in ["to ken", "token\n", "t\u{f6}ken", &"t".repeat(MAX_TOKEN_CHARS + 1)] {
             let credentials = Credentials::new(id, secret, Some(bad.to_owned()), None);
             assert_eq!(credentials.err(), Some(Malformed::SessionToken));
         }
         assert!(Credentials::new(id, secret, Some(String::new()), None).unwrap().session_token.is_none());
-        assert!(Credentials::new(id, secret, Some("t".repeat(LONGEST_TOKEN)), None).is_ok());
+        assert!(Credentials::new(id, secret, Some("t".repeat(MAX_TOKEN_CHARS)), None).is_ok());
     }
 
     proptest! {

@@ -1,5 +1,5 @@
-//! The signature by which Amazon EFS knows whose certificate it is: Signature Version 4 of a request that is never
-//! sent. [`super`] says where each of its parts is from.
+//! The signature by which Amazon EFS authenticates a certificate: Signature Version 4 of a request that is never sent. The
+//! sources of its parts are listed in [`super`].
 
 use std::{
     fmt::Write as _,
@@ -13,16 +13,15 @@ use super::{Credentials, Subject};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const SERVICE: &str = "elasticfilesystem";
-/// Seconds for which the signature says that it is good. The certificate ends long before.
+/// `X-Amz-Expires` in seconds. The certificate expires long before.
 const EXPIRES: u32 = 86_400;
 
-/// A whole second in the years that two digits can tell.
+/// A time with a precision of one second, from 2000 to 2049.
 #[derive(Clone, Copy)]
 pub(super) struct Moment(OffsetDateTime);
 
 impl Moment {
-    /// `None` before 2000 or after 2049: before, nobody has set the clock; after, a UTCTime would be read as one of the
-    /// last century.
+    /// `None` before 2000, when the clock is not set, and after 2049, since a UTCTime then means a year of the 20th century.
     pub(super) fn new(time: SystemTime) -> Option<Self> {
         let seconds = time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
         let moment = OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).ok()?).ok()?;
@@ -45,12 +44,12 @@ impl Moment {
         format!("{:02}{:02}{:02}", self.0.hour(), self.0.minute(), self.0.second())
     }
 
-    /// As a request says it: `20000101T120000Z`.
+    /// ISO 8601 basic format, as in a request: `20000101T120000Z`.
     pub(super) fn long(self) -> String {
         format!("{}T{}Z", self.day(), self.time_of_day())
     }
 
-    /// As a UTCTime says it: `000101120000Z`.
+    /// UTCTime: `000101120000Z`.
     pub(super) fn short(self) -> String {
         let day = format!("{:02}{:02}{:02}", self.0.year() % 100, u8::from(self.0.month()), self.0.day());
         format!("{day}{}Z", self.time_of_day())
@@ -59,13 +58,13 @@ impl Moment {
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing into a String cannot fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })
 }
 
-/// RFC 3986: everything but the unreserved characters.
+/// Percent-encodes all but the unreserved characters (RFC 3986).
 fn percent_encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -85,7 +84,7 @@ fn sha256(text: &str) -> String {
     hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
 }
 
-/// The request that is signed. `key_hash` ties it to the key, so that no one else can use the signature.
+/// The canonical request. `key_hash` binds the signature to the key.
 fn canonical_request(
     key_hash: &str,
     moment: Moment,
@@ -96,7 +95,7 @@ fn canonical_request(
     let credential = format!("{access_key_id}/{}", scope(moment, &subject.region));
     let expires = EXPIRES.to_string();
     let date = moment.long();
-    // In the order of their names.
+    // Sorted by name.
     let query = [
         ("Action", Some("Connect")),
         ("PublicKeyHash", Some(key_hash)),
@@ -111,7 +110,7 @@ fn canonical_request(
         .iter()
         .filter_map(|(name, value)| value.map(|value| format!("{name}={}", percent_encoded(value))))
         .collect();
-    // Unlike in every other use of Signature Version 4 no empty line follows the headers: EFS expects it so.
+    // EFS expects no empty line after the headers, unlike the specification of Signature Version 4.
     format!("GET\n/\n{}\nhost:{}\nhost\n{}", query.join("&"), subject.file_system, sha256(""))
 }
 
@@ -128,7 +127,7 @@ fn signed(text: &str, moment: Moment, secret: &str, region: &str) -> String {
     hex(sign(key.as_ref(), text).as_ref())
 }
 
-/// In hexadecimal.
+/// The signature in hexadecimal.
 pub(super) fn signature(key_hash: &str, moment: Moment, credentials: &Credentials, subject: &Subject) -> String {
     let token = credentials.session_token.as_deref();
     let request = canonical_request(key_hash, moment, &credentials.access_key_id, token, subject);

@@ -3,11 +3,11 @@
 use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
-use nfs41::{Client, Create, Put, Status};
+use nfs41::{Client, Create, PutOptions, Status};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::ROUNDS;
+use super::{ROUNDS, read_file};
 use crate::{
     grouped,
     report::{Asked, Outcome, answered, no, not_asked, prepared, time, unknown, yes},
@@ -20,15 +20,16 @@ pub async fn one_server(world: &World) -> Asked {
     if rest.is_empty() {
         return Err(world.too_few_hosts());
     }
-    let kinds: HashSet<_> = servers.iter().map(|server| (&server.owner, &server.scope)).collect();
+    let kinds: HashSet<_> = servers.iter().map(|server| (&server.owner_major, &server.scope)).collect();
     let values = json!({ "hosts": servers.len(), "servers": kinds.len() });
-    let outcome = match rest.iter().all(|other| (&other.owner, &other.scope) == (&first.owner, &first.scope)) {
-        true => yes(format!(
-            "{} hosts name one owner and scope: Linux folds mounts of them into one connection",
-            servers.len()
-        )),
-        false => no(format!("{} hosts name {} servers", servers.len(), kinds.len())),
-    };
+    let outcome =
+        match rest.iter().all(|other| (&other.owner_major, &other.scope) == (&first.owner_major, &first.scope)) {
+            true => yes(format!(
+                "{} hosts name one owner and scope: Linux folds mounts of them into one connection",
+                servers.len()
+            )),
+            false => no(format!("{} hosts name {} servers", servers.len(), kinds.len())),
+        };
     Ok(outcome.with(values))
 }
 
@@ -40,7 +41,7 @@ pub async fn shared_sessions(world: &World) -> Asked {
     let (client, others) = (world.above(hosts[0])?, &hosts[1..]);
     let mut unknown_at = Vec::new();
     for host in others {
-        match client.session_is_known_at(*host).await {
+        match client.shares_sessions_with(*host).await {
             Ok(true) => {}
             Ok(false) => unknown_at.push(host.to_string()),
             Err(why) => return Err(unknown(format!("{host}: {why}"))),
@@ -56,9 +57,9 @@ pub async fn lock(world: &World) -> Asked {
     let client = world.writer()?;
     let mut found = Vec::new();
     for (other, who) in world.partners()? {
-        prepared(client.put(b"lock", "content".into(), Put::default()).await)?;
-        let file = prepared(client.open_file(b"lock", Create::No).await)?;
-        let others = prepared(other.open_file(b"lock", Create::No).await)?;
+        prepared(client.put(b"lock", "content".into(), PutOptions::default()).await)?;
+        let file = prepared(client.open_file(b"lock", Create::Never).await)?;
+        let others = prepared(other.open_file(b"lock", Create::Never).await)?;
         let mine = file.lock(Instant::now()).await;
         let denied = others.lock(Instant::now()).await;
         let closed = file.close().await;
@@ -82,7 +83,7 @@ pub async fn lock(world: &World) -> Asked {
 pub async fn append(world: &World) -> Asked {
     const MOST: usize = 1 << 20;
     let client = world.writer()?;
-    let longest = (prepared(client.file_system().await)?.largest_write as usize).min(MOST);
+    let longest = (prepared(client.limits().await)?.max_write_bytes as usize).min(MOST);
     // One of the lines, with its end.
     let line = |index: usize, round: usize| {
         let line = format!("{index} {round} ");
@@ -92,11 +93,11 @@ pub async fn append(world: &World) -> Asked {
     let mut found = Vec::new();
     for (other, who) in world.partners()? {
         let clients = [&client, &other];
-        prepared(client.put(b"log", Bytes::new(), Put::default()).await)?;
+        prepared(client.put(b"log", Bytes::new(), PutOptions::default()).await)?;
         let add = async |index: usize| {
             for round in 0..ROUNDS {
                 let line = line(index, round) + "\n";
-                if answered(clients[index].append(b"log", line.into(), Put::default()).await)?.is_none() {
+                if answered(clients[index].append(b"log", line.into(), PutOptions::default()).await)?.is_none() {
                     return Err(no("the file that was made is not there"));
                 }
             }
@@ -104,7 +105,7 @@ pub async fn append(world: &World) -> Asked {
         };
         let (one, two) = tokio::join!(add(0), add(1));
         one.and(two)?;
-        let log = prepared(client.read_all(b"log", 0, u64::MAX).await)?.concat();
+        let log = prepared(read_file(&client, b"log").await)?;
         let mut lines: Vec<_> = String::from_utf8_lossy(&log).lines().map(str::to_owned).collect();
         lines.sort_unstable();
         let mut expected: Vec<_> = (0..2).flat_map(|index| (0..ROUNDS).map(move |round| line(index, round))).collect();
@@ -161,11 +162,8 @@ async fn sees(one: &Client, two: &Client, name: &str) -> Result<(usize, Duration
         let written = format!("{name} {}", "x".repeat(round));
         let (path, content) = (name.as_bytes(), written.as_bytes());
         let (step, expected): (_, Expected<'_>) = match round / 2 {
-            0 | 1 => (writer.put(path, written.clone().into(), Put::default()).await.map(drop), Some(content)),
-            2 | 3 => {
-                let create = Create::IfMissing(0o600);
-                (writer.write(path, 0, written.clone().into(), create).await.map(drop), Some(content))
-            }
+            0 | 1 => (writer.put(path, written.clone().into(), PutOptions::default()).await.map(drop), Some(content)),
+            2 | 3 => (writer.write_at(path, 0, written.clone().into()).await.map(drop), Some(content)),
             _ => (writer.remove_file(path).await, None),
         };
         prepared(step)?;
@@ -174,7 +172,7 @@ async fn sees(one: &Client, two: &Client, name: &str) -> Result<(usize, Duration
         let again = match expected {
             Some(_) => None,
             None => {
-                prepared(writer.put(path, written.clone().into(), Put::default()).await)?;
+                prepared(writer.put(path, written.clone().into(), PutOptions::default()).await)?;
                 until_seen(reader, path, Some(content)).await?
             }
         };

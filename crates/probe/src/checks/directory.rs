@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use nfs41::{Error, Put, Wanted};
+use nfs41::{AttributeMask, Error, PutOptions};
 use serde_json::json;
 
 use crate::{
@@ -19,7 +19,7 @@ pub async fn directory(world: &World) -> Asked {
     }
     let client = world.above(host)?;
     world.begun.store(true, Ordering::Relaxed);
-    let made = client.make_directory(world.name.as_bytes(), 0o700).await;
+    let made = client.create_dir(world.name.as_bytes(), 0o700).await;
     client.close().await;
     if matches!(made, Ok(()) | Err(Error::Status { .. })) {
         let _ = world.refused.set(made.is_err());
@@ -51,10 +51,10 @@ pub async fn access_agrees(world: &World) -> Asked {
 
 pub async fn owner(world: &World) -> Asked {
     let client = world.writer()?;
-    prepared(client.put(b"owner", Bytes::new(), Put::default()).await)?;
-    let found = answered(client.attributes(b"owner", Wanted::OWNER | Wanted::GROUP).await)?;
+    prepared(client.put(b"owner", Bytes::new(), PutOptions::default()).await)?;
+    let found = answered(client.attributes(b"owner", AttributeMask::OWNER | AttributeMask::OWNER_GROUP).await)?;
     let text = |name: Option<Box<[u8]>>| name.map(|name| String::from_utf8_lossy(&name).into_owned());
-    let (user, group) = (text(found.owner), text(found.group));
+    let (user, group) = (text(found.owner), text(found.owner_group));
     let own = nfs41::Credentials::default();
     let told = format!(
         "asked as {}:{}, it is {}:{}",

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use nfs41::{Client, Create, Kind, Place, Put, Status, Wanted};
+use nfs41::{AttributeMask, Client, DirCursor, FileType, PutOptions, Status};
 use serde_json::json;
 
 use super::content;
@@ -20,20 +20,20 @@ async fn readable(world: &World) -> Result<(Client, Vec<u8>, Option<Bytes>), Out
     let host = world.host()?;
     if !world.only_reads() {
         let (client, expected) = (world.writer()?, content(10_000, 1));
-        prepared(client.put(b"read", expected.clone(), Put::default()).await)?;
+        prepared(client.put(b"read", expected.clone(), PutOptions::default()).await)?;
         return Ok((client, b"read".to_vec(), Some(expected)));
     }
     let client = world.above(host)?;
-    let mut place = Place::default();
+    let mut place = DirCursor::default();
     for _ in 0..PAGES {
-        let page = prepared(client.list(b"", place, Wanted::KIND, 1 << 16).await)?;
-        if let Some(file) = page.entries.iter().find(|entry| entry.attributes.kind == Some(Kind::File)) {
+        let page = prepared(client.list(b"", place, AttributeMask::TYPE, 1 << 16).await)?;
+        if let Some(file) = page.entries.iter().find(|entry| entry.attributes.file_type == Some(FileType::File)) {
             return Ok((client, file.name.to_vec(), None));
         }
-        if page.end {
+        if page.eof {
             break;
         }
-        place = page.at;
+        place = page.cursor;
     }
     Err(unknown("there is no plain file in the root to read"))
 }
@@ -42,12 +42,12 @@ async fn readable(world: &World) -> Result<(Client, Vec<u8>, Option<Bytes>), Out
 const FROM: u64 = 1000;
 const MORE_THAN_ALL: u32 = 32 << 10;
 
-fn read_says(read: nfs41::Content, expected: Option<Bytes>) -> Asked {
+fn read_says(read: nfs41::ReadResult, expected: Option<Bytes>) -> Asked {
     match expected {
         Some(expected) if read.data != expected.slice(FROM as usize..) => {
             Err(no("what is read is not what was written"))
         }
-        Some(_) if !read.end => Err(no("all is read, and the server does not say that it is the end")),
+        Some(_) if !read.eof => Err(no("all is read, and the server does not say that it is the end")),
         _ => Ok(yes(format!("{} bytes", grouped(read.data.len() as u64)))),
     }
 }
@@ -59,7 +59,7 @@ fn from(expected: Option<&Bytes>) -> u64 {
 
 pub async fn read_anonymous(world: &World) -> Asked {
     let (client, path, expected) = readable(world).await?;
-    let read = client.read_without_opening(&path, from(expected.as_ref()), MORE_THAN_ALL).await;
+    let read = client.read_without_fallback(&path, from(expected.as_ref()), MORE_THAN_ALL).await;
     read_says(answered(read)?, expected)
 }
 
@@ -67,7 +67,7 @@ pub async fn read_opened(world: &World) -> Asked {
     let (_, path, expected) = readable(world).await?;
     let host = world.host()?;
     let client = if world.only_reads() { world.above(host)? } else { world.another(host)? };
-    client.opening_to_read();
+    client.disable_anonymous_read();
     let read = client.read(&path, from(expected.as_ref()), MORE_THAN_ALL).await;
     client.close().await;
     read_says(answered(read)?, expected)
@@ -97,10 +97,10 @@ fn held_says(read: nfs41::Result<(Bytes, bool)>) -> Asked {
 
 pub async fn hold_replaced(world: &World) -> Asked {
     let (client, other) = (world.writer()?, world.other()?);
-    prepared(client.put(b"held", "old".into(), Put::default()).await)?;
+    prepared(client.put(b"held", "old".into(), PutOptions::default()).await)?;
     let found = prepared(client.read(b"held", 0, 1).await)?;
-    let file = answered(client.hold_to_read(&found.handle).await)?;
-    let replaced = other.put(b"held", "new".into(), Put::default()).await;
+    let file = answered(client.open_by_handle(&found.handle).await)?;
+    let replaced = other.put(b"held", "new".into(), PutOptions::default()).await;
     let read = file.read(0, 100).await;
     let _ = file.close().await;
     prepared(replaced)?;
@@ -109,10 +109,10 @@ pub async fn hold_replaced(world: &World) -> Asked {
 
 pub async fn read_on_replaced(world: &World) -> Asked {
     let (client, other) = (world.writer()?, world.other()?);
-    prepared(client.put(b"read on", "old".into(), Put::default()).await)?;
+    prepared(client.put(b"read on", "old".into(), PutOptions::default()).await)?;
     let found = prepared(client.read(b"read on", 0, 1).await)?;
-    prepared(other.put(b"read on", "new".into(), Put::default()).await)?;
-    held_says(client.read_on(&found.handle, 0, 100).await)
+    prepared(other.put(b"read on", "new".into(), PutOptions::default()).await)?;
+    held_says(client.read_by_handle(&found.handle, 0, 100).await)
 }
 
 pub async fn readdir(world: &World) -> Asked {
@@ -127,20 +127,20 @@ pub async fn readdir(world: &World) -> Asked {
     for number in 0..if own { ENTRIES } else { 0 } {
         // Long names: fewer of them in a page.
         let name = format!("entry {number:0>100}");
-        prepared(client.write(name.as_bytes(), 0, Bytes::new(), Create::IfMissing(0o600)).await)?;
+        prepared(client.put(name.as_bytes(), Bytes::new(), PutOptions::default()).await)?;
         expected.insert(Bytes::from(name));
     }
-    let (mut place, mut seen, mut pages, mut verifier, mut highest) = (Place::default(), Vec::new(), 0, false, 0);
+    let (mut place, mut seen, mut pages, mut verifier, mut highest) = (DirCursor::default(), Vec::new(), 0, false, 0);
     let mut ended = false;
     while !ended && (own || pages < MOST_PAGES) {
-        let page = answered(client.list(b"", place, Wanted::USUAL, PAGE).await)?;
+        let page = answered(client.list(b"", place, AttributeMask::STAT, PAGE).await)?;
         pages += 1;
-        verifier |= page.has_verifier();
+        verifier |= page.has_cookie_verifier();
         highest = page.entries.iter().map(|entry| entry.cookie).fold(highest, u64::max);
         if let (true, 1, Some(last)) = (own, pages, page.entries.last()) {
             prepared(client.remove(&last.name).await)?;
         }
-        (place, ended) = (page.at, page.end);
+        (place, ended) = (page.cursor, page.eof);
         seen.extend(page.entries.into_iter().map(|entry| entry.name));
     }
     let once: HashSet<_> = seen.iter().cloned().collect();

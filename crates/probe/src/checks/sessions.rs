@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nfs41::{Client, Create, Error, Put, Wanted};
+use nfs41::{AttributeMask, Client, Create, Error, PutOptions};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -21,12 +21,12 @@ async fn fragile(world: &World) -> Result<(Client, Pipe), Outcome> {
 
 pub async fn reply_cache(world: &World) -> Asked {
     let (client, pipe) = fragile(world).await?;
-    prepared(client.put(b"once", "content".into(), Put::default()).await)?;
+    prepared(client.put(b"once", "content".into(), PutOptions::default()).await)?;
     pipe.swallow_the_next_answer();
     // Done twice, it finds no such file.
     let renamed = client.rename(b"once", b"moved once").await;
     let (swallowed, connections) = (pipe.has_swallowed(), pipe.connections());
-    let there = world.writer()?.attributes(b"moved once", Wanted::KIND).await;
+    let there = world.writer()?.attributes(b"moved once", AttributeMask::TYPE).await;
     client.close().await;
     if !swallowed || connections < 2 {
         return Err(unknown("no answer could be kept back"));
@@ -42,8 +42,8 @@ pub async fn reply_cache(world: &World) -> Asked {
 
 pub async fn session_survives(world: &World) -> Asked {
     let (client, pipe) = fragile(world).await?;
-    prepared(client.put(b"survivor", "content".into(), Put::default()).await)?;
-    let file = prepared(client.open_file(b"survivor", Create::No).await)?;
+    prepared(client.put(b"survivor", "content".into(), PutOptions::default()).await)?;
+    let file = prepared(client.open_file(b"survivor", Create::Never).await)?;
     let before = pipe.connections();
     pipe.cut();
     let began = Instant::now();
@@ -67,9 +67,9 @@ pub async fn idle(world: &World) -> Asked {
     let Some(seconds) = world.setup.options.idle else { return Err(excluded("it takes --idle SECONDS")) };
     world.writer()?;
     let client = world.another(world.host()?)?;
-    prepared(client.put(b"idle", "content".into(), Put::default()).await)?;
-    let file = prepared(client.open_file(b"idle", Create::No).await)?;
-    let lease = prepared(client.file_system().await)?.lease.as_secs();
+    prepared(client.put(b"idle", "content".into(), PutOptions::default()).await)?;
+    let file = prepared(client.open_file(b"idle", Create::Never).await)?;
+    let lease = prepared(client.limits().await)?.lease_time.as_secs();
     sleep(Duration::from_secs(seconds)).await;
     let read = file.read(0, 100).await;
     let _ = file.close().await;

@@ -3,10 +3,12 @@
 use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
-use nfs41::{Attributes, Conditions, Content, Create, Error, Put, Set, Status, Time, Wanted};
+use nfs41::{
+    AttributeMask, Attributes, Create, Error, Precondition, PutOptions, ReadResult, SetAttributes, Status, Time,
+};
 use serde_json::json;
 
-use super::{ROUNDS, content, reads::held};
+use super::{ROUNDS, content, read_file, reads::held};
 use crate::{
     grouped,
     report::{Asked, answered, no, prepared, refused, unknown, yes},
@@ -18,7 +20,7 @@ fn replacing(seed: usize) -> [Bytes; 2] {
     [content(70_000, seed), content(5000, seed + 1)]
 }
 
-fn replaced(put: nfs41::Result<Attributes>, read: nfs41::Result<Content>, expected: &Bytes) -> Asked {
+fn replaced(put: nfs41::Result<Attributes>, read: nfs41::Result<ReadResult>, expected: &Bytes) -> Asked {
     answered(put)?;
     match prepared(read)?.data == *expected {
         true => Ok(yes("5,000 bytes in the place of 70,000, there and whole")),
@@ -29,26 +31,26 @@ fn replaced(put: nfs41::Result<Attributes>, read: nfs41::Result<Content>, expect
 pub async fn put_one_call(world: &World) -> Asked {
     let client = world.writer()?;
     let [first, second] = replacing(2);
-    answered(client.put_in_one_call(b"put", first.clone(), Put::default()).await)?;
-    if prepared(client.read_all(b"put", 0, u64::MAX).await)?.concat() != first {
+    answered(client.put_without_fallback(b"put", first.clone(), PutOptions::default()).await)?;
+    if prepared(read_file(&client, b"put").await)? != first {
         return Err(no("it is not what was put"));
     }
-    let put = client.put_in_one_call(b"put", second.clone(), Put::default()).await;
+    let put = client.put_without_fallback(b"put", second.clone(), PutOptions::default()).await;
     replaced(put, client.read(b"put", 0, 100_000).await, &second)
 }
 
 pub async fn put_fall_back(world: &World) -> Asked {
     world.writer()?;
     let client = world.another(world.host()?)?;
-    client.without_current_stateid();
+    client.disable_current_stateid();
     let [first, second] = replacing(4);
-    let begun = client.put(b"put plainly", first.clone(), Put::default()).await;
-    let between = client.read_all(b"put plainly", 0, u64::MAX).await;
-    let put = client.put(b"put plainly", second.clone(), Put::default()).await;
+    let begun = client.put(b"put plainly", first.clone(), PutOptions::default()).await;
+    let between = read_file(&client, b"put plainly").await;
+    let put = client.put(b"put plainly", second.clone(), PutOptions::default()).await;
     let read = client.read(b"put plainly", 0, 100_000).await;
     client.close().await;
     answered(begun)?;
-    if prepared(between)?.concat() != first {
+    if prepared(between)? != first {
         return Err(no("it is not what was put"));
     }
     replaced(put, read, &second)
@@ -58,14 +60,16 @@ pub async fn put_fall_back(world: &World) -> Asked {
 pub async fn put_conditional(world: &World) -> Asked {
     let client = world.writer()?;
     let put = async |content: &'static str, conditions| {
-        client.put(b"condition", content.into(), Put { conditions, ..Put::default() }).await
+        client.put(b"condition", content.into(), PutOptions { precondition: conditions, ..PutOptions::default() }).await
     };
     let read = async || Ok(prepared(client.read(b"condition", 0, 100).await)?.data);
     let if_it_is = |size: u64| {
-        Conditions::If(Arc::new(move |found: Option<&Attributes>| found.is_some_and(|found| found.size == Some(size))))
+        Precondition::If(Arc::new(move |found: Option<&Attributes>| {
+            found.is_some_and(|found| found.size == Some(size))
+        }))
     };
-    answered(put("first", Conditions::New).await)?;
-    for (conditions, what) in [(Conditions::New, "that there is none"), (if_it_is(9), "of another content")] {
+    answered(put("first", Precondition::Absent).await)?;
+    for (conditions, what) in [(Precondition::Absent, "that there is none"), (if_it_is(9), "of another content")] {
         match put("refused", conditions).await {
             Err(Error::ConditionFailed) => {}
             Ok(_) => return Err(no(format!("one on the condition {what} is done all the same"))),
@@ -84,7 +88,7 @@ pub async fn put_conditional(world: &World) -> Asked {
 
 pub async fn remove(world: &World) -> Asked {
     let client = world.writer()?;
-    prepared(client.put(b"removed", "content".into(), Put::default()).await)?;
+    prepared(client.put(b"removed", "content".into(), PutOptions::default()).await)?;
     answered(client.remove_file(b"removed").await)?;
     match (client.read(b"removed", 0, 100).await, client.remove_file(b"removed").await) {
         (Err(read), Err(again)) if [&read, &again].iter().all(|why| why.status() == Some(Status::NOENT)) => {
@@ -98,12 +102,12 @@ pub async fn remove(world: &World) -> Asked {
 
 pub async fn pieces(world: &World) -> Asked {
     let client = world.writer()?;
-    let largest = prepared(client.file_system().await)?.largest_write as usize;
+    let largest = prepared(client.limits().await)?.max_write_bytes as usize;
     let expected = content(2 * largest + 1, 6);
-    let mut staged = answered(client.stage(b"pieces", Put::default()).await)?;
+    let mut staged = answered(client.begin_upload(b"pieces", PutOptions::default()).await)?;
     answered(staged.write(expected.clone()).await)?;
     answered(staged.commit().await)?;
-    let read = prepared(client.read_all(b"pieces", 0, u64::MAX).await)?.concat();
+    let read = prepared(read_file(&client, b"pieces").await)?;
     match read == expected {
         true => Ok(yes(format!("{} bytes", grouped(expected.len() as u64)))),
         false => Err(no(format!("{} bytes come back, and they are others", grouped(read.len() as u64)))),
@@ -120,13 +124,13 @@ pub async fn times(world: &World) -> Asked {
         ("a put", Time { seconds: 1_700_000_002, nanoseconds: 987_654_321 }),
     ] {
         if way == "SETATTR" {
-            prepared(client.put(b"times", Bytes::new(), Put::default()).await)?;
-            answered(client.set_attributes(b"times", Set::modified(wanted)).await)?;
+            prepared(client.put(b"times", Bytes::new(), PutOptions::default()).await)?;
+            answered(client.set_attributes(b"times", SetAttributes::modified(wanted)).await)?;
         } else {
-            let put = Put { modified: Some(wanted), ..Put::default() };
+            let put = PutOptions { time_modify: Some(wanted), ..PutOptions::default() };
             answered(client.put(b"times", content(5000, 7), put).await)?;
         }
-        let found = prepared(client.attributes(b"times", Wanted::MODIFIED).await)?.modified;
+        let found = prepared(client.attributes(b"times", AttributeMask::TIME_MODIFY).await)?.time_modify;
         let found = found.ok_or_else(|| unknown("the server does not say when it changed"))?;
         let values = json!({ "set": told(wanted), "kept": told(found) });
         if found != wanted {
@@ -139,41 +143,21 @@ pub async fn times(world: &World) -> Asked {
 
 pub async fn create_guarded(world: &World) -> Asked {
     let client = world.writer()?;
-    answered(client.write(b"guarded", 0, "one".into(), Create::New(0o600)).await)?;
-    match client.write(b"guarded", 0, "two".into(), Create::New(0o600)).await {
+    let create = async || client.open_file(b"guarded", Create::Guarded(0o600)).await?.close().await;
+    answered(create().await)?;
+    match create().await {
         Err(why) if why.status() == Some(Status::EXIST) => Ok(yes(why.to_string())),
         Ok(_) => Err(no("a second one is made, too")),
         Err(why) => Err(refused(why)),
     }
 }
 
-pub async fn create_exclusive(world: &World) -> Asked {
-    let client = world.writer()?;
-    let create = async |number| client.open_file(b"exclusive", Create::Exclusive(number, 0o600)).await;
-    let first = answered(create(7).await)?;
-    let again = create(7).await;
-    let other = create(8).await;
-    let is_known = again.is_ok();
-    for file in [Ok(first), again].into_iter().flatten() {
-        let _ = file.close().await;
-    }
-    match (is_known, other) {
-        (false, _) => Err(no("its own number is refused the second time")),
-        (_, Err(why)) if why.status() == Some(Status::EXIST) => Ok(yes("the same number again is the same file")),
-        (_, Err(why)) => Err(unknown(why.to_string())),
-        (_, Ok(file)) => {
-            let _ = file.close().await;
-            Err(no("another number opens the same file"))
-        }
-    }
-}
-
 pub async fn link(world: &World) -> Asked {
     let client = world.writer()?;
-    prepared(client.put(b"linked", "content".into(), Put::default()).await)?;
-    prepared(client.put(b"taken", "another".into(), Put::default()).await)?;
+    prepared(client.put(b"linked", "content".into(), PutOptions::default()).await)?;
+    prepared(client.put(b"taken", "another".into(), PutOptions::default()).await)?;
     answered(client.link(b"linked", b"second name").await)?;
-    let links = prepared(client.attributes(b"second name", Wanted::LINKS).await)?.links;
+    let links = prepared(client.attributes(b"second name", AttributeMask::NUMLINKS).await)?.numlinks;
     if links != Some(2) {
         return Err(no(format!("it is made, but the file has {links:?} links")));
     }
@@ -193,9 +177,9 @@ pub async fn link(world: &World) -> Asked {
 
 pub async fn rename_over_open(world: &World) -> Asked {
     let (client, other) = (world.writer()?, world.other()?);
-    prepared(client.put(b"open", "old".into(), Put::default()).await)?;
-    prepared(client.put(b"to come", "new".into(), Put::default()).await)?;
-    let file = prepared(client.open_file(b"open", Create::No).await)?;
+    prepared(client.put(b"open", "old".into(), PutOptions::default()).await)?;
+    prepared(client.put(b"to come", "new".into(), PutOptions::default()).await)?;
+    let file = prepared(client.open_file(b"open", Create::Never).await)?;
     let renamed = other.rename(b"to come", b"open").await;
     let read = file.read(0, 100).await;
     let _ = file.close().await;
@@ -210,14 +194,14 @@ pub async fn rename_over_open(world: &World) -> Asked {
 
 pub async fn change(world: &World) -> Asked {
     let client = world.writer()?;
-    prepared(client.put(b"change", "0".into(), Put::default()).await)?;
+    prepared(client.put(b"change", "0".into(), PutOptions::default()).await)?;
     let mut numbers = Vec::new();
     for round in 0..=ROUNDS {
         if round > 0 {
             // Of the same length.
-            prepared(client.write(b"change", 0, format!("{}", round % 10).into(), Create::No).await)?;
+            prepared(client.write_at(b"change", 0, format!("{}", round % 10).into()).await)?;
         }
-        let found = answered(client.attributes(b"change", Wanted::CHANGE).await)?.change;
+        let found = answered(client.attributes(b"change", AttributeMask::CHANGE).await)?.change;
         numbers.push(found.ok_or_else(|| no("the server has none"))?);
     }
     let others: HashSet<_> = numbers.iter().collect();

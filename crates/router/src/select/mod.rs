@@ -1,4 +1,10 @@
-//! Which target a path belongs to. Pure: no clock, no memory of earlier calls, no allocation.
+//! Strategies: the order in which a path prefers the targets. Pure functions: no clock, no state between calls, no
+//! allocation.
+//!
+//! To add a strategy, write it as a file of this module and add it to [`STRATEGIES`]. A strategy of another crate
+//! implements [`Strategy`] and is passed in [`Routing`](crate::table::Routing); it builds its result with
+//! [`Order::from_indexes`]. State for one list, such as a ring, belongs into the value that implements the trait: make
+//! one for each list.
 
 mod modulo;
 mod rendezvous;
@@ -8,68 +14,68 @@ use sha2::{Digest, Sha256};
 pub use modulo::Sha256Modulo;
 pub use rendezvous::Rendezvous;
 
-/// A list has at most this many targets: the largest parameter holds fewer.
-pub const MOST_TARGETS: usize = 64;
+/// Maximum number of targets of a list. The largest parameter of Systems Manager (8 KiB) holds fewer.
+pub const MAX_TARGETS: usize = 64;
 
-/// One target, as a strategy sees it.
+/// A target as input of a strategy.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Node {
+pub struct HashNode {
     /// The first 8 bytes of the SHA-256 of the target's id, big-endian.
     pub key: u64,
-    /// Its share relative to the others', more than 0.
+    /// Share of the paths relative to the other targets, greater than 0.
     pub weight: f64,
 }
 
-impl Node {
-    /// A node for the target with this id.
+impl HashNode {
+    /// The node of the target with this id.
     pub fn new(id: &str, weight: f64) -> Self {
         Self { key: first_word(&Sha256::digest(id).into()), weight }
     }
 }
 
-/// Indexes of targets, the preferred one first.
+/// The indexes of targets in order of preference. On the stack: at most [`MAX_TARGETS`] bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
-    indexes: [u8; MOST_TARGETS],
+    indexes: [u8; MAX_TARGETS],
     len: usize,
 }
 
 impl Order {
-    /// `count` indexes, each given by its place. At most [`MOST_TARGETS`] are taken.
-    fn of(count: usize, index: impl Fn(usize) -> usize) -> Self {
-        let len = count.min(MOST_TARGETS);
-        let mut indexes = [0; MOST_TARGETS];
-        for (place, slot) in indexes.iter_mut().take(len).enumerate() {
-            *slot = index(place) as u8;
+    /// The order of `count` indexes, where `index` maps a rank to an index. Takes at most [`MAX_TARGETS`].
+    pub fn from_indexes(count: usize, index: impl Fn(usize) -> usize) -> Self {
+        let len = count.min(MAX_TARGETS);
+        let mut indexes = [0; MAX_TARGETS];
+        for (rank, slot) in indexes.iter_mut().take(len).enumerate() {
+            *slot = index(rank) as u8;
         }
         Self { indexes, len }
     }
 
-    /// The indexes, the preferred one first.
+    /// The indexes, most preferred first.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.indexes[..self.len].iter().map(|index| usize::from(*index))
     }
 }
 
-/// An algorithm that spreads paths over targets: the same path and targets always give the same answer.
+/// An algorithm that distributes paths over targets. The same path and nodes always give the same order.
 pub trait Strategy: Send + Sync {
-    /// Its name in `ROUTE_STRATEGY`.
+    /// The value of `ROUTE_STRATEGY` that selects it.
     fn name(&self) -> &'static str;
 
-    /// Whether [`Node::weight`] means anything to it.
-    fn weighs(&self) -> bool;
+    /// Whether the strategy uses [`HashNode::weight`].
+    fn uses_weights(&self) -> bool;
 
-    /// Every target, the preferred one first.
-    fn order(&self, path: &[u8], nodes: &[Node]) -> Order;
+    /// The order of preference of all nodes for this path.
+    fn order(&self, path: &[u8], nodes: &[HashNode]) -> Order;
 
-    /// The first target in [`Strategy::order`] that is `usable`; `None` when none is.
-    fn first(&self, path: &[u8], nodes: &[Node], usable: &dyn Fn(usize) -> bool) -> Option<usize>;
+    /// The first index of [`Strategy::order`] that is `usable`, or `None` when no target is.
+    fn first(&self, path: &[u8], nodes: &[HashNode], usable: &dyn Fn(usize) -> bool) -> Option<usize>;
 }
 
-/// The strategies by name, the default first.
+/// Every strategy of this crate, the default first.
 pub const STRATEGIES: [&dyn Strategy; 2] = [&Rendezvous, &Sha256Modulo];
 
-/// The strategy of this name.
+/// The strategy with this [`Strategy::name`].
 pub fn named(name: &str) -> Option<&'static dyn Strategy> {
     STRATEGIES.into_iter().find(|strategy| strategy.name() == name)
 }

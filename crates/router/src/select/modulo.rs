@@ -1,9 +1,9 @@
-//! The seed's algorithm to the letter: `int(hashlib.sha256(path).hexdigest(), 16) % N`, over the published
-//! order. Of a target that fails, the paths go to the next index. A new target moves most of the paths.
+//! The algorithm of the original design: `int(hashlib.sha256(path).hexdigest(), 16) % N` over the published order. The
+//! paths of a target that fails go to the next index. A new target moves most of the paths.
 
-use super::{MOST_TARGETS, Node, Order, Strategy, digest};
+use super::{HashNode, MAX_TARGETS, Order, Strategy, digest};
 
-/// What services that route as the seed does agree with.
+/// Compatible with services that implement the original design.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sha256Modulo;
 
@@ -12,32 +12,32 @@ impl Strategy for Sha256Modulo {
         "sha256-modulo"
     }
 
-    fn weighs(&self) -> bool {
+    fn uses_weights(&self) -> bool {
         false
     }
 
-    fn order(&self, path: &[u8], nodes: &[Node]) -> Order {
-        let count = nodes.len().min(MOST_TARGETS);
+    fn order(&self, path: &[u8], nodes: &[HashNode]) -> Order {
+        let count = nodes.len().min(MAX_TARGETS);
         let first = index(path, count).unwrap_or_default();
-        Order::of(count, |place| (first + place) % count)
+        Order::from_indexes(count, |base| (first + base) % count)
     }
 
-    fn first(&self, path: &[u8], nodes: &[Node], usable: &dyn Fn(usize) -> bool) -> Option<usize> {
-        let count = nodes.len().min(MOST_TARGETS);
+    fn first(&self, path: &[u8], nodes: &[HashNode], usable: &dyn Fn(usize) -> bool) -> Option<usize> {
+        let count = nodes.len().min(MAX_TARGETS);
         let first = index(path, count)?;
         (first..first + count).map(|index| index % count).find(|index| usable(*index))
     }
 }
 
-/// The digest as one number of 256 bits, modulo `count`; `None` when there is none.
+/// The digest as a 256-bit number modulo `count`; `None` when `count` is 0.
 fn index(path: &[u8], count: usize) -> Option<usize> {
     let count = u64::try_from(count).ok().filter(|count| *count > 0)?;
-    // Digits of 64 bits, each division by itself: 2^64 modulo `count` is what each place is worth.
-    let place = (u64::MAX % count + 1) % count;
+    // Long division in base 2^64: `base` is 2^64 modulo `count`.
+    let base = (u64::MAX % count + 1) % count;
     let remainder = digest(path).chunks_exact(8).fold(0, |remainder, digit| {
         let digit = digit.iter().fold(0, |digit, byte| digit << 8 | u64::from(*byte));
-        // Of numbers below 64.
-        remainder * place + digit % count
+        // Does not overflow: all operands are below 64.
+        remainder * base + digit % count
     });
     usize::try_from(remainder % count).ok()
 }

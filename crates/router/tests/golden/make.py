@@ -1,4 +1,4 @@
-"""Prints sha256-modulo.txt: for 1,000 paths, the index that the seed's line of Python gives for 1 to 10 targets.
+"""Prints sha256-modulo.txt: for 1,000 paths, the index that the original design's line of Python gives for 1 to 10 targets.
 
 A line has ten digits, one for each number of targets, and the path's bytes in hexadecimal.
 Nothing here is random: every Python prints the same. `python3 make.py > sha256-modulo.txt` makes the file anew.

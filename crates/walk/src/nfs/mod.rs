@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nfs41::{Attributes, Client, Error, Handle, Kinds, Place, Status, Wanted};
+use nfs41::{AttributeMask, Attributes, Client, DirCursor, Dirents, Error, FileHandle, Status};
 use tokio::runtime::{Builder, Runtime};
 
 pub use location::{BadLocation, Location};
@@ -42,8 +42,11 @@ const MOST_OPEN: usize = 1 << 16;
 const PLACE_TRIES: usize = 5;
 const GOODBYE: Duration = Duration::from_secs(1);
 
-const OF_A_DIRECTORY: Wanted = Wanted::KIND.and(Wanted::FILE_SYSTEM).and(Wanted::FILE_ID);
-const STAMP: Wanted = Wanted::FILE_SYSTEM.and(Wanted::FILE_ID).and(Wanted::MODIFIED).and(Wanted::CHANGED);
+const OF_A_DIRECTORY: AttributeMask = AttributeMask::TYPE.union(AttributeMask::FSID).union(AttributeMask::FILEID);
+const STAMP: AttributeMask = AttributeMask::FSID
+    .union(AttributeMask::FILEID)
+    .union(AttributeMask::TIME_MODIFY)
+    .union(AttributeMask::TIME_METADATA);
 
 /// Does this with the directory. On a thread of its own: on one of an async runtime nobody may wait.
 ///
@@ -74,7 +77,7 @@ pub(crate) struct Nfs {
 /// What is known of a directory when it was reached.
 #[derive(Clone, Debug)]
 struct Found {
-    handle: Handle,
+    handle: FileHandle,
     file_system: Option<(u64, u64)>,
     /// 0: the server does not say.
     inode: u64,
@@ -82,7 +85,7 @@ struct Found {
 
 pub(crate) struct Directory {
     /// The one that it is in, and its name there.
-    way: Option<(Handle, CString)>,
+    way: Option<(FileHandle, CString)>,
     found: OnceLock<Found>,
     reading: Mutex<Reading>,
 }
@@ -90,7 +93,7 @@ pub(crate) struct Directory {
 /// How far it has been read.
 #[derive(Clone, Copy, Default)]
 struct Reading {
-    place: Place,
+    place: DirCursor,
     ended: bool,
 }
 
@@ -115,15 +118,15 @@ impl Nfs {
         settings.credentials = location.credentials.clone();
         #[cfg(feature = "tls")]
         settings.tls.clone_from(&location.tls);
-        settings.most_in_flight = u32::try_from(options.threads).unwrap_or(u32::MAX).min(256);
-        settings.patience = PATIENCE;
+        settings.max_in_flight = u32::try_from(options.threads).unwrap_or(u32::MAX).min(256);
+        settings.connect_wait = PATIENCE;
 
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("nfs").enable_all().build()?;
         let found = |client: &Client| {
-            let client = client.with_deadline(Some(FIRST_PATIENCE));
-            let (handle, attributes) = runtime.block_on(client.find(b"", OF_A_DIRECTORY)).map_err(error)?;
-            match attributes.kind {
-                Some(nfs41::Kind::Directory) => Ok(Found::new(handle, &attributes)),
+            let client = client.with_timeout(Some(FIRST_PATIENCE));
+            let (handle, attributes) = runtime.block_on(client.lookup(b"", OF_A_DIRECTORY)).map_err(error)?;
+            match attributes.file_type {
+                Some(nfs41::FileType::Directory) => Ok(Found::new(handle, &attributes)),
                 _ => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
             }
         };
@@ -140,7 +143,7 @@ impl Nfs {
             return Err(self.gone.get().cloned().unwrap_or(Error::Closed));
         };
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()) + LATE);
-        let client = self.client.with_deadline(Some(left.map_or(PATIENCE, |left| left.min(PATIENCE))));
+        let client = self.client.with_timeout(Some(left.map_or(PATIENCE, |left| left.min(PATIENCE))));
         let answer = runtime.block_on(call(&client));
         if let Err(why @ (Error::Unreachable { .. } | Error::Busy(_) | Error::Deadline(_) | Error::Refused(_))) =
             &answer
@@ -150,7 +153,7 @@ impl Nfs {
         answer
     }
 
-    fn reached(&self, directory: &Directory, (handle, attributes): (Handle, Attributes)) -> io::Result<()> {
+    fn reached(&self, directory: &Directory, (handle, attributes): (FileHandle, Attributes)) -> io::Result<()> {
         let found = Found::new(handle, &attributes);
         if self.one_file_system && found.file_system != self.root.file_system {
             return Err(io::ErrorKind::CrossesDevices.into());
@@ -162,9 +165,9 @@ impl Nfs {
     /// Asks for it where that is not known yet.
     fn found<'a>(&self, directory: &'a Directory) -> io::Result<&'a Found> {
         if let (None, Some((parent, name))) = (directory.found.get(), &directory.way) {
-            let found = self.ask(async |client| client.find_in(parent, Some(name.to_bytes()), OF_A_DIRECTORY).await);
+            let found = self.ask(async |client| client.lookup_at(parent, Some(name.to_bytes()), OF_A_DIRECTORY).await);
             let found = found.map_err(error)?;
-            if found.1.kind.is_some_and(|kind| kind != nfs41::Kind::Directory) {
+            if found.1.file_type.is_some_and(|kind| kind != nfs41::FileType::Directory) {
                 return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
             }
             self.reached(directory, found)?;
@@ -172,25 +175,28 @@ impl Nfs {
         directory.found.get().ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))
     }
 
-    fn page(&self, directory: &Directory, place: Place, most: usize) -> io::Result<Kinds> {
+    fn page(&self, directory: &Directory, place: DirCursor, most: usize) -> io::Result<Dirents> {
         let most = |bytes: usize| u32::try_from(bytes.min(most)).unwrap_or(u32::MAX);
-        if let (None, Some((parent, name)), true) = (directory.found.get(), &directory.way, place == Place::default()) {
+        if let (None, Some((parent, name)), true) =
+            (directory.found.get(), &directory.way, place == DirCursor::default())
+        {
             let first = most(FIRST_PAGE);
-            let entered = self.ask(async |client| client.enter(parent, name.to_bytes(), OF_A_DIRECTORY, first).await);
+            let entered = self
+                .ask(async |client| client.lookup_and_getdents(parent, name.to_bytes(), OF_A_DIRECTORY, first).await);
             let (handle, attributes, kinds) = entered.map_err(error)?;
             self.reached(directory, (handle, attributes))?;
             return Ok(kinds);
         }
         let handle = &self.found(directory)?.handle;
-        let read = |place, most| self.ask(async |client| client.kinds(handle, place, most).await);
-        let most = if place == Place::default() { most(FIRST_PAGE) } else { most(usize::MAX) };
+        let read = |place, most| self.ask(async |client| client.getdents(handle, place, most).await);
+        let most = if place == DirCursor::default() { most(FIRST_PAGE) } else { most(usize::MAX) };
         let mut place = place;
         for _ in 0..PLACE_TRIES {
             match read(place, most) {
                 // It has changed, and a place in it goes by another number now; or it is one that somebody else was
                 // given, who has kept no more than its cookie.
-                Err(Error::Status { status: Status::NOT_SAME | Status::BAD_COOKIE, .. }) if place.number() != 0 => {
-                    place = read(Place::default(), 0).map_err(error)?.renewed(place);
+                Err(Error::Status { status: Status::NOT_SAME | Status::BAD_COOKIE, .. }) if place.cookie() != 0 => {
+                    place = read(DirCursor::default(), 0).map_err(error)?.refresh(place);
                 }
                 other => return other.map_err(error),
             }
@@ -198,9 +204,9 @@ impl Nfs {
         read(place, most).map_err(error)
     }
 
-    fn ask_of(&self, directory: &Directory, name: Option<&CStr>, wanted: Wanted) -> io::Result<Attributes> {
+    fn ask_of(&self, directory: &Directory, name: Option<&CStr>, wanted: AttributeMask) -> io::Result<Attributes> {
         let handle = &self.found(directory)?.handle;
-        let found = self.ask(async |client| client.find_in(handle, name.map(CStr::to_bytes), wanted).await);
+        let found = self.ask(async |client| client.lookup_at(handle, name.map(CStr::to_bytes), wanted).await);
         found.map(|(_, attributes)| attributes).map_err(error)
     }
 }
@@ -217,8 +223,8 @@ impl Drop for Nfs {
 }
 
 impl Found {
-    fn new(handle: Handle, attributes: &Attributes) -> Self {
-        Self { handle, file_system: attributes.file_system, inode: attributes.file_id.unwrap_or_default() }
+    fn new(handle: FileHandle, attributes: &Attributes) -> Self {
+        Self { handle, file_system: attributes.fsid, inode: attributes.fileid.unwrap_or_default() }
     }
 }
 
@@ -239,7 +245,7 @@ impl Source for Nfs {
         let mut reading = directory.reading();
         let mut filled = 0;
         while filled == 0 && !reading.ended {
-            let begins = reading.place == Place::default();
+            let begins = reading.place == DirCursor::default();
             let page = self.page(directory, reading.place, buffer.len())?;
             let mut push = |inode, kind, cookie, name: &[u8]| {
                 let written = dents::write(&mut buffer[filled..], inode, kind, cookie, name);
@@ -250,7 +256,7 @@ impl Source for Nfs {
                 // It says which directory this is, as the kernel does.
                 push(self.found(directory)?.inode, Kind::Directory, 0, b".");
             }
-            let page = page.each(|seen| push(0, kind(seen.kind), seen.cookie.cast_signed(), seen.name));
+            let page = page.for_each_while(|seen| push(0, kind(seen.file_type), seen.cookie.cast_signed(), seen.name));
             (reading.place, reading.ended) = page.map_err(error)?;
         }
         Ok(filled)
@@ -266,12 +272,12 @@ impl Source for Nfs {
     }
 
     fn seek(&self, directory: &Directory, cookie: i64) -> io::Result<()> {
-        *directory.reading() = Reading { place: Place::from_number(cookie.cast_unsigned()), ended: false };
+        *directory.reading() = Reading { place: DirCursor::from_cookie(cookie.cast_unsigned()), ended: false };
         Ok(())
     }
 
     fn kind(&self, directory: &Directory, name: &CStr, _: bool) -> io::Result<Kind> {
-        self.ask_of(directory, Some(name), Wanted::KIND).map(|found| kind(found.kind))
+        self.ask_of(directory, Some(name), AttributeMask::TYPE).map(|found| kind(found.file_type))
     }
 
     fn wants_looks(&self) -> bool {
@@ -282,7 +288,7 @@ impl Source for Nfs {
 
     fn stamp(&self, directory: &Directory, name: Option<&CStr>) -> io::Result<Stamp> {
         let found = self.ask_of(directory, name, STAMP)?;
-        let all = (found.file_system, found.file_id, found.modified, found.changed);
+        let all = (found.fsid, found.fileid, found.time_modify, found.time_metadata);
         let (Some((major, minor)), Some(inode), Some(modified), Some(changed)) = all else {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -307,12 +313,12 @@ impl Source for Nfs {
     }
 }
 
-fn kind(kind: Option<nfs41::Kind>) -> Kind {
+fn kind(kind: Option<nfs41::FileType>) -> Kind {
     match kind {
-        Some(nfs41::Kind::File) => Kind::File,
-        Some(nfs41::Kind::Directory) => Kind::Directory,
-        Some(nfs41::Kind::Link) => Kind::Link,
-        Some(nfs41::Kind::Other) => Kind::Other,
+        Some(nfs41::FileType::File) => Kind::File,
+        Some(nfs41::FileType::Directory) => Kind::Directory,
+        Some(nfs41::FileType::Symlink) => Kind::Link,
+        Some(nfs41::FileType::Other) => Kind::Other,
         None => Kind::Unknown,
     }
 }

@@ -17,13 +17,13 @@ pub(super) const UNSUPPORTED_CODING: &str = "UnsupportedCoding";
 
 /// A request that is not done.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     pub status: StatusCode,
     pub code: &'static str,
     message: String,
 }
 
-impl Refusal {
+impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into() }
     }
@@ -32,21 +32,21 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    pub fn too_large(most: u64) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooLarge", format!("the body is larger than {most} bytes"))
+    pub fn too_large(max: u64) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TooLarge", format!("the body is larger than {max} bytes"))
     }
 
     /// The content did not come whole. What breaks the framing is the client's mistake (400), and the same again would
     /// be too; whoever has gone may try again (408).
-    pub fn of_content(why: &(dyn std::error::Error + 'static)) -> Self {
-        let is_malformed = |why: &(dyn std::error::Error + 'static)| {
+    pub fn of_content(err: &(dyn std::error::Error + 'static)) -> Self {
+        let is_malformed = |err: &(dyn std::error::Error + 'static)| {
             // As hyper tells a chunk that is none.
-            why.downcast_ref::<io::Error>()
-                .is_some_and(|why| matches!(why.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+            err.downcast_ref::<io::Error>()
+                .is_some_and(|err| matches!(err.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
         };
-        match std::iter::successors(Some(why), |why| why.source()).any(is_malformed) {
-            true => Self::bad_request("BadFraming", &format!("the content is not framed as it says: {why}")),
-            false => Self::incomplete(&why.to_string()),
+        match std::iter::successors(Some(err), |err| err.source()).any(is_malformed) {
+            true => Self::bad_request("BadFraming", &format!("the content is not framed as it says: {err}")),
+            false => Self::incomplete(&err.to_string()),
         }
     }
 
@@ -56,15 +56,15 @@ impl Refusal {
     }
 
     /// The client has sent nothing for too long, or has gone.
-    pub fn incomplete(why: &str) -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "IncompleteBody", format!("the body did not come whole: {why}"))
+    pub fn incomplete(err: &str) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "IncompleteBody", format!("the body did not come whole: {err}"))
     }
 }
 
 /// What an error is in HTTP.
-pub(crate) fn status_of(why: &Error) -> StatusCode {
-    match why {
-        Error::BadPath(_) | Error::BadName(_) | Error::BadPlace => StatusCode::BAD_REQUEST,
+pub(crate) fn status_of(err: &Error) -> StatusCode {
+    match err {
+        Error::BadPath(_) | Error::BadName(_) | Error::BadCursor => StatusCode::BAD_REQUEST,
         Error::LinkInPath | Error::Denied(_) => StatusCode::FORBIDDEN,
         Error::NotFound => StatusCode::NOT_FOUND,
         Error::NotADirectory | Error::IsADirectory | Error::NotAFile => StatusCode::CONFLICT,
@@ -78,16 +78,16 @@ pub(crate) fn status_of(why: &Error) -> StatusCode {
     }
 }
 
-impl From<Error> for Refusal {
-    fn from(why: Error) -> Self {
-        if let Error::Failed(source) = &why {
+impl From<Error> for ApiError {
+    fn from(err: Error) -> Self {
+        if let Error::Failed(source) = &err {
             tracing::warn!(error = %source, "a target failed");
         }
-        Self::new(status_of(&why), why.code(), why.to_string())
+        Self::new(status_of(&err), err.code(), err.to_string())
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
         let body = json!({ "error": { "code": self.code, "message": self.message } });
         let mut response = (self.status, Json(body)).into_response();
@@ -120,15 +120,15 @@ mod tests {
 
     #[test]
     fn a_status_is_answered_for_what_it_says() {
-        for (op, status, http, code, is_the_targets) in [
+        for (op, status, http, code, is_target_fault) in [
             (Op::LOOKUP, Status::INVAL, 400, "BadName", false),
             (Op::OPEN, Status::INVAL, 400, "BadName", false),
             (Op::LOOKUP, Status::BADCHAR, 400, "BadName", false),
             (Op::RENAME, Status::BADNAME, 400, "BadName", false),
             (Op::CREATE, Status::NAMETOOLONG, 400, "BadName", false),
-            (Op::READDIR, Status::NOT_SAME, 400, "BadPlace", false),
+            (Op::READDIR, Status::NOT_SAME, 400, "BadCursor", false),
             (Op::VERIFY, Status::NOT_SAME, 503, "Locked", false),
-            (Op::READDIR, Status::BAD_COOKIE, 400, "BadPlace", false),
+            (Op::READDIR, Status::BAD_COOKIE, 400, "BadCursor", false),
             (Op::OPEN, Status::ACCESS, 403, "Denied", false),
             (Op::WRITE, Status::ROFS, 403, "Denied", false),
             (Op::LOOKUP, Status::WRONGSEC, 403, "Denied", false),
@@ -157,17 +157,17 @@ mod tests {
             (Op::PUTFH, Status::SERVERFAULT, 502, "TargetFailed", true),
             (Op::READ, Status(10_088), 502, "TargetFailed", true),
         ] {
-            let why = error_of(nfs41::Error::Status { op, status });
-            let found = (status_of(&why).as_u16(), why.code(), why.is_the_targets());
-            assert_eq!(found, (http, code, is_the_targets), "{op:?}: {status}");
+            let err = error_of(nfs41::Error::Status { op, status });
+            let found = (status_of(&err).as_u16(), err.code(), err.is_target_fault());
+            assert_eq!(found, (http, code, is_target_fault), "{op:?}: {status}");
         }
-        for (why, http, code) in [
+        for (err, http, code) in [
             (nfs41::Error::BadPath("so many components"), 400, "BadName"),
             (nfs41::Error::BadInput("more than one call carries"), 413, "TooLarge"),
             (nfs41::Error::SessionLost, 502, "TargetFailed"),
         ] {
-            let why = error_of(why);
-            assert_eq!((status_of(&why).as_u16(), why.code()), (http, code), "{why}");
+            let err = error_of(err);
+            assert_eq!((status_of(&err).as_u16(), err.code()), (http, code), "{err}");
         }
     }
 
@@ -178,7 +178,7 @@ mod tests {
             let (http, code) = (status_of(&err).as_u16(), err.code());
             match found.iter_mut().find(|row| (row.0, row.1) == (http, code)) {
                 Some(row) => row.2.push(names),
-                None => found.push((http, code, vec![names], err.is_the_targets())),
+                None => found.push((http, code, vec![names], err.is_target_fault())),
             }
         }
         found.push((502, "TargetFailed", vec!["all others".to_owned()], true));
