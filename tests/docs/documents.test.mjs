@@ -182,6 +182,28 @@ test('every mermaid diagram parses', async () => {
   assert(count >= 4, `${count} diagrams`);
 });
 
+test('the layer diagram has the dependencies of the crates', () => {
+  const folders = ['crates', 'functions'].flatMap((folder) => readdirSync(join(PROJECT, folder)).map((name) => join(folder, name)));
+  const nameOf = (folder) => (folder.startsWith('functions/') ? 'functions/*' : folder.replace('crates/', ''));
+  const crates = new Set(folders.map(nameOf));
+  const real = new Set();
+  for (const folder of folders) {
+    const section = /^\[dependencies\]\n([\s\S]*?)(?=^\[|$(?![\s\S]))/m.exec(read(join(folder, 'Cargo.toml')))?.[1] ?? '';
+    for (const [, name] of section.matchAll(/^([a-z0-9-]+)(?=\.| =)/gm)) if (crates.has(name)) real.add(`${nameOf(folder)} ${name}`);
+  }
+  const diagram = blocks(read('ARCHITECTURE.md')).find(({ body }) => body.startsWith('flowchart TD')).body;
+  const label = new Map([...diagram.matchAll(/^ +(\w+)\["([^":]+)[^"]*"\]$/gm)].map(([, id, name]) => [id, name]));
+  const drawn = [...diagram.matchAll(/^ +(\w+) (?:-->|-\. "[^"]*" \.->) ([\w &]+)$/gm)].flatMap(([, from, to]) =>
+    to.split(' & ').map((one) => [label.get(from), label.get(one)]),
+  );
+  const reaches = (from, to) => drawn.some(([a, b]) => a === from && (b === to || reaches(b, to)));
+  fail([
+    ...[...crates].filter((crate) => ![...label.values()].includes(crate)).map((crate) => `${crate} is not in the diagram`),
+    ...drawn.map((edge) => edge.join(' ')).filter((edge) => !real.has(edge)).map((edge) => `${edge}: no such dependency`),
+    ...[...real].filter((edge) => !reaches(...edge.split(' '))).map((edge) => `${edge}: not in the diagram`),
+  ]);
+});
+
 test('the book has every document below docs/', () => {
   const summary = read('docs/SUMMARY.md');
   const missing = DOCUMENTS.map(({ path }) => path)
