@@ -257,7 +257,7 @@ fn other_file_systems_are_not_entered() {
     relay.on_record(move |way, record| {
         match way {
             Direction::ToServer if record.windows(9).any(|name| name == b"elsewhere") => {
-                asked.push(record[..4].to_vec())
+                asked.push(record[..4].to_vec());
             }
             Direction::ToClient if asked.iter().any(|call| record.starts_with(call)) => {
                 let place = record.windows(16).position(|bytes| bytes == of_the_root).unwrap();
