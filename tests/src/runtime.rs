@@ -80,8 +80,8 @@ impl Runtime {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let endpoint = listener.local_addr()?.to_string();
         let server = tokio::spawn(async move {
-            if let Err(why) = axum::serve(listener, app).await {
-                eprintln!("the runtime API ended: {why}");
+            if let Err(err) = axum::serve(listener, app).await {
+                eprintln!("the runtime API ended: {err}");
             }
         });
         Ok(Self { endpoint, shared, server })

@@ -25,7 +25,7 @@ fn binary(name: &str) -> PathBuf {
     let folder = std::env::var_os("ARM64_BINARIES")
         .unwrap_or_else(|| panic!("ARM64_BINARIES: make test-arm64 says where they are"));
     let binary = Path::new(&folder).join(name).join("bootstrap");
-    let header = std::fs::read(&binary).unwrap_or_else(|why| panic!("{}: {why}", binary.display()));
+    let header = std::fs::read(&binary).unwrap_or_else(|err| panic!("{}: {err}", binary.display()));
     assert_eq!(&header[18..20], &[0xb7, 0], "{} is for another processor", binary.display());
     binary
 }
@@ -109,7 +109,7 @@ fn the_file_service() -> Result<()> {
         let mut stream = loop {
             match TcpStream::connect(listen) {
                 Ok(stream) => break stream,
-                Err(why) if Instant::now() > until => return Err(why.into()),
+                Err(err) if Instant::now() > until => return Err(err.into()),
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         };

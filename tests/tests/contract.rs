@@ -177,7 +177,7 @@ fn a_count_in_parts_fits_the_machine() {
     let map = &states(&machine)["CountPartitions"];
     assert_eq!(map["MaxConcurrency"], MOST_PARTITIONS);
     // A state passes on 256 KiB: what is left, and a hundred errors of at most 200 bytes, which JSON may double.
-    const { assert!(REST_BYTES + walk::TOLD_ERRORS * 500 + 4096 < 256 << 10) };
+    const { assert!(REST_BYTES + walk::MAX_REPORTED_ERRORS * 500 + 4096 < 256 << 10) };
     // And all parts of a round together, some handed back as they were, the others grown to their share.
     const { assert!(REST_BYTES + (MOST_PARTITIONS - 1) * REST_BYTES / MOST_PARTITIONS + 4096 < 256 << 10) };
     let (whole, part) =

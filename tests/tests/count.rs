@@ -182,9 +182,9 @@ fn a_directory_is_counted_without_a_mount() {
     assert_eq!((unchanged(), unchanged()), (0, 8));
 
     server.kill();
-    let why = call(&fake, &config(nowhere, &via), &memory, json!({})).unwrap_err();
-    assert_eq!(why.code(), Code::TargetDirectoryUnreadable);
-    assert!(why.to_string().starts_with(&format!("nfs://127.0.0.1:{port}/data, which is to be")), "{why}");
+    let err = call(&fake, &config(nowhere, &via), &memory, json!({})).unwrap_err();
+    assert_eq!(err.code(), Code::TargetDirectoryUnreadable);
+    assert!(err.to_string().starts_with(&format!("nfs://127.0.0.1:{port}/data, which is to be")), "{err}");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn what_is_wrong_with_a_server_to_count_is_named() {
             "COUNT_VIA" => Some("nfs".to_owned()),
             _ => more.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()),
         };
-        Config::read(&variables).map(drop).map_err(|why| why.to_string())
+        Config::read(&variables).map(drop).map_err(|err| err.to_string())
     };
     let host = ("NFS_HOST", "10.0.1.23");
     let tls = [host, ("NFS_TLS", "efs"), ("AWS_REGION", "ap-northeast-1")];
@@ -211,7 +211,7 @@ fn what_is_wrong_with_a_server_to_count_is_named() {
         (&tls[..2], "AWS_REGION is missing"),
         (&[tls[0], tls[1], tls[2], ("EFS_ACCESS_POINT_ID", "fs-1")], "fsap-0123456789abcdef0"),
     ] {
-        let why = read(more).unwrap_err();
-        assert!(why.contains(part), "{more:?}: {why}");
+        let err = read(more).unwrap_err();
+        assert!(err.contains(part), "{more:?}: {err}");
     }
 }

@@ -44,7 +44,7 @@ impl DescribeService for Aws {
                     in_progress: deployment.rollout_state() == Some(&DeploymentRolloutState::InProgress),
                     failed: deployment.rollout_state() == Some(&DeploymentRolloutState::Failed)
                         // After a rollback the failed deployment is gone, and this one says why it is here.
-                        || deployment.rollout_state_reason().is_some_and(|why| why.contains("rolling back")),
+                        || deployment.rollout_state_reason().is_some_and(|err| err.contains("rolling back")),
                 })
                 .collect(),
         }))
@@ -69,7 +69,7 @@ impl Redeploy for Aws {
                 .map(str::to_owned)),
             Err(error) => {
                 let too_many = error.code() == Some("InvalidParameterException")
-                    && error.message().is_some_and(|why| why.contains("deployments"));
+                    && error.message().is_some_and(|err| err.contains("deployments"));
                 Err(match classify(&UPDATE_SERVICE, name, error).into() {
                     AwsError::Refused(fault) if too_many => UpdateFailure::Busy(fault),
                     other => UpdateFailure::Aws(other),

@@ -51,8 +51,8 @@ pub async fn main(function: impl AsyncFnOnce() -> Result<(), Failure>) -> ExitCo
         Failure::Runtime(_) => "RuntimeFailed",
     };
     error!(code, error = %failure, "the function cannot run");
-    if let Failure::Config(why) = &failure
-        && let Err(unreported) = report_init_error(why).await
+    if let Failure::Config(err) = &failure
+        && let Err(unreported) = report_init_error(err).await
     {
         error!(error = %unreported, "the init error could not be reported");
     }
@@ -75,8 +75,8 @@ fn init_log() {
 }
 
 /// Tells Lambda why init failed, as the runtime API's `/init/error` asks for it.
-async fn report_init_error(why: &ConfigError) -> Result<(), lambda_runtime::Error> {
-    let diagnostic = Diagnostic { error_type: INVALID_CONFIGURATION.to_owned(), error_message: why.to_string() };
+async fn report_init_error(err: &ConfigError) -> Result<(), lambda_runtime::Error> {
+    let diagnostic = Diagnostic { error_type: INVALID_CONFIGURATION.to_owned(), error_message: err.to_string() };
     let endpoint = environment("AWS_LAMBDA_RUNTIME_API").ok_or("AWS_LAMBDA_RUNTIME_API is not set")?;
     let request = build_request()
         .method("POST")
@@ -139,14 +139,14 @@ where
     let outcome = match serde_json::from_value(payload) {
         // Boxed, or the type of the whole function is too deep for the compiler.
         Ok(input) => Box::pin(handler(input, caller)).await,
-        Err(why) => Err(E::invalid_input(InvalidInput(format!("the event is not this function's input: {why}")))),
+        Err(err) => Err(E::invalid_input(InvalidInput(format!("the event is not this function's input: {err}")))),
     };
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
         Ok(output) => {
             info!(seconds, output = serde_json::to_string(&output).unwrap_or_default(), "done");
-            if let Err(why) = metrics.emit(&output.samples(), std::io::stdout().lock()) {
-                error!(error = %why, "the metrics could not be written");
+            if let Err(err) = metrics.emit(&output.samples(), std::io::stdout().lock()) {
+                error!(error = %err, "the metrics could not be written");
             }
             Ok(output)
         }

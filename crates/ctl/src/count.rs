@@ -30,8 +30,8 @@ const INCOMPLETE: u8 = 1;
 /// Exit status when nothing was counted.
 const FAILED: u8 = 2;
 /// So many of the errors are told to a person; `--json` has a hundred.
-const TOLD: usize = 10;
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const MAX_PRINTED_ERRORS: usize = 10;
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What `--help` says below the options.
 pub const HELP: &str = "\
@@ -64,7 +64,7 @@ pub struct Options {
     #[arg(long)]
     json: bool,
     /// At most so many threads; over NFS a walk waits, and more threads wait at once, for one call each
-    #[arg(long, value_name = "NUMBER", default_value_t = walk::THREADS as u16, value_parser = value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "NUMBER", default_value_t = walk::DEFAULT_THREADS as u16, value_parser = value_parser!(u16).range(1..=256))]
     threads: u16,
     /// End when more files than this are found: a lower bound, and exit status 1
     #[arg(long, value_name = "FILES")]
@@ -109,17 +109,17 @@ pub fn run(options: &Options) -> ExitCode {
     match count(options) {
         Ok(counted) => {
             let text = if options.json { format!("{}\n", object(&counted)) } else { text(&counted, options) };
-            if let Err(why) = io::stdout().write_all(text.as_bytes()) {
-                eprintln!("efs-autoscale: the count cannot be written: {why}");
+            if let Err(err) = io::stdout().write_all(text.as_bytes()) {
+                eprintln!("efs-autoscale: the count cannot be written: {err}");
                 return ExitCode::from(FAILED);
             }
             if !options.json {
-                tell_errors(&counted);
+                print_errors(&counted);
             }
             ExitCode::from(if counted.complete() { 0 } else { INCOMPLETE })
         }
-        Err(why) => {
-            eprintln!("efs-autoscale: {why}");
+        Err(err) => {
+            eprintln!("efs-autoscale: {err}");
             ExitCode::from(FAILED)
         }
     }
@@ -131,8 +131,8 @@ enum Failure {
     Unreadable(#[from] Unreadable),
     #[error("--cache {file}: there is no such folder to write it to", file = file.display())]
     NoFolder { file: PathBuf },
-    #[error("--cache {file}: {why}; delete the file, or name another", file = file.display())]
-    Cache { file: PathBuf, why: NotACache },
+    #[error("--cache {file}: {err}; delete the file, or name another", file = file.display())]
+    Cache { file: PathBuf, err: NotACache },
     #[error(
         "--follow-file-symlinks: where links lead is not known without a mount; leave it out, or mount the directory"
     )]
@@ -161,8 +161,8 @@ fn count(options: &Options) -> Result<Counted, Failure> {
     }
     match counted.cache.take() {
         Some(cache) => {
-            if let Err(why) = cache.save(file) {
-                warn(&format!("it cannot be written: {}", io::Error::from(why.kind())));
+            if let Err(err) = cache.save(file) {
+                warn(&format!("it cannot be written: {}", io::Error::from(err.kind())));
             }
         }
         None if counted.cut_short => {}
@@ -187,7 +187,7 @@ fn known(file: &Path, options: &Options) -> Result<Cache, Failure> {
             Ok(Cache::default())
         }
         // Whatever it is, it is somebody's.
-        Err(why) => Err(Failure::Cache { file: file.to_owned(), why }),
+        Err(err) => Err(Failure::Cache { file: file.to_owned(), err }),
     }
 }
 
@@ -213,7 +213,7 @@ fn show(progress: &Arc<Progress>, done: &mpsc::Receiver<()>) {
         ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     let started = Instant::now();
-    while done.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+    while done.recv_timeout(POLL_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
         let errors = match progress.errors() {
             0 => String::new(),
             errors => format!(", {}", number(errors, "error", "errors")),
@@ -272,13 +272,13 @@ fn number(number: u64, one: &str, more: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { more })
 }
 
-fn tell_errors(counted: &Counted) {
+fn print_errors(counted: &Counted) {
     if counted.errors > 0 {
         eprintln!("{} could not be read:", grouped(counted.errors));
-        for error in counted.first_errors.iter().take(TOLD) {
+        for error in counted.first_errors.iter().take(MAX_PRINTED_ERRORS) {
             eprintln!("  {error}");
         }
-        if counted.errors > TOLD as u64 {
+        if counted.errors > MAX_PRINTED_ERRORS as u64 {
             eprintln!("  …");
         }
     }

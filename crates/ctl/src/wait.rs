@@ -7,10 +7,10 @@ use anyhow::{Result, ensure};
 use crate::screen::Screen;
 
 /// Between two looks: a fifth of the time so far, within these.
-const SHORTEST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(10);
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(500);
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// Where there is no terminal, a line this often says that it is still waited for.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Looks again and again until `look` gives `None`. What it gives otherwise says what is waited for.
 ///
@@ -28,13 +28,13 @@ pub async fn until(
         let elapsed = began.elapsed();
         ensure!(elapsed < timeout, "{what}: not after {} s (--wait): {waiting}", timeout.as_secs());
         let text = format!("{what}: {waiting}");
-        if told.elapsed() >= TELL_EVERY {
+        if told.elapsed() >= REPORT_INTERVAL {
             told = Instant::now();
             screen.doing(&text);
         } else {
             screen.detail(text);
         }
-        tokio::time::sleep((elapsed / 5).clamp(SHORTEST, LONGEST).min(timeout)).await;
+        tokio::time::sleep((elapsed / 5).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL).min(timeout)).await;
     }
     Ok(())
 }

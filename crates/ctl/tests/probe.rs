@@ -72,7 +72,7 @@ fn run(hosts: &[String], more: &[&str]) -> Output {
 /// The object, and the exit status.
 fn json(hosts: &[String], more: &[&str]) -> (Value, i32) {
     let output = run(hosts, &[more, &["--json"]].concat());
-    let object = serde_json::from_slice(&output.stdout).unwrap_or_else(|why| panic!("{why}: {output:?}"));
+    let object = serde_json::from_slice(&output.stdout).unwrap_or_else(|err| panic!("{err}: {output:?}"));
     (object, output.status.code().unwrap())
 }
 

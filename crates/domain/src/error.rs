@@ -64,7 +64,7 @@ pub trait Coded: std::error::Error + 'static {
     fn code(&self) -> Code;
 
     /// An input that is not what the operation takes.
-    fn invalid_input(why: InvalidInput) -> Self;
+    fn invalid_input(err: InvalidInput) -> Self;
 }
 
 /// Ties each variant to its code, and with it the list of codes to the variants.
@@ -78,8 +78,8 @@ macro_rules! codes {
                 match self { $($pattern => Code::$code),+ }
             }
 
-            fn invalid_input(why: InvalidInput) -> Self {
-                Self::InvalidInput(why)
+            fn invalid_input(err: InvalidInput) -> Self {
+                Self::InvalidInput(err)
             }
         }
     };

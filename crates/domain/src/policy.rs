@@ -304,7 +304,7 @@ pub enum Warning {
     /// `available`, but without the address that publishing needs.
     TargetWithoutAddress { mount_target_id: MountTargetId },
     /// The parameter does not parse. It is published anew.
-    PublishedDamaged { why: String },
+    PublishedDamaged { message: String },
     /// Part of the tree could not be read.
     CountIncomplete,
     /// Too many files, and no zone is left for another target.
@@ -320,9 +320,9 @@ pub enum Warning {
     /// ECS knows no such service: nothing is redeployed.
     ServiceNotFound,
     /// ECS could not be asked.
-    ServiceUnknown { why: String },
+    ServiceUnknown { message: String },
     /// The network or the file system could not be asked. Only repairs are made.
-    ObservationIncomplete { why: String },
+    ObservationIncomplete { message: String },
 }
 
 pub fn warnings(world: &Observation, policy: &Policy, decision: &Decision) -> Vec<Warning> {
@@ -339,8 +339,8 @@ pub fn warnings(world: &Observation, policy: &Policy, decision: &Decision) -> Ve
             _ => {}
         }
     }
-    if let Some(Published { list: Err(why), .. }) = &world.published {
-        warnings.push(Warning::PublishedDamaged { why: why.to_string() });
+    if let Some(Published { list: Err(err), .. }) = &world.published {
+        warnings.push(Warning::PublishedDamaged { message: err.to_string() });
     }
     if world.count.is_some_and(|count| !count.complete) {
         warnings.push(Warning::CountIncomplete);
@@ -363,7 +363,7 @@ pub fn warnings(world: &Observation, policy: &Policy, decision: &Decision) -> Ve
         return warnings;
     }
     match &world.service {
-        Err(why) => warnings.push(Warning::ServiceUnknown { why: why.clone() }),
+        Err(err) => warnings.push(Warning::ServiceUnknown { message: err.clone() }),
         Ok(None) => warnings.push(Warning::ServiceNotFound),
         Ok(Some(service)) => {
             if service.rolled_back() {

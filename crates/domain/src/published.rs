@@ -46,8 +46,8 @@ pub enum NotAList {
     Shape(String),
     #[error("`mount_targets` is empty; a published list holds at least one target")]
     Empty,
-    #[error("`mount_targets[{index}]` is bad: {why}")]
-    Entry { index: usize, why: String },
+    #[error("`mount_targets[{index}]` is bad: {err}")]
+    Entry { index: usize, err: String },
 }
 
 impl PublishedList {
@@ -65,7 +65,7 @@ impl PublishedList {
         let mut seen = BTreeSet::new();
         let mut mount_targets = Vec::with_capacity(raw.mount_targets.len());
         for (index, value) in raw.mount_targets.into_iter().enumerate() {
-            let bad = |why: String| NotAList::Entry { index, why };
+            let bad = |err: String| NotAList::Entry { index, err };
             let target: PublishedTarget = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
             let names = [
                 ("mount_target_id", target.mount_target_id.as_str()),

@@ -20,7 +20,7 @@ pub const REGION: &str = "us-east-1";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Another process may take the port between finding it free and using it.
-const TRIES: usize = 3;
+const MAX_START_TRIES: usize = 3;
 
 /// A running emulator; dropping it ends it, and with it every function that it runs.
 pub struct Emulator {
@@ -37,10 +37,10 @@ impl Emulator {
     /// When the program cannot be started or does not answer; with the end of its log.
     pub async fn start(ministack: &Path, wait_scale: f64) -> Result<Self> {
         let mut last = None;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_START_TRIES {
             match Self::try_start(ministack, wait_scale).await {
                 Ok(emulator) => return Ok(emulator),
-                Err(why) => last = Some(why),
+                Err(err) => last = Some(err),
             }
         }
         Err(last.context("no try was made")?)

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::world::World;
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What an execution did, out of its history.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ pub async fn follow(world: &World, arn: &str, mut entered: impl FnMut(&str)) -> 
         }
         states = names;
         if *described.status() == ExecutionStatus::Running {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             continue;
         }
         return Ok(Execution {

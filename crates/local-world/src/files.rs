@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 const FILES_PER_DIRECTORY: u64 = 1000;
-const MOST_IN_MEMORY: u64 = 1_000_000;
+const MAX_FILES_IN_MEMORY: u64 = 1_000_000;
 
 /// Makes a directory of `files` empty files, a thousand to a subdirectory. `go_on` is told how many there
 /// are so far, and says whether more are wanted. The directory goes with the value that is given back.
@@ -37,7 +37,7 @@ pub fn make(files: u64, go_on: impl Fn(u64) -> bool) -> Result<TempDir> {
 pub fn place(files: u64) -> PathBuf {
     let memory = Path::new("/dev/shm");
     match env::var_os("TMPDIR") {
-        None if files <= MOST_IN_MEMORY && tempfile::tempfile_in(memory).is_ok() => memory.to_owned(),
+        None if files <= MAX_FILES_IN_MEMORY && tempfile::tempfile_in(memory).is_ok() => memory.to_owned(),
         _ => env::temp_dir(),
     }
 }

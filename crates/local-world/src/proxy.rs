@@ -139,8 +139,8 @@ impl Proxy {
         });
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
-            if let Err(why) = axum::serve(listener, app).await {
-                eprintln!("the proxy ended: {why}");
+            if let Err(err) = axum::serve(listener, app).await {
+                eprintln!("the proxy ended: {err}");
             }
         });
         Ok(Self { endpoint, shared, server })
@@ -182,7 +182,7 @@ impl Drop for Proxy {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     match shared.pass(request).await {
         Ok(response) => response,
-        Err(why) => error("", StatusCode::BAD_GATEWAY, "ProxyFailed", &why.to_string()),
+        Err(err) => error("", StatusCode::BAD_GATEWAY, "ProxyFailed", &err.to_string()),
     }
 }
 
@@ -362,8 +362,8 @@ where
 {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(why) if why.is::<LengthLimitError>() => Err(anyhow!("a body of more than {MAX_BODY} bytes")),
-        Err(why) => Err(anyhow!(why)),
+        Err(err) if err.is::<LengthLimitError>() => Err(anyhow!("a body of more than {MAX_BODY} bytes")),
+        Err(err) => Err(anyhow!(err)),
     }
 }
 

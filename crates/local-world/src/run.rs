@@ -91,9 +91,9 @@ pub async fn run(options: Options) -> ExitCode {
         outcome = cycles(&options, &screen) => match outcome {
             Ok(true) => 0,
             Ok(false) => UNEXPECTED,
-            Err(why) => {
+            Err(err) => {
                 screen.rest();
-                eprintln!("efs-autoscale: {why:#}");
+                eprintln!("efs-autoscale: {err:#}");
                 FAILED
             }
         },
@@ -143,7 +143,7 @@ async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
     if world.stack.is_some() {
         screen.line("\nAn execution that publishes the targets of the stack");
         let publishing = cycle(&world, &spec, screen).await?;
-        surprises.extend(publishing.surprises_of_publishing().into_iter().map(|why| format!("publishing: {why}")));
+        surprises.extend(publishing.surprises_of_publishing().into_iter().map(|err| format!("publishing: {err}")));
         stack = Some(StackOutcome { publishing: publishing.summary(), left: vec![] });
     }
     screen.line("\nFirst execution");

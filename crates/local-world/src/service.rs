@@ -59,9 +59,9 @@ const BAR: usize = 30;
 /// Of each operation on a file.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// What may come on top of it on a machine that does much else.
-const SLACK: Duration = Duration::from_secs(3);
+const SCHEDULING_MARGIN: Duration = Duration::from_secs(3);
 /// Nobody's user: the service needs no privilege.
-const NOBODY: u32 = 65534;
+const NOBODY_UID: u32 = 65534;
 /// How far a share may be from what it should be: six standard deviations of 3,000 paths.
 const TOLERANCE: f64 = 0.055;
 
@@ -153,7 +153,7 @@ impl Targets {
         let copy = directory.path().join("file-service");
         std::fs::copy(program, &copy)?;
         let mut command = std::process::Command::new(copy);
-        command.env_clear().uid(NOBODY).gid(NOBODY);
+        command.env_clear().uid(NOBODY_UID).gid(NOBODY_UID);
         let seconds = DEADLINE.as_secs().to_string();
         command.envs([("BACKEND", "nfs"), ("PROBE_SECONDS", "0.2"), ("DEADLINE_SECONDS", &seconds)]);
         command.env("NFS_PORT", relays[0].port().to_string());
@@ -345,7 +345,7 @@ async fn exchange(
     reading: bool,
     doing: Arc<AtomicU64>,
 ) -> Result<Done> {
-    const AGAIN: Duration = Duration::from_millis(20);
+    const RETRY_PAUSE: Duration = Duration::from_millis(20);
     let mut done = Done::default();
     for number in (first..FILES).step_by(CLIENTS as usize) {
         let path = path(number);
@@ -360,14 +360,14 @@ async fn exchange(
             let body = body.collect().await?.to_bytes();
             let later = matches!(head.status.as_u16(), 503 | 504);
             let since = refused.get_or_insert_with(Instant::now).elapsed();
-            if !later || since > 2 * (DEADLINE + SLACK) {
+            if !later || since > 2 * (DEADLINE + SCHEDULING_MARGIN) {
                 if done.refused > 0 {
                     done.longest = done.longest.max(since);
                 }
                 break (head, body);
             }
             done.refused += 1;
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
         };
         ensure!(head.status.is_success(), "{path}: {}: {}", head.status, String::from_utf8_lossy(&body));
         ensure!(!reading || body == content(number), "{path} is not what was written");
@@ -425,7 +425,7 @@ impl Served {
         if self.verified != self.written {
             surprises.push(format!("the service: {} files written, {} read back", self.written, self.verified));
         }
-        let allowed = DEADLINE + SLACK;
+        let allowed = DEADLINE + SCHEDULING_MARGIN;
         if let Some(lost) = self.lost.as_ref().filter(|lost| lost.longest_seconds > allowed.as_secs_f64()) {
             surprises.push(format!(
                 "a file could not be read for {:.1} s while a target was cut off; expected at most {allowed:?}",

@@ -38,7 +38,7 @@ const FAILED: u8 = 2;
 /// Exit status of a run that somebody ended.
 const INTERRUPTED: u8 = 130;
 
-const PORT: u16 = 2049;
+const NFS_PORT: u16 = 2049;
 
 /// What `--help` says below the options.
 pub const HELP: &str = "\
@@ -134,12 +134,12 @@ impl FromStr for Host {
         let port = |text: &str| text.parse().ok().filter(|port| *port != 0).ok_or(expected);
         let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((name, "")) => (name, PORT),
+            Some((name, "")) => (name, NFS_PORT),
             Some((name, rest)) => (name, port(rest.strip_prefix(':').ok_or(expected)?)?),
-            None if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, PORT),
+            None if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, NFS_PORT),
             None => match text.split_once(':') {
                 Some((name, rest)) => (name, port(rest)?),
-                None => (text, PORT),
+                None => (text, NFS_PORT),
             },
         };
         let is_address = name.parse::<std::net::IpAddr>().is_ok();
@@ -194,7 +194,7 @@ impl Setup {
         let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
         drop(
             Client::new(setup.dial.client_options(nowhere, setup.options.server.root.as_bytes().to_vec()))
-                .map_err(|why| format!("--root {}: {why}", setup.options.server.root))?,
+                .map_err(|err| format!("--root {}: {err}", setup.options.server.root))?,
         );
         Ok(setup)
     }
@@ -232,7 +232,7 @@ impl Secure {
         }
         let roots = match &server.roots {
             None => Roots::System,
-            Some(file) => Roots::Pem(fs::read(file).map_err(|why| format!("--roots {}: {why}", file.display()))?),
+            Some(file) => Roots::Pem(fs::read(file).map_err(|err| format!("--roots {}: {err}", file.display()))?),
         };
         let server_name = subject.server_name();
         let mut certificates = CertificateProvider::new(subject);
@@ -269,8 +269,8 @@ impl CredentialsProvider for Source {
 pub async fn run(options: Options) -> ExitCode {
     let setup = match Setup::new(options).await {
         Ok(setup) => Arc::new(setup),
-        Err(why) => {
-            eprintln!("efs-autoscale: {why}");
+        Err(err) => {
+            eprintln!("efs-autoscale: {err}");
             return ExitCode::from(FAILED);
         }
     };
@@ -285,13 +285,13 @@ pub async fn run(options: Options) -> ExitCode {
         () = ask(&setup, &targets, &worlds, &mut report) => false,
     };
     let left = tokio::select! {
-        left = tidy(&worlds) => left,
+        left = remove_leftovers(&worlds) => left,
         // Whoever sends another one does not want to wait.
         () = interruption() => worlds.iter().filter(|world| world.is_begun())
             .map(|world| (world.directory(), "it was interrupted".to_owned())).collect(),
     };
-    for (directory, why) in left {
-        eprintln!("efs-autoscale: {directory} cannot be removed: {why}; remove it by hand");
+    for (directory, err) in left {
+        eprintln!("efs-autoscale: {directory} cannot be removed: {err}; remove it by hand");
         report.left_behind.get_or_insert(directory);
     }
     for target in &targets {
@@ -299,8 +299,8 @@ pub async fn run(options: Options) -> ExitCode {
     }
     match report.end() {
         Ok(()) => ExitCode::from(report.status()),
-        Err(why) => {
-            eprintln!("efs-autoscale: the report cannot be written: {why}");
+        Err(err) => {
+            eprintln!("efs-autoscale: the report cannot be written: {err}");
             ExitCode::from(FAILED)
         }
     }
@@ -318,11 +318,11 @@ pub async fn interruption() {
 }
 
 /// Removes what was made, all at once: a host that does not answer makes nobody wait for the others. What stays, and why.
-async fn tidy(worlds: &[Arc<World>]) -> Vec<(String, String)> {
+async fn remove_leftovers(worlds: &[Arc<World>]) -> Vec<(String, String)> {
     let mut tasks = JoinSet::new();
     for world in worlds {
         let world = Arc::clone(world);
-        tasks.spawn(async move { world.tidy().await.err().map(|why| (world.directory(), why)) });
+        tasks.spawn(async move { world.remove_leftovers().await.err().map(|err| (world.directory(), err)) });
     }
     let mut left: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
     left.sort();

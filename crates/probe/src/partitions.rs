@@ -13,7 +13,7 @@ use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 use super::{Host, Setup};
 
 /// Digits of a partition's id that a report shows: they only have to tell one from the other.
-const SHOWN_DIGITS: usize = 8;
+const MAX_SHOWN_DIGITS: usize = 8;
 
 /// What one connection came to.
 enum Reached {
@@ -61,7 +61,7 @@ impl Partitions {
             match reached {
                 Reached::Partition(id) => *host.partitions.entry(id).or_default() += 1,
                 Reached::NotSupported => host.not_supported += 1,
-                Reached::Not(why) => *host.errors.entry(why).or_default() += 1,
+                Reached::Not(err) => *host.errors.entry(err).or_default() += 1,
             }
         }
         found
@@ -137,7 +137,7 @@ impl Partitions {
             if host.not_supported > 0 {
                 parts.push(format!("not supported × {}", host.not_supported));
             }
-            parts.extend(host.errors.iter().map(|(why, count)| format!("{why} × {count}")));
+            parts.extend(host.errors.iter().map(|(err, count)| format!("{err} × {count}")));
             text += &format!("  {}  {}\n", host.host, parts.join(", "));
         }
         if let Some(scale_up) = &self.scale_up {
@@ -155,7 +155,7 @@ impl Partitions {
         let hosts = self.hosts.iter().map(|host| {
             let reached =
                 host.partitions.iter().map(|(id, count)| json!({ "partition": hex(id), "connections": count }));
-            let errors = host.errors.iter().map(|(why, count)| json!({ "error": why, "connections": count }));
+            let errors = host.errors.iter().map(|(err, count)| json!({ "error": err, "connections": count }));
             json!({
                 "host": host.host,
                 "reached": reached.collect::<Vec<_>>(),
@@ -185,7 +185,7 @@ fn hex(id: &PartitionId) -> String {
 
 fn shown(id: &PartitionId) -> String {
     let mut digits = hex(id);
-    digits.truncate(SHOWN_DIGITS);
+    digits.truncate(MAX_SHOWN_DIGITS);
     digits + "…"
 }
 
@@ -200,14 +200,14 @@ async fn connection(setup: &Setup, host: &Host, identity: &Identity) -> (Reached
     });
     match asked.await {
         Err(_) => (Reached::Not(format!("no answer within {:?}", setup.dial.timeout)), None),
-        Ok(Err(why)) => (Reached::Not(why.to_string()), None),
+        Ok(Err(err)) => (Reached::Not(err.to_string()), None),
         Ok(Ok(None)) => (Reached::NotSupported, None),
         Ok(Ok(Some((binding, scale_up)))) => {
             let reached = match binding {
                 Binding::Preferred(id) | Binding::Ready(id) => Reached::Partition(id),
-                Binding::Retry(why) => Reached::Not(format!("again: {why}")),
-                Binding::RetryLater(why) => Reached::Not(format!("later: {why}")),
-                Binding::Error(why) => Reached::Not(format!("error: {why}")),
+                Binding::Retry(err) => Reached::Not(format!("again: {err}")),
+                Binding::RetryLater(err) => Reached::Not(format!("later: {err}")),
+                Binding::Error(err) => Reached::Not(format!("error: {err}")),
             };
             (reached, Some(scale_up))
         }

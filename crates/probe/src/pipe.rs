@@ -67,12 +67,12 @@ impl Pipe {
     }
 
     /// Breaks the connection when the host's next answer has come, and keeps that answer from the client.
-    pub fn swallow_the_next_answer(&self) {
+    pub fn drop_next_reply(&self) {
         self.shared.swallows.store(true, Ordering::Relaxed);
     }
 
     /// It has happened.
-    pub fn has_swallowed(&self) -> bool {
+    pub fn has_dropped_reply(&self) -> bool {
         !self.shared.swallows.load(Ordering::Relaxed)
     }
 }

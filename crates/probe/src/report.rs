@@ -9,7 +9,7 @@ use super::{FAILED, INTERRUPTED, MISSING, Setup, out, partitions::Partitions, ta
 
 /// What a question was answered with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Answer {
+pub enum Finding {
     Yes,
     No,
     /// It was asked, and what came says neither.
@@ -20,7 +20,7 @@ pub enum Answer {
     Excluded,
 }
 
-impl Answer {
+impl Finding {
     fn word(self) -> &'static str {
         match self {
             Self::Yes => "yes",
@@ -46,33 +46,33 @@ impl Answer {
 /// An answer, what came, and the numbers in it.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    pub answer: Answer,
+    pub answer: Finding,
     pub found: String,
     pub values: Map<String, Value>,
 }
 
-fn outcome(answer: Answer, found: impl Into<String>) -> Outcome {
+fn outcome(answer: Finding, found: impl Into<String>) -> Outcome {
     Outcome { answer, found: found.into(), values: Map::new() }
 }
 
 pub fn yes(found: impl Into<String>) -> Outcome {
-    outcome(Answer::Yes, found)
+    outcome(Finding::Yes, found)
 }
 
 pub fn no(found: impl Into<String>) -> Outcome {
-    outcome(Answer::No, found)
+    outcome(Finding::No, found)
 }
 
 pub fn unknown(found: impl Into<String>) -> Outcome {
-    outcome(Answer::Unknown, found)
+    outcome(Finding::Unknown, found)
 }
 
-pub fn not_asked(why: impl Into<String>) -> Outcome {
-    outcome(Answer::NotAsked, why)
+pub fn not_asked(err: impl Into<String>) -> Outcome {
+    outcome(Finding::NotAsked, err)
 }
 
-pub fn excluded(why: impl Into<String>) -> Outcome {
-    outcome(Answer::Excluded, why)
+pub fn excluded(err: impl Into<String>) -> Outcome {
+    outcome(Finding::Excluded, err)
 }
 
 impl Outcome {
@@ -86,24 +86,24 @@ impl Outcome {
 }
 
 /// What an operation was refused with is a no; what kept it from being asked or answered says nothing.
-pub fn answered<T>(answer: nfs41::Result<T>) -> Result<T, Outcome> {
+pub fn or_no<T>(answer: nfs41::Result<T>) -> Result<T, Outcome> {
     answer.map_err(refused)
 }
 
-pub fn refused(why: nfs41::Error) -> Outcome {
-    match why {
-        nfs41::Error::Status { .. } | nfs41::Error::ConditionFailed => no(why.to_string()),
-        why => unknown(why.to_string()),
+pub fn refused(err: nfs41::Error) -> Outcome {
+    match err {
+        nfs41::Error::Status { .. } | nfs41::Error::ConditionFailed => no(err.to_string()),
+        err => unknown(err.to_string()),
     }
 }
 
 /// What has to be there before something can be asked.
-pub fn prepared<T>(answer: nfs41::Result<T>) -> Result<T, Outcome> {
-    answer.map_err(|why| unknown(format!("it cannot be asked, since what it takes could not be made: {why}")))
+pub fn or_unknown<T>(answer: nfs41::Result<T>) -> Result<T, Outcome> {
+    answer.map_err(|err| unknown(format!("it cannot be asked, since what it takes could not be made: {err}")))
 }
 
 /// What is known of it, however it ends.
-pub fn both(asked: Asked, values: Value) -> Asked {
+pub fn with_values(asked: CheckResult, values: Value) -> CheckResult {
     match asked {
         Ok(outcome) => Ok(outcome.with(values)),
         Err(outcome) => Err(outcome.with(values)),
@@ -111,8 +111,8 @@ pub fn both(asked: Asked, values: Value) -> Asked {
 }
 
 /// An outcome. The error is one, too: one that comes early.
-pub type Asked = Result<Outcome, Outcome>;
-pub type Asks<'a> = Pin<Box<dyn Future<Output = Asked> + 'a>>;
+pub type CheckResult = Result<Outcome, Outcome>;
+pub type Asks<'a> = Pin<Box<dyn Future<Output = CheckResult> + 'a>>;
 
 /// One question.
 pub struct Check<W: ?Sized> {
@@ -155,12 +155,12 @@ impl<W: Patient> Check<W> {
             Err(_) => unknown(format!("no answer came within {patience:?}")),
         };
         let time = began.elapsed();
-        let is_late = outcome.answer == Answer::Unknown && time >= world.patience();
+        let is_late = outcome.answer == Finding::Unknown && time >= world.patience();
         self.known(outcome, time, is_late)
     }
 
-    pub fn not_asked(&self, why: &str) -> Fact {
-        self.known(not_asked(why), Duration::ZERO, false)
+    pub fn not_asked(&self, err: &str) -> Fact {
+        self.known(not_asked(err), Duration::ZERO, false)
     }
 }
 
@@ -178,7 +178,7 @@ impl Check<World> {
                 false => self.fact(&***world).await,
             };
             if fact.is_late {
-                world.look_whether_it_answers().await;
+                world.check_reachable().await;
             }
             facts.push((world.host_name(), fact));
         }
@@ -201,8 +201,8 @@ impl Check<World> {
         let mut outcome = fact.outcome;
         if count > 1 {
             outcome.found = match outcome.answer {
-                Answer::Yes => format!("{}; so at each of {count} hosts", outcome.found),
-                Answer::Excluded => outcome.found,
+                Finding::Yes => format!("{}; so at each of {count} hosts", outcome.found),
+                Finding::Excluded => outcome.found,
                 _ => format!("at {host}: {}", outcome.found),
             };
             outcome = outcome.with(json!({ "hosts": by_host }));
@@ -220,27 +220,27 @@ impl<W: ?Sized> Check<W> {
 
 impl Fact {
     fn is_missing(&self) -> bool {
-        self.needed && matches!(self.outcome.answer, Answer::No | Answer::Unknown)
+        self.needed && matches!(self.outcome.answer, Finding::No | Finding::Unknown)
     }
 
     fn is_not_asked(&self) -> bool {
-        self.needed && self.outcome.answer == Answer::NotAsked
+        self.needed && self.outcome.answer == Finding::NotAsked
     }
 
     fn is_excluded(&self) -> bool {
-        self.needed && self.outcome.answer == Answer::Excluded
+        self.needed && self.outcome.answer == Finding::Excluded
     }
 
     fn text(&self) -> String {
         let Outcome { answer, found, .. } = &self.outcome;
         let (mark, word) = match answer {
-            Answer::Yes => ('✓', ""),
-            Answer::No => ('✗', "no: "),
-            Answer::Unknown => ('–', "not known: "),
-            Answer::NotAsked | Answer::Excluded => return format!("  – {}: not asked: {found}\n", self.what),
+            Finding::Yes => ('✓', ""),
+            Finding::No => ('✗', "no: "),
+            Finding::Unknown => ('–', "not known: "),
+            Finding::NotAsked | Finding::Excluded => return format!("  – {}: not asked: {found}\n", self.what),
         };
         let mut text = format!("  {mark} {}: {word}{found} ({})\n", self.what, time(self.time));
-        if *answer == Answer::No {
+        if *answer == Finding::No {
             let _ = writeln!(text, "      {}", self.means);
         }
         text
@@ -254,7 +254,7 @@ impl Fact {
             "needed": self.needed,
             "found": found,
             "values": values,
-            "means": (*answer == Answer::No).then_some(self.means),
+            "means": (*answer == Finding::No).then_some(self.means),
             "seconds": self.time.as_secs_f64(),
         })
     }
@@ -324,9 +324,9 @@ impl Report {
 
     fn say(&mut self, text: &str) {
         if !self.json
-            && let Err(why) = out(text)
+            && let Err(err) = out(text)
         {
-            self.broken.get_or_insert(why);
+            self.broken.get_or_insert(err);
         }
     }
 
@@ -386,7 +386,7 @@ impl Report {
 
     fn reached(&self) -> bool {
         let of_hosts = self.parts.iter().take(self.hosts).flat_map(|(_, facts)| facts);
-        of_hosts.into_iter().any(|fact| fact.key == "tcp" && fact.outcome.answer == Answer::Yes)
+        of_hosts.into_iter().any(|fact| fact.key == "tcp" && fact.outcome.answer == Finding::Yes)
     }
 
     /// The last lines, or the object.

@@ -21,15 +21,15 @@ use x509_parser::extensions::GeneralName;
 
 use super::{
     Host, Setup,
-    report::{Asked, Check, Outcome, Patient, answered, both, excluded, no, not_asked, unknown, yes},
+    report::{Check, CheckResult, Outcome, Patient, excluded, no, not_asked, or_no, unknown, with_values, yes},
 };
 use crate::grouped;
 
-const ROUND_TRIPS: usize = 100;
+const ROUND_TRIP_SAMPLES: usize = 100;
 /// Bytes of a page of the root.
-const LISTED: u32 = 8 << 10;
+const PAGE_BYTES: u32 = 8 << 10;
 /// For a whole `put`, without the way to its directory.
-const ONE_CALL: u32 = 24;
+const MAX_OPS_OF_PUT: u32 = 24;
 
 /// In the order of the report: a later one may use what an earlier one has found.
 pub const CHECKS: &[Check<Target>] = &[
@@ -208,12 +208,12 @@ impl Target {
     }
 }
 
-async fn tcp(target: &Target) -> Asked {
+async fn tcp(target: &Target) -> CheckResult {
     let Host { name, port } = &target.host;
     let found = timeout(target.setup.dial.timeout, lookup_host((name.as_str(), *port))).await;
     let addresses: Vec<_> = match found {
         Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(why)) => return Err(no(format!("{name} is not found: {why}"))),
+        Ok(Err(err)) => return Err(no(format!("{name} is not found: {err}"))),
         Err(_) => return Err(no(format!("{name} is not found in time"))),
     };
     let Some(address) = addresses.first().copied() else { return Err(no(format!("{name} has no address"))) };
@@ -225,22 +225,22 @@ async fn tcp(target: &Target) -> Asked {
             let all: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             Ok(yes(format!("{address}{more}")).with(json!({ "address": address.to_string(), "addresses": all })))
         }
-        Err(why) => {
+        Err(err) => {
             target.fails();
-            Err(no(format!("{address}: {why}")))
+            Err(no(format!("{address}: {err}")))
         }
     }
 }
 
-async fn tls(target: &Target) -> Asked {
+async fn tls(target: &Target) -> CheckResult {
     let Some(secure) = &target.setup.dial.secure else { return Err(excluded("no TLS is wanted")) };
     target.address()?;
-    let stream = target.dial().await.map_err(|why| unknown(why.to_string()))?;
+    let stream = target.dial().await.map_err(|err| unknown(err.to_string()))?;
     let facts = match timeout(target.setup.dial.timeout, secure.tls.inspect(stream, secure.roots.clone())).await {
         Ok(Ok(facts)) => facts,
-        Ok(Err(why)) => {
+        Ok(Err(err)) => {
             target.fails();
-            return Err(no(why.to_string()));
+            return Err(no(err.to_string()));
         }
         Err(_) => {
             target.fails();
@@ -254,9 +254,9 @@ async fn tls(target: &Target) -> Asked {
             let found = format!("{}, {}", text(&version).replace('_', "."), text(&cipher));
             Ok(yes(found).with(json!({ "version": version, "cipher": cipher })))
         }
-        Err(why) => {
+        Err(err) => {
             target.fails();
-            Err(no(why.to_string()))
+            Err(no(err.to_string()))
         }
     };
     target.known().facts = Some(facts);
@@ -270,7 +270,7 @@ fn name(name: &GeneralName<'_>) -> String {
     }
 }
 
-async fn tls_certificate(target: &Target) -> Asked {
+async fn tls_certificate(target: &Target) -> CheckResult {
     let Some(secure) = &target.setup.dial.secure else { return Err(excluded("no TLS is wanted")) };
     let known = target.known();
     let Some(facts) = &known.facts else { return Err(not_asked("there was no handshake")) };
@@ -293,32 +293,32 @@ async fn tls_certificate(target: &Target) -> Asked {
     let shown = format!("for {}, issued by {issuer}, until {until}", names.join(" "));
     match &facts.stream {
         Ok(_) => Ok(yes(shown).with(values)),
-        Err(TlsError::Refused(rustls::Error::InvalidCertificate(why))) => {
-            Err(no(format!("{why}; {expected} is expected; it is {shown}")).with(values))
+        Err(TlsError::Refused(rustls::Error::InvalidCertificate(err))) => {
+            Err(no(format!("{err}; {expected} is expected; it is {shown}")).with(values))
         }
         Err(_) => Err(unknown(format!("the handshake has failed for another reason; it is {shown}")).with(values)),
     }
 }
 
-async fn tls_system_roots(target: &Target) -> Asked {
+async fn tls_system_roots(target: &Target) -> CheckResult {
     let Some(secure) = &target.setup.dial.secure else { return Err(excluded("no TLS is wanted")) };
     if target.known().facts.is_none() {
         return Err(not_asked("there was no handshake"));
     }
-    let stream = target.dial().await.map_err(|why| unknown(why.to_string()))?;
+    let stream = target.dial().await.map_err(|err| unknown(err.to_string()))?;
     let looked = timeout(target.setup.dial.timeout, secure.tls.inspect(stream, Roots::System)).await;
     match looked.map_err(|_| unknown("no answer came in time"))? {
         Ok(HandshakeReport { stream: Ok(_), .. }) => Ok(yes("they vouch for it")),
-        Ok(HandshakeReport { stream: Err(TlsError::Refused(why @ rustls::Error::InvalidCertificate(_))), .. }) => {
-            Err(no(why.to_string()))
+        Ok(HandshakeReport { stream: Err(TlsError::Refused(err @ rustls::Error::InvalidCertificate(_))), .. }) => {
+            Err(no(err.to_string()))
         }
-        Err(why @ TlsError::NoRoots { .. }) => Err(no(why.to_string())),
-        Ok(HandshakeReport { stream: Err(why), .. }) | Err(why) => Err(unknown(why.to_string())),
+        Err(err @ TlsError::NoRoots { .. }) => Err(no(err.to_string())),
+        Ok(HandshakeReport { stream: Err(err), .. }) | Err(err) => Err(unknown(err.to_string())),
     }
 }
 
 /// By a call of the procedure that does nothing: in TLS 1.3 a rustls_error comes when something is read.
-async fn tls_client_certificate(target: &Target) -> Asked {
+async fn tls_client_certificate(target: &Target) -> CheckResult {
     if target.setup.dial.secure.is_none() {
         return Err(excluded("no TLS is wanted"));
     }
@@ -345,16 +345,16 @@ async fn tls_client_certificate(target: &Target) -> Asked {
             Err(no("the server does not ask for it, so that neither IAM nor an access point is known to it"))
         }
         (Ok(Ok(())), false) => Ok(yes("the server does not ask for it, and answers a call without")),
-        (Ok(Err(why)), _) => {
+        (Ok(Err(err)), _) => {
             target.fails();
-            match rustls_error(&why) {
+            match rustls_error(&err) {
                 Some(alert) => Err(no(format!("refused with the first read: {alert}"))),
-                None => Err(no(format!("the server ends the connection without a word: {why}"))),
+                None => Err(no(format!("the server ends the connection without a word: {err}"))),
             }
         }
         (Err(_), _) => Err(unknown("the server neither refuses it nor answers a call (procedure NULL)")),
     };
-    both(outcome, values)
+    with_values(outcome, values)
 }
 
 /// As text where it is text.
@@ -370,18 +370,18 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// What the server said on the way to a session.
-fn said(why: &Error) -> &Error {
-    let inner = match why {
-        Error::Unreachable { source, .. } => source.get_ref().and_then(|why| why.downcast_ref()),
+fn said(err: &Error) -> &Error {
+    let inner = match err {
+        Error::Unreachable { source, .. } => source.get_ref().and_then(|err| err.downcast_ref()),
         _ => None,
     };
-    inner.map_or(why, said)
+    inner.map_or(err, said)
 }
 
-async fn exchange_id(target: &Target) -> Asked {
+async fn exchange_id(target: &Target) -> CheckResult {
     let address = target.address()?;
     let client = Client::new(target.setup.dial.client_options(address, Vec::new()));
-    let client = client.map_err(|why| unknown(why.to_string()))?;
+    let client = client.map_err(|err| unknown(err.to_string()))?;
     let servers = client.server_identities().await;
     match servers.map(|mut servers| servers.pop()) {
         Ok(Some(server)) => {
@@ -397,33 +397,33 @@ async fn exchange_id(target: &Target) -> Asked {
             Ok(yes(found).with(values))
         }
         Ok(None) => Err(unknown("there is no connection")),
-        Err(why) => {
+        Err(err) => {
             drop(client);
-            let why = said(&why).clone();
-            let text = why.to_string();
-            let outcome = match &why {
+            let err = said(&err).clone();
+            let text = err.to_string();
+            let outcome = match &err {
                 Error::Status { op: Op::EXCHANGE_ID, .. } => return Err(no(text)),
                 Error::Status { .. } => Ok(yes(format!("it is, but what follows is not: {text}"))),
                 // Of which call is not known.
                 Error::Refused(_) => Err(no(text)),
                 _ => return Err(unknown(text)),
             };
-            target.known().refused = Some(why);
+            target.known().refused = Some(err);
             outcome
         }
     }
 }
 
-async fn create_session(target: &Target) -> Asked {
+async fn create_session(target: &Target) -> CheckResult {
     match target.known().refused.clone() {
-        Some(why @ Error::Status { op: Op::CREATE_SESSION, .. }) => return Err(no(why.to_string())),
-        Some(why @ Error::Status { .. }) => {
-            return Ok(yes(format!("it does, but the first call in it is refused: {why}")));
+        Some(err @ Error::Status { op: Op::CREATE_SESSION, .. }) => return Err(no(err.to_string())),
+        Some(err @ Error::Status { .. }) => {
+            return Ok(yes(format!("it does, but the first call in it is refused: {err}")));
         }
         _ => {}
     }
-    let found = answered(target.client()?.limits().await)?;
-    let one_call = found.max_operations >= ONE_CALL;
+    let found = or_no(target.client()?.limits().await)?;
+    let one_call = found.max_operations >= MAX_OPS_OF_PUT;
     let text = format!(
         "{} calls at once (256 asked for), a call of {} bytes, an answer of {}, {} bytes of an answer are kept, {} \
          operations in a call{}",
@@ -441,12 +441,12 @@ async fn create_session(target: &Target) -> Asked {
 }
 
 /// Setting a session up asks something of the root; and so does this, once there is one.
-async fn accepted(target: &Target) -> Asked {
+async fn accepted(target: &Target) -> CheckResult {
     match target.known().refused.clone() {
         Some(Error::Status { op: Op::CREATE_SESSION, .. }) | None => {}
-        Some(why) => return Err(no(why.to_string())),
+        Some(err) => return Err(no(err.to_string())),
     }
-    let found = answered(target.client()?.attributes(b"", AttributeMask::TYPE).await)?;
+    let found = or_no(target.client()?.attributes(b"", AttributeMask::TYPE).await)?;
     let own = nfs41::Credentials::default();
     let who = format!("as user {} of group {} (AUTH_SYS), from a port that anybody may use", own.user, own.group);
     match found.file_type {
@@ -455,17 +455,17 @@ async fn accepted(target: &Target) -> Asked {
     }
 }
 
-async fn lease(target: &Target) -> Asked {
+async fn lease(target: &Target) -> CheckResult {
     // The client has a number where the server has none.
-    let told = answered(target.client()?.attributes(b"", AttributeMask::LEASE_TIME).await)?.lease_seconds();
+    let told = or_no(target.client()?.attributes(b"", AttributeMask::LEASE_TIME).await)?.lease_seconds();
     match told {
         Some(seconds) => Ok(yes(format!("{seconds} s")).with(json!({ "seconds": seconds }))),
         None => Err(no("the server does not say")),
     }
 }
 
-async fn io_size(target: &Target) -> Asked {
-    let found = answered(target.client()?.limits().await)?;
+async fn io_size(target: &Target) -> CheckResult {
+    let found = or_no(target.client()?.limits().await)?;
     let (read, write) = (found.max_read_bytes, found.max_write_bytes);
     let text = format!("{} bytes read, {} written", grouped(read.into()), grouped(write.into()));
     let values = json!({ "max_read_bytes": read, "max_write_bytes": write });
@@ -479,13 +479,13 @@ pub fn permissions(bits: u32) -> Vec<&'static str> {
     names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect()
 }
 
-async fn access(target: &Target) -> Asked {
+async fn access(target: &Target) -> CheckResult {
     let root = target.setup.options.server.root.as_bytes();
     let client = target.client()?;
-    let bits = answered(client.access(root, 0x3F).await)?;
+    let bits = or_no(client.access(root, 0x3F).await)?;
     target.known().access = Some(bits);
     // What it says is not what it does.
-    answered(client.list(root, DirCursor::default(), AttributeMask::TYPE, LISTED).await)?;
+    or_no(client.list(root, DirCursor::default(), AttributeMask::TYPE, PAGE_BYTES).await)?;
     let found = permissions(bits);
     let text = format!(
         "{} of {}",
@@ -496,13 +496,13 @@ async fn access(target: &Target) -> Asked {
     Ok(outcome.with(json!({ "permissions": found })))
 }
 
-async fn round_trip(target: &Target) -> Asked {
+async fn round_trip(target: &Target) -> CheckResult {
     let client = target.client()?;
-    let mut times = Vec::with_capacity(ROUND_TRIPS);
+    let mut times = Vec::with_capacity(ROUND_TRIP_SAMPLES);
     let until = Instant::now() + target.setup.dial.timeout;
-    while times.len() < ROUND_TRIPS && Instant::now() < until {
+    while times.len() < ROUND_TRIP_SAMPLES && Instant::now() < until {
         let began = Instant::now();
-        answered(client.attributes(b"", AttributeMask::SIZE).await)?;
+        or_no(client.attributes(b"", AttributeMask::SIZE).await)?;
         times.push(began.elapsed());
     }
     times.sort_unstable();

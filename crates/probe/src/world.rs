@@ -113,9 +113,9 @@ impl World {
     }
 
     /// A client of its own, with the probe's directory as its root.
-    pub fn another(&self, address: SocketAddr) -> Result<Client, Outcome> {
+    pub fn new_client(&self, address: SocketAddr) -> Result<Client, Outcome> {
         let options = self.setup.dial.client_options(address, self.directory().into_bytes());
-        Client::new(options).map_err(|why| unknown(why.to_string()))
+        Client::new(options).map_err(|err| unknown(err.to_string()))
     }
 
     /// Nothing of its own can be read.
@@ -123,9 +123,9 @@ impl World {
         !self.made.load(Ordering::Relaxed)
     }
 
-    pub fn above(&self, address: SocketAddr) -> Result<Client, Outcome> {
+    pub fn root_client(&self, address: SocketAddr) -> Result<Client, Outcome> {
         let root = self.setup.options.server.root.clone().into_bytes();
-        Client::new(self.setup.dial.client_options(address, root)).map_err(|why| unknown(why.to_string()))
+        Client::new(self.setup.dial.client_options(address, root)).map_err(|err| unknown(err.to_string()))
     }
 
     /// If there is a directory to write to: a client that does.
@@ -137,7 +137,7 @@ impl World {
             _ => match self.first.get() {
                 Some(client) => Ok(client.clone()),
                 None => {
-                    let client = self.another(host)?;
+                    let client = self.new_client(host)?;
                     Ok(self.first.get_or_init(|| client).clone())
                 }
             },
@@ -145,23 +145,23 @@ impl World {
     }
 
     /// Another client; at another host, where there are several.
-    pub fn other(&self) -> Result<Client, Outcome> {
+    pub fn second_client(&self) -> Result<Client, Outcome> {
         self.writer()?;
         if let Some(client) = self.second.get() {
             return Ok(client.clone());
         }
         let hosts = self.hosts();
         let host = hosts.get(1).or(hosts.first()).copied().ok_or_else(|| not_asked("there is no host any more"))?;
-        let client = self.another(host)?;
+        let client = self.new_client(host)?;
         Ok(self.second.get_or_init(|| client).clone())
     }
 
     /// Another client at this host; and one at another, where there are several. With what to call the two.
     pub fn partners(&self) -> Result<Vec<(Client, &'static str)>, Outcome> {
         self.writer()?;
-        let mut partners = vec![(self.another(self.host()?)?, "two clients at one host")];
+        let mut partners = vec![(self.new_client(self.host()?)?, "two clients at one host")];
         if self.hosts().len() > 1 {
-            partners.push((self.other()?, "two clients at two hosts"));
+            partners.push((self.second_client()?, "two clients at two hosts"));
         }
         Ok(partners)
     }
@@ -180,8 +180,8 @@ impl World {
     }
 
     /// By a call that any server answers.
-    pub async fn look_whether_it_answers(&self) {
-        let answers = match self.host().and_then(|host| self.above(host)) {
+    pub async fn check_reachable(&self) {
+        let answers = match self.host().and_then(|host| self.root_client(host)) {
             Ok(client) => {
                 matches!(client.attributes(b"", AttributeMask::TYPE).await, Ok(_) | Err(Error::Status { .. }))
             }
@@ -194,7 +194,7 @@ impl World {
     ///
     /// # Errors
     /// Something stays, or is not known to be gone.
-    pub async fn tidy(&self) -> Result<(), String> {
+    pub async fn remove_leftovers(&self) -> Result<(), String> {
         // They may still be doing something.
         for client in [&self.first, &self.second].into_iter().filter_map(OnceLock::get) {
             client.close().await;
@@ -203,42 +203,42 @@ impl World {
             return Ok(());
         }
         let tidied = async {
-            let mut why = "there is no host any more".to_owned();
+            let mut err = "there is no host any more".to_owned();
             for host in self.hosts() {
-                match self.tidy_at(host).await {
+                match self.remove_leftovers_at(host).await {
                     Ok(()) => return Ok(()),
-                    Err(found) => why = found,
+                    Err(found) => err = found,
                 }
             }
-            Err(why)
+            Err(err)
         };
         let patience = self.setup.dial.timeout * 2;
         let tidied = timeout(patience, tidied).await;
         tidied.unwrap_or_else(|_| Err(format!("no answer came within {patience:?}")))
     }
 
-    async fn tidy_at(&self, host: SocketAddr) -> Result<(), String> {
+    async fn remove_leftovers_at(&self, host: SocketAddr) -> Result<(), String> {
         /// What was on its way when this began may come after the first look.
         const TRIES: usize = 20;
-        let client = self.above(host).map_err(|outcome| outcome.found)?;
-        let mut why = String::new();
+        let client = self.root_client(host).map_err(|outcome| outcome.found)?;
+        let mut err = String::new();
         for _ in 0..TRIES {
-            match self.tidy_once(&client).await {
+            match self.remove_leftovers_once(&client).await {
                 Ok(()) => {
                     client.close().await;
                     return Ok(());
                 }
                 Err(found) if matches!(found.status(), Some(Status::NOTEMPTY | Status::EXIST)) => {
-                    why = found.to_string();
+                    err = found.to_string();
                     sleep(Duration::from_millis(50)).await;
                 }
                 Err(found) => return Err(found.to_string()),
             }
         }
-        Err(why)
+        Err(err)
     }
 
-    async fn tidy_once(&self, client: &Client) -> nfs41::Result<()> {
+    async fn remove_leftovers_once(&self, client: &Client) -> nfs41::Result<()> {
         let gone = |answer: nfs41::Result<()>| match answer {
             Err(Error::Status { status: Status::NOENT, .. }) => Ok(()),
             other => other,
@@ -249,7 +249,7 @@ impl World {
             {
                 Ok(page) => page,
                 Err(Error::Status { status: Status::NOENT, .. }) => return Ok(()),
-                Err(why) => return Err(why),
+                Err(err) => return Err(err),
             };
             for entry in &page.entries {
                 gone(client.remove(&[self.name.as_bytes(), b"/", &entry.name].concat()).await)?;

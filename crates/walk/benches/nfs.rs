@@ -29,8 +29,8 @@ fn main() -> Result<()> {
         }
     }
     ensure!(rounds > 0, "no rounds");
-    if let Err(why) = Ganesha::available() {
-        println!("skipped: {why}");
+    if let Err(err) = Ganesha::available() {
+        println!("skipped: {err}");
         return Ok(());
     }
     let server = Ganesha::start(Options { slots: 256, ..Options::default() });

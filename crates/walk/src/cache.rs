@@ -22,9 +22,9 @@ use crate::{
 const MAGIC: &[u8] = b"efs-autoscale count ";
 const VERSION: &[u8] = b"0001";
 /// More directories are not remembered: each takes about a kilobyte while a walk goes on.
-const MOST_DIRECTORIES: usize = 500_000;
+const MAX_CACHED_DIRECTORIES: usize = 500_000;
 /// A directory that has changed this shortly before a walk may change again without its times showing it.
-pub(crate) const RACY: Duration = Duration::from_secs(2);
+pub(crate) const RACY_WINDOW: Duration = Duration::from_secs(2);
 
 /// The directories of a tree, with what was found in each.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ struct Directory {
 #[derive(Debug, thiserror::Error)]
 pub enum NotACache {
     #[error("it cannot be read: {0}")]
-    Unreadable(#[from] io::Error),
+    UnreadableRoot(#[from] io::Error),
     #[error("it is not a cache of counts")]
     Other,
     #[error("it is damaged, or of another version")]
@@ -69,7 +69,7 @@ impl Cache {
     /// [`NotACache`]. One that is not there is empty.
     pub fn load(path: &Path) -> Result<Self, NotACache> {
         let bytes = match fs::read(path) {
-            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             other => other?,
         };
         let body = match bytes.strip_prefix(MAGIC) {
@@ -203,7 +203,7 @@ impl<'a> Memory<'a> {
         record.found.lock().unwrap_or_else(PoisonError::into_inner).stamp = stamp;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *seen {
-            Some(seen) if seen.len() < MOST_DIRECTORIES => seen.push(Arc::clone(node)),
+            Some(seen) if seen.len() < MAX_CACHED_DIRECTORIES => seen.push(Arc::clone(node)),
             // Forgets them all, and with them what they hold.
             seen => *seen = None,
         }

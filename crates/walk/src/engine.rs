@@ -13,12 +13,12 @@ use std::{
 };
 
 use crate::{
-    Counted, Options, Progress, TOLD_ERRORS,
+    Counted, MAX_REPORTED_ERRORS, Options, Progress,
     cache::{Cache, Memory},
-    dents::{Entries, Entry, Kind},
-    frontier::{Frontier, Partition, Place, Position},
-    node::{Node, Record, Tally},
-    pool::{Job, Names, Open, Pool, Rest, Task},
+    frontier::{Frontier, Partition, Position, ResumePoint},
+    getdents::{Entries, Entry, Kind},
+    node::{Counts, Node, Record},
+    pool::{Job, Names, Open, PartialDirectory, Pool, Task},
     source::{Identity, Source, Stamp},
 };
 
@@ -26,18 +26,18 @@ use crate::{
 const STACK_BYTES: usize = 256 << 10;
 /// So many names of one directory wait at once; the rest of it is read when they have been taken. It bounds
 /// what is in memory, and what has to be handed back when a walk is stopped.
-const NAMES: usize = 256;
+const MAX_QUEUED_NAMES_PER_DIRECTORY: usize = 256;
 /// So many entries are looked at after each read that another one follows, where the source wants it: Linux
 /// 5.10 needs 1, 6.1 more than 8.
-const LOOKS: usize = 10;
+const READDIRPLUS_HINTS: usize = 10;
 /// Bytes of the first read of a directory that is gone on with, where the source wants looks: it tells no
 /// kinds then, and the fewer entries it tells so the fewer have to be looked at.
-pub(crate) const FIRST_READ: usize = 4096;
+pub(crate) const FIRST_READ_BYTES: usize = 4096;
 /// A path in an error, escaped, is cut after this many bytes.
-const TOLD_BYTES: usize = 200;
+const MAX_REPORTED_PATH_BYTES: usize = 200;
 /// How often a directory is tried again that could not be opened for want of a descriptor; each time after
 /// twice as long.
-const DESCRIPTOR_TRIES: u32 = 10;
+const MAX_DESCRIPTOR_TRIES: u32 = 10;
 
 /// Walks the partition.
 ///
@@ -74,7 +74,7 @@ pub(crate) fn run<S: Source>(
         whole: partition.is_whole(),
         buffers: Mutex::new(memory_of_threads.chunks_exact_mut(options.buffer).collect()),
         pool: Pool::new(threads),
-        cut_short: AtomicBool::new(false),
+        truncated: AtomicBool::new(false),
         steps: AtomicU64::new(0),
         top,
         open,
@@ -83,37 +83,37 @@ pub(crate) fn run<S: Source>(
     };
     let places = partition.places().iter().rev();
     let record = || walk.memory.as_ref().map(Memory::root);
-    walk.pool.push(places.map(|place| Task::Place(given(&root, place, record()), place.clone())));
+    walk.pool.push(places.map(|place| Task::ResumePoint(given(&root, place, record()), place.clone())));
     thread::scope(|scope| walk.work(scope));
 
-    let Walking { memory, pool, cut_short, first_errors, root_error, .. } = walk;
-    if let Some(why) = unlocked(root_error) {
-        return Err(why);
+    let Walking { memory, pool, truncated, first_errors, root_error, .. } = walk;
+    if let Some(err) = unlocked(root_error) {
+        return Err(err);
     }
-    let (mut stack, mut cut_short) = (pool.into_tasks(), cut_short.into_inner());
-    let cache = memory.filter(|_| stack.is_empty() && !cut_short).and_then(Memory::into_cache);
-    if cut_short {
+    let (mut stack, mut truncated) = (pool.into_tasks(), truncated.into_inner());
+    let cache = memory.filter(|_| stack.is_empty() && !truncated).and_then(Memory::into_cache);
+    if truncated {
         // Nobody goes on with these: the directories give what was counted in them to the root.
         stack.clear();
     }
     let (mut rest, taken_back) = frontier(source, stack).partitions(options.partitions, options.partition_bytes);
-    let mut tally = root.tally();
-    if rest.is_empty() || tally.steps > taken_back.steps {
-        tally -= taken_back;
+    let mut counts = root.counts();
+    if rest.is_empty() || counts.steps > taken_back.steps {
+        counts -= taken_back;
     } else {
         // Nothing of this walk would stay, and the next one would come no further.
-        (rest, cut_short) = (vec![], true);
+        (rest, truncated) = (vec![], true);
     }
     Ok(Counted {
-        files: tally.files,
-        directories: tally.directories,
-        vanished: tally.vanished,
-        other_file_systems: tally.other_file_systems,
-        unchanged: tally.unchanged,
-        errors: tally.errors,
+        files: counts.files,
+        directories: counts.directories,
+        vanished: counts.vanished,
+        other_file_systems: counts.other_file_systems,
+        unchanged: counts.unchanged,
+        errors: counts.errors,
         first_errors: unlocked(first_errors),
         rest,
-        cut_short,
+        truncated,
         foreign_cache,
         cache,
         time: Duration::ZERO,
@@ -125,7 +125,7 @@ fn unlocked<T>(mutex: Mutex<T>) -> T {
 }
 
 /// The node of a place, with nodes on the way to it.
-fn given(root: &Arc<Node>, place: &Place, record: Option<Box<Record>>) -> Arc<Node> {
+fn given(root: &Arc<Node>, place: &ResumePoint, record: Option<Box<Record>>) -> Arc<Node> {
     let (last, above) = place.path.0.split_last().map_or((c"", &[][..]), |(last, above)| (last, above));
     let parent = above.iter().fold(Arc::clone(root), |parent, name| Arc::new(Node::child(&parent, name.clone(), None)));
     Arc::new(Node::given(&parent, last.to_owned(), place.clone(), record))
@@ -136,16 +136,16 @@ fn frontier<S: Source>(source: &S, stack: Vec<Task<S::Directory>>) -> Frontier {
     let mut frontier = Frontier::default();
     for task in stack {
         match task {
-            Task::Place(node, place) => frontier.untouched(&node, place),
+            Task::ResumePoint(node, place) => frontier.untouched(&node, place),
             Task::Names(Names { of, names, .. }) => {
                 for (kind, name) in names {
                     frontier.name(&of, kind, name);
                 }
             }
-            Task::Rest(Rest { node, directory: None, inode, cookie, .. }) => {
+            Task::PartialDirectory(PartialDirectory { node, directory: None, inode, cookie, .. }) => {
                 frontier.from(&node, Position { cookie, inode });
             }
-            Task::Rest(Rest { node, directory: Some(directory), cookie, .. }) => {
+            Task::PartialDirectory(PartialDirectory { node, directory: Some(directory), cookie, .. }) => {
                 match source.identity(&directory.directory) {
                     Ok(found) if found.resumable && cookie != 0 => {
                         frontier.from(&node, Position { cookie, inode: found.inode });
@@ -168,7 +168,7 @@ struct Walking<'a, S: Source> {
     /// One for each thread.
     buffers: Mutex<Vec<&'a mut [u8]>>,
     pool: Pool<S::Directory>,
-    cut_short: AtomicBool,
+    truncated: AtomicBool,
     steps: AtomicU64,
     /// The root.
     top: Arc<Open<S::Directory>>,
@@ -226,21 +226,21 @@ impl<S: Source> Walking<'_, S> {
 
     fn perform(&self, job: Job<S::Directory>, buffer: &mut [u8]) {
         match job {
-            Job::Place(node, place) => self.place(&node, place, buffer),
-            Job::Rest(rest) => self.rest(rest, buffer),
+            Job::ResumePoint(node, place) => self.place(&node, place, buffer),
+            Job::PartialDirectory(rest) => self.rest(rest, buffer),
             Job::Name { of, directory, kind: Kind::Directory, name } => {
                 self.directory(&of, directory.as_deref(), name, buffer);
             }
-            Job::Name { of, directory, kind, name } => self.look_at(&of, directory, kind, name, buffer),
+            Job::Name { of, directory, kind, name } => self.stat_entry(&of, directory, kind, name, buffer),
         }
     }
 
     /// A place that this walk was given.
-    fn place(&self, node: &Arc<Node>, place: Place, buffer: &mut [u8]) {
+    fn place(&self, node: &Arc<Node>, place: ResumePoint, buffer: &mut [u8]) {
         let directory = match self.open_path(node) {
             Ok(directory) => directory,
-            Err(why) if self.whole => return self.root_failed(why),
-            Err(why) => return self.error(node, None, &format!("it was there before, and now: {why}")),
+            Err(err) if self.whole => return self.root_failed(err),
+            Err(err) => return self.error(node, None, &format!("it was there before, and now: {err}")),
         };
         if place.is_whole() {
             return match self.unchanged(node, || self.source.stamp(&directory.directory, None)) {
@@ -252,7 +252,7 @@ impl<S: Source> Walking<'_, S> {
         let names = directories.chain(place.unknown.0.into_iter().map(|name| (Kind::Unknown, name))).collect();
         let waiting = self.waiting(node, &directory, names);
         let Some(Position { cookie, inode }) = place.from else { return self.pool.push(waiting) };
-        if self.go_on(&directory, inode, cookie).is_err() {
+        if self.resume_at(&directory, inode, cookie).is_err() {
             self.error(node, None, "it is not the directory that it was, and cannot be gone on with");
             return self.pool.push(waiting);
         }
@@ -260,7 +260,7 @@ impl<S: Source> Walking<'_, S> {
     }
 
     /// An entry of a kind that is not known yet, or a link that is to be followed.
-    fn look_at(
+    fn stat_entry(
         &self,
         of: &Arc<Node>,
         directory: Option<Arc<Open<S::Directory>>>,
@@ -269,11 +269,11 @@ impl<S: Source> Walking<'_, S> {
         buffer: &mut [u8],
     ) {
         self.steps.fetch_add(1, Ordering::Relaxed);
-        self.add(of, Tally { steps: 1, ..Tally::default() });
+        self.add(of, Counts { steps: 1, ..Counts::default() });
         let directory = match directory.map_or_else(|| self.open_path(of), Ok) {
             Ok(directory) => directory,
-            Err(why) if gone(&why) => return,
-            Err(why) => return self.error(of, Some(&name), &why),
+            Err(err) if gone(&err) => return,
+            Err(err) => return self.error(of, Some(&name), &err),
         };
         let kind = match kind {
             Kind::Unknown => self.source.kind(&directory.directory, &name, false),
@@ -284,7 +284,7 @@ impl<S: Source> Walking<'_, S> {
                 // What is no file behind a link is nothing.
                 match self.source.kind(&directory.directory, &name, true) {
                     Ok(Kind::File) => Ok(Kind::File),
-                    Err(why) if !gone(&why) && !is(&why, libc::ELOOP) => Err(why),
+                    Err(err) if !gone(&err) && !is(&err, libc::ELOOP) => Err(err),
                     _ => Ok(Kind::Other),
                 }
             }
@@ -292,7 +292,7 @@ impl<S: Source> Walking<'_, S> {
         };
         match leads_to {
             Ok(Kind::File) => {
-                self.add(of, Tally { files: 1, ..Tally::default() });
+                self.add(of, Counts { files: 1, ..Counts::default() });
                 of.found(1, []);
             }
             Ok(Kind::Directory) => {
@@ -300,15 +300,15 @@ impl<S: Source> Walking<'_, S> {
                 self.directory(of, Some(&directory), name, buffer);
             }
             Ok(_) => {}
-            Err(why) if gone(&why) => {}
-            Err(why) if self.is_elsewhere(&why) => {
-                self.add(of, Tally { other_file_systems: 1, ..Tally::default() });
+            Err(err) if gone(&err) => {}
+            Err(err) if self.is_other_file_system(&err) => {
+                self.add(of, Counts { other_file_systems: 1, ..Counts::default() });
                 // The next walk asks again.
                 of.found(0, [&name]);
             }
-            Err(why) => {
-                self.error(of, Some(&name), &why);
-                of.distrust();
+            Err(err) => {
+                self.error(of, Some(&name), &err);
+                of.mark_uncacheable();
             }
         }
     }
@@ -322,7 +322,7 @@ impl<S: Source> Walking<'_, S> {
             return;
         }
         match (self.open(&node, parent), unchanged) {
-            (Err(why), _) => self.not_opened(&node, &why),
+            (Err(err), _) => self.not_opened(&node, &err),
             (Ok(directory), Some(names)) => self.pool.push(self.waiting(&node, &directory, names)),
             (Ok(directory), None) => self.begin(&node, directory, buffer),
         }
@@ -333,7 +333,7 @@ impl<S: Source> Walking<'_, S> {
         let (files, directories) = self.memory.as_ref()?.unchanged(node, stamp)?;
         // For the budget it is as good as read.
         self.steps.fetch_add(1, Ordering::Relaxed);
-        self.add(node, Tally { files, directories: 1, unchanged: 1, steps: 1, ..Tally::default() });
+        self.add(node, Counts { files, directories: 1, unchanged: 1, steps: 1, ..Counts::default() });
         Some(directories.into_iter().map(|name| (Kind::Directory, name)).collect())
     }
 
@@ -346,15 +346,15 @@ impl<S: Source> Walking<'_, S> {
         self.read(node, directory, vec![], 0, buffer);
     }
 
-    fn rest(&self, rest: Rest<S::Directory>, buffer: &mut [u8]) {
-        let Rest { node, directory, inode, records, seen, mut cookie } = rest;
+    fn rest(&self, rest: PartialDirectory<S::Directory>, buffer: &mut [u8]) {
+        let PartialDirectory { node, directory, inode, records, seen, mut cookie } = rest;
         let directory = match directory.map_or_else(|| self.open_at(&node, inode, cookie), Ok) {
             Ok(directory) => directory,
-            Err(why) => return self.not_opened(&node, &why),
+            Err(err) => return self.not_opened(&node, &err),
         };
         let mut names = Vec::new();
         match self.scan(&node, &directory, &records[seen..], &mut names, &mut cookie) {
-            Err(why) => self.not_read(&node, &directory, names, cookie, &why),
+            Err(err) => self.not_read(&node, &directory, names, cookie, &err),
             Ok(left) if left > 0 => {
                 let waiting = self.waiting(&node, &directory, names);
                 let seen = records.len() - left;
@@ -379,40 +379,40 @@ impl<S: Source> Walking<'_, S> {
                 let waiting = self.waiting(node, &directory, names);
                 return self.push_rest(node, directory, (records, 0), cookie, waiting);
             }
-            let resumed = directory.resumed.swap(false, Ordering::Relaxed) && self.source.wants_looks();
-            let room = if resumed { FIRST_READ.min(buffer.len()) } else { buffer.len() };
+            let resumed = directory.resumed.swap(false, Ordering::Relaxed) && self.source.needs_readdirplus_hints();
+            let room = if resumed { FIRST_READ_BYTES.min(buffer.len()) } else { buffer.len() };
             let filled = match self.source.read(&directory.directory, &mut buffer[..room]) {
                 Ok(filled) => filled,
-                Err(why) if is(&why, libc::ESTALE) && !reopened => {
+                Err(err) if is(&err, libc::ESTALE) && !reopened => {
                     reopened = true;
                     match self.open_at(node, directory.inode.load(Ordering::Relaxed), cookie) {
                         Ok(again) => directory = again,
-                        Err(why) => return self.not_read(node, &directory, names, cookie, &why),
+                        Err(err) => return self.not_read(node, &directory, names, cookie, &err),
                     }
                     continue;
                 }
-                Err(why) => return self.not_read(node, &directory, names, cookie, &why),
+                Err(err) => return self.not_read(node, &directory, names, cookie, &err),
             };
             self.steps.fetch_add(1, Ordering::Relaxed);
             if filled == 0 {
-                self.add(node, Tally { directories: 1, steps: 1, ..Tally::default() });
+                self.add(node, Counts { directories: 1, steps: 1, ..Counts::default() });
                 return self.pool.push(self.waiting(node, &directory, names));
             }
             let full = self.source.goes_on(filled, buffer.len());
-            if resumed || (full && self.source.wants_looks()) {
-                self.keep_telling(&directory.directory, &buffer[..filled]);
+            if resumed || (full && self.source.needs_readdirplus_hints()) {
+                self.trigger_readdirplus(&directory.directory, &buffer[..filled]);
             }
             let left = match self.scan(node, &directory, &buffer[..filled], &mut names, &mut cookie) {
                 Ok(left) => left,
-                Err(why) => return self.not_read(node, &directory, names, cookie, &why),
+                Err(err) => return self.not_read(node, &directory, names, cookie, &err),
             };
             if left == 0 && self.source.ends(&directory.directory, cookie) {
-                self.add(node, Tally { directories: 1, steps: 1, ..Tally::default() });
+                self.add(node, Counts { directories: 1, steps: 1, ..Counts::default() });
                 return self.pool.push(self.waiting(node, &directory, names));
             }
-            self.add(node, Tally { steps: 1, ..Tally::default() });
+            self.add(node, Counts { steps: 1, ..Counts::default() });
             records = buffer[filled - left..filled].to_vec();
-            share = names.len() >= NAMES || (full && !names.is_empty());
+            share = names.len() >= MAX_QUEUED_NAMES_PER_DIRECTORY || (full && !names.is_empty());
         }
     }
 
@@ -435,13 +435,13 @@ impl<S: Source> Walking<'_, S> {
                     *cookie = entry.cookie;
                     names.extend(name);
                 }
-                Err(why) => outcome = Err(why),
+                Err(err) => outcome = Err(err),
             }
-            if names.len() >= NAMES || outcome.is_err() {
+            if names.len() >= MAX_QUEUED_NAMES_PER_DIRECTORY || outcome.is_err() {
                 break;
             }
         }
-        self.add(node, Tally { files, ..Tally::default() });
+        self.add(node, Counts { files, ..Counts::default() });
         let directories = names[first..].iter().filter(|(kind, _)| *kind == Kind::Directory);
         node.found(files, directories.map(|(_, name)| name));
         outcome.map(|()| entries.left().len())
@@ -465,9 +465,9 @@ impl<S: Source> Walking<'_, S> {
     }
 
     /// Looks at some entries, so that the next read tells kinds too.
-    fn keep_telling(&self, directory: &S::Directory, records: &[u8]) {
+    fn trigger_readdirplus(&self, directory: &S::Directory, records: &[u8]) {
         let some = Entries::new(records).flatten().filter(|entry| matches!(entry.kind, Kind::File | Kind::Unknown));
-        for name in some.take(LOOKS).flat_map(|entry| entry.name()) {
+        for name in some.take(READDIRPLUS_HINTS).flat_map(|entry| entry.name()) {
             self.source.look(directory, name);
         }
     }
@@ -479,12 +479,12 @@ impl<S: Source> Walking<'_, S> {
         directory: &Arc<Open<S::Directory>>,
         names: Vec<(Kind, CString)>,
     ) -> Option<Task<S::Directory>> {
-        let directory = (!self.crowded()).then(|| Arc::clone(directory));
+        let directory = (!self.fd_budget_exceeded()).then(|| Arc::clone(directory));
         (!names.is_empty()).then(|| Task::Names(Names { of: Arc::clone(of), directory, names }))
     }
 
     /// What waits may hold half of what may be open: the other half is for what is being read.
-    fn crowded(&self) -> bool {
+    fn fd_budget_exceeded(&self) -> bool {
         self.open.load(Ordering::Relaxed) > self.source.most_open() / 2
     }
 
@@ -500,15 +500,15 @@ impl<S: Source> Walking<'_, S> {
         let inode = directory.inode.load(Ordering::Relaxed);
         let mut held = Some(directory);
         // What has been read and not looked at is read again then.
-        if self.crowded()
+        if self.fd_budget_exceeded()
             && cookie != 0
             && let Some(directory) = &held
             && self.source.identity(&directory.directory).is_ok_and(|now| now == Identity { inode, resumable: true })
         {
             (held, records, seen) = (None, vec![], 0);
         }
-        let rest = Rest { node: Arc::clone(node), directory: held, inode, records, seen, cookie };
-        self.pool.push([Task::Rest(rest)].into_iter().chain(waiting));
+        let rest = PartialDirectory { node: Arc::clone(node), directory: held, inode, records, seen, cookie };
+        self.pool.push([Task::PartialDirectory(rest)].into_iter().chain(waiting));
     }
 
     fn opened(&self, directory: S::Directory) -> Arc<Open<S::Directory>> {
@@ -518,8 +518,8 @@ impl<S: Source> Walking<'_, S> {
     /// Opens a directory in its parent, or where that is not open, or turned stale, from the root down.
     fn open(&self, node: &Node, parent: Option<&Open<S::Directory>>) -> io::Result<Arc<Open<S::Directory>>> {
         let Some(parent) = parent else { return self.open_path(node) };
-        match self.patiently(|| self.source.open(&parent.directory, node.name())) {
-            Err(why) if is(&why, libc::ESTALE) => self.open_path(node),
+        match self.retry_on_emfile(|| self.source.open(&parent.directory, node.name())) {
+            Err(err) if is(&err, libc::ESTALE) => self.open_path(node),
             other => other.map(|directory| self.opened(directory)),
         }
     }
@@ -527,15 +527,15 @@ impl<S: Source> Walking<'_, S> {
     /// Opens a directory from the root down, one name after the other, through no link.
     fn open_path(&self, node: &Node) -> io::Result<Arc<Open<S::Directory>>> {
         node.names().into_iter().try_fold(Arc::clone(&self.top), |above, name| {
-            self.patiently(|| self.source.open(&above.directory, name)).map(|directory| self.opened(directory))
+            self.retry_on_emfile(|| self.source.open(&above.directory, name)).map(|directory| self.opened(directory))
         })
     }
 
     /// Tries again what fails for want of a descriptor: others will close theirs.
-    fn patiently<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
-        for tries in 0..DESCRIPTOR_TRIES {
+    fn retry_on_emfile<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        for tries in 0..MAX_DESCRIPTOR_TRIES {
             match open() {
-                Err(why) if is(&why, libc::EMFILE) || is(&why, libc::ENFILE) => {
+                Err(err) if is(&err, libc::EMFILE) || is(&err, libc::ENFILE) => {
                     thread::sleep(Duration::from_millis(1 << tries));
                 }
                 other => return other,
@@ -548,14 +548,14 @@ impl<S: Source> Walking<'_, S> {
     fn open_at(&self, node: &Node, inode: u64, cookie: i64) -> io::Result<Arc<Open<S::Directory>>> {
         let directory = self.open_path(node)?;
         if cookie != 0 {
-            self.go_on(&directory, inode, cookie)?;
+            self.resume_at(&directory, inode, cookie)?;
         }
         Ok(directory)
     }
 
     /// # Errors
     /// `ESTALE`: it is not the directory that the cookie is of, or its cookies do not hold.
-    fn go_on(&self, directory: &Open<S::Directory>, inode: u64, cookie: i64) -> io::Result<()> {
+    fn resume_at(&self, directory: &Open<S::Directory>, inode: u64, cookie: i64) -> io::Result<()> {
         let now = self.source.identity(&directory.directory)?;
         if now != (Identity { inode, resumable: true }) {
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
@@ -566,17 +566,17 @@ impl<S: Source> Walking<'_, S> {
     }
 
     /// Is it on a file system that was not asked for?
-    fn is_elsewhere(&self, why: &io::Error) -> bool {
-        self.options.one_file_system && why.kind() == io::ErrorKind::CrossesDevices
+    fn is_other_file_system(&self, err: &io::Error) -> bool {
+        self.options.one_file_system && err.kind() == io::ErrorKind::CrossesDevices
     }
 
-    fn not_opened(&self, node: &Node, why: &io::Error) {
-        if gone(why) {
-            self.add(node, Tally { vanished: 1, ..Tally::default() });
-        } else if self.is_elsewhere(why) {
-            self.add(node, Tally { other_file_systems: 1, ..Tally::default() });
+    fn not_opened(&self, node: &Node, err: &io::Error) {
+        if gone(err) {
+            self.add(node, Counts { vanished: 1, ..Counts::default() });
+        } else if self.is_other_file_system(err) {
+            self.add(node, Counts { other_file_systems: 1, ..Counts::default() });
         } else {
-            self.error(node, None, why);
+            self.error(node, None, err);
         }
     }
 
@@ -587,56 +587,56 @@ impl<S: Source> Walking<'_, S> {
         directory: &Arc<Open<S::Directory>>,
         names: Vec<(Kind, CString)>,
         cookie: i64,
-        why: &io::Error,
+        err: &io::Error,
     ) {
-        node.distrust();
-        let vanished = gone(why) || (is(why, libc::ESTALE) && self.open_path(node).is_err_and(|why| gone(&why)));
+        node.mark_uncacheable();
+        let vanished = gone(err) || (is(err, libc::ESTALE) && self.open_path(node).is_err_and(|err| gone(&err)));
         if self.whole && node.is_root() && cookie == 0 {
-            let again = io::Error::new(why.kind(), why.to_string());
-            return self.root_failed(why.raw_os_error().map_or(again, io::Error::from_raw_os_error));
+            let again = io::Error::new(err.kind(), err.to_string());
+            return self.root_failed(err.raw_os_error().map_or(again, io::Error::from_raw_os_error));
         }
         match vanished {
-            true => self.add(node, Tally { vanished: 1, ..Tally::default() }),
+            true => self.add(node, Counts { vanished: 1, ..Counts::default() }),
             // A source may open a directory only when it reads it.
-            false => self.not_opened(node, why),
+            false => self.not_opened(node, err),
         }
         self.pool.push(self.waiting(node, directory, names));
     }
 
-    fn root_failed(&self, why: io::Error) {
-        *self.root_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    fn root_failed(&self, err: io::Error) {
+        *self.root_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(err);
         self.pool.stop();
     }
 
-    fn add(&self, node: &Node, tally: Tally) {
-        node.add(tally);
-        let files = self.progress.files.fetch_add(tally.files, Ordering::Relaxed) + tally.files;
-        self.progress.directories.fetch_add(tally.directories, Ordering::Relaxed);
-        self.progress.errors.fetch_add(tally.errors, Ordering::Relaxed);
-        if self.options.stop_above.is_some_and(|most| files > most) && !self.cut_short.swap(true, Ordering::Relaxed) {
+    fn add(&self, node: &Node, counts: Counts) {
+        node.add(counts);
+        let files = self.progress.files.fetch_add(counts.files, Ordering::Relaxed) + counts.files;
+        self.progress.directories.fetch_add(counts.directories, Ordering::Relaxed);
+        self.progress.errors.fetch_add(counts.errors, Ordering::Relaxed);
+        if self.options.stop_above.is_some_and(|most| files > most) && !self.truncated.swap(true, Ordering::Relaxed) {
             self.pool.stop();
         }
     }
 
     /// Something in this directory, or the directory itself, that could not be read.
-    fn error(&self, node: &Node, name: Option<&CStr>, why: &(impl Display + ?Sized)) {
-        self.add(node, Tally { errors: 1, ..Tally::default() });
+    fn error(&self, node: &Node, name: Option<&CStr>, err: &(impl Display + ?Sized)) {
+        self.add(node, Counts { errors: 1, ..Counts::default() });
         let mut told = self.first_errors.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < TOLD_ERRORS {
+        if told.len() < MAX_REPORTED_ERRORS {
             let names = node.names().into_iter().chain(name);
             let path = names.map(CStr::to_bytes).collect::<Vec<_>>().join(&b'/');
             let path = if path.is_empty() { b".".to_vec() } else { path };
-            let escaped = path.escape_ascii().take(TOLD_BYTES).map(char::from);
-            told.push(format!("{}: {why}", escaped.collect::<String>()));
+            let escaped = path.escape_ascii().take(MAX_REPORTED_PATH_BYTES).map(char::from);
+            told.push(format!("{}: {err}", escaped.collect::<String>()));
         }
     }
 }
 
 /// What was there when its parent was read, and is not any more.
-fn gone(why: &io::Error) -> bool {
-    matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+fn gone(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn is(why: &io::Error, number: i32) -> bool {
-    why.raw_os_error() == Some(number)
+fn is(err: &io::Error, number: i32) -> bool {
+    err.raw_os_error() == Some(number)
 }

@@ -11,31 +11,31 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::{
-    dents::Kind,
-    node::{Node, Tally},
+    getdents::Kind,
+    node::{Counts, Node},
 };
 
 /// In one list or path of a place that somebody hands in: more do not fit what a state machine passes on.
-const MOST_NAMES: usize = 1 << 16;
+const MAX_PARTITION_NAMES: usize = 1 << 16;
 
 /// A part of what is left, for one walk.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partition {
-    places: Vec<Place>,
+    places: Vec<ResumePoint>,
 }
 
 impl Partition {
     /// All there is below the root.
     pub fn whole() -> Self {
-        Self { places: vec![Place::default()] }
+        Self { places: vec![ResumePoint::default()] }
     }
 
     pub(crate) fn is_whole(&self) -> bool {
         matches!(&*self.places, [place] if place.path.is_empty() && place.is_whole())
     }
 
-    pub(crate) fn places(&self) -> &[Place] {
+    pub(crate) fn places(&self) -> &[ResumePoint] {
         &self.places
     }
 }
@@ -43,7 +43,7 @@ impl Partition {
 /// A directory that is left as a whole; or of which these entries are left, and those from a cookie on.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Place {
+pub struct ResumePoint {
     /// Below the root.
     #[serde(default, skip_serializing_if = "Names::is_empty")]
     pub(crate) path: Names,
@@ -68,7 +68,7 @@ pub(crate) struct Position {
     pub inode: u64,
 }
 
-impl Place {
+impl ResumePoint {
     fn whole(path: Names) -> Self {
         Self { path, ..Self::default() }
     }
@@ -120,7 +120,7 @@ impl Names {
             _ if name.len() > 255 => Err("a name in it is longer than 255 bytes"),
             _ => CString::new(name).map_err(|_| "a name in it has a NUL"),
         };
-        if joined.iter().filter(|byte| **byte == b'/').count() >= MOST_NAMES {
+        if joined.iter().filter(|byte| **byte == b'/').count() >= MAX_PARTITION_NAMES {
             return Err("it has more names than any that was handed back");
         }
         joined.split(|byte| *byte == b'/').map(one).collect::<Result<_, _>>().map(Self)
@@ -137,7 +137,7 @@ impl Serialize for Names {
 impl<'de> Deserialize<'de> for Names {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let encoded = String::deserialize(deserializer)?;
-        let joined = STANDARD.decode(encoded).map_err(|why| D::Error::custom(format!("not base64: {why}")))?;
+        let joined = STANDARD.decode(encoded).map_err(|err| D::Error::custom(format!("not base64: {err}")))?;
         Self::parse(&joined).map_err(D::Error::custom)
     }
 }
@@ -168,7 +168,7 @@ pub(crate) struct Frontier {
 struct Left {
     node: Arc<Node>,
     /// `None`: what is left is further down.
-    place: Option<Place>,
+    place: Option<ResumePoint>,
     /// It cannot be gone on with, only begun anew.
     anew: bool,
     /// What was counted in it is counted again.
@@ -199,8 +199,8 @@ impl Frontier {
     }
 
     /// The place of this directory, to which what is left in it is added.
-    fn place(&mut self, node: &Arc<Node>) -> &mut Place {
-        self.entry(node).place.get_or_insert_with(|| Place::whole(Names::of(node.names())))
+    fn place(&mut self, node: &Arc<Node>) -> &mut ResumePoint {
+        self.entry(node).place.get_or_insert_with(|| ResumePoint::whole(Names::of(node.names())))
     }
 
     pub fn name(&mut self, of: &Arc<Node>, kind: Kind, name: CString) {
@@ -219,13 +219,13 @@ impl Frontier {
     }
 
     /// A place that nobody has begun with.
-    pub fn untouched(&mut self, node: &Arc<Node>, place: Place) {
+    pub fn untouched(&mut self, node: &Arc<Node>, place: ResumePoint) {
         self.entry(node).place = Some(place);
     }
 
     /// The places, in at most so many partitions of at most so many bytes in all; and what was counted and
     /// will be counted again. What is too large is cut higher up, first where the least is lost for a byte.
-    pub fn partitions(mut self, most: usize, bytes: usize) -> (Vec<Partition>, Tally) {
+    pub fn partitions(mut self, most: usize, bytes: usize) -> (Vec<Partition>, Counts) {
         let anew: Vec<_> = self.left.values().filter(|left| left.anew).map(|left| Arc::clone(&left.node)).collect();
         self.take_back(&anew);
         loop {
@@ -235,9 +235,9 @@ impl Frontier {
             }
             self.take_back(&cuts);
         }
-        let mut taken_back = Tally::default();
+        let mut taken_back = Counts::default();
         for left in self.left.values().filter(|left| left.taken_back) {
-            taken_back += left.node.tally();
+            taken_back += left.node.counts();
         }
         let places = self.left.values_mut().filter_map(|left| left.place.take()).collect();
         (deal(places, most, bytes), taken_back)
@@ -245,7 +245,7 @@ impl Frontier {
 
     /// Where to cut, when the places are larger than that in all.
     fn cuts(&self, bytes: usize) -> Vec<Arc<Node>> {
-        let size = |left: &Left| left.place.as_ref().map_or(0, Place::bytes);
+        let size = |left: &Left| left.place.as_ref().map_or(0, ResumePoint::bytes);
         let mut excess = self.left.values().map(size).sum::<usize>().saturating_sub(bytes);
         if excess == 0 {
             return vec![];
@@ -255,7 +255,7 @@ impl Frontier {
             for up in std::iter::once(&left.node).chain(upwards(&left.node)) {
                 let below = below.entry(Arc::as_ptr(up)).or_default();
                 below.bytes += size(left);
-                below.steps += if left.taken_back { 0 } else { left.node.tally().steps };
+                below.steps += if left.taken_back { 0 } else { left.node.counts().steps };
             }
         }
         let mut candidates: Vec<(f64, usize, &Arc<Node>)> = (self.left.values())
@@ -300,21 +300,21 @@ fn upwards(node: &Arc<Node>) -> impl Iterator<Item = &Arc<Node>> {
 
 /// As what a directory is handed back when what was counted in it is taken back; `None` for one on the way
 /// to the places that this walk was given.
-fn again(node: &Arc<Node>) -> Option<Place> {
+fn again(node: &Arc<Node>) -> Option<ResumePoint> {
     match node.given_as() {
         Some(place) => Some(place.clone()),
-        None => upwards(node).any(|up| up.given_as().is_some()).then(|| Place::whole(Names::of(node.names()))),
+        None => upwards(node).any(|up| up.given_as().is_some()).then(|| ResumePoint::whole(Names::of(node.names()))),
     }
 }
 
-fn deal(mut places: Vec<Place>, most: usize, bytes: usize) -> Vec<Partition> {
+fn deal(mut places: Vec<ResumePoint>, most: usize, bytes: usize) -> Vec<Partition> {
     // Near the root is much to do: each partition gets its share of it.
     places.sort_by(|one, other| (one.path.0.len(), &one.path.0).cmp(&(other.path.0.len(), &other.path.0)));
     let number = places.len();
     if number < 4 * most {
-        let spare = bytes.saturating_sub(places.iter().map(Place::bytes).sum());
-        let parts = |place: &Place| {
-            let repeated = Place::whole(place.path.clone()).bytes().saturating_mul(most);
+        let spare = bytes.saturating_sub(places.iter().map(ResumePoint::bytes).sum());
+        let parts = |place: &ResumePoint| {
+            let repeated = ResumePoint::whole(place.path.clone()).bytes().saturating_mul(most);
             if repeated <= spare / number { most } else { 1 }
         };
         places = places

@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use crate::{
-    dents::Kind,
+    getdents::Kind,
     source::{Identity, Source, Stamp},
 };
 
@@ -29,12 +29,12 @@ const TMPFS: u64 = 0x0102_1994;
 const XFS: u64 = 0x5846_5342;
 /// File systems whose cookies belong to the directory and not to whoever reads it: ext2 to ext4, XFS, btrfs,
 /// NFS. tmpfs has had such since Linux 6.6.
-const RESUMABLE: [u64; 4] = [EXT4, XFS, 0x9123_683E, NFS];
+const RESUMABLE_FILE_SYSTEMS: [u64; 4] = [EXT4, XFS, 0x9123_683E, NFS];
 /// File systems with one device number for all that is in a mount. On others a directory may have another one without
 /// being a mount, as a subvolume of btrfs does.
-const ONE_DEVICE: [u64; 4] = [EXT4, XFS, NFS, TMPFS];
+const SINGLE_DEVICE_FILE_SYSTEMS: [u64; 4] = [EXT4, XFS, NFS, TMPFS];
 /// What else the process may have open.
-const SPARE_DESCRIPTORS: usize = 64;
+const RESERVED_DESCRIPTORS: usize = 64;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -55,7 +55,7 @@ impl Kernel {
     pub fn new(root: &Path, one_file_system: bool) -> io::Result<Self> {
         let root = retry(|| fs::openat(CWD, root, DIRECTORY, Mode::empty()))?;
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20).min(1 << 20);
-        let most_open = usize::try_from(limit).unwrap_or(0).saturating_sub(SPARE_DESCRIPTORS);
+        let most_open = usize::try_from(limit).unwrap_or(0).saturating_sub(RESERVED_DESCRIPTORS);
         let (device, magic) = (OnceLock::new(), OnceLock::new());
         Ok(Self { one_file_system, has_openat2: AtomicBool::new(true), root, device, magic, most_open })
     }
@@ -72,7 +72,7 @@ impl Kernel {
 
     /// Is the directory itself, or the one of this name in it, on another file system than the root? Its device decides,
     /// and not whether something is mounted: that may be a part of the root's file system.
-    fn is_elsewhere(&self, directory: &OwnedFd, name: Option<&CStr>) -> io::Result<bool> {
+    fn is_other_file_system(&self, directory: &OwnedFd, name: Option<&CStr>) -> io::Result<bool> {
         let root = match self.device.get() {
             Some(known) => *known,
             None => {
@@ -83,8 +83,8 @@ impl Kernel {
         Ok(device_of(directory, name)? != root)
     }
 
-    fn unless_elsewhere(&self, opened: OwnedFd) -> io::Result<OwnedFd> {
-        if self.is_elsewhere(&opened, None)? { Err(io::ErrorKind::CrossesDevices.into()) } else { Ok(opened) }
+    fn unless_other_file_system(&self, opened: OwnedFd) -> io::Result<OwnedFd> {
+        if self.is_other_file_system(&opened, None)? { Err(io::ErrorKind::CrossesDevices.into()) } else { Ok(opened) }
     }
 }
 
@@ -134,18 +134,18 @@ impl Source for Kernel {
         let flags = DIRECTORY.union(OFlags::NOFOLLOW);
         if self.one_file_system && self.has_openat2.load(Ordering::Relaxed) {
             let opened = retry(|| fs::openat2(parent, name, flags, Mode::empty(), ResolveFlags::NO_XDEV));
-            match opened.map_err(|why| (why.raw_os_error(), why)) {
-                Ok(opened) if ONE_DEVICE.contains(&self.magic()) => return Ok(opened),
-                Ok(opened) => return self.unless_elsewhere(opened),
+            match opened.map_err(|err| (err.raw_os_error(), err)) {
+                Ok(opened) if SINGLE_DEVICE_FILE_SYSTEMS.contains(&self.magic()) => return Ok(opened),
+                Ok(opened) => return self.unless_other_file_system(opened),
                 // By its name: what is mounted there may hang when it is opened.
-                Err((Some(libc::EXDEV), why)) if self.is_elsewhere(parent, Some(name))? => return Err(why),
+                Err((Some(libc::EXDEV), err)) if self.is_other_file_system(parent, Some(name))? => return Err(err),
                 Err((Some(libc::EXDEV), _)) => {}
                 Err((Some(libc::ENOSYS | libc::EPERM), _)) => self.has_openat2.store(false, Ordering::Relaxed),
-                Err((_, why)) => return Err(why),
+                Err((_, err)) => return Err(err),
             }
         }
         let opened = retry(|| fs::openat(parent, name, flags, Mode::empty()))?;
-        if self.one_file_system { self.unless_elsewhere(opened) } else { Ok(opened) }
+        if self.one_file_system { self.unless_other_file_system(opened) } else { Ok(opened) }
     }
 
     #[expect(unsafe_code, reason = "no library gives the records of getdents64 as the kernel writes them")]
@@ -158,8 +158,8 @@ impl Source for Kernel {
             match usize::try_from(filled) {
                 Ok(filled) => return Ok(filled.min(buffer.len())),
                 Err(_) => match io::Error::last_os_error() {
-                    why if why.kind() == io::ErrorKind::Interrupted => {}
-                    why => return Err(why),
+                    err if err.kind() == io::ErrorKind::Interrupted => {}
+                    err => return Err(err),
                 },
             }
         }
@@ -183,7 +183,7 @@ impl Source for Kernel {
         Ok(kind(&retry(|| fs::statx(directory, name, flags, StatxFlags::TYPE))?))
     }
 
-    fn wants_looks(&self) -> bool {
+    fn needs_readdirplus_hints(&self) -> bool {
         self.magic() == NFS
     }
 
@@ -210,7 +210,7 @@ impl Source for Kernel {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let inode = retry(|| fs::statx(directory, c"", flags, StatxFlags::INO))?.stx_ino;
         let magic = magic(directory)?;
-        let resumable = RESUMABLE.contains(&magic) || (magic == TMPFS && tmpfs_is_resumable());
+        let resumable = RESUMABLE_FILE_SYSTEMS.contains(&magic) || (magic == TMPFS && tmpfs_is_resumable());
         Ok(Identity { inode, resumable })
     }
 

@@ -13,7 +13,7 @@
 //! - A directory that vanishes meanwhile had no files, and is counted in [`Counted::vanished`].
 //! - A directory whose handle turned stale is opened once more, by its path.
 //! - What cannot be read (`EACCES`, `EIO`, `ELOOP`, …) is an error: the count goes on, and is incomplete.
-//!   When it is the root, there is no count at all ([`Unreadable`]).
+//!   When it is the root, there is no count at all ([`UnreadableRoot`]).
 //!
 //! # How
 //! `getdents64` with 1 MiB buffers tells the kind of each entry; only where it does not is an entry looked
@@ -33,9 +33,9 @@
 //! cookie. Nothing is counted twice and nothing is left out, but what is moved meanwhile.
 
 mod cache;
-mod dents;
 mod engine;
 mod frontier;
+mod getdents;
 mod kernel;
 #[cfg(feature = "nfs")]
 pub mod nfs;
@@ -54,17 +54,17 @@ use std::{
 };
 
 pub use cache::{Cache, NotACache};
-pub use frontier::{Partition, Place};
+pub use frontier::{Partition, ResumePoint};
 
 /// As many as an NFSv4.1 session has slots; more gain nothing, fewer lose.
-pub const THREADS: usize = 64;
+pub const DEFAULT_THREADS: usize = 64;
 /// What a read of a directory takes at most: from Linux 5.18 on the answers of an NFS server grow with it.
-const BUFFER: usize = 1 << 20;
+const BUFFER_BYTES: usize = 1 << 20;
 
 /// The root cannot be opened or read as a directory: there is nothing to count.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} cannot be read: {source}", path = path.display())]
-pub struct Unreadable {
+pub struct UnreadableRoot {
     pub path: PathBuf,
     pub source: io::Error,
 }
@@ -113,7 +113,7 @@ pub struct Counted {
     pub rest: Vec<Partition>,
     /// The walk ended before its end and hands nothing back: [`Walk::stop_above`] was reached, or a
     /// directory took the whole budget and cannot be gone on with.
-    pub cut_short: bool,
+    pub truncated: bool,
     /// The cache that the walk was to go by is of another directory, and was of no use.
     pub foreign_cache: bool,
     /// What a next walk may go by; of a walk that was asked for it and came to its end, unless it met more
@@ -125,12 +125,12 @@ pub struct Counted {
 impl Counted {
     /// Everything below the root was counted.
     pub fn complete(&self) -> bool {
-        self.errors == 0 && self.rest.is_empty() && !self.cut_short
+        self.errors == 0 && self.rest.is_empty() && !self.truncated
     }
 }
 
 /// This many errors are told in full.
-pub const TOLD_ERRORS: usize = 100;
+pub const MAX_REPORTED_ERRORS: usize = 100;
 
 /// A walk to be made.
 #[derive(Debug)]
@@ -178,8 +178,8 @@ impl Walk {
 
     fn of(root: Root) -> Self {
         let options = Options {
-            threads: THREADS,
-            buffer: BUFFER,
+            threads: DEFAULT_THREADS,
+            buffer: BUFFER_BYTES,
             one_file_system: true,
             follow_file_symlinks: false,
             stop_above: None,
@@ -187,7 +187,7 @@ impl Walk {
             steps: None,
             partitions: 1,
             partition_bytes: usize::MAX,
-            trusted_until: SystemTime::now() - cache::RACY,
+            trusted_until: SystemTime::now() - cache::RACY_WINDOW,
         };
         Self { root, options, progress: Arc::default() }
     }
@@ -239,7 +239,7 @@ impl Walk {
     /// What a walk that is stopped hands back at most: so many partitions, and so many bytes of JSON in all.
     /// What does not fit is cut higher up in the tree, and counted again by whoever takes it up.
     #[must_use]
-    pub fn hand_back(mut self, partitions: usize, bytes: usize) -> Self {
+    pub fn return_unvisited(mut self, partitions: usize, bytes: usize) -> Self {
         self.options.partitions = partitions.max(1);
         self.options.partition_bytes = bytes;
         self
@@ -260,8 +260,8 @@ impl Walk {
     /// Walks.
     ///
     /// # Errors
-    /// [`Unreadable`] when the root is.
-    pub fn count(self) -> Result<Counted, Unreadable> {
+    /// [`UnreadableRoot`] when the root is.
+    pub fn count(self) -> Result<Counted, UnreadableRoot> {
         self.count_partition(&Partition::whole())
     }
 
@@ -269,8 +269,8 @@ impl Walk {
     /// incomplete.
     ///
     /// # Errors
-    /// [`Unreadable`] when the root is.
-    pub fn count_partition(self, partition: &Partition) -> Result<Counted, Unreadable> {
+    /// [`UnreadableRoot`] when the root is.
+    pub fn count_partition(self, partition: &Partition) -> Result<Counted, UnreadableRoot> {
         self.run(partition, None)
     }
 
@@ -282,13 +282,13 @@ impl Walk {
     /// server's word: a file system that does not keep these times must not be counted so.
     ///
     /// # Errors
-    /// [`Unreadable`] when the root is.
-    pub fn count_changed(mut self, old: &Cache) -> Result<Counted, Unreadable> {
+    /// [`UnreadableRoot`] when the root is.
+    pub fn count_changed(mut self, old: &Cache) -> Result<Counted, UnreadableRoot> {
         self.options.follow_file_symlinks = false;
         self.run(&Partition::whole(), Some(old))
     }
 
-    fn run(self, partition: &Partition, cache: Option<&Cache>) -> Result<Counted, Unreadable> {
+    fn run(self, partition: &Partition, cache: Option<&Cache>) -> Result<Counted, UnreadableRoot> {
         let started = Instant::now();
         let Self { root, options, progress } = &self;
         let counted = match root {
@@ -299,7 +299,7 @@ impl Walk {
                 nfs::within(location, options, |source| engine::run(source, options, progress, partition, cache))
             }
         };
-        let mut counted = counted.map_err(|source| Unreadable { path: root.path(), source })?;
+        let mut counted = counted.map_err(|source| UnreadableRoot { path: root.path(), source })?;
         counted.time = started.elapsed();
         Ok(counted)
     }
@@ -318,8 +318,8 @@ impl Root {
 /// Counts with the defaults.
 ///
 /// # Errors
-/// [`Unreadable`] when the root is.
-pub fn count(root: &Path) -> Result<Counted, Unreadable> {
+/// [`UnreadableRoot`] when the root is.
+pub fn count(root: &Path) -> Result<Counted, UnreadableRoot> {
     Walk::new(root).count()
 }
 

@@ -18,23 +18,23 @@ use nfs_lab::Ganesha;
 use crate::{Cache, Counted, Options, Partition, Progress, Walk, engine, kernel::Kernel, nfs::Location};
 
 /// Set for the child: the directory that it works in.
-const PLACE: &str = "WALK_TEST_MOUNTS_IN";
+const DIRECTORY_VARIABLE: &str = "WALK_TEST_MOUNTS_IN";
 
 /// Runs the test of this name again, in a mount namespace of its own; in there, the directory to work in. It is this
 /// process that removes it: for the other one it is full of mounts.
 fn in_namespace(name: &str) -> Option<PathBuf> {
-    if let Some(place) = env::var_os(PLACE) {
+    if let Some(place) = env::var_os(DIRECTORY_VARIABLE) {
         return Some(place.into());
     }
-    if let Err(why) = Ganesha::available() {
-        assert!(env::var("CI").as_deref() != Ok("true"), "CI has to have it: {why}");
-        println!("skipped: {why}");
+    if let Err(err) = Ganesha::available() {
+        assert!(env::var("CI").as_deref() != Ok("true"), "CI has to have it: {err}");
+        println!("skipped: {err}");
         return None;
     }
     let place = tempfile::tempdir_in("/dev/shm").unwrap();
     let mut child = Command::new("unshare");
     child.arg("-m").arg(env::current_exe().unwrap()).args(["--exact", "--nocapture", &format!("mounts::{name}")]);
-    assert!(child.env(PLACE, place.path()).status().unwrap().success(), "see above");
+    assert!(child.env(DIRECTORY_VARIABLE, place.path()).status().unwrap().success(), "see above");
     place.close().unwrap();
     None
 }

@@ -12,11 +12,11 @@ use std::{
     },
 };
 
-use crate::{frontier::Place, source::Stamp};
+use crate::{frontier::ResumePoint, source::Stamp};
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Tally {
+pub(crate) struct Counts {
     pub files: u64,
     pub directories: u64,
     pub vanished: u64,
@@ -27,7 +27,7 @@ pub(crate) struct Tally {
     pub steps: u64,
 }
 
-impl Tally {
+impl Counts {
     fn each(&mut self, other: Self, change: impl Fn(&mut u64, u64)) {
         change(&mut self.files, other.files);
         change(&mut self.directories, other.directories);
@@ -39,13 +39,13 @@ impl Tally {
     }
 }
 
-impl AddAssign for Tally {
+impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.each(other, |one, other| *one += other);
     }
 }
 
-impl SubAssign for Tally {
+impl SubAssign for Counts {
     fn sub_assign(&mut self, other: Self) {
         self.each(other, |one, other| *one -= other);
     }
@@ -68,8 +68,8 @@ pub(crate) struct Node {
     parent: Option<Arc<Node>>,
     name: CString,
     /// What this walk was given it as; `None` for one that the walk has found by itself.
-    given: Option<Box<Place>>,
-    tally: Shared,
+    given: Option<Box<ResumePoint>>,
+    counts: Shared,
     /// For a cache only.
     record: Option<Box<Record>>,
 }
@@ -93,20 +93,20 @@ pub(crate) struct Found {
 impl Node {
     /// Above all.
     pub fn root() -> Self {
-        Self { parent: None, name: CString::default(), given: None, tally: Shared::default(), record: None }
+        Self { parent: None, name: CString::default(), given: None, counts: Shared::default(), record: None }
     }
 
     pub fn child(parent: &Arc<Self>, name: CString, record: Option<Box<Record>>) -> Self {
-        Self { parent: Some(Arc::clone(parent)), name, given: None, tally: Shared::default(), record }
+        Self { parent: Some(Arc::clone(parent)), name, given: None, counts: Shared::default(), record }
     }
 
-    pub fn given(parent: &Arc<Self>, name: CString, place: Place, record: Option<Box<Record>>) -> Self {
+    pub fn given(parent: &Arc<Self>, name: CString, place: ResumePoint, record: Option<Box<Record>>) -> Self {
         let mut node = Self::child(parent, name, record);
         node.given = Some(Box::new(place));
         node
     }
 
-    pub fn given_as(&self) -> Option<&Place> {
+    pub fn given_as(&self) -> Option<&ResumePoint> {
         self.given.as_deref()
     }
 
@@ -136,7 +136,7 @@ impl Node {
     }
 
     /// For a cache: what was found in it may not be all.
-    pub fn distrust(&self) {
+    pub fn mark_uncacheable(&self) {
         if let Some(record) = &self.record {
             record.found.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
         }
@@ -150,16 +150,16 @@ impl Node {
         names
     }
 
-    pub fn add(&self, tally: Tally) {
-        let of = &self.tally;
+    pub fn add(&self, counts: Counts) {
+        let of = &self.counts;
         for (sum, number) in [
-            (&of.files, tally.files),
-            (&of.directories, tally.directories),
-            (&of.vanished, tally.vanished),
-            (&of.other_file_systems, tally.other_file_systems),
-            (&of.unchanged, tally.unchanged),
-            (&of.errors, tally.errors),
-            (&of.steps, tally.steps),
+            (&of.files, counts.files),
+            (&of.directories, counts.directories),
+            (&of.vanished, counts.vanished),
+            (&of.other_file_systems, counts.other_file_systems),
+            (&of.unchanged, counts.unchanged),
+            (&of.errors, counts.errors),
+            (&of.steps, counts.steps),
         ] {
             if number != 0 {
                 sum.fetch_add(number, Ordering::Relaxed);
@@ -168,24 +168,24 @@ impl Node {
     }
 
     /// What was counted in it, and below it in directories that are done.
-    pub fn tally(&self) -> Tally {
-        let of = &self.tally;
+    pub fn counts(&self) -> Counts {
+        let of = &self.counts;
         let [files, directories, vanished, other_file_systems, unchanged, errors, steps] =
             [&of.files, &of.directories, &of.vanished, &of.other_file_systems, &of.unchanged, &of.errors, &of.steps]
                 .map(|sum| sum.load(Ordering::Relaxed));
-        Tally { files, directories, vanished, other_file_systems, unchanged, errors, steps }
+        Counts { files, directories, vanished, other_file_systems, unchanged, errors, steps }
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         // A loop, since a tree may be deeper than a stack.
-        let mut tally = self.tally();
+        let mut counts = self.counts();
         let mut next = self.parent.take();
         while let Some(parent) = next {
-            parent.add(tally);
+            parent.add(counts);
             let Some(mut last) = Arc::into_inner(parent) else { return };
-            tally = last.tally();
+            counts = last.counts();
             next = last.parent.take();
         }
     }
@@ -198,17 +198,17 @@ mod tests {
     #[test]
     fn what_is_done_is_its_parents() {
         let root = Arc::new(Node::root());
-        let one = |files| Tally { files, ..Tally::default() };
+        let one = |files| Counts { files, ..Counts::default() };
         let child = Arc::new(Node::child(&root, c"a".to_owned(), None));
         let grandchild = Node::child(&child, c"b".to_owned(), None);
         assert_eq!(grandchild.names(), [c"a", c"b"]);
         child.add(one(1));
         grandchild.add(one(2));
-        assert_eq!((root.tally().files, child.tally().files), (0, 1));
+        assert_eq!((root.counts().files, child.counts().files), (0, 1));
         drop(child);
-        assert_eq!(root.tally().files, 0, "its child holds it");
+        assert_eq!(root.counts().files, 0, "its child holds it");
         drop(grandchild);
-        assert_eq!(root.tally().files, 3);
+        assert_eq!(root.counts().files, 3);
     }
 
     #[test]
@@ -217,9 +217,9 @@ mod tests {
         let mut deepest = Arc::clone(&root);
         for _ in 0..1_000_000 {
             deepest = Arc::new(Node::child(&deepest, c"d".to_owned(), None));
-            deepest.add(Tally { files: 1, ..Tally::default() });
+            deepest.add(Counts { files: 1, ..Counts::default() });
         }
         drop(deepest);
-        assert_eq!(root.tally().files, 1_000_000);
+        assert_eq!(root.counts().files, 1_000_000);
     }
 }

@@ -8,13 +8,13 @@ use std::{
     },
 };
 
-use crate::{dents::Kind, frontier::Place, node::Node};
+use crate::{frontier::ResumePoint, getdents::Kind, node::Node};
 
 /// What nobody has begun with.
 pub(crate) enum Task<D> {
-    Place(Arc<Node>, Place),
+    ResumePoint(Arc<Node>, ResumePoint),
     Names(Names<D>),
-    Rest(Rest<D>),
+    PartialDirectory(PartialDirectory<D>),
 }
 
 /// Entries of a directory that wait for somebody: directories, and what has to be looked at. Never none.
@@ -26,7 +26,7 @@ pub(crate) struct Names<D> {
 }
 
 /// A directory that has been read in part.
-pub(crate) struct Rest<D> {
+pub(crate) struct PartialDirectory<D> {
     pub node: Arc<Node>,
     /// `None` where too many are open already: it is opened again, if it is the one with this inode.
     pub directory: Option<Arc<Open<D>>>,
@@ -64,9 +64,9 @@ impl<D> Drop for Open<D> {
 
 /// What a thread does next.
 pub(crate) enum Job<D> {
-    Place(Arc<Node>, Place),
+    ResumePoint(Arc<Node>, ResumePoint),
     Name { of: Arc<Node>, directory: Option<Arc<Open<D>>>, kind: Kind, name: CString },
-    Rest(Rest<D>),
+    PartialDirectory(PartialDirectory<D>),
 }
 
 /// The tasks, and the threads that wait for one.
@@ -165,8 +165,8 @@ impl<D> State<D> {
             return Some(Job::Name { of, directory, kind, name });
         }
         match self.stack.pop()? {
-            Task::Place(node, place) => Some(Job::Place(node, place)),
-            Task::Rest(rest) => Some(Job::Rest(rest)),
+            Task::ResumePoint(node, place) => Some(Job::ResumePoint(node, place)),
+            Task::PartialDirectory(rest) => Some(Job::PartialDirectory(rest)),
             Task::Names(Names { of, directory, mut names }) => {
                 let (kind, name) = names.pop()?;
                 Some(Job::Name { of, directory, kind, name })

@@ -5,7 +5,7 @@ use std::{ffi::CStr, io};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dents::{Kind, LONGEST};
+use crate::getdents::{Kind, MAX_RECORD_BYTES};
 
 pub(crate) trait Source: Sync {
     /// An open directory.
@@ -28,7 +28,7 @@ pub(crate) trait Source: Sync {
 
     /// Of a read that did not come to the end: is it likely that another one gives more?
     fn goes_on(&self, filled: usize, buffer: usize) -> bool {
-        filled + LONGEST > buffer
+        filled + MAX_RECORD_BYTES > buffer
     }
 
     /// Goes on reading where an entry's `d_off` says.
@@ -38,7 +38,7 @@ pub(crate) trait Source: Sync {
     fn kind(&self, directory: &Self::Directory, name: &CStr, follow: bool) -> io::Result<Kind>;
 
     /// Does reading on need a look at some entries, so that their kinds are told?
-    fn wants_looks(&self) -> bool;
+    fn needs_readdirplus_hints(&self) -> bool;
 
     /// One such look. Whatever it finds.
     fn look(&self, directory: &Self::Directory, name: &CStr);

@@ -218,7 +218,7 @@ fn in_parts(source: &Watched, options: &Options, limit: usize) -> (u64, u64, Opt
             assert_eq!((counted.errors, &counted.first_errors), (0, &vec![]));
             files += counted.files;
             directories += counted.directories;
-            whole &= !counted.cut_short;
+            whole &= !counted.truncated;
             assert!(counted.rest.len() <= options.partitions);
             let json = serde_json::to_string(&counted.rest).unwrap();
             assert!(
@@ -264,7 +264,7 @@ fn a_directory_that_cannot_be_gone_on_with_ends_as_a_lower_bound() {
     let mut source = Watched::new(root.path());
     source.resumable = false;
     let counted = source.count(&Options { steps: Some(5), ..options() });
-    assert!(counted.cut_short && !counted.complete() && counted.rest.is_empty());
+    assert!(counted.truncated && !counted.complete() && counted.rest.is_empty());
     assert!((100..3000).contains(&counted.files), "{}", counted.files);
 }
 
@@ -299,7 +299,7 @@ fn what_can_be_handed_back_is_not_thrown_away() {
         let options =
             Options { steps: Some(steps), partitions: 8, partition_bytes: 160 << 10, buffer: 1 << 20, ..options() };
         let counted = Watched::new(root.path()).count(&options);
-        assert!(!counted.cut_short, "after {steps} steps: {} of 7501 directories", counted.directories);
+        assert!(!counted.truncated, "after {steps} steps: {} of 7501 directories", counted.directories);
     }
 }
 
@@ -589,7 +589,7 @@ fn what_changed_just_now_is_not_trusted() {
     let second = Walk::new(root.path()).count_changed(first.cache.as_ref().unwrap()).unwrap();
     assert_eq!((second.files, second.unchanged), (15, 0), "it may change again within the tick of a clock");
     // The machine's own times, and its own walk.
-    thread::sleep(cache::RACY + Duration::from_millis(100));
+    thread::sleep(cache::RACY_WINDOW + Duration::from_millis(100));
     let third = Walk::new(root.path()).count_changed(second.cache.as_ref().unwrap()).unwrap();
     assert_eq!(third.unchanged, 0);
     let fourth = Walk::new(root.path()).count_changed(third.cache.as_ref().unwrap()).unwrap();
@@ -615,7 +615,7 @@ fn a_file_that_is_no_cache_is_told_from_a_damaged_one() {
 fn a_walk_ends_above_a_number() {
     let root = tree(30, 100);
     let counted = Walk::new(root.path()).threads(2).stop_above(Some(500)).count().unwrap();
-    assert!(counted.files > 500 && counted.files < 3100 && counted.cut_short && !counted.complete(), "{counted:?}");
+    assert!(counted.files > 500 && counted.files < 3100 && counted.truncated && !counted.complete(), "{counted:?}");
     assert!(counted.rest.is_empty());
     assert!(Walk::new(root.path()).stop_above(Some(3100)).count().unwrap().complete());
 }

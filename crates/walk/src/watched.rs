@@ -16,9 +16,8 @@ use std::{
 };
 
 use crate::{
-    Counted, Options, Partition, Progress,
-    dents::{Entries, Kind},
-    engine,
+    Counted, Options, Partition, Progress, engine,
+    getdents::{Entries, Kind},
     kernel::Kernel,
     source::{Identity, Source, Stamp},
 };
@@ -172,7 +171,7 @@ impl Source for Watched {
         self.inner.kind(&directory.inner, name, follow)
     }
 
-    fn wants_looks(&self) -> bool {
+    fn needs_readdirplus_hints(&self) -> bool {
         self.looks_needed.is_some()
     }
 

@@ -59,7 +59,7 @@ fn in_parts(mut walk: impl FnMut() -> Walk) -> (u64, usize) {
     let mut left = vec![Partition::whole()];
     while let Some(partition) = left.pop() {
         let counted = walk().count_partition(&partition).unwrap();
-        assert_eq!((counted.errors, counted.cut_short), (0, false), "{:?}", counted.first_errors);
+        assert_eq!((counted.errors, counted.truncated), (0, false), "{:?}", counted.first_errors);
         files += counted.files;
         walks += 1;
         // As they travel.
@@ -133,7 +133,7 @@ fn a_tree_may_be_deeper_than_a_path_is_long() {
     }
     let counted = over_nfs(&server, "").count().unwrap();
     assert_eq!((counted.files, counted.directories, counted.complete()), (200, 201, true));
-    assert_eq!(in_parts(|| over_nfs(&server, "").steps(50).hand_back(3, 100_000)).0, 200);
+    assert_eq!(in_parts(|| over_nfs(&server, "").steps(50).return_unvisited(3, 100_000)).0, 200);
     // Nothing else can remove it without a path that is too long.
     assert!(Command::new("rm").arg("-rf").arg(server.directory().join(name)).status().unwrap().success());
 }
@@ -197,8 +197,8 @@ fn what_cannot_be_read_is_an_error_as_the_kernel_has_it() {
     assert!(counted.first_errors[0].ends_with(": Permission denied (os error 13)"), "{}", counted.first_errors[0]);
     assert_eq!(over_nfs(&server, "").count().unwrap().files, 151, "root may");
     mode(server.directory(), 0);
-    let why = Walk::nfs(location).count().unwrap_err().to_string();
-    assert!(why.contains(&format!("nfs://127.0.0.1:{}/ cannot be read: Permission denied", server.port())), "{why}");
+    let err = Walk::nfs(location).count().unwrap_err().to_string();
+    assert!(err.contains(&format!("nfs://127.0.0.1:{}/ cannot be read: Permission denied", server.port())), "{err}");
 }
 
 #[test]
@@ -209,16 +209,16 @@ fn what_cannot_be_counted_at_all_is_an_error() {
     for (path, part) in
         [("missing", "No such file"), ("file", "Not a directory"), ("link", "Not a directory"), ("file/x", "Not a dir")]
     {
-        let why = over_nfs(&server, path).count().unwrap_err().to_string();
-        assert!(why.contains(&format!("/{path} cannot be read: ")) && why.contains(part), "{why}");
+        let err = over_nfs(&server, path).count().unwrap_err().to_string();
+        assert!(err.contains(&format!("/{path} cannot be read: ")) && err.contains(part), "{err}");
     }
-    let why = over_nfs(&server, "").follow_file_symlinks(true).count().unwrap_err().to_string();
-    assert!(why.contains("without a mount"), "{why}");
+    let err = over_nfs(&server, "").follow_file_symlinks(true).count().unwrap_err().to_string();
+    assert!(err.contains("without a mount"), "{err}");
     let port = server.port();
     drop(server);
     let began = Instant::now();
-    let why = Walk::nfs(Location::new("127.0.0.1", port, "")).count().unwrap_err();
-    assert!(why.to_string().contains("Connection refused"), "{why}");
+    let err = Walk::nfs(Location::new("127.0.0.1", port, "")).count().unwrap_err();
+    assert!(err.to_string().contains("Connection refused"), "{err}");
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
@@ -314,10 +314,10 @@ fn limits_hold() {
     let Some(server) = lab() else { return };
     fill(server.directory(), 300, 10);
     let counted = over_nfs(&server, "").threads(1).stop_above(Some(50)).count().unwrap();
-    assert!(counted.cut_short && (51..200).contains(&counted.files), "{}", counted.files);
+    assert!(counted.truncated && (51..200).contains(&counted.files), "{}", counted.files);
     let counted = over_nfs(&server, "").until(Instant::now()).count().unwrap();
     assert!(!counted.rest.is_empty() && counted.errors == 0);
-    assert_eq!(in_parts(|| over_nfs(&server, "").steps(40).hand_back(2, 5000)).0, 3010);
+    assert_eq!(in_parts(|| over_nfs(&server, "").steps(40).return_unvisited(2, 5000)).0, 3010);
 }
 
 #[test]
@@ -374,7 +374,7 @@ fn any_tree_is_counted_as_in_its_own_directory() {
         let counted = over_nfs(&server, &name).threads(threads).count().unwrap();
         prop_assert_eq!(numbers(&counted), numbers(&expected), "{:?}", counted.first_errors);
         prop_assert!(counted.complete());
-        let (files, _) = in_parts(|| over_nfs(&server, &name).threads(threads).steps(steps).hand_back(3, 3000));
+        let (files, _) = in_parts(|| over_nfs(&server, &name).threads(threads).steps(steps).return_unvisited(3, 3000));
         prop_assert_eq!(files, expected.files);
     });
 }

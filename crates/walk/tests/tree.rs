@@ -121,7 +121,7 @@ fn a_tree_may_be_deeper_than_a_path_is_long() {
         openat(&at, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
     }
     assert_eq!((counted(root.path()).files, counted(root.path()).directories), (200, 201));
-    let in_parts = Walk::new(root.path()).steps(150).hand_back(3, 100_000).count().unwrap();
+    let in_parts = Walk::new(root.path()).steps(150).return_unvisited(3, 100_000).count().unwrap();
     let rest: u64 = in_parts
         .rest
         .iter()

@@ -86,8 +86,8 @@ impl Root {
         if let Self::Nfs(server) = self
             && let Some(settings) = &server.settings
         {
-            let refused = |why: BoxError| {
-                error!(error = %why, "TLS cannot be set up");
+            let refused = |err: BoxError| {
+                error!(error = %err, "TLS cannot be set up");
                 let expected = "what the log says; see NFS_TLS_ROOTS and NFS_IAM";
                 ConfigError::Bad { name: "NFS_TLS", value: "efs".to_owned(), expected }
             };
@@ -161,7 +161,7 @@ pub async fn handle(
     let until = Instant::now() + time_to_walk(config, deadline);
     if let Some(partition) = input.partition {
         let partition = serde_json::from_value::<Partition>(partition)
-            .map_err(|why| CountError::InvalidInput(InvalidInput(format!("`partition` is none of count's: {why}"))))?;
+            .map_err(|err| CountError::InvalidInput(InvalidInput(format!("`partition` is none of count's: {err}"))))?;
         let walk = walk(config, until, input.partitions.unwrap_or(1));
         return walk.count_partition(&partition).map(output).map_err(unreadable);
     }
@@ -190,7 +190,7 @@ fn walk(config: &Config, until: Instant, partitions: usize) -> Walk {
     config.root.walk().until(until).hand_back(MOST_PARTITIONS / beside, REST_BYTES / beside)
 }
 
-fn count(config: &Config, memory: &Memory, until: Instant) -> Result<Counted, walk::Unreadable> {
+fn count(config: &Config, memory: &Memory, until: Instant) -> Result<Counted, walk::UnreadableRoot> {
     let walk = walk(config, until, 1);
     let Some(every) = config.full_every else { return walk.count() };
     let mut known = memory.borrow_mut();
@@ -204,8 +204,8 @@ fn count(config: &Config, memory: &Memory, until: Instant) -> Result<Counted, wa
     Ok(counted)
 }
 
-fn unreadable(why: walk::Unreadable) -> CountError {
-    CountError::TargetDirectoryUnreadable { path: why.path, source: why.source }
+fn unreadable(err: walk::UnreadableRoot) -> CountError {
+    CountError::TargetDirectoryUnreadable { path: err.path, source: err.source }
 }
 
 fn output(counted: Counted) -> CountOutput {
@@ -230,8 +230,8 @@ fn output(counted: Counted) -> CountOutput {
 async fn known(ports: &(impl Clock + ReadParameters), config: &Config, reuse: &Reuse) -> Option<CountOutput> {
     let mut found = match ports.read_parameters(std::slice::from_ref(&reuse.parameter)).await {
         Ok(found) => found,
-        Err(why) => {
-            warn!(error = %why, "the last count cannot be read; counting");
+        Err(err) => {
+            warn!(error = %err, "the last count cannot be read; counting");
             return None;
         }
     };
@@ -250,7 +250,7 @@ async fn remember(ports: &impl WriteParameter, config: &Config, reuse: &Reuse, f
     let file_system_id = config.file_system.clone();
     let fact = ledger::Counted { file_system_id, directory: config.directory(), files, counted_at };
     let written = ports.write_parameter(&reuse.parameter, &ledger::write(&fact), ParameterType::String).await;
-    if let Err(why) = written {
-        warn!(error = %why.into_aws(), "the count cannot be kept; the next execution counts again");
+    if let Err(err) = written {
+        warn!(error = %err.into_aws(), "the count cannot be kept; the next execution counts again");
     }
 }

@@ -61,7 +61,7 @@ pub async fn handle(
     let (one_zone, subnets, unseen) = match (file_system, subnets) {
         (Ok(None), _) => return Err(EvaluateError::FileSystemNotFound(config.file_system.clone())),
         (Ok(Some(file_system)), Ok(subnets)) => (file_system.one_zone, subnets, None),
-        (Err(why), _) | (_, Err(why)) => (None, Vec::new(), Some(why)),
+        (Err(err), _) | (_, Err(err)) => (None, Vec::new(), Some(err)),
     };
     // Which facts there may be depends on the zones that there are.
     let facts = ports.read_parameters(&fact_names(&config.parameter, &targets, &subnets)).await?;
@@ -80,15 +80,15 @@ pub async fn handle(
         }),
         deployed: fact::<Deployed>(&facts, &ledger::deployed_name(&config.parameter)),
         last_created: last_created(&facts, config),
-        service: service.map_err(|why| why.to_string()),
+        service: service.map_err(|err| err.to_string()),
         refusals: refusals(&facts, config),
         excluded: input.excluded,
     };
     let decision = decide(&world, &policy);
     let mut warnings = warnings(&world, &policy, &decision);
     match unseen {
-        Some(why) if decision.is_repair() => warnings.push(Warning::ObservationIncomplete { why: why.to_string() }),
-        Some(why) => return Err(why.into()),
+        Some(err) if decision.is_repair() => warnings.push(Warning::ObservationIncomplete { message: err.to_string() }),
+        Some(err) => return Err(err.into()),
         None => {}
     }
     Ok(EvaluateOutput { dry_run: start.dry_run, warnings, observed: observed(&world, &policy), decision })

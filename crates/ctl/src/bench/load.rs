@@ -162,9 +162,9 @@ pub async fn run(
                         let worked = operation(&place, &directory, phase, target, number, file, content.clone()).await;
                         match worked {
                             Ok(bytes) => times.bytes += bytes,
-                            Err(why) => {
+                            Err(err) => {
                                 failed.store(true, Ordering::Relaxed);
-                                return Err(anyhow!("{}: {why:#}", phase.title()));
+                                return Err(anyhow!("{}: {err:#}", phase.title()));
                             }
                         }
                         times.micros.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
@@ -179,8 +179,8 @@ pub async fn run(
     while let Some(ended) = tasks.join_next().await {
         match ended? {
             Ok((target, times)) => all[target as usize].add(&times),
-            Err(why) => {
-                first.get_or_insert(why);
+            Err(err) => {
+                first.get_or_insert(err);
             }
         }
     }

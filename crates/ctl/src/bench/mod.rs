@@ -171,7 +171,7 @@ async fn bench(options: &Options, screen: &Screen) -> Result<u8> {
             options.max_gib
         );
     }
-    let dial = Dial::new(&options.server).await.map_err(|why| anyhow::anyhow!("{why}"))?;
+    let dial = Dial::new(&options.server).await.map_err(|err| anyhow::anyhow!("{err}"))?;
     let mut targets = Vec::new();
     for target in &options.targets {
         let mut places = Vec::new();

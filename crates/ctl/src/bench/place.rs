@@ -25,7 +25,7 @@ impl FromStr for Target {
         match text.starts_with('/') || text.starts_with('.') {
             true => Ok(Self::Directory(text.into())),
             false => {
-                text.parse().map(Self::Host).map_err(|why: &str| format!("{why}; or a directory, with / or . first"))
+                text.parse().map(Self::Host).map_err(|err: &str| format!("{err}; or a directory, with / or . first"))
             }
         }
     }
@@ -62,7 +62,7 @@ impl Place {
                 let address = host.resolve().await.with_context(|| host.to_string())?;
                 let mut options = dial.client_options(address, root.as_bytes().to_vec());
                 options.connections = 1;
-                let client = Client::new(options).map_err(|why| anyhow!("--root {root}: {why}"))?;
+                let client = Client::new(options).map_err(|err| anyhow!("--root {root}: {err}"))?;
                 client.attributes(b"", AttributeMask::TYPE).await.with_context(|| host.to_string())?;
                 Ok(Self::Nfs(client))
             }
@@ -173,20 +173,20 @@ impl Place {
         match self {
             Self::Directory(root) => {
                 let removed = Self::blocking(root, path, std::fs::remove_dir_all).await;
-                match removed.as_ref().err().and_then(|why| why.downcast_ref::<io::Error>()) {
-                    Some(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+                match removed.as_ref().err().and_then(|err| err.downcast_ref::<io::Error>()) {
+                    Some(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
                     _ => removed,
                 }
             }
             Self::Nfs(client) => {
                 let names = match self.list(path).await {
                     Ok(names) => names,
-                    Err(why) if is_gone(&why) => return Ok(()),
-                    Err(why) => return Err(why),
+                    Err(err) if is_gone(&err) => return Ok(()),
+                    Err(err) => return Err(err),
                 };
                 for name in names {
                     match client.remove_file(format!("{path}/{name}").as_bytes()).await {
-                        Err(why) if why.status() != Some(Status::NOENT) => return Err(why.into()),
+                        Err(err) if err.status() != Some(Status::NOENT) => return Err(err.into()),
                         _ => {}
                     }
                 }
@@ -196,6 +196,6 @@ impl Place {
     }
 }
 
-fn is_gone(why: &anyhow::Error) -> bool {
-    why.downcast_ref::<nfs41::Error>().and_then(nfs41::Error::status) == Some(Status::NOENT)
+fn is_gone(err: &anyhow::Error) -> bool {
+    err.downcast_ref::<nfs41::Error>().and_then(nfs41::Error::status) == Some(Status::NOENT)
 }

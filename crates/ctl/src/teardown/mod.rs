@@ -23,7 +23,7 @@ use self::{plan::Plan, system::System};
 use crate::{account, screen::Screen};
 
 /// Exit status when something did not go away.
-const LEFT: u8 = 1;
+const INCOMPLETE: u8 = 1;
 /// Exit status when there is no such system, or nobody agreed.
 const FAILED: u8 = 2;
 /// Exit status of a run that somebody ended.
@@ -161,7 +161,7 @@ pub async fn take_away(config: &SdkConfig, options: &Options, screen: &Screen) -
     // Before anything is deleted: a stack that is half deleted is harder to understand than this line.
     if let Err(err) = steps::none_blocks(&system, &plan, options) {
         eprintln!("efs-autoscale: {err:#}; nothing was changed");
-        return Ok(LEFT);
+        return Ok(INCOMPLETE);
     }
     if !options.yes {
         match system.file_system.as_ref().filter(|_| system.deletes_file_system(options)) {
@@ -175,7 +175,7 @@ pub async fn take_away(config: &SdkConfig, options: &Options, screen: &Screen) -
         Ok(done) => done,
         Err(err) => {
             eprintln!("efs-autoscale: {err:#}; run it again to go on");
-            return Ok(LEFT);
+            return Ok(INCOMPLETE);
         }
     };
     for left in &done.retained {

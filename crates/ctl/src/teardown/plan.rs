@@ -65,9 +65,9 @@ impl Plan {
     /// What a person reads before anything is done.
     pub fn lines(&self, system: &System, options: &Options) -> Vec<String> {
         let row = |name: &str, text: String| format!("  {name:<14}{text}");
-        let targets = |name: &str, targets: &[MountTarget], why: &str| -> Vec<String> {
+        let targets = |name: &str, targets: &[MountTarget], err: &str| -> Vec<String> {
             let shown =
-                |target: &MountTarget| row(name, format!("mount target {} in {}{why}", target.id, target.zone_name));
+                |target: &MountTarget| row(name, format!("mount target {} in {}{err}", target.id, target.zone_name));
             targets.iter().map(shown).collect()
         };
         let mut lines = vec![format!("{} and what it has made:", options.stack)];

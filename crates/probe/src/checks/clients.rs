@@ -10,11 +10,11 @@ use tokio::time::{Instant, sleep};
 use super::{ROUNDS, read_file};
 use crate::{
     grouped,
-    report::{Asked, Outcome, answered, no, not_asked, prepared, time, unknown, yes},
+    report::{CheckResult, Outcome, no, not_asked, or_no, or_unknown, time, unknown, yes},
     world::World,
 };
 
-pub async fn one_server(world: &World) -> Asked {
+pub async fn one_server(world: &World) -> CheckResult {
     let servers: Vec<_> = world.targets.iter().filter_map(|target| target.server()).collect();
     let [first, rest @ ..] = &servers[..] else { return Err(not_asked("no host has given a session")) };
     if rest.is_empty() {
@@ -33,18 +33,18 @@ pub async fn one_server(world: &World) -> Asked {
     Ok(outcome.with(values))
 }
 
-pub async fn shared_sessions(world: &World) -> Asked {
+pub async fn shared_sessions(world: &World) -> CheckResult {
     let hosts = world.hosts();
     if hosts.len() < 2 {
         return Err(world.too_few_hosts());
     }
-    let (client, others) = (world.above(hosts[0])?, &hosts[1..]);
+    let (client, others) = (world.root_client(hosts[0])?, &hosts[1..]);
     let mut unknown_at = Vec::new();
     for host in others {
         match client.shares_sessions_with(*host).await {
             Ok(true) => {}
             Ok(false) => unknown_at.push(host.to_string()),
-            Err(why) => return Err(unknown(format!("{host}: {why}"))),
+            Err(err) => return Err(unknown(format!("{host}: {err}"))),
         }
     }
     Ok(match &unknown_at[..] {
@@ -53,26 +53,26 @@ pub async fn shared_sessions(world: &World) -> Asked {
     })
 }
 
-pub async fn lock(world: &World) -> Asked {
+pub async fn lock(world: &World) -> CheckResult {
     let client = world.writer()?;
     let mut found = Vec::new();
     for (other, who) in world.partners()? {
-        prepared(client.put(b"lock", "content".into(), PutOptions::default()).await)?;
-        let file = prepared(client.open_file(b"lock", Create::Never).await)?;
-        let others = prepared(other.open_file(b"lock", Create::Never).await)?;
+        or_unknown(client.put(b"lock", "content".into(), PutOptions::default()).await)?;
+        let file = or_unknown(client.open_file(b"lock", Create::Never).await)?;
+        let others = or_unknown(other.open_file(b"lock", Create::Never).await)?;
         let mine = file.lock(Instant::now()).await;
         let denied = others.lock(Instant::now()).await;
         let closed = file.close().await;
         let after = others.lock(Instant::now()).await;
         let _ = others.close().await;
-        answered(mine)?;
+        or_no(mine)?;
         match denied {
-            Err(why) if why.status() == Some(Status::DENIED) => {}
+            Err(err) if err.status() == Some(Status::DENIED) => {}
             Ok(()) => return Err(no(format!("{who} have it at the same time"))),
-            Err(why) => return Err(unknown(why.to_string())),
+            Err(err) => return Err(unknown(err.to_string())),
         }
-        if let Err(why) = closed.and(after) {
-            return Err(no(format!("{who}: it is not free when the file is unlocked and closed: {why}")));
+        if let Err(err) = closed.and(after) {
+            return Err(no(format!("{who}: it is not free when the file is unlocked and closed: {err}")));
         }
         found.push(who);
     }
@@ -80,10 +80,10 @@ pub async fn lock(world: &World) -> Asked {
 }
 
 /// Short lines, and one as long as the service lets an append be, or as one call carries.
-pub async fn append(world: &World) -> Asked {
+pub async fn append(world: &World) -> CheckResult {
     const MOST: usize = 1 << 20;
     let client = world.writer()?;
-    let longest = (prepared(client.limits().await)?.max_write_bytes as usize).min(MOST);
+    let longest = (or_unknown(client.limits().await)?.max_write_bytes as usize).min(MOST);
     // One of the lines, with its end.
     let line = |index: usize, round: usize| {
         let line = format!("{index} {round} ");
@@ -93,11 +93,11 @@ pub async fn append(world: &World) -> Asked {
     let mut found = Vec::new();
     for (other, who) in world.partners()? {
         let clients = [&client, &other];
-        prepared(client.put(b"log", Bytes::new(), PutOptions::default()).await)?;
+        or_unknown(client.put(b"log", Bytes::new(), PutOptions::default()).await)?;
         let add = async |index: usize| {
             for round in 0..ROUNDS {
                 let line = line(index, round) + "\n";
-                if answered(clients[index].append(b"log", line.into(), PutOptions::default()).await)?.is_none() {
+                if or_no(clients[index].append(b"log", line.into(), PutOptions::default()).await)?.is_none() {
                     return Err(no("the file that was made is not there"));
                 }
             }
@@ -105,7 +105,7 @@ pub async fn append(world: &World) -> Asked {
         };
         let (one, two) = tokio::join!(add(0), add(1));
         one.and(two)?;
-        let log = prepared(read_file(&client, b"log").await)?;
+        let log = or_unknown(read_file(&client, b"log").await)?;
         let mut lines: Vec<_> = String::from_utf8_lossy(&log).lines().map(str::to_owned).collect();
         lines.sort_unstable();
         let mut expected: Vec<_> = (0..2).flat_map(|index| (0..ROUNDS).map(move |round| line(index, round))).collect();
@@ -133,16 +133,16 @@ async fn until_seen(reader: &Client, name: &[u8], expected: Expected<'_>) -> Res
         let read = reader.read(name, 0, 100).await;
         let is_it = match (&read, expected) {
             (Ok(read), Some(expected)) => read.data == expected && read.attributes.size == Some(expected.len() as u64),
-            (Err(why), None) => why.status() == Some(Status::NOENT),
+            (Err(err), None) => err.status() == Some(Status::NOENT),
             _ => false,
         };
         if is_it {
             return Ok(late);
         }
-        if let Err(why) = read
-            && why.status().is_none()
+        if let Err(err) = read
+            && err.status().is_none()
         {
-            return Err(unknown(why.to_string()));
+            return Err(unknown(err.to_string()));
         }
         late = Some(began.elapsed());
         if began.elapsed() > Duration::from_secs(5) {
@@ -166,13 +166,13 @@ async fn sees(one: &Client, two: &Client, name: &str) -> Result<(usize, Duration
             2 | 3 => (writer.write_at(path, 0, written.clone().into()).await.map(drop), Some(content)),
             _ => (writer.remove_file(path).await, None),
         };
-        prepared(step)?;
+        or_unknown(step)?;
         let seen = [until_seen(reader, path, expected).await?];
         // It is not there now for the one, and is made by the other.
         let again = match expected {
             Some(_) => None,
             None => {
-                prepared(writer.put(path, written.clone().into(), PutOptions::default()).await)?;
+                or_unknown(writer.put(path, written.clone().into(), PutOptions::default()).await)?;
                 until_seen(reader, path, Some(content)).await?
             }
         };
@@ -184,7 +184,7 @@ async fn sees(one: &Client, two: &Client, name: &str) -> Result<(usize, Duration
     Ok((late, longest))
 }
 
-fn sees_says((late, longest): (usize, Duration), rounds: usize) -> Asked {
+fn sees_says((late, longest): (usize, Duration), rounds: usize) -> CheckResult {
     let values = json!({ "writes": rounds, "late": late, "longest_seconds": longest.as_secs_f64() });
     match late {
         0 => Ok(yes(format!("{rounds} writes, each was seen by the next read")).with(values)),
@@ -193,16 +193,16 @@ fn sees_says((late, longest): (usize, Duration), rounds: usize) -> Asked {
     }
 }
 
-pub async fn visible_connections(world: &World) -> Asked {
+pub async fn visible_connections(world: &World) -> CheckResult {
     let client = world.writer()?;
-    let second = world.another(world.host()?)?;
+    let second = world.new_client(world.host()?)?;
     let seen = sees(&client, &second, "connections").await;
     second.close().await;
     sees_says(seen?, ROUNDS)
 }
 
 /// The first host with each of the others, and each of those with the next one.
-pub async fn visible_hosts(world: &World) -> Asked {
+pub async fn visible_hosts(world: &World) -> CheckResult {
     let client = world.writer()?;
     let hosts = world.hosts();
     if hosts.len() < 2 {
@@ -211,7 +211,7 @@ pub async fn visible_hosts(world: &World) -> Asked {
     let others = if world.is_first { &hosts[1..] } else { &hosts[1..2] };
     let (mut late, mut longest) = (0, Duration::ZERO);
     for (index, host) in others.iter().enumerate() {
-        let other = world.another(*host)?;
+        let other = world.new_client(*host)?;
         let seen = sees(&client, &other, &format!("host {index}")).await;
         other.close().await;
         let (found, took) = seen?;

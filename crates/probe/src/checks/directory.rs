@@ -7,29 +7,29 @@ use nfs41::{AttributeMask, Error, PutOptions};
 use serde_json::json;
 
 use crate::{
-    report::{Asked, answered, both, excluded, no, prepared, unknown, yes},
+    report::{CheckResult, excluded, no, or_no, or_unknown, unknown, with_values, yes},
     target::permissions,
     world::World,
 };
 
-pub async fn directory(world: &World) -> Asked {
+pub async fn directory(world: &World) -> CheckResult {
     let host = world.host()?;
     if world.setup.options.read_only {
         return Err(excluded("nothing shall be changed (--read-only)"));
     }
-    let client = world.above(host)?;
+    let client = world.root_client(host)?;
     world.begun.store(true, Ordering::Relaxed);
     let made = client.create_dir(world.name.as_bytes(), 0o700).await;
     client.close().await;
     if matches!(made, Ok(()) | Err(Error::Status { .. })) {
         let _ = world.refused.set(made.is_err());
     }
-    answered(made)?;
+    or_no(made)?;
     world.made.store(true, Ordering::Relaxed);
     Ok(yes(world.directory()))
 }
 
-pub async fn access_agrees(world: &World) -> Asked {
+pub async fn access_agrees(world: &World) -> CheckResult {
     const CHANGE: u32 = 4;
     const ADD: u32 = 8;
     world.host()?;
@@ -49,10 +49,10 @@ pub async fn access_agrees(world: &World) -> Asked {
     if allowed != refused { Ok(yes(found)) } else { Err(no(found)) }
 }
 
-pub async fn owner(world: &World) -> Asked {
+pub async fn owner(world: &World) -> CheckResult {
     let client = world.writer()?;
-    prepared(client.put(b"owner", Bytes::new(), PutOptions::default()).await)?;
-    let found = answered(client.attributes(b"owner", AttributeMask::OWNER | AttributeMask::OWNER_GROUP).await)?;
+    or_unknown(client.put(b"owner", Bytes::new(), PutOptions::default()).await)?;
+    let found = or_no(client.attributes(b"owner", AttributeMask::OWNER | AttributeMask::OWNER_GROUP).await)?;
     let text = |name: Option<Box<[u8]>>| name.map(|name| String::from_utf8_lossy(&name).into_owned());
     let (user, group) = (text(found.owner), text(found.owner_group));
     let own = nfs41::Credentials::default();
@@ -71,5 +71,5 @@ pub async fn owner(world: &World) -> Asked {
         Ok(_) => Ok(no(told)),
         Err(_) => Err(unknown(told)),
     };
-    both(outcome, values)
+    with_values(outcome, values)
 }

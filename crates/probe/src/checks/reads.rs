@@ -9,7 +9,7 @@ use serde_json::json;
 use super::content;
 use crate::{
     grouped,
-    report::{Asked, Outcome, answered, both, excluded, no, not_asked, prepared, unknown, yes},
+    report::{CheckResult, Outcome, excluded, no, not_asked, or_no, or_unknown, unknown, with_values, yes},
     world::World,
 };
 
@@ -20,13 +20,13 @@ async fn readable(world: &World) -> Result<(Client, Vec<u8>, Option<Bytes>), Out
     let host = world.host()?;
     if !world.only_reads() {
         let (client, expected) = (world.writer()?, content(10_000, 1));
-        prepared(client.put(b"read", expected.clone(), PutOptions::default()).await)?;
+        or_unknown(client.put(b"read", expected.clone(), PutOptions::default()).await)?;
         return Ok((client, b"read".to_vec(), Some(expected)));
     }
-    let client = world.above(host)?;
+    let client = world.root_client(host)?;
     let mut place = DirCursor::default();
     for _ in 0..PAGES {
-        let page = prepared(client.list(b"", place, AttributeMask::TYPE, 1 << 16).await)?;
+        let page = or_unknown(client.list(b"", place, AttributeMask::TYPE, 1 << 16).await)?;
         if let Some(file) = page.entries.iter().find(|entry| entry.attributes.file_type == Some(FileType::File)) {
             return Ok((client, file.name.to_vec(), None));
         }
@@ -42,7 +42,7 @@ async fn readable(world: &World) -> Result<(Client, Vec<u8>, Option<Bytes>), Out
 const FROM: u64 = 1000;
 const MORE_THAN_ALL: u32 = 32 << 10;
 
-fn read_says(read: nfs41::ReadResult, expected: Option<Bytes>) -> Asked {
+fn read_says(read: nfs41::ReadResult, expected: Option<Bytes>) -> CheckResult {
     match expected {
         Some(expected) if read.data != expected.slice(FROM as usize..) => {
             Err(no("what is read is not what was written"))
@@ -57,20 +57,20 @@ fn from(expected: Option<&Bytes>) -> u64 {
     expected.map_or(0, |_| FROM)
 }
 
-pub async fn read_anonymous(world: &World) -> Asked {
+pub async fn read_anonymous(world: &World) -> CheckResult {
     let (client, path, expected) = readable(world).await?;
     let read = client.read_without_fallback(&path, from(expected.as_ref()), MORE_THAN_ALL).await;
-    read_says(answered(read)?, expected)
+    read_says(or_no(read)?, expected)
 }
 
-pub async fn read_opened(world: &World) -> Asked {
+pub async fn read_opened(world: &World) -> CheckResult {
     let (_, path, expected) = readable(world).await?;
     let host = world.host()?;
-    let client = if world.only_reads() { world.above(host)? } else { world.another(host)? };
+    let client = if world.only_reads() { world.root_client(host)? } else { world.new_client(host)? };
     client.disable_anonymous_read();
     let read = client.read(&path, from(expected.as_ref()), MORE_THAN_ALL).await;
     client.close().await;
-    read_says(answered(read)?, expected)
+    read_says(or_no(read)?, expected)
 }
 
 /// What reading a file says that has no name any more.
@@ -79,12 +79,12 @@ pub fn held(read: nfs41::Result<(Bytes, bool)>) -> (&'static str, String) {
         Ok((data, _)) if &data[..] == b"old" => ("content", "still reads its own content".to_owned()),
         Ok((data, _)) if &data[..] == b"new" => ("other", "reads the new file's content".to_owned()),
         Ok(_) => ("other", "reads something else".to_owned()),
-        Err(why) if why.status() == Some(Status::STALE) => ("stale", format!("is gone ({why})")),
-        Err(why) => ("unknown", format!("is not read: {why}")),
+        Err(err) if err.status() == Some(Status::STALE) => ("stale", format!("is gone ({err})")),
+        Err(err) => ("unknown", format!("is not read: {err}")),
     }
 }
 
-fn held_says(read: nfs41::Result<(Bytes, bool)>) -> Asked {
+fn held_says(read: nfs41::Result<(Bytes, bool)>) -> CheckResult {
     let (word, told) = held(read);
     let outcome = match word {
         "content" => Ok(yes(format!("it {told}"))),
@@ -92,53 +92,53 @@ fn held_says(read: nfs41::Result<(Bytes, bool)>) -> Asked {
         _ => Err(no(format!("it {told}"))),
     };
     let values = json!({ "file": word });
-    both(outcome, values)
+    with_values(outcome, values)
 }
 
-pub async fn hold_replaced(world: &World) -> Asked {
-    let (client, other) = (world.writer()?, world.other()?);
-    prepared(client.put(b"held", "old".into(), PutOptions::default()).await)?;
-    let found = prepared(client.read(b"held", 0, 1).await)?;
-    let file = answered(client.open_by_handle(&found.handle).await)?;
+pub async fn hold_replaced(world: &World) -> CheckResult {
+    let (client, other) = (world.writer()?, world.second_client()?);
+    or_unknown(client.put(b"held", "old".into(), PutOptions::default()).await)?;
+    let found = or_unknown(client.read(b"held", 0, 1).await)?;
+    let file = or_no(client.open_by_handle(&found.handle).await)?;
     let replaced = other.put(b"held", "new".into(), PutOptions::default()).await;
     let read = file.read(0, 100).await;
     let _ = file.close().await;
-    prepared(replaced)?;
+    or_unknown(replaced)?;
     held_says(read)
 }
 
-pub async fn read_on_replaced(world: &World) -> Asked {
-    let (client, other) = (world.writer()?, world.other()?);
-    prepared(client.put(b"read on", "old".into(), PutOptions::default()).await)?;
-    let found = prepared(client.read(b"read on", 0, 1).await)?;
-    prepared(other.put(b"read on", "new".into(), PutOptions::default()).await)?;
+pub async fn read_on_replaced(world: &World) -> CheckResult {
+    let (client, other) = (world.writer()?, world.second_client()?);
+    or_unknown(client.put(b"read on", "old".into(), PutOptions::default()).await)?;
+    let found = or_unknown(client.read(b"read on", 0, 1).await)?;
+    or_unknown(other.put(b"read on", "new".into(), PutOptions::default()).await)?;
     held_says(client.read_by_handle(&found.handle, 0, 100).await)
 }
 
-pub async fn readdir(world: &World) -> Asked {
+pub async fn readdir(world: &World) -> CheckResult {
     const ENTRIES: usize = 60;
     /// Of a directory that somebody else has filled.
-    const MOST_PAGES: usize = 20;
+    const MAX_PAGES: usize = 20;
     const PAGE: u32 = 4 << 10;
     let host = world.host()?;
     let own = !world.only_reads();
-    let client = if own { world.writer()? } else { world.above(host)? };
+    let client = if own { world.writer()? } else { world.root_client(host)? };
     let mut expected = HashSet::new();
     for number in 0..if own { ENTRIES } else { 0 } {
         // Long names: fewer of them in a page.
         let name = format!("entry {number:0>100}");
-        prepared(client.put(name.as_bytes(), Bytes::new(), PutOptions::default()).await)?;
+        or_unknown(client.put(name.as_bytes(), Bytes::new(), PutOptions::default()).await)?;
         expected.insert(Bytes::from(name));
     }
     let (mut place, mut seen, mut pages, mut verifier, mut highest) = (DirCursor::default(), Vec::new(), 0, false, 0);
     let mut ended = false;
-    while !ended && (own || pages < MOST_PAGES) {
-        let page = answered(client.list(b"", place, AttributeMask::STAT, PAGE).await)?;
+    while !ended && (own || pages < MAX_PAGES) {
+        let page = or_no(client.list(b"", place, AttributeMask::STAT, PAGE).await)?;
         pages += 1;
         verifier |= page.has_cookie_verifier();
         highest = page.entries.iter().map(|entry| entry.cookie).fold(highest, u64::max);
         if let (true, 1, Some(last)) = (own, pages, page.entries.last()) {
-            prepared(client.remove(&last.name).await)?;
+            or_unknown(client.remove(&last.name).await)?;
         }
         (place, ended) = (page.cursor, page.eof);
         seen.extend(page.entries.into_iter().map(|entry| entry.name));
@@ -162,5 +162,5 @@ pub async fn readdir(world: &World) -> Asked {
         (0, 0) => Err(not_asked(format!("one page has all that is in the root: {found}"))),
         (missing, twice) => Err(no(format!("{missing} are missing, {twice} came twice: {found}"))),
     };
-    both(outcome, values)
+    with_values(outcome, values)
 }

@@ -57,8 +57,8 @@ fn finish(command: &Command, child: &Child, began: Instant) -> Result<Usage> {
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: both are written to and outlive the call; the child is ours and nobody has waited for it.
     while unsafe { libc::wait4(child.id().cast_signed(), &raw mut status, 0, &raw mut usage) } < 0 {
-        let why = io::Error::last_os_error();
-        ensure!(why.kind() == io::ErrorKind::Interrupted, "{command:?}: {why}");
+        let err = io::Error::last_os_error();
+        ensure!(err.kind() == io::ErrorKind::Interrupted, "{command:?}: {err}");
     }
     let wall = began.elapsed();
     ensure!(status == 0, "{command:?}: status {status:#x}");

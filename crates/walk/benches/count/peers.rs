@@ -67,9 +67,9 @@ fn in_parts(directory: &Path) -> Result<u64> {
         let partition: Partition = serde_json::from_str(&serde_json::to_string(&partition)?)?;
         let counted = Walk::new(directory)
             .until(Instant::now() + HALF_A_SECOND)
-            .hand_back(8, 100_000)
+            .return_unvisited(8, 100_000)
             .count_partition(&partition)?;
-        anyhow::ensure!(counted.errors == 0 && !counted.cut_short, "{counted:?}");
+        anyhow::ensure!(counted.errors == 0 && !counted.truncated, "{counted:?}");
         files += counted.files;
         left.extend(counted.rest);
     }
@@ -188,7 +188,7 @@ fn pure(root: &Path, list: &[u8]) -> Result<()> {
             while getdents(&open, &mut buffer)? > 0 {}
         }
     };
-    let threads = directories.len().min(walk::THREADS);
+    let threads = directories.len().min(walk::DEFAULT_THREADS);
     thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         work()?;

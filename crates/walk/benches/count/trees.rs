@@ -148,7 +148,7 @@ fn deep(root: &Path) -> io::Result<u64> {
 }
 
 fn already(made: io::Result<()>) -> io::Result<()> {
-    made.or_else(|why| if why.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(why) })
+    made.or_else(|err| if err.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(err) })
 }
 
 fn name(random: &mut Random, prefix: &str, number: usize) -> PathBuf {

@@ -7,8 +7,8 @@ use nfs41::Credentials;
 const PORT: u16 = 2049;
 const SCHEME: &str = "nfs://";
 /// As long as Linux takes.
-const LONGEST_PATH: usize = 4096;
-const LONGEST_NAME: usize = 255;
+const MAX_PATH_BYTES: usize = 4096;
+const MAX_NAME_BYTES: usize = 255;
 
 /// A directory of a server, and as whom it is read.
 #[derive(Clone, Debug)]
@@ -37,9 +37,9 @@ pub enum BadLocation {
     Escape,
     #[error("{0} has another meaning in a URL; write %{number:02X} for it in a name", number = u32::from(*.0))]
     Reserved(char),
-    #[error("a name in its path is . or .., is longer than {LONGEST_NAME} bytes, or has a slash or a NUL in it")]
+    #[error("a name in its path is . or .., is longer than {MAX_NAME_BYTES} bytes, or has a slash or a NUL in it")]
     Name,
-    #[error("its path is longer than {LONGEST_PATH} bytes")]
+    #[error("its path is longer than {MAX_PATH_BYTES} bytes")]
     Long,
 }
 
@@ -61,10 +61,11 @@ impl Location {
     /// [`BadLocation::Name`], [`BadLocation::Long`].
     pub fn checked(path: &[u8]) -> Result<Vec<u8>, BadLocation> {
         let names: Vec<_> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
-        let is_good = |name: &&[u8]| name.len() <= LONGEST_NAME && !matches!(*name, b"." | b"..") && !name.contains(&0);
+        let is_good =
+            |name: &&[u8]| name.len() <= MAX_NAME_BYTES && !matches!(*name, b"." | b"..") && !name.contains(&0);
         let path = names.join(&b'/');
         match names.iter().all(is_good) {
-            true if path.len() <= LONGEST_PATH => Ok(path),
+            true if path.len() <= MAX_PATH_BYTES => Ok(path),
             true => Err(BadLocation::Long),
             false => Err(BadLocation::Name),
         }
@@ -187,8 +188,8 @@ mod tests {
             ("nfs://h/a%2fb", "slash"),
             ("nfs://h/a%00", "NUL"),
         ] {
-            let why = text.parse::<Location>().unwrap_err().to_string();
-            assert!(why.contains(part), "{text}: {why}");
+            let err = text.parse::<Location>().unwrap_err().to_string();
+            assert!(err.contains(part), "{text}: {err}");
         }
         assert_eq!(format!("nfs://h/{}", "a/".repeat(2049)).parse::<Location>().unwrap_err(), BadLocation::Long);
     }

@@ -25,25 +25,25 @@ pub use nfs41::Credentials;
 
 use crate::{
     Options,
-    dents::{self, Kind},
+    getdents::{self, Kind},
     source::{Identity, Source, Stamp},
 };
 
 /// How long the server may be away, or say nothing, until the walk gives it up. At first it is expected to be there.
-const PATIENCE: Duration = Duration::from_secs(60);
-const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer may come so long after the end of the budget.
-const LATE: Duration = Duration::from_secs(5);
+const BUDGET_GRACE: Duration = Duration::from_secs(5);
 /// Most directories are smaller: a server need not make ready for more.
-const FIRST_PAGE: usize = 32 << 10;
+const FIRST_PAGE_BYTES: usize = 32 << 10;
 /// What waits holds a handle and a name each.
-const MOST_OPEN: usize = 1 << 16;
+const MAX_QUEUED_HANDLES: usize = 1 << 16;
 /// So often a place in a directory that changes is asked for anew.
-const PLACE_TRIES: usize = 5;
-const GOODBYE: Duration = Duration::from_secs(1);
+const MAX_CURSOR_TRIES: usize = 5;
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-const OF_A_DIRECTORY: AttributeMask = AttributeMask::TYPE.union(AttributeMask::FSID).union(AttributeMask::FILEID);
-const STAMP: AttributeMask = AttributeMask::FSID
+const DIRECTORY_ATTRIBUTES: AttributeMask = AttributeMask::TYPE.union(AttributeMask::FSID).union(AttributeMask::FILEID);
+const STAMP_ATTRIBUTES: AttributeMask = AttributeMask::FSID
     .union(AttributeMask::FILEID)
     .union(AttributeMask::TIME_MODIFY)
     .union(AttributeMask::TIME_METADATA);
@@ -119,12 +119,12 @@ impl Nfs {
         #[cfg(feature = "tls")]
         settings.tls.clone_from(&location.tls);
         settings.max_in_flight = u32::try_from(options.threads).unwrap_or(u32::MAX).min(256);
-        settings.connect_wait = PATIENCE;
+        settings.connect_wait = SILENCE_TIMEOUT;
 
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("nfs").enable_all().build()?;
         let found = |client: &Client| {
-            let client = client.with_timeout(Some(FIRST_PATIENCE));
-            let (handle, attributes) = runtime.block_on(client.lookup(b"", OF_A_DIRECTORY)).map_err(error)?;
+            let client = client.with_timeout(Some(CONNECT_TIMEOUT));
+            let (handle, attributes) = runtime.block_on(client.lookup(b"", DIRECTORY_ATTRIBUTES)).map_err(error)?;
             match attributes.file_type {
                 Some(nfs41::FileType::Directory) => Ok(Found::new(handle, &attributes)),
                 _ => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
@@ -142,13 +142,13 @@ impl Nfs {
         let (Some(runtime), None) = (&self.runtime, self.gone.get()) else {
             return Err(self.gone.get().cloned().unwrap_or(Error::Closed));
         };
-        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()) + LATE);
-        let client = self.client.with_timeout(Some(left.map_or(PATIENCE, |left| left.min(PATIENCE))));
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()) + BUDGET_GRACE);
+        let client = self.client.with_timeout(Some(left.map_or(SILENCE_TIMEOUT, |left| left.min(SILENCE_TIMEOUT))));
         let answer = runtime.block_on(call(&client));
-        if let Err(why @ (Error::Unreachable { .. } | Error::Busy(_) | Error::Deadline(_) | Error::Refused(_))) =
+        if let Err(err @ (Error::Unreachable { .. } | Error::Busy(_) | Error::Deadline(_) | Error::Refused(_))) =
             &answer
         {
-            let _ = self.gone.set(why.clone());
+            let _ = self.gone.set(err.clone());
         }
         answer
     }
@@ -165,7 +165,8 @@ impl Nfs {
     /// Asks for it where that is not known yet.
     fn found<'a>(&self, directory: &'a Directory) -> io::Result<&'a Found> {
         if let (None, Some((parent, name))) = (directory.found.get(), &directory.way) {
-            let found = self.ask(async |client| client.lookup_at(parent, Some(name.to_bytes()), OF_A_DIRECTORY).await);
+            let found =
+                self.ask(async |client| client.lookup_at(parent, Some(name.to_bytes()), DIRECTORY_ATTRIBUTES).await);
             let found = found.map_err(error)?;
             if found.1.file_type.is_some_and(|kind| kind != nfs41::FileType::Directory) {
                 return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
@@ -180,18 +181,19 @@ impl Nfs {
         if let (None, Some((parent, name)), true) =
             (directory.found.get(), &directory.way, place == DirCursor::default())
         {
-            let first = most(FIRST_PAGE);
-            let entered = self
-                .ask(async |client| client.lookup_and_getdents(parent, name.to_bytes(), OF_A_DIRECTORY, first).await);
+            let first = most(FIRST_PAGE_BYTES);
+            let entered = self.ask(async |client| {
+                client.lookup_and_getdents(parent, name.to_bytes(), DIRECTORY_ATTRIBUTES, first).await
+            });
             let (handle, attributes, kinds) = entered.map_err(error)?;
             self.reached(directory, (handle, attributes))?;
             return Ok(kinds);
         }
         let handle = &self.found(directory)?.handle;
         let read = |place, most| self.ask(async |client| client.getdents(handle, place, most).await);
-        let most = if place == DirCursor::default() { most(FIRST_PAGE) } else { most(usize::MAX) };
+        let most = if place == DirCursor::default() { most(FIRST_PAGE_BYTES) } else { most(usize::MAX) };
         let mut place = place;
-        for _ in 0..PLACE_TRIES {
+        for _ in 0..MAX_CURSOR_TRIES {
             match read(place, most) {
                 // It has changed, and a place in it goes by another number now; or it is one that somebody else was
                 // given, who has kept no more than its cookie.
@@ -215,7 +217,7 @@ impl Drop for Nfs {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             if self.gone.get().is_none() {
-                let _ = runtime.block_on(async { tokio::time::timeout(GOODBYE, self.client.close()).await });
+                let _ = runtime.block_on(async { tokio::time::timeout(CLOSE_TIMEOUT, self.client.close()).await });
             }
             runtime.shutdown_background();
         }
@@ -248,7 +250,7 @@ impl Source for Nfs {
             let begins = reading.place == DirCursor::default();
             let page = self.page(directory, reading.place, buffer.len())?;
             let mut push = |inode, kind, cookie, name: &[u8]| {
-                let written = dents::write(&mut buffer[filled..], inode, kind, cookie, name);
+                let written = getdents::write(&mut buffer[filled..], inode, kind, cookie, name);
                 filled += written.unwrap_or_default();
                 written.is_some()
             };
@@ -280,14 +282,14 @@ impl Source for Nfs {
         self.ask_of(directory, Some(name), AttributeMask::TYPE).map(|found| kind(found.file_type))
     }
 
-    fn wants_looks(&self) -> bool {
+    fn needs_readdirplus_hints(&self) -> bool {
         false
     }
 
     fn look(&self, _: &Directory, _: &CStr) {}
 
     fn stamp(&self, directory: &Directory, name: Option<&CStr>) -> io::Result<Stamp> {
-        let found = self.ask_of(directory, name, STAMP)?;
+        let found = self.ask_of(directory, name, STAMP_ATTRIBUTES)?;
         let all = (found.fsid, found.fileid, found.time_modify, found.time_metadata);
         let (Some((major, minor)), Some(inode), Some(modified), Some(changed)) = all else {
             return Err(io::Error::new(
@@ -309,7 +311,7 @@ impl Source for Nfs {
     }
 
     fn most_open(&self) -> usize {
-        MOST_OPEN
+        MAX_QUEUED_HANDLES
     }
 }
 
@@ -324,8 +326,8 @@ fn kind(kind: Option<nfs41::FileType>) -> Kind {
 }
 
 /// What the kernel would say, where it has a word for it.
-fn error(why: Error) -> io::Error {
-    let Error::Status { op, status } = why else { return why.into() };
+fn error(err: Error) -> io::Error {
+    let Error::Status { op, status } = err else { return err.into() };
     match status {
         Status::NOTDIR | Status::SYMLINK => io::Error::from_raw_os_error(libc::ENOTDIR),
         Status::STALE | Status::FHEXPIRED | Status::BADHANDLE => io::Error::from_raw_os_error(libc::ESTALE),
@@ -333,9 +335,9 @@ fn error(why: Error) -> io::Error {
         // A file system that is elsewhere, or that the server does not go to. Of a listing it says nothing about the
         // directory: something in there is on another one, and the server lists none of it.
         Status::MOVED | Status::XDEV if op != nfs41::Op::READDIR => io::ErrorKind::CrossesDevices.into(),
-        Status::MOVED | Status::XDEV => io::Error::other(why),
+        Status::MOVED | Status::XDEV => io::Error::other(err),
         // Up to here the numbers are those of Linux.
         Status(number @ 1..=31) => io::Error::from_raw_os_error(number.cast_signed()),
-        _ => why.into(),
+        _ => err.into(),
     }
 }

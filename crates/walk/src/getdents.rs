@@ -7,9 +7,9 @@
 use std::{ffi::CStr, io};
 
 /// What stands before the name.
-const HEADER: usize = 19;
+const HEADER_BYTES: usize = 19;
 /// The longest record: a name of 255 bytes and its end, aligned to 8.
-pub(crate) const LONGEST: usize = 280;
+pub(crate) const MAX_RECORD_BYTES: usize = 280;
 
 /// What an entry is, as far as the walk cares.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,9 +73,9 @@ impl<'a> Iterator for Entries<'a> {
         if self.left.is_empty() {
             return None;
         }
-        let record = self.left.split_first_chunk::<HEADER>().and_then(|(header, _)| {
+        let record = self.left.split_first_chunk::<HEADER_BYTES>().and_then(|(header, _)| {
             let length = usize::from(u16::from_ne_bytes([header[16], header[17]]));
-            let padded = self.left.get(HEADER..length)?;
+            let padded = self.left.get(HEADER_BYTES..length)?;
             Some((header, padded, length))
         });
         let Some((header, padded, length)) = record else {
@@ -100,7 +100,7 @@ impl<'a> Iterator for Entries<'a> {
 /// Writes a record as the kernel does, and says how long it is; `None` where there is no room.
 #[cfg(feature = "nfs")]
 pub(crate) fn write(buffer: &mut [u8], inode: u64, kind: Kind, cookie: i64, name: &[u8]) -> Option<usize> {
-    let length = (HEADER + name.len() + 1).next_multiple_of(8);
+    let length = (HEADER_BYTES + name.len() + 1).next_multiple_of(8);
     let record = buffer.get_mut(..length)?;
     record[..8].copy_from_slice(&inode.to_ne_bytes());
     record[8..16].copy_from_slice(&cookie.to_ne_bytes());
@@ -112,8 +112,8 @@ pub(crate) fn write(buffer: &mut [u8], inode: u64, kind: Kind, cookie: i64, name
         Kind::Unknown => libc::DT_UNKNOWN,
         Kind::Other => libc::DT_SOCK,
     };
-    record[HEADER..HEADER + name.len()].copy_from_slice(name);
-    record[HEADER + name.len()..].fill(0);
+    record[HEADER_BYTES..HEADER_BYTES + name.len()].copy_from_slice(name);
+    record[HEADER_BYTES + name.len()..].fill(0);
     Some(length)
 }
 
@@ -125,12 +125,12 @@ pub(crate) mod tests {
 
     /// A record as the kernel writes it.
     pub(crate) fn record(kind: u8, cookie: i64, name: &[u8]) -> Vec<u8> {
-        let length = (HEADER + name.len() + 1).next_multiple_of(8);
+        let length = (HEADER_BYTES + name.len() + 1).next_multiple_of(8);
         let mut record = vec![0; length];
         record[8..16].copy_from_slice(&cookie.to_ne_bytes());
         record[16..18].copy_from_slice(&u16::try_from(length).unwrap().to_ne_bytes());
         record[18] = kind;
-        record[HEADER..HEADER + name.len()].copy_from_slice(name);
+        record[HEADER_BYTES..HEADER_BYTES + name.len()].copy_from_slice(name);
         record
     }
 
@@ -154,7 +154,7 @@ pub(crate) mod tests {
             for entry in Entries::new(&bytes).flatten() {
                 let _ = entry.name();
             }
-            prop_assert!(Entries::new(&bytes).count() <= bytes.len() / HEADER + 1);
+            prop_assert!(Entries::new(&bytes).count() <= bytes.len() / HEADER_BYTES + 1);
         }
 
         #[test]
