@@ -1,5 +1,5 @@
 /**
- * Who has changed what, by choice: the calls that the seed names (CreateMountTarget, PutParameter, UpdateService,
+ * Who has changed what, by choice: the calls that the original design names (CreateMountTarget, PutParameter, UpdateService,
  * CreateNetworkInterface) are management events that write, and so are in every trail of the account.
  */
 import { Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';

@@ -1,5 +1,5 @@
 /**
- * What an installation may choose. Every setting has a default, most of them the seed's; `docs/reference/settings.md` has them in
+ * What an installation may choose. Every setting has a default, most of them the original design's; `docs/reference/settings.md` has them in
  * a table that is made from this file.
  *
  * Settings come from one file (`-c config=FILE`, else `config.json` in this folder where there is one), and from CDK
@@ -105,7 +105,7 @@ const Pipeline = z.strictObject({
   scale: z
     .enum(['small', 'medium', 'large'])
     .default('medium')
-    .describe("the seed's table: `count` has 512 MB below 100,000 files, 1024 MB to 500,000, 2048 MB above"),
+    .describe("the original design's table: `count` has 512 MB below 100,000 files, 1024 MB to 500,000, 2048 MB above"),
   schedule: z
     .string()
     .regex(/^(rate|cron)\(.+\)$/, 'expected rate(…) or cron(…)')
@@ -194,7 +194,7 @@ const Service = z.strictObject({
   size: z
     .enum(['light', 'standard', 'heavy'])
     .default('standard')
-    .describe("the seed's table: 0.5 vCPU and 1 GB, 2 and 4, or 4 and 8"),
+    .describe("the original design's table: 0.5 vCPU and 1 GB, 2 and 4, or 4 and 8"),
   desiredCount: whole(0, 100)
     .default(3)
     .describe('tasks, over the zones, and no fewer by auto scaling; none at the first deployment'),

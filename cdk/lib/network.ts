@@ -13,7 +13,7 @@ const HTTPS = ec2.Port.tcp(443);
 /** Where the service listens, in the task. */
 export const SERVICE_PORT = 8443;
 
-/** x.y.1.0/24, x.y.2.0/24 and so on: the seed's, and the same in every account. */
+/** x.y.1.0/24, x.y.2.0/24 and so on: the original design's, and the same in every account. */
 function literal(cidr: string): ec2.IIpAddresses {
   const [first, second] = cidr.split('.');
   return {

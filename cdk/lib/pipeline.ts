@@ -17,7 +17,7 @@ import { countPath } from './storage.ts';
 
 /** A Lambda mounts below /mnt only. */
 const MOUNT = '/mnt/data';
-/** The seed's table. */
+/** The original design's table. */
 const COUNT_MEMORY = { small: 512, medium: 1024, large: 2048 };
 
 /** The roles of the functions. The file system's policy knows that of `count` by its path. */

@@ -19,7 +19,7 @@ import { allow, explainWildcards, parameterArn } from './permissions.ts';
 import { accessLogs, encryptionKey } from './platform.ts';
 import { OWNER, type Storage } from './storage.ts';
 
-/** The seed's table: units of a processor, and MiB. */
+/** The original design's table: units of a processor, and MiB. */
 const SIZES = { light: [512, 1024], standard: [2048, 4096], heavy: [4096, 8192] } as const;
 const CONTAINER = 'file-service';
 /** A task reads the published list again this often: a GetParameters call a minute costs nothing, and a task that missed a

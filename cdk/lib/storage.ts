@@ -10,7 +10,7 @@ import { Construct } from 'constructs';
 import type { Config } from './config.ts';
 import type { DataNetwork } from './network.ts';
 
-/** Who owns the service's files, and who its tasks are: the seed's, and no privileged user. */
+/** Who owns the service's files, and who its tasks are: the original design's, and no privileged user. */
 export const OWNER = '1000';
 
 /** The stack makes these; more than two are the pipeline's to make, which may have been where it would make the next. */
@@ -84,7 +84,7 @@ export class DataStorage extends Construct {
     return fileSystem;
   }
 
-  /** Daily at midnight, kept for 30 days: the seed's. */
+  /** Daily at midnight, kept for 30 days: the original design's. */
   private backUp(fileSystem: efs.FileSystem, removalPolicy: RemovalPolicy) {
     const vault = new backup.BackupVault(this, 'Backups', {
       // The vault of an earlier stack of this name may have outlived it, and keeps its name.

@@ -24,7 +24,7 @@ function refused(what: () => unknown): string {
   return '';
 }
 
-test("without any settings, the seed's", () => {
+test("without any settings, the original design's", () => {
   const { stack, network, storage, scaling, pipeline, service, audit, alarms, local } = check({});
   assert.deepEqual(stack, { name: 'efs-mount-autoscaling', terminationProtection: true, tags: {} });
   assert.deepEqual(network, { zones: 3, cidr: '10.0.0.0/16', endpoints: true, flowLogs: true });

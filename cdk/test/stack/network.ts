@@ -61,7 +61,7 @@ test('endpoints of what is called from within, and of nothing else', () => {
   }
 });
 
-test("security groups are the seed's", () => {
+test("security groups are the original design's", () => {
   const it = world('default');
   const [functions, tasks, targets] = ['Functions', 'Tasks', 'Targets'].map((name) => `<Network/${name}.GroupId>`);
   const out = ['to 0.0.0.0/0 tcp 443', `to ${targets} tcp 2049`];

@@ -12,7 +12,7 @@ const condition = (is: any) =>
 const has = (name: Parameters<typeof world>[0], id: string) =>
   world(name).resources.some(({ path }) => path === `Observability/${id}`);
 
-test("the seed's four alarms", () => {
+test("the original design's four alarms", () => {
   const it = world('default');
   for (const name of FUNCTIONS) {
     const is = alarm(it, `${stateOf(name)}Errors`);
@@ -253,7 +253,7 @@ test('a trail of what is changed, by choice', () => {
   assert.deepEqual(
     trail.EventSelectors,
     [{ IncludeManagementEvents: true, ReadWriteType: 'WriteOnly' }],
-    'the four calls of the seed are such',
+    'the four calls of the original design are such',
   );
   const bucket = it.one('S3::Bucket');
   assert.equal(bucket.PublicAccessBlockConfiguration.RestrictPublicBuckets, true);

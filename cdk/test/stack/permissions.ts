@@ -204,7 +204,7 @@ test('a call without a permission is found, and a permission without a call', ()
   assert.equal(compared('default', CODE, implied).length, 3, 'what EFS needs');
 });
 
-test("the seed's ec2:DeleteNetworkInterface is nobody's own: Lambda has it, and the code is denied it", () => {
+test("the original design's ec2:DeleteNetworkInterface is nobody's own: Lambda has it, and the code is denied it", () => {
   for (const name of ['default', 'inVpc'] as const) {
     const it = world(name);
     for (const folder of FUNCTIONS) {

@@ -33,7 +33,7 @@ test('six functions from binaries that are built, on arm64 or, by choice, on x86
   }
 });
 
-test("memory by scale is the seed's table; time is what each Cargo.toml says, for cargo lambda deploy too", () => {
+test("memory by scale is the original design's table; time is what each Cargo.toml says, for cargo lambda deploy too", () => {
   const memory = (name: Parameters<typeof world>[0]) => of(world(name), 'count').MemorySize;
   assert.deepEqual([memory('discovery'), memory('default'), memory('spot')], [512, 1024, 2048]);
   for (const name of FUNCTIONS) {

@@ -16,7 +16,7 @@ const container = (it: World) => {
 const variables = (it: World) =>
   Object.fromEntries(container(it).Environment.map(({ Name, Value }: any) => [Name, it.text(Value)]));
 
-test("tasks are of the seed's sizes, on either architecture", () => {
+test("tasks are of the original design's sizes, on either architecture", () => {
   const size = (it: World) => [task(it).Cpu, task(it).Memory, task(it).RuntimePlatform.CpuArchitecture];
   assert.deepEqual(size(world('default')), ['2048', '4096', 'ARM64']);
   assert.deepEqual(size(world('discovery')), ['512', '1024', 'ARM64']);

@@ -27,7 +27,7 @@ test('the file system is encrypted by a key of its own, and cools down', () => {
   assert.deepEqual(it.warnings, []);
 });
 
-test("the seed's other modes, with a warning of the one that AWS advises against", () => {
+test("the original design's other modes, with a warning of the one that AWS advises against", () => {
   const modes = (it: World) => {
     const { PerformanceMode, ThroughputMode, ProvisionedThroughputInMibps } = it.one('EFS::FileSystem');
     return [PerformanceMode, ThroughputMode, ProvisionedThroughputInMibps];

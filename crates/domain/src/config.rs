@@ -33,7 +33,7 @@ pub enum ConfigError {
 /// The code under which a [`ConfigError`] leaves the process.
 pub const INVALID_CONFIGURATION: &str = "InvalidConfiguration";
 
-/// Where the list is published unless `SSM_PARAMETER_NAME` says otherwise: the seed's name.
+/// Where the list is published unless `SSM_PARAMETER_NAME` says otherwise: the original design's name.
 pub const DEFAULT_PARAMETER_NAME: &str = "/efs-mount-autoscaling/mount-targets";
 
 /// A parameter's name holds 1,011 bytes in 15 levels, of which the ledger's names need their share.
@@ -302,7 +302,7 @@ mod tests {
     const NOTHING: fn(&str) -> Option<String> = |_| None;
 
     #[test]
-    fn the_defaults_are_the_seeds() {
+    fn the_defaults_are_the_original_designs() {
         let policy = policy(&NOTHING).unwrap();
         assert_eq!(policy.threshold, 100_000);
         assert_eq!(policy.initial_mount_targets, 2);

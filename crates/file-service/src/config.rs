@@ -28,7 +28,7 @@ Variables, with their defaults:
     TARGETS_FILE             a file with the parameter's text, instead of the parameter [none]
     REFRESH_SECONDS          look for another list every so often, 0 for never [0]
   How paths are spread over the targets
-    ROUTE_STRATEGY           rendezvous, or sha256-modulo as the seed has it [rendezvous]
+    ROUTE_STRATEGY           rendezvous, or sha256-modulo as in the original design [rendezvous]
     ROUTE_LOCAL_ZONE_WEIGHT  how much this task prefers targets of its own zone, 1 to 100 [1]
     AVAILABILITY_ZONE        its zone, such as ap-northeast-1a [as ECS tells it]
   How the targets are used

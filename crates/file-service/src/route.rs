@@ -33,7 +33,7 @@ Examples:
 
 #[derive(Args)]
 pub struct Options {
-    /// rendezvous, or sha256-modulo as the seed has it
+    /// rendezvous, or sha256-modulo as in the original design
     #[arg(long, value_name = "STRATEGY", default_value = STRATEGIES[0].name(), value_parser = strategy)]
     strategy: &'static dyn Strategy,
     /// So many targets, with ids made up

@@ -27,7 +27,7 @@ const BYTES: usize = 64;
 const PATHS: usize = 1024;
 const MOST_TIMES_SHA256: f64 = 1.5;
 
-/// The seed's, to the letter, timed by itself: starting Python is not part of it.
+/// The original design's, to the letter, timed by itself: starting Python is not part of it.
 const SEED: &str = "
 import hashlib, time
 paths = [f'user/{n:08}/documents/2024/'.ljust(64, 'x') for n in range(1024)]
@@ -124,7 +124,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         let each = peer.allocations as f64 / (f64::from(times) * PATHS as f64 * rounds as f64);
         line(peer.name, &peer.nanoseconds, number(each, 0), peer.target)
     });
-    let lines = lines.chain([line("the seed's Python", &seed, String::new(), Target::None)]);
+    let lines = lines.chain([line("the original design's Python", &seed, String::new(), Target::None)]);
     let head = ["", "ns a call", "from – to", "× SHA-256", "allocations", "target", ""];
     report.say(&format!(
         "\n## select: which of {TARGETS} targets, by a path of {BYTES} bytes\n\n{}\n\n{}",

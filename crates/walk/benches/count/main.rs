@@ -90,7 +90,7 @@ impl Settings {
         report.say(&format!(
             "# Counting on one machine\n\nMade by `make bench-count`: {} processors, Linux {}, {} rounds. Seconds are the\n\
              median of the rounds, × ours that of the ratios in the same round. Python counts links to files too, and with\n\
-             its pool no file directly in the root, as the seed does.\n",
+             its pool no file directly in the root, as the original design does.\n",
             peers::processors(),
             rustix::system::uname().release().to_string_lossy(),
             self.rounds

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::trees::Tree;
 
-/// The seed's way, and its way with a pool, which leaves out the files directly in the root.
+/// The original design's way, and its way with a pool, which leaves out the files directly in the root.
 const RGLOB: &str = "
 import pathlib, sys
 print(sum(1 for path in pathlib.Path(sys.argv[1]).rglob('*') if path.is_file()))";
