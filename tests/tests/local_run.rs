@@ -10,7 +10,10 @@ use std::{
 use anyhow::Result;
 use serde_json::{Value, json};
 use tests::{binaries, found_by_find, tools};
-use tokio::{io::AsyncReadExt, process::Command};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
 
 fn program(arguments: &[&str]) -> Command {
     let tools = tools();
@@ -204,5 +207,29 @@ async fn many_executions_at_once_make_what_one_after_the_other_does() -> Result<
         "{said}"
     );
     assert_eq!((&said["failed"], &said["wrong"]), (&serde_json::json!([]), &serde_json::json!([])));
+    Ok(())
+}
+
+/// The picture in the README is drawn from `docs/images/run.txt`: a run still prints those lines, with other numbers and ids.
+/// `make picture` draws it again.
+#[tokio::test]
+async fn the_picture_in_the_readme_is_that_of_a_run() -> Result<()> {
+    let has_nfs_server = std::process::Command::new("ganesha.nfsd").arg("-v").output().is_ok();
+    if !has_nfs_server && std::env::var_os("CI").is_none() {
+        eprintln!("skipped: without NFS-Ganesha the run prints other lines");
+        return Ok(());
+    }
+    let run = program(&["--files", "500", "--threshold", "100", "--delay", "1"]).output().await?;
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let mut compare = Command::new("python3")
+        .arg(tools().project.join("tests/docs/picture.py"))
+        .arg("compare")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    compare.stdin.take().unwrap().write_all(&run.stdout).await?;
+    let compared = compare.wait_with_output().await?;
+    assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stderr));
     Ok(())
 }
