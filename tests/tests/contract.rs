@@ -13,7 +13,7 @@ use domain::{
         Code, Coded, CountError, CreateTargetError, EvaluateError, Kind, PollAvailableError, PublishError,
         RedeployError,
     },
-    messages::{MOST_PARTITIONS, REST_BYTES},
+    messages::{MAX_PARTITION_BYTES, MAX_PARTITIONS},
 };
 use local_world::{tools::FUNCTIONS, world::state_of};
 use serde_json::{Map, Value};
@@ -175,11 +175,11 @@ fn every_task_is_bounded_tried_again_and_caught() {
 fn a_count_in_parts_fits_the_machine() {
     let machine = machine();
     let map = &states(&machine)["CountPartitions"];
-    assert_eq!(map["MaxConcurrency"], MOST_PARTITIONS);
+    assert_eq!(map["MaxConcurrency"], MAX_PARTITIONS);
     // A state passes on 256 KiB: what is left, and a hundred errors of at most 200 bytes, which JSON may double.
-    const { assert!(REST_BYTES + walk::MAX_REPORTED_ERRORS * 500 + 4096 < 256 << 10) };
+    const { assert!(MAX_PARTITION_BYTES + walk::MAX_REPORTED_ERRORS * 500 + 4096 < 256 << 10) };
     // And all parts of a round together, some handed back as they were, the others grown to their share.
-    const { assert!(REST_BYTES + (MOST_PARTITIONS - 1) * REST_BYTES / MOST_PARTITIONS + 4096 < 256 << 10) };
+    const { assert!(MAX_PARTITION_BYTES + (MAX_PARTITIONS - 1) * MAX_PARTITION_BYTES / MAX_PARTITIONS + 4096 < 256 << 10) };
     let (whole, part) =
         (&states(&machine)["Count"], within(map).find(|(name, _)| *name == "CountPartition").unwrap().1);
     assert_eq!((&whole["TimeoutSeconds"], &whole["Retry"]), (&part["TimeoutSeconds"], &part["Retry"]));

@@ -12,7 +12,7 @@ use domain::{
     config::Variables,
     error::{Code, Coded, CountError},
     ledger,
-    messages::{CountInput, CountOutput, MOST_PARTITIONS, REST_BYTES},
+    messages::{CountInput, CountOutput, MAX_PARTITION_BYTES, MAX_PARTITIONS},
     model::ParameterName,
     ports::Clock,
 };
@@ -70,7 +70,7 @@ fn a_budget_splits_the_count_and_the_parts_are_the_whole() {
     assert!(!first.complete && !first.missed && !first.rest.is_empty());
     let (mut files, mut rest, mut rounds) = (first.files, first.rest, 0);
     while !rest.is_empty() {
-        assert!(rest.len() <= MOST_PARTITIONS && serde_json::to_string(&rest).unwrap().len() <= REST_BYTES);
+        assert!(rest.len() <= MAX_PARTITIONS && serde_json::to_string(&rest).unwrap().len() <= MAX_PARTITION_BYTES);
         let counted = rest.iter().map(|partition| {
             let fields = json!({"partition": partition, "partitions": rest.len()});
             call(&fake, &config, &memory, fields).unwrap()

@@ -19,7 +19,7 @@ use clap::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use walk::{
-    Cache, Counted, NotACache, Progress, Unreadable, Walk,
+    Cache, Counted, NotACache, Progress, UnreadableRoot, Walk,
     nfs::{BadLocation, Location},
 };
 
@@ -128,7 +128,7 @@ pub fn run(options: &Options) -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    Unreadable(#[from] UnreadableRoot),
     #[error("--cache {file}: there is no such folder to write it to", file = file.display())]
     NoFolder { file: PathBuf },
     #[error("--cache {file}: {err}; delete the file, or name another", file = file.display())]
@@ -165,7 +165,7 @@ fn count(options: &Options) -> Result<Counted, Failure> {
                 warn(&format!("it cannot be written: {}", io::Error::from(err.kind())));
             }
         }
-        None if counted.cut_short => {}
+        None if counted.truncated => {}
         None => warn("there are more directories than are remembered; the next count reads all of them again"),
     }
     Ok(counted)
@@ -192,7 +192,7 @@ fn known(file: &Path, options: &Options) -> Result<Cache, Failure> {
 }
 
 /// Walks, and shows on a terminal how far it has come.
-fn watched(walk: Walk, count: impl FnOnce(Walk) -> Result<Counted, Unreadable>) -> Result<Counted, Unreadable> {
+fn watched(walk: Walk, count: impl FnOnce(Walk) -> Result<Counted, UnreadableRoot>) -> Result<Counted, UnreadableRoot> {
     if !io::stderr().is_terminal() {
         return count(walk);
     }
@@ -239,7 +239,7 @@ fn object(counted: &Counted) -> serde_json::Value {
         "vanished": counted.vanished,
         "other_file_systems": counted.other_file_systems,
         "unchanged": counted.unchanged,
-        "stopped": counted.cut_short,
+        "stopped": counted.truncated,
         "seconds": counted.time.as_secs_f64(),
     })
 }
@@ -253,7 +253,7 @@ fn text(counted: &Counted, options: &Options) -> String {
         counted.time.as_secs_f64(),
         rate(counted.files, counted.time)
     );
-    if let Some(most) = options.stop_above.filter(|_| counted.cut_short) {
+    if let Some(most) = options.stop_above.filter(|_| counted.truncated) {
         let _ = writeln!(text, "stopped above {}; there may be more", grouped(most));
     }
     for (many, one, more, what) in [

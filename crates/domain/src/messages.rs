@@ -88,10 +88,10 @@ fn empty_object() -> Value {
 
 /// A count that outlasts one invocation is handed on in at most so many parts, which the machine works off
 /// at once.
-pub const MOST_PARTITIONS: usize = 8;
+pub const MAX_PARTITIONS: usize = 8;
 /// Bytes of JSON that all parts take together when one invocation hands them back. A state of the machine
 /// passes on 256 KiB, and a part may have to be handed back as it was while others grow to their share.
-pub const REST_BYTES: usize = 128 << 10;
+pub const MAX_PARTITION_BYTES: usize = 128 << 10;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

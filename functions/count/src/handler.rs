@@ -14,7 +14,7 @@ use domain::{
     config::{ConfigError, ParameterType, Variables, optional, required, within, word},
     error::{CountError, InvalidInput},
     ledger,
-    messages::{CountInput, CountOutput, MOST_PARTITIONS, REST_BYTES, Start},
+    messages::{CountInput, CountOutput, MAX_PARTITION_BYTES, MAX_PARTITIONS, Start},
     model::{FileSystemId, ParameterName},
     ports::{Clock, ReadParameters, WriteParameter},
 };
@@ -187,7 +187,7 @@ fn time_to_walk(config: &Config, deadline: SystemTime) -> Duration {
 
 fn walk(config: &Config, until: Instant, partitions: usize) -> Walk {
     let beside = partitions.max(1);
-    config.root.walk().until(until).hand_back(MOST_PARTITIONS / beside, REST_BYTES / beside)
+    config.root.walk().until(until).return_unvisited(MAX_PARTITIONS / beside, MAX_PARTITION_BYTES / beside)
 }
 
 fn count(config: &Config, memory: &Memory, until: Instant) -> Result<Counted, walk::UnreadableRoot> {
@@ -214,7 +214,7 @@ fn output(counted: Counted) -> CountOutput {
         files: counted.files,
         directories: counted.directories,
         complete: counted.complete(),
-        missed: counted.errors > 0 || counted.cut_short || rest.len() < counted.rest.len(),
+        missed: counted.errors > 0 || counted.truncated || rest.len() < counted.rest.len(),
         vanished: counted.vanished,
         other_file_systems: counted.other_file_systems,
         unchanged: counted.unchanged,
