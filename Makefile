@@ -7,8 +7,10 @@ MAKEFLAGS += --no-builtin-rules
 
 # What is installed and built is kept here and used again, by every checkout.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/efs-autoscale
-# Dependencies and tests are compiled once for all checkouts; the programs land in target/ of this one.
+# Dependencies are compiled once for all checkouts; our own crates once for each, by the path of the wrapper, which is part of
+# the names of their artifacts. The programs land in target/ of this one.
 export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
+export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/tests/rustc
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 # One directory for each version of what is asked for, so that a change never meets an old install.
@@ -29,7 +31,7 @@ export PATH := $(PATH):$(CARGO_TOOLS)/bin
 # Clippy as the compiler of our own crates: lints, tests and programs come out of one compilation, in which
 # aws-sdk-ec2 takes minutes and gigabytes. Always the whole workspace with all targets: another selection
 # has other features, and compiles it again.
-CHECKED := RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
+CHECKED := RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/clippy CLIPPY_ARGS=-Dwarnings
 ALL := --workspace --all-targets
 
 .PHONY: help
