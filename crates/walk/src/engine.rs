@@ -15,11 +15,12 @@ use std::{
 use crate::{
     Counted, MAX_REPORTED_ERRORS, Options, Progress,
     cache::{Cache, Memory},
-    frontier::{Frontier, Partition, Position, ResumePoint},
+    frontier::Frontier,
     getdents::{Entries, Entry, Kind},
-    node::{Counts, Node, Record},
+    node::{Counts, Node},
+    partition::{Partition, Position, ResumePoint},
     pool::{Job, Names, Open, PartialDirectory, Pool, Task},
-    source::{Identity, Source, Stamp},
+    source::{Identity, Source, Stamp, gone, is},
 };
 
 /// Frames are small, and a page that is not touched costs nothing.
@@ -83,7 +84,7 @@ pub(crate) fn run<S: Source>(
     };
     let places = partition.places().iter().rev();
     let record = || walk.memory.as_ref().map(Memory::root);
-    walk.pool.push(places.map(|place| Task::ResumePoint(given(&root, place, record()), place.clone())));
+    walk.pool.push(places.map(|place| Task::ResumePoint(Node::at(&root, place, record()), place.clone())));
     thread::scope(|scope| walk.work(scope));
 
     let Walking { memory, pool, truncated, first_errors, root_error, .. } = walk;
@@ -96,7 +97,7 @@ pub(crate) fn run<S: Source>(
         // Nobody goes on with these: the directories give what was counted in them to the root.
         stack.clear();
     }
-    let (mut rest, taken_back) = frontier(source, stack).partitions(options.partitions, options.partition_bytes);
+    let (mut rest, taken_back) = Frontier::of(source, stack).partitions(options.partitions, options.partition_bytes);
     let mut counts = root.counts();
     if rest.is_empty() || counts.steps > taken_back.steps {
         counts -= taken_back;
@@ -122,40 +123,6 @@ pub(crate) fn run<S: Source>(
 
 fn unlocked<T>(mutex: Mutex<T>) -> T {
     mutex.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The node of a place, with nodes on the way to it.
-fn given(root: &Arc<Node>, place: &ResumePoint, record: Option<Box<Record>>) -> Arc<Node> {
-    let (last, above) = place.path.0.split_last().map_or((c"", &[][..]), |(last, above)| (last, above));
-    let parent = above.iter().fold(Arc::clone(root), |parent, name| Arc::new(Node::child(&parent, name.clone(), None)));
-    Arc::new(Node::given(&parent, last.to_owned(), place.clone(), record))
-}
-
-/// What the tasks that nobody has begun with are, as places.
-fn frontier<S: Source>(source: &S, stack: Vec<Task<S::Directory>>) -> Frontier {
-    let mut frontier = Frontier::default();
-    for task in stack {
-        match task {
-            Task::ResumePoint(node, place) => frontier.untouched(&node, place),
-            Task::Names(Names { of, names, .. }) => {
-                for (kind, name) in names {
-                    frontier.name(&of, kind, name);
-                }
-            }
-            Task::PartialDirectory(PartialDirectory { node, directory: None, inode, cookie, .. }) => {
-                frontier.from(&node, Position { cookie, inode });
-            }
-            Task::PartialDirectory(PartialDirectory { node, directory: Some(directory), cookie, .. }) => {
-                match source.identity(&directory.directory) {
-                    Ok(found) if found.resumable && cookie != 0 => {
-                        frontier.from(&node, Position { cookie, inode: found.inode });
-                    }
-                    _ => frontier.anew(&node),
-                }
-            }
-        }
-    }
-    frontier
 }
 
 struct Walking<'a, S: Source> {
@@ -630,13 +597,4 @@ impl<S: Source> Walking<'_, S> {
             told.push(format!("{}: {err}", escaped.collect::<String>()));
         }
     }
-}
-
-/// What was there when its parent was read, and is not any more.
-fn gone(err: &io::Error) -> bool {
-    matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn is(err: &io::Error, number: i32) -> bool {
-    err.raw_os_error() == Some(number)
 }

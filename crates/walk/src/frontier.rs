@@ -1,161 +1,18 @@
-//! What a walk that is stopped has left, in a shape that travels: names are bytes and travel as base64,
-//! numbers of 64 bits as text. Whoever gets one trusts nothing in it.
+//! The frontier of a stopped walk: every directory that it has found and not visited, made into partitions.
 
 use std::{
     collections::{HashMap, HashSet},
-    ffi::{CStr, CString},
+    ffi::CString,
     sync::Arc,
 };
-
-use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::{
     getdents::Kind,
     node::{Counts, Node},
+    partition::{Names as PathNames, Partition, Position, ResumePoint},
+    pool::{Names, PartialDirectory, Task},
+    source::Source,
 };
-
-/// In one list or path of a place that somebody hands in: more do not fit what a state machine passes on.
-const MAX_PARTITION_NAMES: usize = 1 << 16;
-
-/// A part of what is left, for one walk.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Partition {
-    places: Vec<ResumePoint>,
-}
-
-impl Partition {
-    /// All there is below the root.
-    pub fn whole() -> Self {
-        Self { places: vec![ResumePoint::default()] }
-    }
-
-    pub(crate) fn is_whole(&self) -> bool {
-        matches!(&*self.places, [place] if place.path.is_empty() && place.is_whole())
-    }
-
-    pub(crate) fn places(&self) -> &[ResumePoint] {
-        &self.places
-    }
-}
-
-/// A directory that is left as a whole; or of which these entries are left, and those from a cookie on.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ResumePoint {
-    /// Below the root.
-    #[serde(default, skip_serializing_if = "Names::is_empty")]
-    pub(crate) path: Names,
-    /// Directories in it that are left.
-    #[serde(default, skip_serializing_if = "Names::is_empty")]
-    pub(crate) directories: Names,
-    /// Entries in it of a kind that the file system did not tell.
-    #[serde(default, skip_serializing_if = "Names::is_empty")]
-    pub(crate) unknown: Names,
-    /// Where reading goes on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) from: Option<Position>,
-}
-
-/// A place in a directory. The cookie means something in this directory only.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Position {
-    #[serde(with = "text")]
-    pub cookie: i64,
-    #[serde(with = "text")]
-    pub inode: u64,
-}
-
-impl ResumePoint {
-    fn whole(path: Names) -> Self {
-        Self { path, ..Self::default() }
-    }
-
-    pub(crate) fn is_whole(&self) -> bool {
-        self.directories.is_empty() && self.unknown.is_empty() && self.from.is_none()
-    }
-
-    /// At most so many bytes of JSON, with what stands between two.
-    fn bytes(&self) -> usize {
-        let names = [&self.path, &self.directories, &self.unknown];
-        130 + names.iter().map(|names| names.bytes().div_ceil(3) * 4).sum::<usize>()
-    }
-
-    /// The same in at most so many parts.
-    fn split(self, parts: usize) -> Vec<Self> {
-        let size = self.directories.0.len().div_ceil(parts).max(1);
-        let mut chunks = self.directories.0.chunks(size).map(|names| Names(names.to_vec()));
-        let first = Self { directories: chunks.next().unwrap_or_default(), ..self.clone() };
-        let more = chunks.map(|directories| Self { directories, ..Self::whole(self.path.clone()) });
-        std::iter::once(first).chain(more).collect()
-    }
-}
-
-/// Names of entries, or the names that a path consists of: none is empty, `.` or `..`, or has a `/`.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Names(pub Vec<CString>);
-
-impl Names {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// With what stands between two.
-    fn bytes(&self) -> usize {
-        self.0.iter().map(|name| name.as_bytes_with_nul().len()).sum()
-    }
-
-    fn of<'a>(names: impl IntoIterator<Item = &'a CStr>) -> Self {
-        Self(names.into_iter().map(CStr::to_owned).collect())
-    }
-
-    fn parse(joined: &[u8]) -> Result<Self, &'static str> {
-        if joined.is_empty() {
-            return Ok(Self::default());
-        }
-        let one = |name: &[u8]| match name {
-            b"" | b"." | b".." => Err("a name in it is empty, `.` or `..`"),
-            _ if name.len() > 255 => Err("a name in it is longer than 255 bytes"),
-            _ => CString::new(name).map_err(|_| "a name in it has a NUL"),
-        };
-        if joined.iter().filter(|byte| **byte == b'/').count() >= MAX_PARTITION_NAMES {
-            return Err("it has more names than any that was handed back");
-        }
-        joined.split(|byte| *byte == b'/').map(one).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-impl Serialize for Names {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let joined = self.0.iter().map(CString::as_bytes).collect::<Vec<_>>().join(&b'/');
-        serializer.serialize_str(&STANDARD.encode(joined))
-    }
-}
-
-impl<'de> Deserialize<'de> for Names {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let encoded = String::deserialize(deserializer)?;
-        let joined = STANDARD.decode(encoded).map_err(|err| D::Error::custom(format!("not base64: {err}")))?;
-        Self::parse(&joined).map_err(D::Error::custom)
-    }
-}
-
-/// Numbers of 64 bits as text: the state machine's numbers hold 53.
-mod text {
-    use std::{fmt::Display, str::FromStr};
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<T: Display, S: Serializer>(number: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(number)
-    }
-
-    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
 
 /// What is left, while it is being made into places.
 #[derive(Default)]
@@ -191,6 +48,33 @@ struct Below {
 }
 
 impl Frontier {
+    /// The tasks that no thread has started.
+    pub fn of<S: Source>(source: &S, stack: Vec<Task<S::Directory>>) -> Self {
+        let mut frontier = Self::default();
+        for task in stack {
+            match task {
+                Task::ResumePoint(node, place) => frontier.untouched(&node, place),
+                Task::Names(Names { of, names, .. }) => {
+                    for (kind, name) in names {
+                        frontier.name(&of, kind, name);
+                    }
+                }
+                Task::PartialDirectory(PartialDirectory { node, directory: None, inode, cookie, .. }) => {
+                    frontier.from(&node, Position { cookie, inode });
+                }
+                Task::PartialDirectory(PartialDirectory { node, directory: Some(directory), cookie, .. }) => {
+                    match source.identity(&directory.directory) {
+                        Ok(found) if found.resumable && cookie != 0 => {
+                            frontier.from(&node, Position { cookie, inode: found.inode });
+                        }
+                        _ => frontier.anew(&node),
+                    }
+                }
+            }
+        }
+        frontier
+    }
+
     fn entry(&mut self, node: &Arc<Node>) -> &mut Left {
         for up in upwards(node) {
             self.left.entry(Arc::as_ptr(up)).or_insert_with(|| Left::new(up));
@@ -200,7 +84,7 @@ impl Frontier {
 
     /// The place of this directory, to which what is left in it is added.
     fn place(&mut self, node: &Arc<Node>) -> &mut ResumePoint {
-        self.entry(node).place.get_or_insert_with(|| ResumePoint::whole(Names::of(node.names())))
+        self.entry(node).place.get_or_insert_with(|| ResumePoint::whole(PathNames::of(node.names())))
     }
 
     pub fn name(&mut self, of: &Arc<Node>, kind: Kind, name: CString) {
@@ -303,7 +187,9 @@ fn upwards(node: &Arc<Node>) -> impl Iterator<Item = &Arc<Node>> {
 fn again(node: &Arc<Node>) -> Option<ResumePoint> {
     match node.given_as() {
         Some(place) => Some(place.clone()),
-        None => upwards(node).any(|up| up.given_as().is_some()).then(|| ResumePoint::whole(Names::of(node.names()))),
+        None => {
+            upwards(node).any(|up| up.given_as().is_some()).then(|| ResumePoint::whole(PathNames::of(node.names())))
+        }
     }
 }
 

@@ -40,6 +40,7 @@ mod kernel;
 #[cfg(feature = "nfs")]
 pub mod nfs;
 mod node;
+mod partition;
 mod pool;
 mod source;
 
@@ -54,7 +55,7 @@ use std::{
 };
 
 pub use cache::{Cache, NotACache};
-pub use frontier::{Partition, ResumePoint};
+pub use partition::{Partition, ResumePoint};
 
 /// As many as an NFSv4.1 session has slots; more gain nothing, fewer lose.
 pub const DEFAULT_THREADS: usize = 64;

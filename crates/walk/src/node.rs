@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use crate::{frontier::ResumePoint, source::Stamp};
+use crate::{partition::ResumePoint, source::Stamp};
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -91,6 +91,14 @@ pub(crate) struct Found {
 }
 
 impl Node {
+    /// The node of a resume point, with the nodes on the way to it.
+    pub fn at(root: &Arc<Self>, place: &ResumePoint, record: Option<Box<Record>>) -> Arc<Self> {
+        let (last, above) = place.path.0.split_last().map_or((c"", &[][..]), |(last, above)| (last, above));
+        let parent =
+            above.iter().fold(Arc::clone(root), |parent, name| Arc::new(Self::child(&parent, name.clone(), None)));
+        Arc::new(Self::given(&parent, last.to_owned(), place.clone(), record))
+    }
+
     /// Above all.
     pub fn root() -> Self {
         Self { parent: None, name: CString::default(), given: None, counts: Shared::default(), record: None }

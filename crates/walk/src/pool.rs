@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::{frontier::ResumePoint, getdents::Kind, node::Node};
+use crate::{getdents::Kind, node::Node, partition::ResumePoint};
 
 /// What nobody has begun with.
 pub(crate) enum Task<D> {

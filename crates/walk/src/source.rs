@@ -68,3 +68,12 @@ pub(crate) struct Stamp {
     pub modified: (i64, u32),
     pub changed: (i64, u32),
 }
+
+/// What was there when its parent was read, and is not any more.
+pub(crate) fn gone(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+pub(crate) fn is(err: &io::Error, number: i32) -> bool {
+    err.raw_os_error() == Some(number)
+}
