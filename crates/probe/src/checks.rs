@@ -10,7 +10,7 @@ mod writes;
 use bytes::Bytes;
 use nfs41::Client;
 
-use super::{report::Check, world::World};
+use super::{outcome::Check, world::World};
 
 /// How often what could be chance is done.
 const ROUNDS: usize = 10;

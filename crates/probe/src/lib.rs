@@ -2,6 +2,7 @@
 //! account what a machine without one cannot show about Amazon EFS.
 
 mod checks;
+mod outcome;
 mod partitions;
 mod pipe;
 mod report;

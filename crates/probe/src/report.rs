@@ -1,168 +1,17 @@
-//! Facts, and how they are told: to people line by line, to programs as one object.
+//! The report: line by line for people, one object for programs.
 
-use std::{fmt::Write as _, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt::Write as _, io, sync::Arc};
 
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::{FAILED, INTERRUPTED, MISSING, Setup, out, partitions::Partitions, target::Target, world::World};
-
-/// What a question was answered with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Finding {
-    Yes,
-    No,
-    /// It was asked, and what came says neither.
-    Unknown,
-    /// What it takes was not there: as little is known as of what was asked in vain.
-    NotAsked,
-    /// By these arguments it is not to be asked, or has no meaning.
-    Excluded,
-}
-
-impl Finding {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Yes => "yes",
-            Self::No => "no",
-            Self::Unknown => "unknown",
-            Self::NotAsked => "not_asked",
-            Self::Excluded => "excluded",
-        }
-    }
-
-    /// Of several hosts the worst counts.
-    fn badness(self) -> u8 {
-        match self {
-            Self::Yes => 0,
-            Self::Excluded => 1,
-            Self::NotAsked => 2,
-            Self::Unknown => 3,
-            Self::No => 4,
-        }
-    }
-}
-
-/// An answer, what came, and the numbers in it.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    pub answer: Finding,
-    pub found: String,
-    pub values: Map<String, Value>,
-}
-
-fn outcome(answer: Finding, found: impl Into<String>) -> Outcome {
-    Outcome { answer, found: found.into(), values: Map::new() }
-}
-
-pub fn yes(found: impl Into<String>) -> Outcome {
-    outcome(Finding::Yes, found)
-}
-
-pub fn no(found: impl Into<String>) -> Outcome {
-    outcome(Finding::No, found)
-}
-
-pub fn unknown(found: impl Into<String>) -> Outcome {
-    outcome(Finding::Unknown, found)
-}
-
-pub fn not_asked(err: impl Into<String>) -> Outcome {
-    outcome(Finding::NotAsked, err)
-}
-
-pub fn excluded(err: impl Into<String>) -> Outcome {
-    outcome(Finding::Excluded, err)
-}
-
-impl Outcome {
-    /// With what programs want to know of it: the fields of an object.
-    pub fn with(mut self, values: Value) -> Self {
-        if let Value::Object(values) = values {
-            self.values.extend(values);
-        }
-        self
-    }
-}
-
-/// What an operation was refused with is a no; what kept it from being asked or answered says nothing.
-pub fn or_no<T>(answer: nfs41::Result<T>) -> Result<T, Outcome> {
-    answer.map_err(refused)
-}
-
-pub fn refused(err: nfs41::Error) -> Outcome {
-    match err {
-        nfs41::Error::Status { .. } | nfs41::Error::ConditionFailed => no(err.to_string()),
-        err => unknown(err.to_string()),
-    }
-}
-
-/// What has to be there before something can be asked.
-pub fn or_unknown<T>(answer: nfs41::Result<T>) -> Result<T, Outcome> {
-    answer.map_err(|err| unknown(format!("it cannot be asked, since what it takes could not be made: {err}")))
-}
-
-/// What is known of it, however it ends.
-pub fn with_values(asked: CheckResult, values: Value) -> CheckResult {
-    match asked {
-        Ok(outcome) => Ok(outcome.with(values)),
-        Err(outcome) => Err(outcome.with(values)),
-    }
-}
-
-/// An outcome. The error is one, too: one that comes early.
-pub type CheckResult = Result<Outcome, Outcome>;
-pub type Asks<'a> = Pin<Box<dyn Future<Output = CheckResult> + 'a>>;
-
-/// One question.
-pub struct Check<W: ?Sized> {
-    /// Stable, for programs.
-    pub key: &'static str,
-    /// What a yes says.
-    pub what: &'static str,
-    /// What a no means for whoever runs the service.
-    pub means: &'static str,
-    /// The service does not work without: asked by way of every host.
-    pub needed: bool,
-    pub ask: for<'a> fn(&'a W) -> Asks<'a>,
-}
-
-/// Who is asked.
-pub trait Patient {
-    fn patience(&self) -> Duration;
-}
-
-/// What is known of a question.
-#[derive(Debug)]
-pub struct Fact {
-    key: &'static str,
-    what: &'static str,
-    means: &'static str,
-    needed: bool,
-    outcome: Outcome,
-    time: Duration,
-    /// No answer came in time.
-    pub is_late: bool,
-}
-
-impl<W: Patient> Check<W> {
-    pub async fn fact(&self, world: &W) -> Fact {
-        let began = Instant::now();
-        // Its operations have deadlines of their own: this is for all of them together.
-        let patience = world.patience() * 2;
-        let outcome = match timeout(patience, (self.ask)(world)).await {
-            Ok(Ok(outcome) | Err(outcome)) => outcome,
-            Err(_) => unknown(format!("no answer came within {patience:?}")),
-        };
-        let time = began.elapsed();
-        let is_late = outcome.answer == Finding::Unknown && time >= world.patience();
-        self.known(outcome, time, is_late)
-    }
-
-    pub fn not_asked(&self, err: &str) -> Fact {
-        self.known(not_asked(err), Duration::ZERO, false)
-    }
-}
+use super::{
+    FAILED, INTERRUPTED, MISSING, Setup, out,
+    outcome::{Check, Fact, Finding, Outcome, time},
+    partitions::Partitions,
+    target::Target,
+    world::World,
+};
 
 impl Check<World> {
     /// Of every host that has given a session, if it is needed, and else of the first one that still answers.
@@ -196,7 +45,7 @@ impl Check<World> {
             })
             .collect();
         // The first one of the worst.
-        let worst = facts.into_iter().rev().max_by_key(|(_, fact)| fact.outcome.answer.badness());
+        let worst = facts.into_iter().rev().max_by_key(|(_, fact)| fact.outcome.answer.severity());
         let Some((host, fact)) = worst else { return self.not_asked("no host has given a session") };
         let mut outcome = fact.outcome;
         if count > 1 {
@@ -208,13 +57,6 @@ impl Check<World> {
             outcome = outcome.with(json!({ "hosts": by_host }));
         }
         self.known(outcome, time, false)
-    }
-}
-
-impl<W: ?Sized> Check<W> {
-    fn known(&self, outcome: Outcome, time: Duration, is_late: bool) -> Fact {
-        let Self { key, what, means, needed, .. } = *self;
-        Fact { key, what, means, needed, outcome, time, is_late }
     }
 }
 
@@ -257,15 +99,6 @@ impl Fact {
             "means": (*answer == Finding::No).then_some(self.means),
             "seconds": self.time.as_secs_f64(),
         })
-    }
-}
-
-/// As people read it: three digits.
-pub fn time(time: Duration) -> String {
-    match time.as_secs_f64() {
-        seconds if seconds < 0.01 => format!("{:.2} ms", seconds * 1e3),
-        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
-        seconds => format!("{seconds:.1} s"),
     }
 }
 

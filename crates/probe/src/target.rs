@@ -21,7 +21,9 @@ use x509_parser::extensions::GeneralName;
 
 use super::{
     Host, Setup,
-    report::{Check, CheckResult, Outcome, Patient, excluded, no, not_asked, or_no, unknown, with_values, yes},
+    outcome::{
+        Check, CheckResult, OperationTimeout, Outcome, excluded, no, not_asked, or_no, unknown, with_values, yes,
+    },
 };
 use crate::grouped;
 
@@ -144,8 +146,8 @@ struct Known {
     fails: bool,
 }
 
-impl Patient for Target {
-    fn patience(&self) -> Duration {
+impl OperationTimeout for Target {
+    fn operation_timeout(&self) -> Duration {
         self.setup.dial.timeout
     }
 }
@@ -510,7 +512,7 @@ async fn round_trip(target: &Target) -> CheckResult {
     let (Some(half), Some(most), Some(least)) = (at(50), at(99), times.first().copied()) else {
         return Err(unknown("there was no time for one"));
     };
-    let told = super::report::time;
+    let told = super::outcome::time;
     let found = format!(
         "half of {} within {}, 99 of 100 within {}, the shortest {}",
         times.len(),

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Setup,
-    report::{Outcome, Patient, excluded, not_asked, unknown},
+    outcome::{OperationTimeout, Outcome, excluded, not_asked, unknown},
     target::Target,
 };
 
@@ -35,8 +35,8 @@ pub struct World {
     second: OnceLock<Client>,
 }
 
-impl Patient for World {
-    fn patience(&self) -> Duration {
+impl OperationTimeout for World {
+    fn operation_timeout(&self) -> Duration {
         self.setup.dial.timeout
     }
 }
@@ -212,9 +212,9 @@ impl World {
             }
             Err(err)
         };
-        let patience = self.setup.dial.timeout * 2;
-        let tidied = timeout(patience, tidied).await;
-        tidied.unwrap_or_else(|_| Err(format!("no answer came within {patience:?}")))
+        let operation_timeout = self.setup.dial.timeout * 2;
+        let tidied = timeout(operation_timeout, tidied).await;
+        tidied.unwrap_or_else(|_| Err(format!("no answer came within {operation_timeout:?}")))
     }
 
     async fn remove_leftovers_at(&self, host: SocketAddr) -> Result<(), String> {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::{ROUNDS, read_file};
 use crate::{
     grouped,
-    report::{CheckResult, Outcome, no, not_asked, or_no, or_unknown, time, unknown, yes},
+    outcome::{CheckResult, Outcome, no, not_asked, or_no, or_unknown, time, unknown, yes},
     world::World,
 };
 

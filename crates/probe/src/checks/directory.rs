@@ -7,7 +7,7 @@ use nfs41::{AttributeMask, Error, PutOptions};
 use serde_json::json;
 
 use crate::{
-    report::{CheckResult, excluded, no, or_no, or_unknown, unknown, with_values, yes},
+    outcome::{CheckResult, excluded, no, or_no, or_unknown, unknown, with_values, yes},
     target::permissions,
     world::World,
 };

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::content;
 use crate::{
     grouped,
-    report::{CheckResult, Outcome, excluded, no, not_asked, or_no, or_unknown, unknown, with_values, yes},
+    outcome::{CheckResult, Outcome, excluded, no, not_asked, or_no, or_unknown, unknown, with_values, yes},
     world::World,
 };
 

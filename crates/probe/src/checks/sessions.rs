@@ -6,8 +6,8 @@ use nfs41::{AttributeMask, Client, Create, Error, PutOptions};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    outcome::{CheckResult, Outcome, excluded, no, or_unknown, refused, time, unknown, yes},
     pipe::Pipe,
-    report::{CheckResult, Outcome, excluded, no, or_unknown, refused, time, unknown, yes},
     world::World,
 };
 

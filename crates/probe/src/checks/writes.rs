@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{ROUNDS, content, read_file, reads::held};
 use crate::{
     grouped,
-    report::{CheckResult, no, or_no, or_unknown, refused, unknown, yes},
+    outcome::{CheckResult, no, or_no, or_unknown, refused, unknown, yes},
     world::World,
 };
 
