@@ -1,4 +1,4 @@
-//! What changes files: contents that replace others, additions, removals.
+//! Changes of files: put, upload, append, delete.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,8 @@ use files::{
 };
 use router::path::FilePath;
 
-/// Does what needs the directory of a path, which is made if it is missing, and goes again if that fails.
+/// Runs an operation that needs the parent directory. Creates missing directories and removes them again if the operation
+/// fails.
 pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
     client: &Client,
     path: &FilePath,
@@ -26,8 +27,8 @@ pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
     loop {
         tries += 1;
         match act().await {
-            // Whoever made it for a content that was given up may take it away again, also between its name and what is
-            // asked of it.
+            // Another request that created the directory may remove it after its failure, even between our MKDIR and the
+            // operation: try again.
             Err(err) if is_missing(&err) && tries < TRIES => {
                 match client.create_dir_all(directory, rules.directory_mode).await {
                     Ok(count) => made = made.max(count),
@@ -48,7 +49,8 @@ fn is_missing(err: &nfs41::Error) -> bool {
     err.status() == Some(Status::NOENT) || err.is_stale()
 }
 
-/// The last so many directories of this path, as far as they are empty. The time of whoever made them may be over.
+/// Removes the last `count` directories of this path that are empty, with a timeout of its own: the deadline of the
+/// operation may have passed.
 pub(super) async fn remove_made(client: &Client, mut directory: &[u8], made: usize) {
     let client = client.with_timeout(Some(CLEANUP_TIMEOUT));
     for _ in 0..made {
@@ -59,7 +61,7 @@ pub(super) async fn remove_made(client: &Client, mut directory: &[u8], made: usi
     }
 }
 
-/// A plain write is one round trip where it replaces a file, and two where there is none.
+/// An unconditional write takes one round trip if it replaces a file, and two if it creates one.
 pub(super) async fn put(
     client: Client,
     path: FilePath,
@@ -70,7 +72,7 @@ pub(super) async fn put(
     let put = |conditions| client.put(path.as_bytes(), content.clone(), how(conditions, rules));
     let new = || in_its_directory(&client, &path, rules, || put(nfs41::Precondition::Absent));
     if !conditions.is_none() {
-        // What they will say, before anything is made.
+        // Evaluate the preconditions before anything is created.
         let before = existing(&client, path.as_bytes()).await?;
         if !conditions.allow(before.as_ref()) {
             return Err(Error::PreconditionFailed);
@@ -88,7 +90,7 @@ pub(super) async fn put(
             Err(err) if err.status() != Some(Status::NOENT) => return Err(evaluate(&client, &path, err).await),
             Err(_) => match new().await {
                 Ok((made, _)) => return Ok((meta(&made)?, true)),
-                // Somebody made it meanwhile.
+                // Another client created the file in the meantime.
                 Err(Error::PreconditionFailed) => {}
                 Err(err) => return Err(err),
             },
@@ -109,7 +111,7 @@ pub(super) async fn append(
         let added = client.append(path.as_bytes(), content.clone(), how(asked, rules)).await;
         match added {
             Ok(Some(found)) => return Ok((meta(&found)?, false)),
-            // There is no file, or not even its directory.
+            // The file or its directory does not exist.
             Ok(None) => {}
             Err(err) if is_missing(&err) => {}
             Err(err) => return Err(evaluate(&client, &path, err).await),
@@ -119,7 +121,7 @@ pub(super) async fn append(
         }
         let new = || client.put(path.as_bytes(), content.clone(), how(nfs41::Precondition::Absent, rules));
         match in_its_directory(&client, &path, rules, new).await {
-            // Somebody made it meanwhile: add to that.
+            // Another client created the file in the meantime: append to it.
             Err(Error::PreconditionFailed) => {}
             other => return other.and_then(|(made, _)| Ok((meta(&made)?, true))),
         }
@@ -131,7 +133,7 @@ pub(super) async fn delete(client: Client, path: FilePath, conditions: Precondit
     let removed = match conditions.is_none() {
         true => anew(|| client.remove_file(path.as_bytes())).await,
         false => {
-            // Where there is nothing to delete, conditions do not count (RFC 9110, section 13.2.1).
+            // Preconditions do not apply to a missing file (RFC 9110, section 13.2.1).
             let asked = nfs41::Precondition::If(Arc::new(move |found| {
                 found.map(meta).is_none_or(|found| found.is_ok_and(|found| conditions.allow(Some(&found))))
             }));
@@ -144,9 +146,9 @@ pub(super) async fn delete(client: Client, path: FilePath, conditions: Precondit
     }
 }
 
-/// A content that comes in pieces.
+/// An upload.
 pub(super) struct Stage {
-    /// Gone when it is committed or given up.
+    /// `None` after a commit or an abort.
     pub staged: Option<nfs41::Upload>,
     pub client: Client,
     pub path: FilePath,
@@ -165,7 +167,7 @@ impl StagedUpload for Stage {
         Box::pin(async move {
             let written = in_time(deadline, self.staged.as_mut().ok_or_else(given_up)?.write(bytes)).await;
             if written.is_err() {
-                // It has a hole, or will have: nothing comes after it.
+                // A failed write may leave a hole: refuse further writes.
                 drop(self.staged.take());
             }
             written
@@ -191,7 +193,7 @@ impl StagedUpload for Stage {
                     self.made = 0;
                     Ok((meta(&found)?, before.is_none()))
                 }
-                // What is missing when a content goes to its place is not the file that was asked for.
+                // The missing file is the temporary one, not the one that the caller named.
                 Err(err) if matches!(err.status(), Some(Status::NOENT | Status::STALE)) => Err(Error::Failed(
                     std::io::Error::other("the temporary file or its directory was removed meanwhile"),
                 )),

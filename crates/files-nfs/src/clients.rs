@@ -1,6 +1,6 @@
-//! Clients of one NFS server for each event loop that asks it: what a connection takes of a processor, TLS included, is
-//! taken where its answers are waited for. So no loop wakes another for an answer, and as many processors are used as there
-//! are loops. Each is a client of its own for the server.
+//! One NFS client per event loop and target. The loop that waits for a reply also does the work of the connection, TLS
+//! included: no loop wakes another for a reply, and the load uses as many processors as there are loops. To the server,
+//! each is a client of its own.
 
 use std::{
     sync::{Arc, PoisonError, RwLock, Weak},
@@ -16,14 +16,14 @@ use crate::{
     scale::{DECIDE_EVERY, Scale, Window},
 };
 
-/// Those of one event loop.
+/// The clients of one event loop.
 struct Own {
     of: Id,
-    /// The first is there always; where there are more, each has one connection.
+    /// Never empty. If there are several, each has one connection.
     clients: Vec<Client>,
 }
 
-/// In no order. None where they are closed.
+/// In no order. `None` after they are closed.
 type Made = RwLock<Option<Vec<Own>>>;
 
 /// The clients of one target.
@@ -43,11 +43,11 @@ impl Clients {
         Self { options, grows, made: Arc::new(RwLock::new(Some(Vec::new()))) }
     }
 
-    /// That of the event loop that this is called in, which begins to connect when it is asked for first. Of several
-    /// that with the fewest calls on their way.
+    /// The client of the current event loop, which starts to connect on first use. Of several clients, the one with the
+    /// fewest calls in flight.
     ///
     /// # Errors
-    /// [`Error::Closed`]; the options cannot be.
+    /// [`Error::Closed`], or invalid options.
     pub fn here(&self) -> Result<Client> {
         let id = Handle::current().id();
         let find = |made: &[Own]| made.iter().find(|own| own.of == id).map(Own::least);
@@ -58,7 +58,7 @@ impl Clients {
         drop(made);
         let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
         let made = made.as_mut().ok_or(Error::Closed)?;
-        // A loop of several threads may have been here meanwhile.
+        // Another thread of the same runtime may have created it in the meantime.
         if let Some(client) = find(made) {
             return Ok(client);
         }
@@ -70,13 +70,13 @@ impl Clients {
         Ok(client)
     }
 
-    /// Connections of all loops.
+    /// Number of connections of all loops.
     pub fn connections(&self) -> usize {
         let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
         made.iter().flatten().map(|own| own.clients.len() * self.options.connections).sum()
     }
 
-    /// Closes all of them, at the server too.
+    /// Closes all clients, and their sessions at the server.
     pub async fn close(&self) {
         let made = self.made.write().unwrap_or_else(PoisonError::into_inner).take();
         let close = |client: Client| tokio::spawn(async move { client.close().await });
@@ -90,7 +90,7 @@ impl Clients {
 impl Own {
     fn least(&self) -> Client {
         let [first, more @ ..] = &self.clients[..] else { unreachable!("the first is there always") };
-        // One that has no connection yet keeps nobody waiting.
+        // A client without a connection must not delay a call.
         let up = more.iter().filter(|client| client.is_connected());
         let least = match up.min_by_key(|client| client.in_flight()) {
             Some(least) if !first.is_connected() || least.in_flight() < first.in_flight() => least,
@@ -100,7 +100,7 @@ impl Own {
     }
 }
 
-/// Decides again and again how many connections an event loop has, in that loop, until they are closed.
+/// Adjusts the number of connections of an event loop periodically, in that loop, until they are closed.
 async fn scale(made: Weak<Made>, id: Id, options: Options) {
     let mut scale = Scale::default();
     let (mut since, mut processor, mut traffic) = (Instant::now(), processor_time(), 0_u64);
@@ -115,7 +115,7 @@ async fn scale(made: Weak<Made>, id: Id, options: Options) {
         let all: u64 = clients.iter().map(Client::bytes_transferred).sum();
         let took = (now - since).as_secs_f64().max(1e-3);
         let window = Window {
-            // A session that was lost has counted anew.
+            // A lost session restarts its counter.
             rate: (all.saturating_sub(traffic) as f64 / took) as u64,
             calls: clients.iter().map(Client::in_flight).sum(),
             processor_share: used.saturating_sub(processor).as_secs_f64() / took,
@@ -127,14 +127,14 @@ async fn scale(made: Weak<Made>, id: Id, options: Options) {
         {
             clients.push(client);
         }
-        // What was begun with one of them keeps it until it has ended.
+        // Calls in flight keep a removed client alive until they end.
         clients.truncate(wanted);
         traffic = clients.iter().map(Client::bytes_transferred).sum();
         tracing::debug!(address = %options.address, ?window, connections = clients.len(), "connections");
     }
 }
 
-/// Of this thread.
+/// The processor time of this thread.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));

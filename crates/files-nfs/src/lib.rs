@@ -1,5 +1,5 @@
-//! Mount targets without a mount: an NFSv4.1 client in this process speaks to each of them. It needs no privilege, and
-//! no thread of it is held by a target that hangs.
+//! The backend without a mount: an NFSv4.1 client in this process connects to each mount target. It needs no privilege,
+//! and a target that hangs blocks no thread.
 
 mod changes;
 mod clients;
@@ -34,45 +34,45 @@ use files::{
 };
 use router::path::{DirectoryPath, FilePath, RESERVED_PREFIX};
 
-/// For each directory that is taken away again.
+/// Timeout for the removal of each directory that was created for a failed write.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often an operation is begun anew when other clients change the path under it.
+/// Maximum number of restarts of an operation whose path other clients change concurrently.
 const TRIES: usize = 32;
-/// So much of a content is asked for at once.
+/// Size of a READ.
 const PIECE: u32 = 128 << 10;
-/// How often a probe that waits for an answer looks whether there still is a connection.
+/// How often a pending probe checks that the connection still exists.
 const LOOK_FOR_CONNECTION_EVERY: Duration = Duration::from_millis(500);
-/// Bytes of an answer that lists a directory.
+/// Maximum size of a READDIR reply.
 const LISTED: u32 = 64 << 10;
 
-/// How the targets are spoken to.
+/// Options of the backend.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Of every target; EFS has 2049.
+    /// The port of every target; 2049 on EFS.
     pub port: u16,
-    /// The directory at the server that is the root of all paths.
+    /// The directory of the server that is the root of all paths.
     pub root: Vec<u8>,
-    /// Of each event loop to each target; each is another client for the server.
+    /// Connections of each event loop to each target. To the server, each is a client of its own.
     pub connections: Connections,
-    /// In the clear where there is none.
+    /// TLS; `None` connects in plain text.
     pub tls: Option<nfs41::tls::Tls>,
-    /// An operation that has not ended by then is given up: what was not sent never is, and a change that was sent is
-    /// fenced by way of another target.
+    /// Maximum duration of an operation. After it, calls that were not sent are cancelled, and a change that was sent is
+    /// fenced through another target.
     pub deadline: Duration,
-    /// For a connection, with its TLS handshake. A probe that finds no connection for so long says why there is none.
+    /// Timeout of a connection with its TLS handshake. A probe without a connection for this long reports the cause.
     pub connect_deadline: Duration,
-    /// The permissions of files and directories that are new.
+    /// Permissions of new files and directories.
     pub file_mode: u32,
     pub directory_mode: u32,
     /// The addresses of all targets of the list.
     pub alternatives: nfs41::AlternateAddresses,
 }
 
-/// How many connections there are.
+/// The number of connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Connections {
     Fixed(usize),
-    /// One at first, and more while that brings throughput.
+    /// One at first, and more while they increase throughput.
     Auto,
 }
 
@@ -98,7 +98,7 @@ impl Options {
             tls: self.tls.clone(),
             root: self.root.clone(),
             connect_timeout: self.connect_deadline,
-            // Whoever comes while there is no connection is told so soon: the path's next choice may work.
+            // Fail fast without a connection: the next target of the path may be healthy.
             connect_wait: self.connect_deadline.min(self.deadline / 4),
             operation_timeout: Some(self.deadline),
             alternate_addresses: self.alternatives.clone(),
@@ -110,7 +110,7 @@ impl Options {
         SocketAddr::new(target.ip_address, self.port)
     }
 
-    /// A client that only probes, with a connection and a session of its own: a probe never waits behind requests.
+    /// The client of the probes, with a connection and a session of its own: a probe never waits behind requests.
     fn prober(&self, target: &PublishedTarget) -> nfs41::Options {
         nfs41::Options {
             connections: 1,
@@ -140,25 +140,25 @@ impl Backend for Options {
     }
 }
 
-/// One target.
+/// The transport to one target.
 struct Nfs {
     clients: Clients,
-    /// For probes alone: they wait behind no request. None where the options cannot be.
+    /// For probes only, so that they never wait behind requests. An error if the options are invalid.
     prober: nfs41::Result<Client>,
     deadline: Duration,
     rules: Rules,
 }
 
-/// How changes are made.
+/// Rules for changes.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
-    /// For a lock that another client holds.
+    /// Maximum time to wait for a lock that another client holds.
     patience: Duration,
     file_mode: u32,
     directory_mode: u32,
 }
 
-/// The file's properties; an error when it is no regular file.
+/// The metadata of a regular file; an error for any other type.
 fn meta(found: &Attributes) -> Result<Metadata> {
     match found.file_type {
         Some(nfs41::FileType::File) => {}
@@ -172,7 +172,7 @@ fn meta(found: &Attributes) -> Result<Metadata> {
     Ok(Metadata::new(ETag::new(id, modified.seconds, modified.nanoseconds, size)))
 }
 
-/// What is asked of a file that is judged under a lock.
+/// The preconditions as a predicate, which is evaluated while the file is locked.
 fn judged(conditions: &Preconditions) -> nfs41::Precondition {
     let conditions = conditions.clone();
     nfs41::Precondition::If(Arc::new(move |found| match found.map(meta) {
@@ -181,7 +181,7 @@ fn judged(conditions: &Preconditions) -> nfs41::Precondition {
     }))
 }
 
-/// How a content is put there under these conditions.
+/// The options of a `put` with these preconditions.
 fn how(conditions: nfs41::Precondition, rules: Rules) -> PutOptions {
     let (seconds, nanoseconds) = temporary::unique_time();
     PutOptions {
@@ -194,7 +194,7 @@ fn how(conditions: nfs41::Precondition, rules: Rules) -> PutOptions {
     }
 }
 
-/// What does nothing where it fails, and again while what its path names is replaced under it.
+/// Repeats an idempotent operation while other clients replace the file of its path.
 async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> F) -> nfs41::Result<T> {
     for _ in 1..TRIES {
         match act().await {
@@ -205,7 +205,7 @@ async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> 
     act().await
 }
 
-/// What is under this path; `None` when nothing is.
+/// The metadata of the file at this path; `None` if it does not exist.
 async fn existing(client: &Client, path: &[u8]) -> Result<Option<Metadata>> {
     match anew(|| client.attributes(path, AttributeMask::STAT)).await {
         Ok(found) => meta(&found).map(Some),
@@ -214,7 +214,8 @@ async fn existing(client: &Client, path: &[u8]) -> Result<Option<Metadata>> {
     }
 }
 
-/// Why something could not be done to a file. What is no file cannot be opened, and what it is, another look says.
+/// The error of an operation on a file. OPEN fails for other types with an ambiguous status; a GETATTR tells which type
+/// it is.
 async fn evaluate(client: &Client, path: &FilePath, err: nfs41::Error) -> Error {
     let is_none = [Status::SYMLINK, Status::WRONG_TYPE, Status::INVAL, Status::NOT_SAME];
     if err.status().is_some_and(|status| is_none.contains(&status))
@@ -223,18 +224,18 @@ async fn evaluate(client: &Client, path: &FilePath, err: nfs41::Error) -> Error 
         return found;
     }
     match err.status() {
-        // It has become a file meanwhile.
+        // It became a file in the meantime.
         Some(Status::NOT_SAME) => Error::Locked,
         _ => error_of(err),
     }
 }
 
-/// A step of something that has begun.
+/// A step of an upload, with a deadline.
 async fn in_time<T>(deadline: Duration, step: impl Future<Output = nfs41::Result<T>>) -> Result<T> {
     tokio::time::timeout(deadline, step).await.map_err(|_| Error::Deadline)?.map_err(error_of)
 }
 
-/// The page of a directory from this place on, which a number alone is for whoever asks.
+/// The page of a directory from this cursor. Callers have the cookie only, without its verifier.
 async fn page(client: &Client, directory: &[u8], cursor: Option<u64>, wanted: AttributeMask) -> Result<nfs41::Page> {
     let is_first = cursor.is_none();
     let cursor = cursor.map_or_else(DirCursor::default, DirCursor::from_cookie);
@@ -243,7 +244,7 @@ async fn page(client: &Client, directory: &[u8], cursor: Option<u64>, wanted: At
             op: nfs41::Op::READDIR,
             status: Status::INVAL | Status::TOOSMALL | Status::NOENT,
         }) if !is_first => Err(Error::BadCursor),
-        // The server wants to know which state of the directory the number is of: the one that there is now.
+        // The server checks the cookie verifier: use that of the directory's current state.
         Err(err) if err.status() == Some(Status::NOT_SAME) => {
             let first = client.list(directory, DirCursor::default(), AttributeMask::NONE, 0).await.map_err(error_of)?;
             Ok(client.list(directory, cursor.with_verifier_of(&first), wanted, LISTED).await.map_err(error_of)?)
@@ -274,7 +275,7 @@ async fn list(client: Client, directory: DirectoryPath, mut cursor: Option<u64>,
         if page.eof {
             return Ok(Page { entries, next: None });
         }
-        // What one answer of the server holds is a page, so that none is asked for twice.
+        // A page is one reply of the server, so that no entry is requested twice.
         let next = Some(page.cursor.cookie());
         if !entries.is_empty() {
             return Ok(Page { entries, next });
@@ -305,7 +306,7 @@ async fn sweep(
                         swept.removed += 1;
                     }
                 }
-                // One whose path is too long to be asked for holds nothing that came through here.
+                // A directory whose path is too long was not created through this service.
                 Some(nfs41::FileType::Directory) => swept.directories.extend(DirectoryPath::new(below).ok()),
                 _ => {}
             }
@@ -319,7 +320,7 @@ async fn sweep(
     Ok(swept)
 }
 
-/// Waits until there has been no connection for as long as the client waits for one. Why there is none.
+/// Waits until there was no connection for the connect timeout, and returns the cause.
 async fn no_connection(client: &Client) -> nfs41::Error {
     loop {
         if let Err(err) = client.server_identities().await {
@@ -330,7 +331,7 @@ async fn no_connection(client: &Client) -> nfs41::Error {
 }
 
 impl Nfs {
-    /// The client of the event loop that this is called in.
+    /// The client of the current event loop.
     fn client(&self) -> Result<Client> {
         self.clients.here().map_err(error_of)
     }
@@ -339,7 +340,7 @@ impl Nfs {
         self.prober.clone().map_err(error_of)
     }
 
-    /// All the calls of one operation have this time together.
+    /// A client with the deadline of a read, for all of its calls together.
     fn reads(&self) -> Result<Client> {
         Ok(self.client()?.with_deadline(tokio::time::Instant::now() + self.deadline))
     }
@@ -349,8 +350,8 @@ impl Nfs {
     }
 }
 
-/// A change goes on to its end: who else may change its path must know that it has ended. What it sends it has sent so
-/// long before the deadline that a late call can be fenced by then.
+/// A client with the deadline of a change. It stops sending early enough before the deadline that a late call can still be
+/// fenced, so that the change has ended when its path is unlocked.
 fn in_time_to_answer(client: &Client, deadline: Duration) -> Client {
     const FENCING_TIMEOUT: Duration = Duration::from_secs(2);
     client.with_deadline(tokio::time::Instant::now() + deadline - FENCING_TIMEOUT.min(deadline / 4))
@@ -362,7 +363,7 @@ impl Transport for Nfs {
             let (prober, client) = (self.prober()?, self.client()?);
             let asked = async {
                 let found = prober.attributes(b"", AttributeMask::TYPE).await?;
-                // Requests have connections of their own.
+                // Requests use other connections than probes: check those too.
                 if !client.is_connected() {
                     client.server_identities().await?;
                 }
@@ -375,7 +376,7 @@ impl Transport for Nfs {
             match found.map_err(std::io::Error::from) {
                 Ok(found) if found.file_type == Some(nfs41::FileType::Directory) => Ok(()),
                 Ok(_) => Err(Error::NotADirectory),
-                // Why it is not reached, and not only that it is not.
+                // Report the cause, not only the timeout.
                 Err(err) => Err(Error::Failed(err)),
             }
         })

@@ -1,4 +1,4 @@
-//! Contents on their way to whoever reads.
+//! Reads.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use files::{
 };
 use router::path::FilePath;
 
-/// From this byte on, as much as one piece holds.
+/// Opens a file and reads the first piece.
 fn first_piece(want: &ReadOptions) -> Option<(u64, u32)> {
     let conditions = &want.conditions;
     let asks = conditions.is_none() && conditions.modified_since.is_none() && want.if_range.is_none();
@@ -24,19 +24,19 @@ fn first_piece(want: &ReadOptions) -> Option<(u64, u32)> {
             let length = to.map_or(u64::from(PIECE), |to| to.saturating_sub(from).saturating_add(1));
             Some((from, u32::try_from(length).unwrap_or(PIECE).min(PIECE)))
         }
-        // Where it begins depends on the size.
+        // The first offset depends on the size.
         Some(ByteRange::Last(_)) => None,
     }
 }
 
-/// Up to so many bytes, as many as there is room for.
+/// Reads up to this number of bytes, as far as buffers are available.
 async fn read_piece(client: &Client, path: &FilePath, from: u64, length: u32) -> nfs41::Result<nfs41::ReadResult> {
     let reserve = buffers::reserve(length as usize);
     let found = client.read(path.as_bytes(), from, reserve.bytes()).await?;
     Ok(nfs41::ReadResult { data: reserve.hold(found.data), ..found })
 }
 
-/// The next bytes of a file that is held, as many as there is room for.
+/// Reads the next bytes of an open file, as far as buffers are available.
 async fn read_on(file: &nfs41::File, at: u64, to: u64) -> nfs41::Result<Bytes> {
     let reserve = buffers::reserve(piece(at, to) as usize);
     let (data, _) = file.read(at, reserve.bytes()).await?;
@@ -57,7 +57,7 @@ async fn read_once(
         None => None,
         Some((from, length)) => match read_piece(client, path, from, length).await {
             Ok(found) => Some((from, found)),
-            // A directory or a link cannot be read, nor what is behind the end of everything.
+            // READ fails for a directory or a link, and beyond the maximum offset.
             Err(nfs41::Error::Status { op: nfs41::Op::READ, status }) if status != Status::STALE => None,
             Err(err) => return Err(err),
         },
@@ -80,7 +80,7 @@ async fn read_once(
         Some((cursor, found)) if cursor == from => found,
         _ => read_piece(client, path, from, piece(from, to)).await?,
     };
-    // Another file by now, or another content.
+    // The path names another file or content by now.
     if meta_of(&found.attributes).is_ok_and(|found| found.tag != meta.tag) {
         return Err(nfs41::Error::Status { op: nfs41::Op::READ, status: Status::STALE });
     }
@@ -92,9 +92,9 @@ async fn read_once(
     let at = from + first.len() as u64;
     let rest = match at < to {
         false => None,
-        // It stays until all of it is read, whoever replaces it. NFS-Ganesha may forget an OPEN that comes while the name
-        // is being given to another file, and the file with it; so the next piece is read before anything is answered,
-        // while all of it can still be read anew.
+        // Hold the file open, so that all of it stays readable after another client replaces it. NFS-Ganesha may lose an
+        // OPEN that arrives during a RENAME over the name. Therefore read the second piece before anything is returned,
+        // while the read can still be restarted.
         true => {
             let file = client.with_timeout(Some(deadline)).open_by_handle(&found.handle).await?;
             let ahead = read_on(&file, at, to).await?;
@@ -108,18 +108,18 @@ async fn read_once(
     Ok(Ok(ReadResult { first, rest, ..nothing }))
 }
 
-/// How much of these bytes is asked for at once.
+/// The size of the next READ.
 fn piece(from: u64, to: u64) -> u32 {
     u32::try_from(to - from).unwrap_or(PIECE).min(PIECE)
 }
 
-/// The rest of a file that is being read.
+/// The stream of the remaining bytes of a file.
 struct Remaining {
     file: nfs41::File,
     deadline: Duration,
-    /// What was read already; what comes next, if it is not empty.
+    /// Bytes that are read already and come next; may be empty.
     ahead: Bytes,
-    /// The first byte that was not.
+    /// The offset of the first byte that is not read yet.
     at: u64,
     to: u64,
 }
