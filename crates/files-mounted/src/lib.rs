@@ -1,4 +1,4 @@
-//! Targets that the kernel has mounted: a directory for each, `/mnt/efs-0`, `/mnt/efs-1` and so on.
+//! The backend for mount targets that the kernel has mounted: a directory each, `/mnt/efs-0`, `/mnt/efs-1` and so on.
 
 mod beneath;
 mod listing;
@@ -45,28 +45,28 @@ use files::{
 };
 use router::path::{DirectoryPath, FilePath};
 
-/// File systems of this machine, which answer from memory or say at once that they cannot: ext4, XFS, btrfs, tmpfs.
-/// NFS asks its server when a file is opened, whatever it is asked not to do.
+/// Local file systems that honour RESOLVE_CACHED and RWF_NOWAIT: ext4, XFS, btrfs, tmpfs. NFS asks its server at every
+/// open, even with these flags.
 const NONBLOCKING_FILE_SYSTEMS: [u64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
 const NFS: u64 = 0x6969;
 
-/// How the targets of a task are mounted and used.
+/// Options of the backend.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `efs-0` and so on are in this directory.
+    /// The directory that contains `efs-0` and so on.
     pub base: PathBuf,
     pub mount: Mount,
     pub sync: Sync,
-    /// Threads that a target may block.
+    /// Maximum number of threads per target.
     pub threads: usize,
-    /// Operations that wait for one of them; one more is refused.
+    /// Maximum number of operations that wait for a thread; more are refused.
     pub waiting: usize,
-    /// An operation that has not ended by then is given up, as far as it can be.
+    /// Maximum duration of an operation. A system call in progress cannot be cancelled.
     pub deadline: Duration,
-    /// The permissions of files and directories that are new.
+    /// Permissions of new files and directories.
     pub file_mode: u32,
     pub directory_mode: u32,
-    /// Reads what is in memory without going by way of a thread, where the file system lets that be told.
+    /// Read cached content on the caller's thread, where the file system supports that.
     pub read_at_once: bool,
 }
 
@@ -87,7 +87,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The directory of the target at this place.
+    /// The directory of the target in this slot.
     pub fn directory(&self, slot: usize) -> PathBuf {
         self.base.join(format!("efs-{slot}"))
     }
@@ -103,7 +103,7 @@ impl Backend for Options {
     }
 }
 
-/// One target behind a directory.
+/// The transport to a target through its directory.
 struct Mounted {
     directory: PathBuf,
     mounter: Option<Arc<Mounter>>,
@@ -116,16 +116,16 @@ struct Mounted {
     patience: Duration,
 }
 
-/// The directory as it was last probed.
+/// The directory as of the last probe.
 struct Root {
     directory: OwnedFd,
     identity: (u64, u64),
-    /// What `statfs` calls its file system.
+    /// The file system's identifier from `statfs`.
     magic: u64,
 }
 
 impl Root {
-    /// Does it answer from memory, or say at once that it cannot?
+    /// Whether the file system supports non-blocking opens and reads.
     fn at_once(&self) -> bool {
         NONBLOCKING_FILE_SYSTEMS.contains(&self.magic)
     }
@@ -154,7 +154,7 @@ impl Mounted {
                 file: Mode::from_raw_mode(options.file_mode),
                 directory: Mode::from_raw_mode(options.directory_mode),
             },
-            // A lock that another client does not give back must not cost the whole deadline.
+            // A lock that another client holds must not consume the whole deadline.
             patience: options.deadline / 2,
             directory,
         }
@@ -164,7 +164,7 @@ impl Mounted {
         self.root.load_full().ok_or(Error::NoTarget)
     }
 
-    /// Runs `job` on the root, on one of the threads.
+    /// Runs `job` on the root directory, on a thread of the pool.
     fn run<T: Send + 'static>(&self, job: impl FnOnce(&Root) -> Result<T> + Send + 'static) -> BoxFuture<'static, T> {
         match self.root() {
             Ok(root) => Box::pin(self.pool.run(move || job(&root))),
@@ -172,7 +172,7 @@ impl Mounted {
         }
     }
 
-    /// The same for what changes something: it goes on to its end.
+    /// Like `run`, for a change: it runs to its end even after the deadline.
     fn change<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Root, Way) -> Result<T> + Send + 'static,
@@ -191,7 +191,7 @@ impl Mounted {
             _ => None,
         };
         let rest = file.zip(to).map(|(file, (at, to))| {
-            // Closing a file of NFS may take a round trip.
+            // Closing a file on NFS may take a round trip.
             let file = OnPool { value: Some(file), pool: (!at_once).then(|| Arc::clone(pool)) };
             Box::new(Remaining { file, pool: Arc::clone(pool), at, to, at_once }) as Box<dyn BodyStream>
         });
@@ -199,7 +199,7 @@ impl Mounted {
     }
 }
 
-/// Opens the directory anew, as whoever is asked for the first time; makes it the root if it is another one.
+/// Opens the directory again, and makes it the root if it is a different one, such as after a new mount.
 fn look(directory: &Path, is_mounted: bool, root: &ArcSwapOption<Root>) -> Result<()> {
     let failed = |err: &str| Err(Error::Failed(std::io::Error::other(format!("{} {err}", directory.display()))));
     let opened = match fs::open(directory, beneath::DIRECTORY, Mode::empty()) {
@@ -207,14 +207,14 @@ fn look(directory: &Path, is_mounted: bool, root: &ArcSwapOption<Root>) -> Resul
         Err(Errno::NOTDIR) => return failed("is no directory"),
         other => other?,
     };
-    // NFS answers `statfs` from the server and never from memory.
+    // NFS forwards `statfs` to the server: a cached answer would not prove that the target is alive.
     let system = fs::fstatfs(&opened)?;
     let found = fs::fstat(&opened)?;
-    // What is looked at is the mount, and not the directory under one that has just gone.
+    // Examine the mount, not the local directory below a mount that has just been removed.
     if is_mounted && found.st_dev == fs::statat(&opened, "..", fs::AtFlags::empty())?.st_dev {
         return failed("is not mounted");
     }
-    // Of 32 bits, in a field whose type differs from one architecture to the next.
+    // 32 bits, in a field whose type depends on the architecture.
     let magic = system.f_type as u64 & 0xFFFF_FFFF;
     let before = root.load();
     if before.as_ref().is_some_and(|before| before.magic == NFS && magic != NFS) {
@@ -237,7 +237,7 @@ impl Transport for Mounted {
                 mounter.mount()?;
             }
             match look(&directory, mounter.is_some(), &root) {
-                // This process has all the files open that it may, which says nothing of the target.
+                // No free file descriptor: this says nothing about the target.
                 Err(Error::Busy) => Ok(()),
                 other => other,
             }
@@ -261,13 +261,13 @@ impl Transport for Mounted {
             Ok(opened) => Some(Ok(Self::reading(&self.pool, opened, true))),
             Err(Error::NotFound) => Some(Err(Error::NotFound)),
             Err(Error::Failed(err)) => {
-                // It cannot be told here at all.
+                // The file system does not support it.
                 if let Some(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) = Errno::from_io_error(&err) {
                     self.read_at_once.store(false, Ordering::Relaxed);
                 }
                 None
             }
-            // A thread finds out for certain.
+            // A thread of the pool finds the definite answer.
             Err(_) => None,
         }
     }
@@ -327,7 +327,7 @@ impl Transport for Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // The last of a mount to be closed ends its session with the server.
+        // Closing the last file of a mount ends its session at the server, which may block.
         let (mounter, root) = (self.mounter.take(), self.root.swap(None));
         self.pool.later(move || {
             if let Some(mounter) = mounter {
@@ -338,7 +338,7 @@ impl Drop for Mounted {
     }
 }
 
-/// What must not be dropped where nothing may block: it is dropped on a thread of the pool.
+/// A value whose drop may block: it is dropped on a thread of the pool.
 struct OnPool<T: Send + 'static> {
     value: Option<T>,
     pool: Option<Arc<Pool>>,
@@ -358,7 +358,7 @@ impl<T: Send> Drop for OnPool<T> {
     }
 }
 
-/// The rest of a file that is being read.
+/// The stream of the remaining bytes of a file.
 struct Remaining {
     file: OnPool<OwnedFd>,
     pool: Arc<Pool>,
@@ -397,7 +397,7 @@ impl BodyStream for Remaining {
 
     fn next(mut self: Box<Self>) -> BoxFuture<'static, (Bytes, Box<dyn BodyStream>)> {
         let pool = Arc::clone(&self.pool);
-        // Taken here, where it is given back: an allocator keeps memory for each thread that takes it.
+        // Allocate on the thread that frees it: an allocator keeps memory per allocating thread.
         let buffer = self.buffer();
         Box::pin(pool.go_on(move || {
             let bytes = self.read(buffer, false)?;
@@ -406,9 +406,9 @@ impl BodyStream for Remaining {
     }
 }
 
-/// A content that comes in pieces.
+/// An upload.
 struct Stage {
-    /// Away while something is done to it; gone when that has failed.
+    /// `None` during an operation, and after a failed one.
     temporary: Option<OnPool<Temporary>>,
     root: Arc<Root>,
     pool: Arc<Pool>,

@@ -1,4 +1,4 @@
-//! Directories, read with the kernel's calls; every function may block.
+//! Directory listings and sweeps, with system calls. Every function may block.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -17,7 +17,7 @@ use files::{
 };
 use router::path::{DirectoryPath, RESERVED_PREFIX};
 
-/// Opens a directory to read on from `cursor`, an earlier page's `next`.
+/// Opens a directory at `cursor`, the `next` of an earlier page.
 fn open_at(root: BorrowedFd<'_>, path: &DirectoryPath, cursor: Option<u64>) -> Result<OwnedFd> {
     let directory = beneath::open(root, path.as_bytes(), beneath::DIRECTORY)?;
     match cursor.map_or(Ok(0), |cursor| fs::seek(&directory, SeekFrom::Start(cursor))) {
@@ -27,7 +27,7 @@ fn open_at(root: BorrowedFd<'_>, path: &DirectoryPath, cursor: Option<u64>) -> R
     }
 }
 
-/// At most `limit` entries from `cursor` on.
+/// Lists at most `limit` entries from `cursor`.
 pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, cursor: Option<u64>, limit: usize) -> Result<Page> {
     let directory = open_at(root, path, cursor)?;
     let (mut entries, mut names) = (Vec::new(), 0);
@@ -41,7 +41,7 @@ pub(super) fn list(root: BorrowedFd<'_>, path: &DirectoryPath, cursor: Option<u6
     Ok(Page { entries, next })
 }
 
-/// Removes the temporary files that nobody has written to for `age`, and names the directories.
+/// Removes temporary files that were not written to for `age`, and returns the subdirectories.
 pub(super) fn sweep(
     root: BorrowedFd<'_>,
     path: &DirectoryPath,
@@ -55,7 +55,7 @@ pub(super) fn sweep(
             Kind::File if temporary::is(name) => orphans.push(name.to_vec()),
             Kind::Directory => {
                 let below = [path.as_bytes(), name].join(&b'/');
-                // One whose path is too long to be asked for holds nothing that came through here.
+                // A directory whose path is too long was not created through this service.
                 swept.directories.extend(DirectoryPath::new(below.strip_prefix(b"/").unwrap_or(&below)).ok());
             }
             _ => {}
@@ -73,7 +73,8 @@ pub(super) fn sweep(
     Ok(swept)
 }
 
-/// Tells each entry but `.` and `..` until no more are wanted. Where the next would be; `None` at the end.
+/// Calls back for each entry except `.` and `..` until the callback stops. Returns the cursor of the next entry; `None` at
+/// the end.
 fn look_through(directory: BorrowedFd<'_>, mut more: impl FnMut(&[u8], Kind) -> bool) -> Result<Option<u64>> {
     let mut buffer = Vec::with_capacity(32 << 10);
     let mut reader = RawDir::new(directory, buffer.spare_capacity_mut());

@@ -1,4 +1,4 @@
-//! Mounting a target, by the programs that know how: `mount -t nfs4`, or `mount -t efs` of amazon-efs-utils.
+//! Mounts targets with `mount -t nfs4`, or with `mount -t efs` of amazon-efs-utils.
 
 use std::{
     io,
@@ -15,21 +15,21 @@ use domain::{model::FileSystemId, published::PublishedTarget};
 use super::separate::{MountLine, mounts};
 use files::{Error, Result};
 
-/// What EFS advises for its mounts.
+/// The mount options that the EFS user guide recommends.
 pub const NFS_OPTIONS: &str = "nfsvers=4.1,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport";
-/// What is given to efs-utils, which adds the others.
+/// The options for efs-utils, which adds the others itself.
 pub const EFS_OPTIONS: &str = "tls";
-/// `mount` goes on for two minutes by itself.
+/// `mount` retries for two minutes by default.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Who mounts the targets.
+/// What mounts the targets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Mount {
-    /// Somebody else: the directories are there.
+    /// Nothing: the directories exist already.
     None,
-    /// The kernel's NFS client, with these options.
+    /// `mount -t nfs4` with these options.
     Kernel { options: String },
-    /// efs-utils, with these options.
+    /// `mount -t efs` with these options.
     EfsUtils { options: String, file_system: FileSystemId },
 }
 
@@ -38,16 +38,16 @@ pub enum Mount {
 pub struct Mounter {
     arguments: Vec<String>,
     directory: PathBuf,
-    /// Of the kernel's own mounts: what mountinfo calls it.
+    /// The source of a kernel mount as mountinfo shows it.
     source: Option<String>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By this process, or found as it would have been.
+    /// This process mounted it, or found it mounted the same way.
     is_mounted: bool,
-    /// It shall not be mounted again.
+    /// Closed: it must not be mounted again.
     is_over: bool,
 }
 
@@ -70,11 +70,11 @@ impl Mounter {
         })
     }
 
-    /// Mounts it if it is not mounted. Blocks. Looked at each time: without its mount the directory is one of this
-    /// machine's own.
+    /// Mounts the target if it is not mounted. Blocks. Checks at each call, because without the mount the directory is a local
+    /// one.
     ///
     /// # Errors
-    /// What the program says; or that something else is mounted there.
+    /// The message of the program, or another file system is mounted there.
     pub(super) fn mount(&self) -> Result<()> {
         let shown = self.directory.display();
         let failed = |err: String| Error::Failed(io::Error::other(err));
@@ -85,12 +85,11 @@ impl Mounter {
         std::fs::create_dir_all(&self.directory).map_err(|err| failed(format!("{shown} cannot be made: {err}")))?;
         loop {
             match self.there()? {
-                // One that this process has mounted is taken for what it is: a folded one has the name of that which it
-                // was folded into.
+                // Accept what this process mounted under any name: the kernel shows a shared mount with the name of the first.
                 Some(there) if there.is_nfs && (state.is_mounted || self.source.as_ref() == Some(&there.source)) => {
                     break;
                 }
-                // Another target's, of an earlier life of this process.
+                // The mount of another target, from an earlier run of this process.
                 Some(there) if there.is_nfs && is_an_address(&there.source) => {
                     detach(&self.directory).map_err(|err| failed(format!("{shown} cannot be unmounted: {err}")))?;
                 }
@@ -107,9 +106,9 @@ impl Mounter {
         Ok(())
     }
 
-    /// Takes it out of the tree, for good; who still uses it can go on.
+    /// Detaches the mount for good (lazy unmount); open files stay usable.
     pub(super) fn unmount(&self) {
-        // Not while it is being mounted.
+        // Wait until a mount in progress has ended.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.is_over = true;
         let is_there = self.there().is_ok_and(|there| there.is_some_and(|there| there.is_nfs));
@@ -121,14 +120,14 @@ impl Mounter {
         }
     }
 
-    /// What is mounted at the directory: the last of it, which is what is seen.
+    /// The visible mount at the directory: the last one in mountinfo.
     fn there(&self) -> Result<Option<MountLine>> {
         let table = std::fs::read_to_string("/proc/self/mountinfo")?;
         Ok(mounts(&table).rev().find(|mount| mount.directory == self.directory))
     }
 }
 
-/// What mount.nfs is asked for: nfs(5) has an IPv6 address in brackets.
+/// The source argument of mount.nfs; nfs(5) puts an IPv6 address in brackets.
 fn source(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => format!("{address}:/"),
@@ -136,7 +135,7 @@ fn source(address: IpAddr) -> String {
     }
 }
 
-/// As this program asks for a mount, and people seldom do.
+/// Whether the mount looks like one that this program makes.
 fn is_an_address(source: &str) -> bool {
     let Some(address) = source.strip_suffix(":/") else { return false };
     let bracketed = address.strip_prefix('[').and_then(|address| address.strip_suffix(']'));
@@ -147,10 +146,10 @@ fn detach(directory: &Path) -> io::Result<()> {
     Ok(rustix::mount::unmount(directory, rustix::mount::UnmountFlags::DETACH)?)
 }
 
-/// Runs a program, and ends it when it takes too long.
+/// Runs a program and kills it after a timeout.
 fn run(command: &mut Command) -> std::result::Result<(), String> {
     let shown = format!("{command:?}");
-    // Its words go where nobody has to read them meanwhile for it to go on.
+    // Its output goes to a file, so that it never blocks on a full pipe.
     let mut words = tempfile().map_err(|err| format!("{shown}: {err}"))?;
     let stderr = words.try_clone().map_err(|err| format!("{shown}: {err}"))?;
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
@@ -162,7 +161,7 @@ fn run(command: &mut Command) -> std::result::Result<(), String> {
             Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(20)),
             _ => {
                 let _ = child.kill();
-                // It may be in a call that cannot be interrupted: nobody waits for it here.
+                // It may be in an uninterruptible call: do not wait for it.
                 thread::spawn(move || child.wait());
                 return Err(format!("{shown} did not end within {} s", PATIENCE.as_secs()));
             }
@@ -176,7 +175,7 @@ fn run(command: &mut Command) -> std::result::Result<(), String> {
     Err(format!("{shown} ended with {status}: {}", said.trim()))
 }
 
-/// A file without a name.
+/// An anonymous temporary file.
 fn tempfile() -> io::Result<std::fs::File> {
     let memory = rustix::fs::memfd_create("mount", rustix::fs::MemfdFlags::CLOEXEC)?;
     Ok(memory.into())

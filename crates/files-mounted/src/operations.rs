@@ -1,4 +1,4 @@
-//! What is done to files below an open root, with the kernel's calls; every function may block.
+//! Operations on files below an open root directory, with system calls. Every function may block.
 
 use std::{
     os::unix::prelude::{AsFd, BorrowedFd, FileExt, OwnedFd},
@@ -21,49 +21,49 @@ use files::{
 };
 use router::path::FilePath;
 
-/// How often an operation is begun anew when other clients change the path under it.
+/// Maximum number of restarts of an operation whose path other clients change concurrently.
 const TRIES: usize = 32;
-/// So much of a content that comes in pieces waits in the kernel's memory.
+/// Maximum number of bytes of an upload that stay in the page cache before they are flushed.
 const FLUSH_EVERY: u64 = 16 << 20;
-/// A file for reading: a FIFO that nobody writes to is opened too, and then refused.
+/// Flags to open a file for reading. NONBLOCK: opening a FIFO without a writer must not block; its type is refused later.
 pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 const CHANGE: OFlags = OFlags::RDWR.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
-/// Whether what is acknowledged is on stable storage.
+/// Whether acknowledged writes are on stable storage.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sync {
     Always,
-    /// It is when the file system thinks so: a crash of the server or of this machine may lose it. A file still
-    /// is the old one or the new one, whole.
+    /// When the file system decides: a crash of the server or of this machine may lose acknowledged writes. A file still is
+    /// the old or the new one, never a mixture.
     Never,
 }
 
-/// What is brought to stable storage before an answer.
+/// What is flushed to stable storage before the reply.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Flush {
-    /// Content, properties, and the name in its directory.
+    /// Content, metadata, and the directory entry.
     Everything,
-    /// The content: NFS says only then whether it could be written at all.
+    /// The content only: NFS reports write errors at the flush.
     Content,
     Nothing,
 }
 
-/// How a change is made.
+/// Options of a change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way {
     pub flush: Flush,
-    /// A lock that another client holds is waited for until then.
+    /// Deadline of waiting for a lock that another client holds.
     pub until: Instant,
 }
 
-/// The modes of what is new, whatever the umask is.
+/// The modes of new files and directories, independent of the umask.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Modes {
     pub file: Mode,
     pub directory: Mode,
 }
 
-/// The file's properties; an error when it is no regular file.
+/// The metadata of a regular file; an error for any other type.
 fn meta(found: &Stat) -> Result<Metadata> {
     match FileType::from_raw_mode(found.st_mode) {
         FileType::RegularFile => {}
@@ -71,7 +71,7 @@ fn meta(found: &Stat) -> Result<Metadata> {
         FileType::Symlink => return Err(Error::LinkInPath),
         _ => return Err(Error::NotAFile),
     }
-    // The types of these differ from one architecture to the next.
+    // Their types depend on the architecture.
     let nanoseconds = u32::try_from(found.st_mtime_nsec).unwrap_or_default();
     #[allow(clippy::useless_conversion, reason = "the types of these differ from one architecture to the next")]
     let tag = ETag::new(
@@ -87,12 +87,12 @@ fn meta_of(file: impl AsFd) -> Result<Metadata> {
     meta(&fs::fstat(file)?)
 }
 
-/// What is under this name, if anything is.
+/// The metadata of the file with this name, if it exists.
 pub(super) fn existing(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Metadata>> {
     Ok(existing_file(directory, name)?.map(|(meta, _)| meta))
 }
 
-/// The same with its mode and its owner.
+/// The same with mode and owner.
 fn existing_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<(Metadata, Stat)>> {
     match again(|| fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
         Ok(found) => Ok(Some((meta(&found)?, found))),
@@ -101,18 +101,18 @@ fn existing_file(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<(Metad
     }
 }
 
-/// A file as it was opened, with as much of its content as fits into one piece.
+/// An open file with the first piece of its content.
 pub(super) struct Opened {
     pub meta: Metadata,
     pub outcome: ReadOutcome,
     pub first: Bytes,
-    /// For the rest; none when there is none.
+    /// The open file, if more bytes follow.
     pub file: Option<OwnedFd>,
 }
 
-/// Opens and reads; only what is known without waiting if `now`, and `AGAIN` where it is not.
+/// Opens and reads a file. With `now`, fails with `AGAIN` instead of blocking.
 pub(super) fn read(root: BorrowedFd<'_>, path: &FilePath, want: &ReadOptions, now: bool) -> Result<Opened> {
-    // Opened even if only its properties are wanted: NFS asks the server then, and not its memory.
+    // Open the file even for metadata only: NFS then asks the server instead of its cache (close-to-open).
     let file = match now {
         true => beneath::open_now(root, path.as_bytes(), READ)?,
         false => beneath::open(root, path.as_bytes(), READ)?,
@@ -131,7 +131,7 @@ pub(super) fn read(root: BorrowedFd<'_>, path: &FilePath, want: &ReadOptions, no
     }
 }
 
-/// As much of what comes from there on as fits into the buffer, or as is there.
+/// Reads from an offset until the buffer is full or the file ends.
 pub(super) fn read_at(file: BorrowedFd<'_>, from: u64, mut buffer: Buffer, now: bool) -> Result<Bytes> {
     let flags = if now { ReadWriteFlags::NOWAIT } else { ReadWriteFlags::empty() };
     let mut read = || match now {
@@ -148,14 +148,14 @@ pub(super) fn read_at(file: BorrowedFd<'_>, from: u64, mut buffer: Buffer, now: 
     }
 }
 
-/// A temporary file beside the place where its content shall be. Removed when it is dropped.
+/// A temporary file in the directory of its destination. Dropping it removes it.
 pub(super) struct Temporary {
     directory: OwnedFd,
     file: OwnedFd,
     name: Vec<u8>,
-    /// Where the content shall be.
+    /// The destination.
     path: FilePath,
-    /// So many directories above it were made for it, below this root.
+    /// Number of parent directories that were created for it.
     made: Option<(OwnedFd, usize)>,
     modes: Modes,
     written: u64,
@@ -164,12 +164,12 @@ pub(super) struct Temporary {
 }
 
 impl Temporary {
-    /// In the directory of this path, which is made if it is missing. Nobody may read it who may not read the file
-    /// that it is to replace.
+    /// Creates a temporary file in the directory of this path, and the directory if it is missing. Its mode is that of the
+    /// file that it replaces, so that it is not readable by more users.
     pub fn beside(root: BorrowedFd<'_>, path: &FilePath, modes: Modes) -> Result<Self> {
         for _ in 0..TRIES {
             let (directory, made) = match beneath::open_or_make(root, path.split().0, modes.directory) {
-                // Somebody removed one of them meanwhile.
+                // Another client removed one of the directories in the meantime.
                 Err(Errno::NOENT) => continue,
                 other => other?,
             };
@@ -195,7 +195,7 @@ impl Temporary {
                         moved: false,
                     });
                 }
-                // Somebody removed the directory meanwhile, or another process has the same random number.
+                // The directory was removed in the meantime, or another process drew the same random name.
                 Err(Errno::NOENT | Errno::EXIST) => {}
                 Err(err) => return Err(err.into()),
             }
@@ -206,7 +206,7 @@ impl Temporary {
     pub fn write(&mut self, content: &[u8], flush: Flush) -> Result<()> {
         write_at(self.file.as_fd(), content, self.written)?;
         self.written += content.len() as u64;
-        // Little by little: the commit of a large content must not take longer than an operation may.
+        // Flush in steps: the commit of a large content must fit into the deadline of one operation.
         if flush != Flush::Nothing && self.written - self.flushed >= FLUSH_EVERY {
             again(|| fs::fdatasync(&self.file))?;
             self.flushed = self.written;
@@ -214,14 +214,14 @@ impl Temporary {
         Ok(())
     }
 
-    /// All that was written.
+    /// Everything that was written.
     pub fn content(&self) -> Result<Bytes> {
         let mut content = vec![0; usize::try_from(self.written).map_err(|_| Errno::FBIG)?];
         std::fs::File::from(self.file.try_clone()?).read_exact_at(&mut content, 0)?;
         Ok(content.into())
     }
 
-    /// Puts the content into its place, if the conditions hold. Whether the file is new.
+    /// Installs the content at its destination if the preconditions hold. Returns whether the file is new.
     pub fn commit(mut self, conditions: &Preconditions, way: Way) -> Result<(Metadata, bool)> {
         let path = self.path.clone();
         let name = path.split().1;
@@ -240,7 +240,7 @@ impl Temporary {
             match self.link(name)? {
                 true => true,
                 false => {
-                    // Or it is no file at all.
+                    // Or it is not a regular file.
                     existing(self.directory.as_fd(), name)?;
                     return Err(Error::PreconditionFailed);
                 }
@@ -249,7 +249,7 @@ impl Temporary {
             self.commit_if(name, conditions, way)?
         };
         if way.flush == Flush::Everything && again(|| fs::fsync(&self.directory)).is_err() {
-            // It is in its place, and may not stay there.
+            // The content is installed, but its directory entry may not survive a crash.
             return Err(Error::Uncertain);
         }
         Ok((meta, new))
@@ -262,7 +262,7 @@ impl Temporary {
             if !conditions.allow(locked.as_ref().map(|found| &found.meta)) {
                 return Err(Error::PreconditionFailed);
             }
-            // Another file than before, or another mode.
+            // The destination is another file than before, or has another mode.
             let found = locked.as_ref().map(|found| fs::fstat(&found.file)).transpose()?;
             if self.become_like(found.as_ref())? {
                 self.flush(way.flush)?;
@@ -279,11 +279,11 @@ impl Temporary {
         Err(Error::Locked)
     }
 
-    /// Has the mode of a new file, or the mode and the owner of the file that it replaces. Whether anything was changed.
+    /// Sets the mode of a new file, or the mode and owner of the file that it replaces. Returns whether anything changed.
     fn become_like(&self, replaced: Option<&Stat>) -> Result<bool> {
         let (file, found) = (self.file.as_fd(), fs::fstat(&self.file)?);
         let mode = replaced.map_or(self.modes.file, beneath::kept_mode);
-        // The mode first: whoever gives a file away may not change it any more.
+        // The mode first: after chown the process may not be allowed to change it.
         let changed = beneath::set_mode(file, beneath::mode(&found), mode)?;
         Ok(match replaced {
             Some(replaced) => beneath::set_owner(file, &found, replaced)? || changed,
@@ -300,13 +300,13 @@ impl Temporary {
         Ok(())
     }
 
-    /// Gives the content its name if there is nothing under it yet. Not by a look and a rename: of two who find
-    /// nothing there, one gets in. Whether this one did.
+    /// Creates the destination with link(2), which is exclusive: of two concurrent writers exactly one succeeds. A lookup
+    /// followed by a rename would not be. Returns whether this one did.
     fn link(&mut self, name: &[u8]) -> Result<bool> {
         match again(|| fs::linkat(&self.directory, &self.name, &self.directory, name, AtFlags::empty())) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => {
-                // An NFS server that has forgotten its answer says so of our own success, too.
+                // An NFS server without the cached reply also returns EXIST for our own earlier success.
                 let there = fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
                 let ours = fs::fstat(&self.file)?;
                 Ok(there.is_ok_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)))
@@ -322,7 +322,7 @@ impl Temporary {
     }
 }
 
-/// What is missing when a content goes to its place is not the file that was asked for.
+/// The missing file is the temporary one, not the one that the caller named.
 fn gone(err: Errno) -> Error {
     match err {
         Errno::NOENT | Errno::STALE => {
@@ -332,7 +332,7 @@ fn gone(err: Errno) -> Error {
     }
 }
 
-/// Says no before anything is made, if that is what the conditions will say.
+/// Evaluates the preconditions before anything is created.
 pub(super) fn evaluate(root: BorrowedFd<'_>, path: &FilePath, conditions: &Preconditions) -> Result<()> {
     if conditions.is_none() {
         return Ok(());
@@ -348,7 +348,7 @@ pub(super) fn evaluate(root: BorrowedFd<'_>, path: &FilePath, conditions: &Preco
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.moved {
-            // What stays is swept later.
+            // The sweep removes what is left.
             let _ = fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
             if let Some((root, count)) = &self.made {
                 beneath::remove_empty(root.as_fd(), self.path.split().0, *count);
@@ -369,7 +369,7 @@ fn write_at(file: BorrowedFd<'_>, mut content: &[u8], mut at: u64) -> Result<()>
     Ok(())
 }
 
-/// Gives the file a time of change that no other has got from this process.
+/// Sets a modification time that is unique within this process.
 fn touch(file: BorrowedFd<'_>) -> Result<()> {
     let (tv_sec, tv_nsec) = temporary::unique_time();
     let modified = Timespec { tv_sec, tv_nsec: tv_nsec.into() };
@@ -378,26 +378,26 @@ fn touch(file: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A file with a lock that other clients of the file system respect when they append or compare.
+/// A file with an advisory lock, which other clients take for appends and conditional writes.
 struct Locked<'a> {
     meta: Metadata,
     file: OwnedFd,
-    /// After the file, which is closed first: what is open cannot be removed on NFS, only moved aside.
+    /// Dropped after the file: NFS renames a removed open file instead (silly rename).
     _alias: Option<Alias<'a>>,
 }
 
-/// A second name of a file, removed when this is dropped.
+/// A second hard link to a file. Dropping it removes it.
 struct Alias<'a> {
     directory: BorrowedFd<'a>,
     name: Vec<u8>,
 }
 
 impl<'a> Alias<'a> {
-    /// `None` where a file can have no second name.
+    /// `None` where the file system has no hard links.
     fn of(directory: BorrowedFd<'a>, name: &[u8]) -> io::Result<Option<Self>> {
         let alias = temporary::name();
         match again(|| fs::linkat(directory, name, directory, &alias, AtFlags::empty())) {
-            // Nobody else has this name: it was made by a call whose answer was lost.
+            // The name is unique: an earlier call whose reply was lost created it.
             Ok(()) | Err(Errno::EXIST) => Ok(Some(Self { directory, name: alias })),
             Err(Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
             Err(err) => Err(err),
@@ -407,24 +407,24 @@ impl<'a> Alias<'a> {
 
 impl Drop for Alias<'_> {
     fn drop(&mut self) {
-        // What stays is swept later.
+        // The sweep removes what is left.
         let _ = fs::unlinkat(self.directory, &self.name, AtFlags::empty());
     }
 }
 
-/// Makes an NFS client forget the names of a directory that has changed; it believes them for half a minute otherwise.
+/// Invalidates the NFS client's cache of a changed directory, which it would otherwise trust for up to 30 s.
 fn ask_anew(directory: BorrowedFd<'_>) -> Result<()> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
     again(|| fs::statx(directory, c"", flags, fs::StatxFlags::CTIME))?;
     Ok(())
 }
 
-/// What is done to a file that is locked.
+/// The change for which a file is locked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Change {
     InPlace,
-    /// It is opened under a second name then. NFS moves aside what is open under the name that a rename replaces, and
-    /// there would be nothing under it until the rename; what is open under another name it leaves alone.
+    /// The file is opened through a second hard link. If the file were open under the name that the rename replaces, the
+    /// NFS client would move it aside first (silly rename), and the name would not exist until the rename.
     Replace,
 }
 
@@ -435,20 +435,20 @@ fn open_for<'a>(change: Change, directory: BorrowedFd<'a>, name: &[u8]) -> io::R
     };
     let opened = alias.as_ref().map_or(name, |alias| &alias.name);
     let file = match beneath::open(directory, opened, CHANGE) {
-        // Read-only, and replaceable all the same.
+        // A read-only file can still be replaced.
         Err(Errno::ACCESS) => beneath::open(directory, opened, READ)?,
         other => other?,
     };
     Ok((file, alias))
 }
 
-/// The file under this name, locked; `None` when there is no such file. Where the file system has no locks, or this
-/// file cannot be locked, there is none.
+/// Opens and locks the file with this name; `None` if it does not exist. Without a lock where the file system or the file
+/// does not support one.
 fn locked<'a>(directory: BorrowedFd<'a>, name: &[u8], change: Change, until: Instant) -> Result<Option<Locked<'a>>> {
     for _ in 0..TRIES {
         let found = match open_for(change, directory, name) {
             Ok((file, alias)) => {
-                // Before anything else: no lock on what is no file.
+                // First check the type: only regular files are locked.
                 meta_of(&file)?;
                 lock(file.as_fd(), until)?;
                 Some(Locked { meta: meta_of(&file)?, file, _alias: alias })
@@ -456,8 +456,8 @@ fn locked<'a>(directory: BorrowedFd<'a>, name: &[u8], change: Change, until: Ins
             Err(Errno::NOENT | Errno::STALE) => None,
             Err(err) => return Err(err.into()),
         };
-        // Looked at after the lock is held, and by the name: whoever had the lock may have replaced the file. To open
-        // it would not do: NFS 4.1 opens the file that it believes to have the name.
+        // Stat the name after the lock is held: its previous holder may have replaced the file. An open would not do: NFS
+        // 4.1 opens the file that its cache has under the name.
         ask_anew(directory)?;
         match (existing(directory, name), found) {
             (Ok(Some(meta)), Some(found)) if meta.tag.inode == found.meta.tag.inode => return Ok(Some(found)),
@@ -480,14 +480,14 @@ fn lock(file: BorrowedFd<'_>, until: Instant) -> Result<()> {
                 thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(50));
             }
-            // There are no locks here, or (NFS) none for a file that is open for reading only.
+            // The file system has no locks, or (NFS) none for a file that is open for reading only.
             Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::BADF) => return Ok(()),
             Err(err) => return Err(err.into()),
         }
     }
 }
 
-/// Adds to the end of the file, under its lock. Whether the file is new.
+/// Appends to the file under its lock. Returns whether the file is new.
 pub(super) fn append(
     root: BorrowedFd<'_>,
     path: &FilePath,
@@ -514,7 +514,7 @@ pub(super) fn append(
             let mut temporary = Temporary::beside(root, path, modes)?;
             temporary.write(content, Flush::Nothing)?;
             match temporary.commit(&Preconditions::create_only(), way) {
-                // Somebody made it meanwhile: add to that.
+                // Another client created the file in the meantime: append to it.
                 Err(Error::PreconditionFailed) => continue,
                 other => return other,
             }
@@ -532,11 +532,11 @@ pub(super) fn append(
         });
         return match added {
             Ok(meta) => Ok((meta, false)),
-            // All of it or nothing.
+            // All or nothing.
             Err(err) => {
                 match fs::fstat(&file)?.st_size as u64 > meta.size && fs::ftruncate(&file, meta.size).is_err() {
                     true => Err(Error::Uncertain),
-                    // Opened for reading only, since its mode says so.
+                    // Opened for reading only, because of its mode.
                     false if matches!(&err, Error::Failed(err) if Errno::from_io_error(err) == Some(Errno::BADF)) => {
                         Err(Errno::ACCESS.into())
                     }
@@ -558,7 +558,7 @@ pub(super) fn delete(root: BorrowedFd<'_>, path: &FilePath, conditions: &Precond
             None => (None, None),
         },
     };
-    // Where there is nothing to delete, conditions do not count (RFC 9110, section 13.2.1).
+    // Preconditions do not apply to a missing file (RFC 9110, section 13.2.1).
     if !conditions.allow(Some(&meta.ok_or(Error::NotFound)?)) {
         return Err(Error::PreconditionFailed);
     }

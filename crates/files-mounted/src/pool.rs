@@ -1,4 +1,4 @@
-//! Threads that may block, for one target: a file system that hangs keeps these and no others.
+//! A thread pool per target: a file system that hangs blocks the threads of its own pool only.
 
 use std::{
     collections::VecDeque,
@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 
 use files::{Error, Result};
 
-/// A thread with nothing to do ends after this.
+/// Idle time after which a thread ends.
 const IDLE: Duration = Duration::from_secs(30);
-/// A job is small, and its file system is the kernel's.
+/// Jobs need little stack: they make system calls.
 const STACK: usize = 256 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -31,7 +31,7 @@ pub(crate) struct Pool {
     work: Condvar,
 }
 
-/// A job that a thread will take.
+/// A queued job.
 struct Begun<T> {
     answer: oneshot::Receiver<Result<T>>,
     claimed: Arc<AtomicBool>,
@@ -39,7 +39,7 @@ struct Begun<T> {
 }
 
 impl<T> Begun<T> {
-    /// True: it was not begun, and never will be.
+    /// Cancels a job that has not started. Returns whether it did.
     fn give_up(&self) -> bool {
         !self.claimed.swap(true, Ordering::AcqRel)
     }
@@ -53,30 +53,29 @@ fn panicked() -> Error {
 struct State {
     waiting: VecDeque<Job>,
     threads: usize,
-    /// Threads that sleep until they are woken.
+    /// Number of sleeping threads.
     idle: usize,
-    /// Threads that have just begun, or have just ended a job, and are about to look for another.
+    /// Number of threads that are about to take a job.
     looking: usize,
 }
 
 impl Pool {
-    /// At most so many threads, made when they are needed; at most so many jobs that wait for one; and the
-    /// time after which nobody waits for a job's answer any more.
+    /// A pool with maximum numbers of threads (started on demand) and of waiting jobs, and the deadline of a job.
     pub fn new(name: String, most_threads: usize, most_waiting: usize, deadline: Duration) -> Arc<Self> {
         let (state, work) = (Mutex::default(), Condvar::new());
         Arc::new(Self { name, most_threads, most_waiting, deadline, state, work })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code of a job runs under this lock, so that it is never poisoned by one.
+        // No job runs under this lock, so a panicking job does not poison it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `job` on one of the threads, and waits for its answer until the deadline.
+    /// Runs `job` on a thread and waits for its result until the deadline.
     ///
     /// # Errors
-    /// What the job says; [`Error::Busy`] when it was not begun, and never will be; [`Error::Deadline`] when it
-    /// goes on, and nobody waits for it any more.
+    /// The error of the job; [`Error::Busy`]: the job was not started and never will be; [`Error::Deadline`]: the job still
+    /// runs.
     pub fn run<T: Send + 'static, J: FnOnce() -> Result<T> + Send + 'static>(
         self: &Arc<Self>,
         job: J,
@@ -84,8 +83,8 @@ impl Pool {
         self.wait(self.begin(job, self.most_waiting))
     }
 
-    /// The same for a step of something that has begun: it is not refused for those that come after it. Their number
-    /// is bounded by that of the things that have begun.
+    /// Like [`Pool::run`], for a step of an upload in progress: not refused by the limit of waiting jobs. The number of
+    /// uploads bounds these jobs.
     pub fn go_on<T: Send + 'static, J: FnOnce() -> Result<T> + Send + 'static>(
         self: &Arc<Self>,
         job: J,
@@ -104,11 +103,11 @@ impl Pool {
         }
     }
 
-    /// Runs `job` on one of the threads; once it has begun, waits for its end however long that takes. For what
-    /// changes something: who else may change it must know that it has ended.
+    /// Runs `job` on a thread. After it has started, waits for its end without a deadline: the path of a change stays
+    /// locked until the change has ended.
     ///
     /// # Errors
-    /// What the job says; [`Error::Busy`] when it was not begun before the deadline, and never will be.
+    /// The error of the job; [`Error::Busy`]: the job was not started before the deadline and never will be.
     pub fn run_to_its_end<T: Send + 'static, J: FnOnce() -> Result<T> + Send + 'static>(
         self: &Arc<Self>,
         job: J,
@@ -124,7 +123,7 @@ impl Pool {
         }
     }
 
-    /// `None` when there is no room.
+    /// `None` when the queue is full.
     fn begin<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce() -> Result<T> + Send + 'static,
@@ -134,8 +133,7 @@ impl Pool {
         let claimed = Arc::new(AtomicBool::new(false));
         let claim = Arc::clone(&claimed);
         let job = Box::new(move || {
-            // Of two that claim it, a thread and who has waited long enough, one gets it. And what nobody waits
-            // for any more is not begun.
+            // Either the thread claims the job or the caller cancels it, never both: a cancelled job does not start.
             if !sender.is_closed() && !claim.swap(true, Ordering::AcqRel) {
                 let _ = sender.send(job());
             }
@@ -145,8 +143,8 @@ impl Pool {
         taken.then_some(Begun { answer, claimed, until })
     }
 
-    /// Runs `job` at some time, whatever waits already: for what must not block here, such as closing a file.
-    /// Their number is bounded by that of the things that are closed.
+    /// Queues `job` without a limit and without a result, for drops that may block, such as closing a file. The number of
+    /// open files bounds these jobs.
     pub fn later(self: &Arc<Self>, job: impl FnOnce() + Send + 'static) {
         let state = self.state();
         self.add(state, Box::new(job));
@@ -154,16 +152,16 @@ impl Pool {
 
     fn submit(self: &Arc<Self>, job: Job, most_waiting: usize) -> bool {
         let state = self.state();
-        // What waits for a thread that is about to take it is not waiting.
+        // A job that a thread is about to take does not count as waiting.
         let reserve = state.waiting.len() < most_waiting + state.idle + state.looking
             || (state.waiting.len() <= most_waiting + state.looking && state.threads < self.most_threads);
         reserve && self.add(state, job)
     }
 
-    /// Whether there is a thread that will run it.
+    /// Whether a thread will run the job.
     fn add(self: &Arc<Self>, mut state: MutexGuard<'_, State>, job: Job) -> bool {
         state.waiting.push_back(job);
-        // Waking a thread costs more than most jobs: one that is awake takes it.
+        // Waking a thread costs more than most jobs: prefer one that is awake.
         if state.looking >= state.waiting.len() {
             return true;
         }
@@ -180,7 +178,7 @@ impl Pool {
                     state.threads += 1;
                     state.looking += 1;
                 }
-                // No thread at all: it would wait for ever. What it holds may need this lock when it is dropped.
+                // No thread can be started: drop the jobs instead of waiting forever, but outside of this lock.
                 Err(_) if state.threads == 0 => {
                     let job = state.waiting.pop_back();
                     drop(state);
@@ -199,11 +197,11 @@ impl Pool {
         loop {
             while let Some(job) = state.waiting.pop_front() {
                 drop(state);
-                // A panic is reported by the hook of the standard library; whoever waits is told.
+                // The panic hook reports the panic; the caller gets an error.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
                 state = self.state();
                 if state.waiting.is_empty() {
-                    // Whoever waited for it may have the next one.
+                    // The caller may queue its next job.
                     state.looking += 1;
                     drop(state);
                     thread::yield_now();
