@@ -1,4 +1,4 @@
-//! Connections: who gets one, who speaks to them, how long a client may be silent, and how they end.
+//! Connections: limits, TLS, idle timeouts and shutdown.
 
 use std::{
     future::Future,
@@ -31,18 +31,18 @@ use super::{
 };
 
 const BACKLOG: u32 = 4096;
-/// So many are told at once that they are too many, each for so long; others are closed without a word.
-const MOST_REFUSED: usize = 64;
-const REFUSING: Duration = Duration::from_secs(1);
-const SPARE_DESCRIPTORS: u64 = 128;
-/// For the head of a request, and for what waits to be sent: of each connection.
-const BUFFER: usize = 32 << 10;
-/// It ends with its connection, so that its length needs no saying.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+/// Maximum number of connections that get the response 503 TooManyConnections at the same time; others are closed at once.
+const MAX_REFUSALS_IN_PROGRESS: usize = 64;
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+const RESERVED_DESCRIPTORS: u64 = 128;
+/// Buffer size per connection for the head of a request and for unsent bytes.
+const BUFFER_BYTES: usize = 32 << 10;
+/// A response that is delimited by the end of the connection, so it has no Content-Length.
+const TOO_MANY_CONNECTIONS_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     retry-after: 1\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n\
     {\"error\":{\"code\":\"TooManyConnections\",\"message\":\"this task has all the connections that it may\"}}";
 
-/// Listens; nobody is answered before [`serve`].
+/// Binds the listener. Connections wait until [`serve`].
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -50,7 +50,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Answers connections until `end` ends; then finishes what runs, within the time for that.
+/// Serves connections until `end` completes; then finishes running requests within the shutdown timeout.
 pub(super) async fn serve(
     listener: TcpListener,
     app: Arc<App>,
@@ -64,7 +64,7 @@ pub(super) async fn serve(
     drop(ended);
     tokio::pin!(end);
     let mut next = 0;
-    let refusing = Arc::new(Semaphore::new(MOST_REFUSED));
+    let refusing = Arc::new(Semaphore::new(MAX_REFUSALS_IN_PROGRESS));
     let max = http.max_connections.min(most_by_descriptors());
     if max < http.max_connections {
         tracing::warn!(max, "fewer connections than MAX_CONNECTIONS: this process may not open more files");
@@ -77,7 +77,7 @@ pub(super) async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(err) => {
-                // No descriptors left: one will be free soon.
+                // No free file descriptor: retry shortly.
                 tracing::warn!(error = %err, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -85,12 +85,13 @@ pub(super) async fn serve(
         };
         if app.counters.connections.load(Ordering::Relaxed) >= max as u64 {
             app.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
-            // With TLS it would take a handshake to say so: that is what there is too much of.
+            // With TLS, a response would need a handshake, the very work to avoid under overload.
             if tls.is_none()
                 && let Ok(turn) = Arc::clone(&refusing).try_acquire_owned()
             {
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(REFUSING, linger::close(stream, TOO_MANY)).await;
+                    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, linger::close(stream, TOO_MANY_CONNECTIONS_RESPONSE))
+                        .await;
                     drop(turn);
                 });
             }
@@ -105,7 +106,7 @@ pub(super) async fn serve(
     tracing::info!(connections = app.counters.connections.load(Ordering::Relaxed), "ending");
     let _ = ending.send(());
     let finished = async {
-        // Every connection has a receiver.
+        // Every connection holds a receiver.
         ending.closed().await;
         app.files.close().await;
     };
@@ -114,10 +115,10 @@ pub(super) async fn serve(
     }
 }
 
-/// A connection takes two descriptors at most, and the rest of the process some.
+/// A connection needs at most two file descriptors; the rest of the process needs some.
 fn most_by_descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1)
+    usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1)
 }
 
 /// Threads that speak HTTP, each with connections of its own: what one does never waits for another's lock.
@@ -179,7 +180,7 @@ async fn work(
 ) {
     let mut http = http1::Builder::new();
     // A client that has closed its direction after a whole request still reads the response.
-    http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER).half_close(true);
+    http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER_BYTES).half_close(true);
     while let Some(Connection { stream, open }) = connections.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let (framing, mut ended) = (Arc::<Framing>::default(), ended.clone());

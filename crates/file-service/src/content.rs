@@ -1,4 +1,4 @@
-//! Contents on their way: a file to a client, piece by piece, and a client's body to a file.
+//! Bodies: the content of a file as a response body, and the body of a request.
 
 use std::{
     pin::{Pin, pin},
@@ -13,13 +13,13 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
-use super::{access::Record, api_error::ApiError, headers, memory::SOON};
+use super::{access::Record, api_error::ApiError, headers, memory::BUFFERING_TIMEOUT};
 use files::{
     Endpoint, Error, Result, buffers,
     transport::{BodyStream, BoxFuture},
 };
 
-/// A file's content as the body of an answer.
+/// The content of a file as a response body.
 pub(super) struct Content {
     first: Option<Bytes>,
     rest: Next,
@@ -113,7 +113,7 @@ impl HttpBody for Content {
     }
 }
 
-/// A client's body, with what it must keep to.
+/// The body of a request, with its limits on size and speed.
 pub(super) struct Incoming {
     body: Body,
     left: u64,
@@ -121,14 +121,14 @@ pub(super) struct Incoming {
     pace: Pace,
 }
 
-/// Pieces of a body that are shorter are put together, where that does not take long.
+/// Shorter pieces of a body are combined if the next piece arrives soon.
 const PIECE_BYTES: usize = 16 << 10;
-/// What comes within this time after other bytes has come with them.
-const AT_ONCE: Duration = Duration::from_millis(2);
+/// Maximum pause between pieces that are combined.
+const COALESCE_PAUSE: Duration = Duration::from_millis(2);
 
 impl Incoming {
     /// # Errors
-    /// The body says beforehand that it is larger than `max`.
+    /// Content-Length is greater than `max`.
     pub fn new(body: Body, max: u64, pace: Pace) -> std::result::Result<Self, ApiError> {
         if body.size_hint().lower() > max {
             return Err(ApiError::too_large(max));
@@ -136,22 +136,22 @@ impl Incoming {
         Ok(Self { body, left: max, max, pace })
     }
 
-    /// Its length, if it is known beforehand.
+    /// The length, if Content-Length states it.
     pub fn length(&self) -> Option<u64> {
         self.body.size_hint().exact()
     }
 
-    /// The bytes that came next; `None` at the end. Nothing is lost when it is dropped.
+    /// The next bytes; `None` at the end. Cancel safe.
     ///
     /// # Errors
-    /// The client is silent for too long, or too slow, has gone, or sends more than it may.
+    /// The client is idle for too long, too slow or disconnected, or the body is too large.
     pub async fn next(&mut self) -> std::result::Result<Option<Bytes>, ApiError> {
         loop {
             let Some(frame) = self.pace.wait(self.body.frame()).await? else { return Ok(None) };
             let frame = frame.map_err(|err| ApiError::of_content(&err))?;
             let bytes = match frame.into_data() {
                 Ok(bytes) => bytes,
-                // Other trailers say nothing here.
+                // Ignore other trailers.
                 Err(frame) => {
                     frame.trailers_ref().map_or(Ok(()), headers::check_trailers)?;
                     continue;
@@ -165,34 +165,34 @@ impl Incoming {
         }
     }
 
-    /// Makes sure that it has no bytes, however it is framed: the content of a DELETE has no meaning (RFC 9110, section
-    /// 9.3.5), and whoever sends one means something.
+    /// Requires an empty body, however it is framed: the content of a DELETE has no defined semantics (RFC 9110, section
+    /// 9.3.5), so a client that sends one expects something that does not happen.
     ///
     /// # Errors
-    /// It has some, or as [`Incoming::next`].
+    /// The body is not empty, or as [`Incoming::next`].
     pub async fn none(mut self) -> std::result::Result<(), ApiError> {
-        // Where the length is known, nobody is asked for the content.
+        // With Content-Length, refuse without reading (no 100 Continue).
         match self.body.size_hint().lower() > 0 || self.next().await?.is_some() {
             true => Err(ApiError::bad_request("BadHeader", "DELETE takes no content")),
             false => Ok(()),
         }
     }
 
-    /// [`Incoming::next`] with what comes soon after: whoever sends byte by byte does not have each written by itself, and whoever
-    /// is fast has large pieces, as long as there is room for them.
+    /// Like [`Incoming::next`], combined with the pieces that follow soon: a client that sends byte by byte does not cause a
+    /// write per byte, and a fast client gets large pieces as far as buffers are available.
     ///
     /// # Errors
     /// As [`Incoming::next`].
     pub async fn piece(&mut self) -> std::result::Result<Option<Bytes>, ApiError> {
         let Some(first) = self.next().await? else { return Ok(None) };
-        let (soon, max) = (Instant::now() + SOON, buffers::max());
+        let (soon, max) = (Instant::now() + BUFFERING_TIMEOUT, buffers::max());
         let mut piece = Vec::with_capacity(PIECE_BYTES.max(first.len()));
         piece.extend_from_slice(&first);
         drop(first);
         loop {
             let until = match piece.len() {
                 few if few < PIECE_BYTES => soon,
-                many if many < max => Instant::now() + AT_ONCE,
+                many if many < max => Instant::now() + COALESCE_PAUSE,
                 _ => break,
             };
             let Ok(next) = timeout_at(until, self.next()).await else { break };
@@ -203,20 +203,20 @@ impl Incoming {
     }
 }
 
-/// How slow a client may be. Only the time that it is waited for counts: what the target takes is not the client's.
+/// Minimum speed of a client. Only the time spent waiting for the client counts, not the time of the target.
 #[derive(Clone, Copy)]
 pub(super) struct Pace {
     idle: Duration,
-    /// Bytes for each second; 0 for any.
+    /// Minimum bytes per second; 0 disables the limit.
     rate: u64,
-    /// Of the time in which so much has to come.
+    /// Start of the current window.
     left: Duration,
-    /// In that time.
+    /// Bytes received in the window.
     came: u64,
 }
 
 impl Pace {
-    /// A client may be silent for `idle`, and brings so many bytes a second in each such time.
+    /// A client may be idle for `idle`, and must send this many bytes per second in each such window.
     pub fn new(idle: Duration, rate: u64) -> Self {
         Self { idle, rate, left: idle, came: 0 }
     }
@@ -225,7 +225,7 @@ impl Pace {
         self.came = self.came.saturating_add(bytes as u64);
     }
 
-    /// Waits for what the client sends next.
+    /// Waits for the next frame of the client.
     async fn wait<T>(&mut self, next: impl Future<Output = T>) -> std::result::Result<T, ApiError> {
         let began = Instant::now();
         let silent_until = began + self.idle;
@@ -241,7 +241,7 @@ impl Pace {
     }
 }
 
-/// Counts the time that a client is waited for, also where that is given up.
+/// Measures the time spent waiting for a client, also if the wait is cancelled.
 struct Waiting<'a> {
     pace: &'a mut Pace,
     since: Instant,

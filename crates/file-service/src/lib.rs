@@ -49,10 +49,10 @@ use files::{
 use files_mounted::{self as mounted, Mount, shared_mounts};
 use router::table::Routing;
 
-const EMF_EVERY: Duration = Duration::from_secs(60);
-const LOOK_FOR_FOLDS_EVERY: Duration = Duration::from_secs(10);
+const EMF_INTERVAL: Duration = Duration::from_secs(60);
+const SHARED_MOUNT_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why the service ends with status 1.
+/// The reason why the service ends with status 1.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -90,7 +90,7 @@ impl Failure {
     }
 }
 
-/// Serves until SIGTERM or SIGINT. Status 0 then; 1 when it cannot start, which the log says.
+/// Serves until SIGTERM or SIGINT. Returns status 0 then, and 1 if the service cannot start; the log has the reason.
 pub fn serve(variables: &impl Variables) -> ExitCode {
     let (queue, _flushes_when_dropped) = tracing_appender::non_blocking(io::stdout());
     let writer = Lines { queue, serving: Arc::default() };
@@ -108,7 +108,7 @@ pub fn serve(variables: &impl Variables) -> ExitCode {
     let run = |config| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::NoRuntime)?;
         let outcome = runtime.block_on(run(config, writer));
-        // A file or a name that is being looked up is not waited for.
+        // Do not wait for blocking tasks, such as a DNS lookup.
         runtime.shutdown_background();
         outcome
     };
@@ -121,8 +121,8 @@ pub fn serve(variables: &impl Variables) -> ExitCode {
     }
 }
 
-/// Where lines go: to stdout, and while requests are served by way of a queue, since logging must not make one wait for
-/// whoever reads the log.
+/// The log writer: stdout, and through a queue while requests are served, because a slow reader of the log must not delay
+/// a request.
 #[derive(Clone)]
 struct Lines {
     queue: tracing_appender::non_blocking::NonBlocking,
@@ -143,12 +143,12 @@ impl Write for Lines {
 }
 
 async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
-    // First of all, so that being told to end is never missed.
+    // First, so that no signal is missed.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
     raise_descriptors();
     if let Backend::Mounted(mounted) = &mut config.backend {
-        // As the kernel will call the mounts. One that cannot be made is told by each target.
+        // Use the names that the kernel shows for mounts. A mount that fails is reported by its target.
         if mounted.mount != Mount::None {
             let _ = std::fs::create_dir_all(&mounted.base);
         }
@@ -158,7 +158,7 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
     }
     let tls = tls::acceptor(&config.http.tls)?;
     let listen = |err| Failure::Listen { address: config.http.listen, err };
-    // Before anything that takes long: a port that is taken is known at once.
+    // Bind before anything slow: a port in use is reported at once.
     let listener = connection::listen(config.http.listen).map_err(listen)?;
 
     let end = async {
@@ -184,7 +184,7 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
     let beside = async {
         tokio::join!(refresh(&app, &*sources[0], &config), sweep(&app, &config), async {
             loop {
-                tokio::time::sleep(EMF_EVERY).await;
+                tokio::time::sleep(EMF_INTERVAL).await;
                 report_metrics(&emf, &app, &config, &mut lines.clone());
             }
         })
@@ -208,14 +208,14 @@ async fn start(sources: &[Box<dyn Source>], config: &Config) -> Result<Arc<Files
     let options = Options { routing, probe_interval: config.probe_interval };
     let files = Files::start(list, config.backend.open().await?, options).await?;
     if let Err(err) = judge_mounts(&files, config) {
-        // What it has mounted goes with it.
+        // Unmount what this process mounted.
         files.close().await;
         return Err(err);
     }
     Ok(files)
 }
 
-/// Every connection and every open file is a descriptor.
+/// Raises the limit of file descriptors: every connection and every open file needs one.
 fn raise_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -225,7 +225,7 @@ fn raise_descriptors() {
     }
 }
 
-/// In the order in which they are asked.
+/// The sources of the list, in order of preference.
 async fn sources(config: &Config) -> Vec<Box<dyn Source>> {
     let mut sources: Vec<Box<dyn Source>> = Vec::new();
     match &config.targets_file {
@@ -258,7 +258,7 @@ async fn first_list(sources: &[Box<dyn Source>]) -> Result<PublishedList, Failur
     Ok(list)
 }
 
-/// Reads the list again and again. What cannot be read changes nothing.
+/// Reads the list periodically. An unreadable list changes nothing.
 async fn refresh(app: &App, source: &dyn Source, config: &Config) {
     let Some(every) = config.refresh else { return std::future::pending().await };
     let mut last = None;
@@ -292,7 +292,7 @@ async fn refresh(app: &App, source: &dyn Source, config: &Config) {
 
 async fn sweep(app: &App, config: &Config) {
     let Some(every) = config.sweep_every else { return std::future::pending().await };
-    // What a process that died has left is old enough then.
+    // By then, the temporary files of a crashed process are old enough.
     tokio::time::sleep(every.min(config.orphan_age)).await;
     loop {
         let removed = app.files.sweep(config.orphan_age).await;
@@ -304,17 +304,17 @@ async fn sweep(app: &App, config: &Config) {
     }
 }
 
-/// What was done since the last time, if somebody wants to know.
+/// Logs the metrics since the last call in the Embedded Metric Format, if enabled.
 fn report_metrics(emf: &Emf, app: &App, config: &Config, lines: &mut Lines) {
     let Some(file_system) = config.file_system.as_ref().filter(|_| config.emf) else { return };
     for line in emf.lines(&app.files, file_system) {
         // To a channel: it cannot fail, and does not wait.
-        // In one piece, or another line could come between.
+        // One write, so that no other line comes between.
         let _ = lines.write_all(format!("{line}\n").as_bytes());
     }
 }
 
-/// What shows that the mounts of targets that work are not separate.
+/// Evidence that mounts of healthy targets share a connection.
 fn folds(files: &Files, mounted: &mounted::Options) -> Vec<String> {
     let endpoints = files.endpoints();
     let up = endpoints.iter().filter(|endpoint| endpoint.health.is_up());
@@ -326,8 +326,7 @@ fn folds(files: &Files, mounted: &mounted::Options) -> Vec<String> {
     }
 }
 
-/// Those that may be folded. By efs-utils every mount goes to a program on this machine, and what that does is not seen
-/// here.
+/// The mounts that may share a connection. Mounts of efs-utils lead to a local proxy, whose connections are not visible here.
 fn kernel_mounts(config: &Config) -> Option<&mounted::Options> {
     match &config.backend {
         Backend::Mounted(mounted) if matches!(mounted.mount, Mount::Kernel { .. }) => Some(mounted),
@@ -358,12 +357,12 @@ fn warn_of_folds(folds: &str) {
     );
 }
 
-/// A target that comes later may be folded too. Until that may not be.
+/// Checks targets that are added later, and ends when a shared mount is not allowed.
 async fn watch_mounts(files: &Files, config: &Config) -> String {
     let Some(mounted) = kernel_mounts(config) else { return std::future::pending().await };
     let mut last = folds(files, mounted);
     loop {
-        tokio::time::sleep(LOOK_FOR_FOLDS_EVERY).await;
+        tokio::time::sleep(SHARED_MOUNT_CHECK_INTERVAL).await;
         let now = folds(files, mounted);
         if config.require_separate && !now.is_empty() {
             return now.join("; ");

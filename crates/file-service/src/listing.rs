@@ -1,5 +1,5 @@
-//! The answer that lists a directory, made while the client reads it: whoever reads slowly has a page of the directory
-//! and a piece of the text, however long the answer is.
+//! The response that lists a directory, generated while the client reads it: a slow client holds one page of the directory
+//! and one piece of JSON in memory, however long the listing is.
 
 use std::{
     collections::VecDeque,
@@ -20,29 +20,29 @@ use files::{
 };
 use router::path::DirectoryPath;
 
-/// Entries that are asked for at once.
+/// Number of entries per request to the target.
 const PAGE_ENTRIES: usize = 1000;
-/// Of the text, made at once.
+/// Size of a piece of JSON.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// What is still to be said.
+/// The remaining entries.
 pub(super) struct Listing {
     files: Arc<Files>,
     directory: DirectoryPath,
-    /// Said next.
+    /// Entries of the current page that come next.
     text: Vec<u8>,
     entries: VecDeque<Entry>,
-    /// The page after these entries.
+    /// The cursor of the next page.
     next: Option<u64>,
     page: Option<BoxFuture<'static, (Page, Arc<Endpoint>)>>,
-    /// Entries that may still be asked for.
+    /// Number of entries that are left of the limit.
     left: usize,
     is_first: bool,
     is_whole: bool,
 }
 
 impl Listing {
-    /// Up to `limit` entries, of which the first page is waited for; and the target that it is from.
+    /// A listing of up to `limit` entries, with its first page and the target that it comes from.
     ///
     /// # Errors
     /// As [`Files::list`].
@@ -62,7 +62,7 @@ impl Listing {
         Ok((listing, endpoint))
     }
 
-    /// With its length where that is known: where it is one piece.
+    /// The body; with Content-Length if it is one piece.
     pub fn body(mut self) -> Body {
         self.say();
         match self.is_whole {
@@ -76,7 +76,7 @@ impl Listing {
         (self.entries, self.next) = (page.entries.into(), page.next);
     }
 
-    /// Puts into words as much as one piece holds.
+    /// Writes the next piece of JSON.
     fn say(&mut self) {
         while self.text.len() < PIECE_BYTES
             && let Some(entry) = self.entries.pop_front()
@@ -87,14 +87,14 @@ impl Listing {
             self.text.extend_from_slice(shown(&self.directory, &entry).to_string().as_bytes());
         }
         if self.entries.is_empty() && (self.next.is_none() || self.left == 0) && !self.is_whole {
-            // As a text: it is larger than the numbers that JavaScript can hold.
+            // A string: JavaScript numbers hold 53 bits.
             let next = Value::from(self.next.map(|cursor| cursor.to_string()));
             self.text.extend_from_slice(format!("],\"next\":{next}}}").as_bytes());
             self.is_whole = true;
         }
     }
 
-    /// Waits until there is something to be said, if it is not all.
+    /// Requests the next page if entries are left.
     fn poll_page(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
         while self.text.is_empty() && !self.is_whole {
             if self.entries.is_empty() {

@@ -1,6 +1,5 @@
-//! Memory for bodies that are put into their place in one step: bounded for each target, taken as the bytes come, and
-//! kept only by bodies that come soon. Whoever is slow, or finds no room, goes by way of a temporary file, and keeps
-//! nobody from anything.
+//! Memory for bodies that are written in one step: bounded per target, allocated as the bytes arrive, and held by fast
+//! bodies only. A slow body, or one that finds no memory, is streamed to a temporary file instead.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,39 +12,39 @@ use tokio::{
 use super::{api_error::ApiError, content::Incoming};
 use files::{Error, Result};
 
-/// Of one target, for all bodies together.
-const MAX_BYTES: usize = 32 << 20;
-/// A body that has not come whole by then gives its memory back.
-pub(super) const SOON: Duration = Duration::from_secs(1);
-/// A body that comes in several pieces has this much at first.
-const FIRST_BYTES: usize = 16 << 10;
+/// Maximum memory per target for all buffered bodies.
+const MAX_BUFFERED_BYTES_PER_TARGET: usize = 32 << 20;
+/// A body that is not complete after this time releases its memory.
+pub(super) const BUFFERING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Initial allocation for a body of several pieces.
+const INITIAL_BUFFER_BYTES: usize = 16 << 10;
 
-/// What one target has for the bodies that go to it.
+/// The memory budget of one target.
 #[derive(Clone)]
 pub(super) struct Memory(Arc<Semaphore>);
 
-/// What of a body has been taken into memory.
+/// The result of buffering a body.
 pub(super) enum Taken {
     Whole(Bytes),
-    /// More is to come, and is not to be waited for in memory.
+    /// More bytes follow; stream them instead of buffering.
     Begun(Vec<Bytes>),
 }
 
 impl Memory {
     pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_BYTES)))
+        Self(Arc::new(Semaphore::new(MAX_BUFFERED_BYTES_PER_TARGET)))
     }
 
     fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
     }
 
-    /// Takes a body up to its end, of at most `max` bytes; or as much of it as comes soon and has room.
+    /// Buffers a body of at most `max` bytes to its end, or as much as arrives soon and fits into the budget.
     ///
     /// # Errors
     /// As [`Incoming::next`].
     pub async fn take(&self, body: &mut Incoming, max: usize) -> std::result::Result<Taken, ApiError> {
-        let soon = Instant::now() + SOON;
+        let soon = Instant::now() + BUFFERING_TIMEOUT;
         let mut part = ByteRange::default();
         loop {
             let Ok(next) = timeout_at(soon, body.next()).await else {
@@ -58,11 +57,10 @@ impl Memory {
         }
     }
 
-    /// What `bring` brings, with the room for it, which is waited for this long.
+    /// The result of `bring`, with a reservation that is waited for this long.
     ///
     /// # Errors
-    /// [`Error::Busy`]: there is no room, since the target does not put what is in memory into its place. And those of
-    /// `bring`.
+    /// [`Error::Busy`]: no memory, because the target does not finish its writes; and the errors of `bring`.
     pub async fn again(&self, bytes: u64, wait: Duration, bring: impl Future<Output = Result<Bytes>>) -> Result<Bytes> {
         let bytes = u32::try_from(bytes).map_err(|_| Error::Busy)?;
         let room = timeout(wait, Arc::clone(&self.0).acquire_many_owned(bytes)).await;
@@ -71,26 +69,26 @@ impl Memory {
     }
 }
 
-/// The beginning of a body.
+/// The buffered part of a body.
 #[derive(Default)]
 struct ByteRange {
-    /// Most bodies that are small come in one piece: it is kept as it is.
+    /// Most small bodies arrive in one piece, which is kept without a copy.
     first: Bytes,
-    /// All, once there is more than that.
+    /// All bytes, after the second piece.
     all: Vec<u8>,
-    /// For as much memory as there is, which is at most twice what has come.
+    /// Reservation for the allocated memory, at most twice the received bytes.
     room: Option<OwnedSemaphorePermit>,
 }
 
 impl ByteRange {
-    /// False: there is no room for it.
+    /// Returns `false` if the budget has no memory left.
     fn add(&mut self, bytes: &Bytes, max: usize, memory: &Memory) -> bool {
         let is_first = self.first.is_empty();
         let there = self.all.len().max(self.first.len());
         let wanted = there + bytes.len();
         let capacity = match is_first {
             true => wanted,
-            false => wanted.max(FIRST_BYTES).next_power_of_two().min(max.max(wanted)),
+            false => wanted.max(INITIAL_BUFFER_BYTES).next_power_of_two().min(max.max(wanted)),
         };
         let reserved = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         if capacity > reserved {
@@ -122,7 +120,7 @@ impl ByteRange {
     }
 }
 
-/// A content that keeps its room as long as anything has it: a queue, or a thread that hangs.
+/// A content that holds its reservation as long as anything references it, such as a queue or a thread that hangs.
 fn held(content: Bytes, room: OwnedSemaphorePermit) -> Bytes {
     struct Held(Bytes, #[expect(dead_code, reason = "it is for being dropped")] OwnedSemaphorePermit);
     impl AsRef<[u8]> for Held {
@@ -144,13 +142,13 @@ mod tests {
     #[test]
     fn a_body_has_at_most_twice_the_memory_of_what_has_come_and_gives_it_back() {
         let memory = Memory::new();
-        let used = || MAX_BYTES - memory.0.available_permits();
+        let used = || MAX_BUFFERED_BYTES_PER_TARGET - memory.0.available_permits();
         let mut part = ByteRange::default();
         let mut come = 0;
         for piece in pieces(256, 4096) {
             assert!(part.add(&piece, 1 << 20, &memory));
             come += piece.len();
-            assert!((come..=(2 * come).max(FIRST_BYTES)).contains(&used()), "{} for {come}", used());
+            assert!((come..=(2 * come).max(INITIAL_BUFFER_BYTES)).contains(&used()), "{} for {come}", used());
         }
         assert_eq!(used(), 1 << 20);
         let content = part.content();
@@ -168,10 +166,10 @@ mod tests {
         let mut part = ByteRange::default();
         let [first, second] = [vec![1; 4096], vec![2; 4096]].map(Bytes::from);
         assert!(part.add(&first, 1 << 20, &memory));
-        let all = memory.room(MAX_BYTES - 4096);
+        let all = memory.room(MAX_BUFFERED_BYTES_PER_TARGET - 4096);
         assert!(!part.add(&second, 1 << 20, &memory));
         drop(all);
         assert_eq!(part.content(), first);
-        assert_eq!(memory.0.available_permits(), MAX_BYTES);
+        assert_eq!(memory.0.available_permits(), MAX_BUFFERED_BYTES_PER_TARGET);
     }
 }

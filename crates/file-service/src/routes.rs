@@ -1,4 +1,4 @@
-//! What there is at which address.
+//! The routes of the HTTP API and their handlers.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -39,16 +39,16 @@ const FILES: &str = "/files/";
 const LIST: &str = "/list/";
 const ROUTE: &str = "/route/";
 
-/// A body up to this size is put into its place in one step.
-const SMALL: u64 = 256 << 10;
-/// What is added to a file goes there in one write: NFS's largest.
-const MOST_APPENDED: u64 = 1 << 20;
-const PAGE: usize = 1000;
-const LARGEST_PAGE: usize = 10_000;
+/// Maximum size of a body that is buffered in memory and written in one step.
+const MAX_BUFFERED_BODY_BYTES: u64 = 256 << 10;
+/// Maximum size of an append, which is one WRITE.
+const MAX_APPEND_BYTES: u64 = 1 << 20;
+const DEFAULT_PAGE_ENTRIES: usize = 1000;
+const MAX_PAGE_ENTRIES: usize = 10_000;
 
 const TARGET: &str = "x-mount-target";
-/// What is percent-encoded in a path: all but `/` and RFC 3986's pchar. Clients differ in what they make of the rest; a
-/// browser takes a `\` for a `/`.
+/// The characters that are percent-encoded in a path: all but `/` and pchar of RFC 3986. Clients differ in how they treat the
+/// others; a browser takes `\` for `/`.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     // unreserved
@@ -71,7 +71,7 @@ const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b':')
     .remove(b'@');
 
-/// What every request needs.
+/// The state that all requests share.
 pub struct App {
     pub(super) files: Arc<Files>,
     pub(super) counters: report::Counters,
@@ -79,7 +79,7 @@ pub struct App {
     max_body: u64,
     pace: Pace,
     access_log: bool,
-    /// By the place of a target, so that one that hangs takes no other's.
+    /// By slot, so that a target that hangs uses no memory of the others.
     memory: Vec<Memory>,
 }
 
@@ -96,7 +96,7 @@ impl App {
         }
     }
 
-    /// For the bodies of this path's target.
+    /// The memory budget of the target of this path.
     fn memory(&self, path: &FilePath) -> Memory {
         self.memory[self.files.target_of(path).map_or(0, |target| target.slot) % MAX_TARGETS].clone()
     }
@@ -110,12 +110,12 @@ impl App {
 
     fn is_allowed(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else { return true };
-        // Takes as long for a token that is nearly right as for any other of its length.
+        // Constant time: the duration must not reveal how much of a token is right.
         bearer_token(headers).is_some_and(|given| given.ct_eq(token).into())
     }
 }
 
-/// The service.
+/// The HTTP service.
 pub(super) fn router(app: Arc<App>) -> Router {
     let file = on(MethodFilter::GET.or(MethodFilter::HEAD), read).put(put).delete(delete).post(post);
     Router::new()
@@ -129,7 +129,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .fallback(no_such_address)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate))
-        // Asked by who has no token.
+        // Health checks have no token.
         .route("/healthz", get(async || "alive\n").fallback(no_such_method))
         .route("/readyz", get(ready).fallback(no_such_method))
         .with_state(app)
@@ -149,7 +149,7 @@ async fn no_such_address(uri: Uri) -> Response {
     .into_response()
 }
 
-/// axum adds Allow, with the methods of the address.
+/// 405 Method Not Allowed; axum adds Allow with the methods of the route.
 async fn no_such_method() -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -200,7 +200,7 @@ async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: He
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     let status = match reading.outcome {
         ReadOutcome::NotModified => {
-            // Or it would be said to be empty.
+            // Without this, hyper would announce Content-Length: 0.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
             StatusCode::NOT_MODIFIED
         }
@@ -211,7 +211,7 @@ async fn read(State(app): State<Arc<App>>, method: Method, uri: Uri, headers: He
         }
         ReadOutcome::Content { from, to, part } => {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-            // A browser that somebody leads here must not take a file for a page of this service.
+            // A browser must not interpret a file as a page of this service.
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(to - from));
             if part {
@@ -246,7 +246,7 @@ async fn put(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: Bo
         only_query(&uri, &[])?;
         headers::check_content(&headers)?;
         let mut body = Incoming::new(body, app.max_body, app.pace)?;
-        let begun = match body.length().filter(|length| *length <= SMALL) {
+        let begun = match body.length().filter(|length| *length <= MAX_BUFFERED_BODY_BYTES) {
             None => vec![],
             Some(length) => match app.memory(path).take(&mut body, length as usize).await? {
                 Taken::Begun(begun) => begun,
@@ -271,7 +271,7 @@ async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: B
             ));
         }
         headers::check_content(&headers)?;
-        let max = app.max_body.min(MOST_APPENDED);
+        let max = app.max_body.min(MAX_APPEND_BYTES);
         let mut body = Incoming::new(body, max, app.pace)?;
         let (memory, expected) = (app.memory(path), body.length().unwrap_or(max));
         let content = match memory.take(&mut body, expected as usize).await? {
@@ -289,7 +289,7 @@ async fn post(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap, body: B
     .await
 }
 
-/// Writes a body as it comes to a temporary file: what has begun to come, and all that follows. With its length.
+/// Streams a body to an upload: the part that is read already and the rest. Returns its length.
 async fn stage(
     app: &App,
     path: &FilePath,
@@ -312,7 +312,7 @@ async fn stage(
     Ok((upload, length))
 }
 
-/// Answers a request that gives a file a new content.
+/// The response to a write.
 async fn change(
     app: &App,
     method: &Method,
@@ -341,7 +341,7 @@ async fn change(
     *response.status_mut() = status;
     describe(response.headers_mut(), &written.meta, &written.endpoint);
     if written.new && *method == Method::POST {
-        // The file has another address than the request (RFC 9110, section 9.3.3).
+        // The file has another URI than the request (RFC 9110, section 9.3.3).
         response.headers_mut().insert(header::LOCATION, value(href(FILES, path.as_bytes())));
     }
     response
@@ -379,7 +379,7 @@ fn refused(mut record: Record, api_error: ApiError) -> Response {
     api_error.into_response()
 }
 
-/// What an answer says of a file.
+/// The header fields of a file.
 fn describe(headers: &mut HeaderMap, meta: &Metadata, endpoint: &Endpoint) {
     headers.insert(header::ETAG, value(format!("\"{}\"", meta.tag)));
     let modified = last_modified(headers, meta.modified_second(), SystemTime::now());
@@ -387,8 +387,8 @@ fn describe(headers: &mut HeaderMap, meta: &Metadata, endpoint: &Endpoint) {
     headers.insert(TARGET, value(endpoint.published.mount_target_id.as_str()));
 }
 
-/// The value of Last-Modified, which is never later than that of Date (RFC 9110, section 8.8.2.1): both are now when the
-/// file's time is still to come. hyper adds Date otherwise.
+/// Last-Modified, which is never later than Date (RFC 9110, section 8.8.2.1): if the file's time is in the future, both are
+/// the current time. Otherwise hyper adds Date.
 fn last_modified(headers: &mut HeaderMap, modified: SystemTime, now: SystemTime) -> HeaderValue {
     let shown = value(httpdate::fmt_http_date(modified.min(now)));
     if modified > now {
@@ -397,7 +397,7 @@ fn last_modified(headers: &mut HeaderMap, modified: SystemTime, now: SystemTime)
     shown
 }
 
-/// What this service makes is visible ASCII; a target's id that is not is not shown.
+/// A header value. Values of this service are visible ASCII; an id of a target that is not is left out.
 fn value(text: impl TryInto<HeaderValue>) -> HeaderValue {
     text.try_into().unwrap_or_else(|_| HeaderValue::from_static(""))
 }
@@ -407,9 +407,9 @@ async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiErro
     only_query(&uri, &["limit", "from"])?;
     let bad = |key: &str, expected: &str| ApiError::bad_request("BadQuery", &format!("{key} is to be {expected}"));
     let limit = match query(&uri, "limit") {
-        None => PAGE,
+        None => DEFAULT_PAGE_ENTRIES,
         Some(limit) => digits(limit)
-            .filter(|limit| (1..=LARGEST_PAGE).contains(limit))
+            .filter(|limit| (1..=MAX_PAGE_ENTRIES).contains(limit))
             .ok_or_else(|| bad("limit", "a number from 1 to 10000"))?,
     };
     let cursor = match query(&uri, "from") {
@@ -423,12 +423,12 @@ async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiErro
     Ok(response)
 }
 
-/// The URI reference of a path.
+/// The percent-encoded URI reference of a path.
 fn href(prefix: &str, path: &[u8]) -> String {
     format!("{prefix}{}", percent_encode(path, IN_PATH))
 }
 
-/// An entry, and where to ask for it.
+/// The JSON of an entry, with its URI.
 pub(super) fn shown(directory: &DirectoryPath, entry: &Entry) -> Value {
     let (kind, prefix) = match entry.kind {
         Kind::File => ("file", Some(FILES)),
