@@ -33,6 +33,7 @@
 
 pub mod config;
 pub mod error;
+pub mod explain;
 pub mod ledger;
 pub mod messages;
 pub mod metric;
@@ -40,5 +41,6 @@ pub mod model;
 pub mod policy;
 pub mod ports;
 pub mod published;
+pub mod record;
 pub mod redeployment;
 pub mod rules;

@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::{
     error::InvalidInput,
     model::{LifeCycle, MountTargetId, SubnetId, ZoneId, ZoneName},
-    policy::{Decision, Excluded, FileCount, Warning},
-    published::PublishedTarget,
+    policy::{Decision, Excluded, FileCount, Observation, Policy, Warning},
+    published::{PublishedList, PublishedTarget},
 };
 
 /// What a person or a schedule starts an execution with.
@@ -161,6 +161,21 @@ pub struct Observed {
     pub complete: bool,
     /// Files; the rule's limit for the targets that there are.
     pub limit: u64,
+    /// The scaling rule: the value of `SCALING_RULE`. Empty in the output of an older version.
+    #[serde(default)]
+    pub rule: String,
+    /// `FILE_COUNT_THRESHOLD`, or what the execution was started with.
+    #[serde(default)]
+    pub threshold: u64,
+    /// Zones that a mount target occupies.
+    #[serde(default)]
+    pub current: usize,
+    /// `MIN_MOUNT_TARGETS`.
+    #[serde(default)]
+    pub minimum: usize,
+    /// Mount targets that there can be: `MAX_MOUNT_TARGETS`, or a smaller number of zones that have a subnet or a target.
+    #[serde(default)]
+    pub maximum: usize,
     /// `null` when the count cannot say.
     pub over_limit: Option<bool>,
     pub mount_targets: Vec<ObservedTarget>,
@@ -174,6 +189,42 @@ pub struct Observed {
     pub deployed_version: Option<i64>,
     /// Of the list that the service was last redeployed for, by the ledger.
     pub deployed_fingerprint: Option<String>,
+}
+
+impl Observed {
+    /// Describes what a decision is made from.
+    pub fn of(world: &Observation, policy: &Policy) -> Self {
+        let ids = |list: &PublishedList| list.targets().iter().map(|t| t.mount_target_id.clone()).collect::<Vec<_>>();
+        let mut mount_targets: Vec<_> = world
+            .targets
+            .iter()
+            .map(|target| ObservedTarget {
+                mount_target_id: target.id.clone(),
+                availability_zone: target.zone_name.clone(),
+                zone_id: target.zone.clone(),
+                state: target.state,
+            })
+            .collect();
+        mount_targets.sort_by(|a, b| (&a.zone_id, &a.mount_target_id).cmp(&(&b.zone_id, &b.mount_target_id)));
+        Self {
+            files: world.count.map(|count| count.files),
+            complete: world.count.is_some_and(|count| count.complete),
+            limit: policy.rule.limit(world, policy),
+            rule: policy.rule.name().to_owned(),
+            threshold: policy.threshold,
+            current: world.occupied_zones().len(),
+            minimum: policy.min_mount_targets as usize,
+            maximum: world.max_mount_targets(policy),
+            over_limit: policy.rule.load(world, policy).is_over(),
+            mount_targets,
+            publishable: world.publishable().as_ref().map(ids).unwrap_or_default(),
+            published: world.published_list().map(ids),
+            published_version: world.published.as_ref().map(|published| published.version),
+            published_fingerprint: world.published_list().map(PublishedList::fingerprint),
+            deployed_version: world.deployed.as_ref().map(|fact| fact.version),
+            deployed_fingerprint: world.deployed.as_ref().map(|fact| fact.fingerprint.clone()),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -81,7 +81,7 @@ impl fmt::Display for LifeCycle {
 }
 
 /// One network interface of the file system in one Availability Zone.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct MountTarget {
     pub id: MountTargetId,
     pub subnet: SubnetId,
@@ -109,7 +109,7 @@ impl MountTarget {
 }
 
 /// A subnet that a mount target could be put into.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Subnet {
     pub id: SubnetId,
     pub zone: ZoneId,
@@ -125,7 +125,7 @@ pub struct FileSystem {
 }
 
 /// The file service as ECS reports it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// `false` while it is being deleted.
     pub active: bool,
@@ -140,7 +140,7 @@ impl Default for Service {
 }
 
 /// Who deploys the service.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Controller {
     /// ECS itself, which takes `forceNewDeployment`.
     Ecs,
@@ -156,7 +156,7 @@ impl Service {
 }
 
 /// One deployment that ECS still works on or keeps.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
     pub id: String,
     /// The newest one.

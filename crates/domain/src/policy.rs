@@ -18,11 +18,12 @@ use crate::{
 const CREATE_PAUSE_SECONDS: u64 = 600;
 
 /// What the operator wants.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     /// Files; the limit is strict: exactly this many are not too many.
     pub threshold: u64,
     /// Says whether the load is over what the targets are for.
+    #[serde(with = "crate::rules::by_name")]
     pub rule: &'static dyn ScalingRule,
     /// Targets of the file system before the system adds any; see [`PerTarget`](crate::rules::PerTarget).
     pub initial_mount_targets: u32,
@@ -51,7 +52,7 @@ impl Default for Policy {
 }
 
 /// Everything that a decision is made from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// Seconds since 1970.
     pub now: u64,
@@ -85,7 +86,7 @@ pub struct FileCount {
     pub complete: bool,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Published {
     /// Grows by one with each write.
     pub version: i64,
@@ -180,6 +181,16 @@ impl Observation {
     /// The zones that EFS would refuse a second target in.
     pub fn occupied_zones(&self) -> BTreeSet<&ZoneId> {
         self.targets.iter().filter(|t| t.occupies_its_zone()).map(|t| &t.zone).collect()
+    }
+
+    /// How many mount targets there can be: one for each zone with a subnet or a target, and no more than the policy wants.
+    pub fn max_mount_targets(&self, policy: &Policy) -> usize {
+        let mut zones = self.occupied_zones();
+        zones.extend(self.subnets.iter().map(|subnet| &subnet.zone));
+        if let Some(zone) = &self.one_zone {
+            zones.retain(|other| *other == zone);
+        }
+        policy.max_mount_targets.map_or(zones.len(), |max| zones.len().min(max as usize))
     }
 
     /// The list that should be published, `None` when it would be empty.
@@ -323,6 +334,26 @@ pub enum Warning {
     ServiceUnknown { message: String },
     /// The network or the file system could not be asked. Only repairs are made.
     ObservationIncomplete { message: String },
+}
+
+impl Warning {
+    /// Its name: the value of the field `warning`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TargetInError { .. } => "target_in_error",
+            Self::TargetWithoutAddress { .. } => "target_without_address",
+            Self::PublishedDamaged { .. } => "published_damaged",
+            Self::CountIncomplete => "count_incomplete",
+            Self::NoAvailableSubnet => "no_available_subnet",
+            Self::AllSubnetsRefused => "all_subnets_refused",
+            Self::RedeployRolledBack => "redeploy_rolled_back",
+            Self::RedeployDeferred { .. } => "redeploy_deferred",
+            Self::SubnetRefused { .. } => "subnet_refused",
+            Self::ServiceNotFound => "service_not_found",
+            Self::ServiceUnknown { .. } => "service_unknown",
+            Self::ObservationIncomplete { .. } => "observation_incomplete",
+        }
+    }
 }
 
 pub fn warnings(world: &Observation, policy: &Policy, decision: &Decision) -> Vec<Warning> {

@@ -34,13 +34,14 @@ pub struct PublishedTarget {
 }
 
 /// A list that was published or is about to be: never empty, each target once.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Value")]
 pub struct PublishedList {
     mount_targets: Vec<PublishedTarget>,
 }
 
 /// Why a text is not a published list.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error, Serialize, Deserialize)]
 pub enum NotAList {
     #[error("not a JSON object with an array `mount_targets`: {0}")]
     Shape(String),
@@ -57,33 +58,8 @@ impl PublishedList {
     /// [`NotAList`] names the entry that is bad and why: a missing or mistyped field, an empty name, an
     /// address that is none, a target that is there twice.
     pub fn parse(text: &str) -> Result<Self, NotAList> {
-        #[derive(Deserialize)]
-        struct Raw {
-            mount_targets: Vec<Value>,
-        }
-        let raw: Raw = serde_json::from_str(text).map_err(|e| NotAList::Shape(e.to_string()))?;
-        let mut seen = BTreeSet::new();
-        let mut mount_targets = Vec::with_capacity(raw.mount_targets.len());
-        for (index, value) in raw.mount_targets.into_iter().enumerate() {
-            let bad = |err: String| NotAList::Entry { index, err };
-            let target: PublishedTarget = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
-            let names = [
-                ("mount_target_id", target.mount_target_id.as_str()),
-                ("availability_zone", target.availability_zone.as_str()),
-                ("subnet_id", target.subnet_id.as_str()),
-            ];
-            if let Some((field, _)) = names.iter().find(|(_, name)| name.is_empty()) {
-                return Err(bad(format!("`{field}` is empty")));
-            }
-            if !seen.insert(target.mount_target_id.clone()) {
-                return Err(bad(format!("{} is there twice", target.mount_target_id)));
-            }
-            mount_targets.push(target);
-        }
-        if mount_targets.is_empty() {
-            return Err(NotAList::Empty);
-        }
-        Ok(Self { mount_targets })
+        let value: Value = serde_json::from_str(text).map_err(|err| NotAList::Shape(err.to_string()))?;
+        Self::try_from(value)
     }
 
     /// The list to publish, out of what EFS reports now; `None` when no target can be published, since
@@ -134,6 +110,40 @@ impl PublishedList {
     pub fn to_json(&self) -> String {
         // Strings and addresses in a struct: there is nothing here that serde_json can refuse.
         serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl TryFrom<Value> for PublishedList {
+    type Error = NotAList;
+
+    fn try_from(value: Value) -> Result<Self, NotAList> {
+        #[derive(Deserialize)]
+        struct Raw {
+            mount_targets: Vec<Value>,
+        }
+        let raw: Raw = serde_json::from_value(value).map_err(|err| NotAList::Shape(err.to_string()))?;
+        let mut seen = BTreeSet::new();
+        let mut mount_targets = Vec::with_capacity(raw.mount_targets.len());
+        for (index, value) in raw.mount_targets.into_iter().enumerate() {
+            let bad = |err: String| NotAList::Entry { index, err };
+            let target: PublishedTarget = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
+            let names = [
+                ("mount_target_id", target.mount_target_id.as_str()),
+                ("availability_zone", target.availability_zone.as_str()),
+                ("subnet_id", target.subnet_id.as_str()),
+            ];
+            if let Some((field, _)) = names.iter().find(|(_, name)| name.is_empty()) {
+                return Err(bad(format!("`{field}` is empty")));
+            }
+            if !seen.insert(target.mount_target_id.clone()) {
+                return Err(bad(format!("{} is there twice", target.mount_target_id)));
+            }
+            mount_targets.push(target);
+        }
+        if mount_targets.is_empty() {
+            return Err(NotAList::Empty);
+        }
+        Ok(Self { mount_targets })
     }
 }
 

@@ -29,6 +29,19 @@ pub enum Deferral {
     TooManyDeployments,
 }
 
+impl Deferral {
+    /// Its name: the value of the field `reason`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::ServiceNotFound => "service_not_found",
+            Self::ServiceNotActive => "service_not_active",
+            Self::DeploymentController => "deployment_controller",
+            Self::DeploymentInProgress => "deployment_in_progress",
+            Self::TooManyDeployments => "too_many_deployments",
+        }
+    }
+}
+
 /// Why the service cannot be redeployed at `now` (seconds since 1970); `None` when it can.
 pub fn deferral(service: Option<&Service>, now: u64) -> Option<Deferral> {
     let Some(service) = service else { return Some(Deferral::ServiceNotFound) };

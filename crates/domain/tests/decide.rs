@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use domain::{
+    explain::Explanation,
     ledger::{Deployed, Refusal, Scope},
     model::{
         Controller, Deployment, FileSystemId, LifeCycle, MountTarget, MountTargetId, Service, Subnet, SubnetId, ZoneId,
@@ -11,6 +12,7 @@ use domain::{
     },
     policy::{Decision, Excluded, FileCount, Observation, Policy, Published, Reason, Warning, decide, warnings},
     published::PublishedList,
+    record::DecisionRecord,
     redeployment::Deferral,
     rules::{Load, PerTarget, RULES, ScalingRule, Threshold, named},
 };
@@ -280,6 +282,21 @@ proptest! {
             prop_assert_eq!(PublishedList::parse(&list.to_json()), Ok(list.clone()));
             let order: Vec<_> = list.targets().iter().map(|t| (t.availability_zone.clone(), t.mount_target_id.clone())).collect();
             prop_assert!(order.is_sorted());
+        }
+    }
+
+    #[test]
+    fn a_recorded_decision_is_repeated_and_explained(world in worlds(), policy in policies()) {
+        let record = DecisionRecord { decision: decide(&world, &policy), observation: world, policy };
+        let read: DecisionRecord = serde_json::from_str(&record.to_json()).unwrap();
+        prop_assert_eq!(&read, &record);
+        prop_assert_eq!(read.replay(), record.decision.clone());
+        let explanation = Explanation::of_decision(&read.output());
+        prop_assert_eq!(&explanation.reason, record.decision.word());
+        prop_assert_eq!(explanation.decided.len(), 1);
+        for warning in &read.output().warnings {
+            prop_assert!(explanation.codes.iter().any(|code| code == warning.code()));
+            prop_assert_eq!(&serde_json::to_value(warning).unwrap()["warning"], warning.code());
         }
     }
 

@@ -6,12 +6,14 @@ use domain::{
     config::{ConfigError, ServiceName, Variables},
     error::EvaluateError,
     ledger::{self, Created, Deployed, Intended, Refusal, Refusals},
-    messages::{EvaluateInput, EvaluateOutput, Observed, ObservedTarget, Start},
+    messages::{EvaluateInput, EvaluateOutput, Observed, Start},
     model::{FileSystemId, MountTarget, ParameterName, Subnet, SubnetId, VpcId, ZoneId},
     policy::{Observation, Policy, Published, Warning, decide, warnings},
     ports::{Clock, DescribeFileSystem, DescribeService, ListSubnets, ListTargets, Parameter, ReadParameters},
     published::PublishedList,
+    record::DecisionRecord,
 };
+use tracing::info;
 
 pub struct Config {
     pub file_system: FileSystemId,
@@ -86,12 +88,15 @@ pub async fn handle(
     };
     let decision = decide(&world, &policy);
     let mut warnings = warnings(&world, &policy, &decision);
+    let observed = Observed::of(&world, &policy);
+    let record = DecisionRecord { observation: world, policy, decision: decision.clone() };
+    info!(decision = decision.word(), record = record.to_json(), "decided");
     match unseen {
         Some(err) if decision.is_repair() => warnings.push(Warning::ObservationIncomplete { message: err.to_string() }),
         Some(err) => return Err(err.into()),
         None => {}
     }
-    Ok(EvaluateOutput { dry_run: start.dry_run, warnings, observed: observed(&world, &policy), decision })
+    Ok(EvaluateOutput { dry_run: start.dry_run, warnings, observed, decision })
 }
 
 /// The published list, and every fact that the ledger may hold for the zones that are in play.
@@ -119,32 +124,4 @@ fn last_created(facts: &BTreeMap<ParameterName, Parameter>, config: &Config) -> 
     let created = created.map(|fact| (fact.file_system_id, fact.created_at));
     let intended = intended.map(|fact| (fact.file_system_id, fact.intended_at));
     created.chain(intended).filter(|(id, _)| *id == config.file_system).map(|(_, at)| at).max()
-}
-
-fn observed(world: &Observation, policy: &Policy) -> Observed {
-    let ids = |list: &PublishedList| list.targets().iter().map(|t| t.mount_target_id.clone()).collect::<Vec<_>>();
-    let mut mount_targets: Vec<_> = world
-        .targets
-        .iter()
-        .map(|target| ObservedTarget {
-            mount_target_id: target.id.clone(),
-            availability_zone: target.zone_name.clone(),
-            zone_id: target.zone.clone(),
-            state: target.state,
-        })
-        .collect();
-    mount_targets.sort_by(|a, b| (&a.zone_id, &a.mount_target_id).cmp(&(&b.zone_id, &b.mount_target_id)));
-    Observed {
-        files: world.count.map(|count| count.files),
-        complete: world.count.is_some_and(|count| count.complete),
-        limit: policy.rule.limit(world, policy),
-        over_limit: policy.rule.load(world, policy).is_over(),
-        mount_targets,
-        publishable: world.publishable().as_ref().map(ids).unwrap_or_default(),
-        published: world.published_list().map(ids),
-        published_version: world.published.as_ref().map(|published| published.version),
-        published_fingerprint: world.published_list().map(PublishedList::fingerprint),
-        deployed_version: world.deployed.as_ref().map(|fact| fact.version),
-        deployed_fingerprint: world.deployed.as_ref().map(|fact| fact.fingerprint.clone()),
-    }
 }

@@ -61,6 +61,22 @@ pub fn named(name: &str) -> Option<&'static dyn ScalingRule> {
     RULES.into_iter().find(|rule| rule.name() == name)
 }
 
+/// A rule as its name, for serde.
+pub(crate) mod by_name {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{ScalingRule, named};
+
+    pub fn serialize<S: Serializer>(rule: &&'static dyn ScalingRule, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(rule.name())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<&'static dyn ScalingRule, D::Error> {
+        let name = String::deserialize(from)?;
+        named(&name).ok_or_else(|| D::Error::custom(format!("there is no scaling rule {name:?}")))
+    }
+}
+
 /// The counted files against a limit. An incomplete count is a lower bound: if it is over the limit, so is the whole;
 /// otherwise the load is unknown.
 fn files_against(observation: &Observation, limit: u64) -> Load {
