@@ -9,11 +9,11 @@ pub const CREDENTIALS: &str = "credentials: AWS_PROFILE, or AWS_ACCESS_KEY_ID an
 /// The longest name of a stack.
 const MAX_STACK_NAME: usize = 128;
 
-/// The configuration of all clients, by the environment, the profile, and `--region`.
+/// The configuration of all clients, by the environment, the profile, `--region` and `--endpoint-url`.
 ///
 /// # Errors
 /// When an endpoint in the environment is no URL, or nothing says which region.
-pub async fn config(region: Option<&str>) -> Result<SdkConfig> {
+pub async fn config(region: Option<&str>, endpoint_url: Option<&str>) -> Result<SdkConfig> {
     for (name, value) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("AWS_ENDPOINT_URL") {
@@ -23,6 +23,10 @@ pub async fn config(region: Option<&str>) -> Result<SdkConfig> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest());
     if let Some(region) = region {
         loader = loader.region(Region::new(region.to_owned()));
+    }
+    if let Some(url) = endpoint_url {
+        check_endpoint("--endpoint-url", url)?;
+        loader = loader.endpoint_url(url);
     }
     let config = loader.load().await;
     ensure!(

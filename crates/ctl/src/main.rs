@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use ctl::{bench, count, preflight, teardown};
+use ctl::{bench, count, operator, preflight, teardown};
 
 /// Looks after the EFS mount target autoscaler.
 #[derive(Parser)]
@@ -19,6 +19,30 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// What is: files, mount targets, the published list, the service, the schedule, alarms, cost
+    #[command(after_help = operator::status::HELP)]
+    Status(operator::status::Options),
+    /// What an execution would do now, and why; changes nothing
+    #[command(after_help = operator::plan::HELP)]
+    Plan(operator::plan::Options),
+    /// Start an execution, and follow it state by state
+    #[command(after_help = operator::start::HELP)]
+    Start(operator::start::Options),
+    /// Every execution, those that did nothing too, with its reason
+    #[command(after_help = operator::history::HELP)]
+    History(operator::history::Options),
+    /// One execution in sentences: what was observed, decided and done, what failed, and what to do now
+    #[command(after_help = operator::explain::HELP)]
+    Explain(operator::explain::Options),
+    /// Let the schedule start no executions
+    #[command(after_help = operator::pause::PAUSE_HELP)]
+    Pause(operator::pause::PauseOptions),
+    /// Let the schedule start executions again
+    #[command(after_help = operator::pause::RESUME_HELP)]
+    Resume(operator::pause::ResumeOptions),
+    /// What an operator's role needs, as an IAM policy
+    #[command(after_help = operator::permissions::HELP)]
+    Permissions(operator::permissions::Options),
     /// Count the files below a directory, as the function `count` does
     #[command(after_help = count::HELP)]
     Count(count::Options),
@@ -45,6 +69,14 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Status(options) => operator::status::run(options),
+        Command::Plan(options) => operator::plan::run(options),
+        Command::Start(options) => operator::start::run(options),
+        Command::History(options) => operator::history::run(options),
+        Command::Explain(options) => operator::explain::run(options),
+        Command::Pause(options) => operator::pause::run_pause(options),
+        Command::Resume(options) => operator::pause::run_resume(options),
+        Command::Permissions(options) => operator::permissions::run(&options),
         Command::Count(options) => count::run(&options),
         Command::Bench(options) => bench::run(options),
         Command::Probe(options) => probe::run(options),

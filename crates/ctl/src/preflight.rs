@@ -68,7 +68,7 @@ pub struct Account {
 #[tokio::main(flavor = "current_thread")]
 pub async fn run(options: Options) -> ExitCode {
     let looked = async {
-        let config = account::config(options.region.as_deref()).await?;
+        let config = account::config(options.region.as_deref(), None).await?;
         look(&config, &options.stack).await
     };
     match looked.await {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     config::{ConfigError, ServiceName, Variables},
-    error::EvaluateError,
+    error::{AwsError, EvaluateError},
     ledger::{self, Created, Deployed, Intended, Refusal, Refusals},
     messages::{EvaluateInput, EvaluateOutput, Observed, Start},
     model::{FileSystemId, MountTarget, ParameterName, Subnet, SubnetId, VpcId, ZoneId},
-    policy::{Observation, Policy, Published, Warning, decide, warnings},
+    policy::{Excluded, FileCount, Observation, Policy, Published, Warning, decide, warnings},
     ports::{Clock, DescribeFileSystem, DescribeService, ListSubnets, ListTargets, Parameter, ReadParameters},
     published::PublishedList,
     record::DecisionRecord,
@@ -52,6 +52,30 @@ pub async fn handle(
     let mut policy = config.policy.clone();
     policy.threshold = start.threshold.unwrap_or(policy.threshold);
 
+    let (world, unseen) = observe(ports, config, input.counted).await?;
+    let world = Observation { excluded: input.excluded, ..world };
+    let decision = decide(&world, &policy);
+    let mut warnings = warnings(&world, &policy, &decision);
+    let observed = Observed::of(&world, &policy);
+    let record = DecisionRecord { observation: world, policy, decision: decision.clone() };
+    info!(decision = decision.word(), record = record.to_json(), "decided");
+    match unseen {
+        Some(err) if decision.is_repair() => warnings.push(Warning::ObservationIncomplete { message: err.to_string() }),
+        Some(err) => return Err(err.into()),
+        None => {}
+    }
+    Ok(EvaluateOutput { dry_run: start.dry_run, warnings, observed, decision })
+}
+
+/// Looks at the world. What could not be asked and only adding a target needs is beside it: only repairs are made then.
+///
+/// # Errors
+/// [`EvaluateError::FileSystemNotFound`]; what AWS refuses.
+pub async fn observe(
+    ports: &(impl Clock + DescribeFileSystem + DescribeService + ListSubnets + ListTargets + ReadParameters),
+    config: &Config,
+    count: Option<FileCount>,
+) -> Result<(Observation, Option<AwsError>), EvaluateError> {
     let (file_system, targets, subnets, service) = tokio::join!(
         ports.describe_file_system(&config.file_system),
         ports.list_targets(&config.file_system),
@@ -71,7 +95,7 @@ pub async fn handle(
     let published = facts.get(&config.parameter);
     let world = Observation {
         now: ports.now(),
-        count: input.counted,
+        count,
         one_zone,
         targets,
         subnets,
@@ -84,19 +108,9 @@ pub async fn handle(
         last_created: last_created(&facts, config),
         service: service.map_err(|err| err.to_string()),
         refusals: refusals(&facts, config),
-        excluded: input.excluded,
+        excluded: Excluded::default(),
     };
-    let decision = decide(&world, &policy);
-    let mut warnings = warnings(&world, &policy, &decision);
-    let observed = Observed::of(&world, &policy);
-    let record = DecisionRecord { observation: world, policy, decision: decision.clone() };
-    info!(decision = decision.word(), record = record.to_json(), "decided");
-    match unseen {
-        Some(err) if decision.is_repair() => warnings.push(Warning::ObservationIncomplete { message: err.to_string() }),
-        Some(err) => return Err(err.into()),
-        None => {}
-    }
-    Ok(EvaluateOutput { dry_run: start.dry_run, warnings, observed, decision })
+    Ok((world, unseen))
 }
 
 /// The published list, and every fact that the ledger may hold for the zones that are in play.

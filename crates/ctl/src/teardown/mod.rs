@@ -119,7 +119,7 @@ impl Clients {
 #[tokio::main(flavor = "current_thread")]
 pub async fn run(options: Options) -> ExitCode {
     let screen = Screen::new(options.json);
-    let config = match account::config(options.region.as_deref()).await {
+    let config = match account::config(options.region.as_deref(), None).await {
         Ok(config) => config,
         Err(err) => {
             eprintln!("efs-autoscale: {err:#}");
