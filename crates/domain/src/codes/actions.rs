@@ -90,8 +90,8 @@ entries! {
         cause: "The count failed, or it is a lower bound that is not over the limit: part of the tree could not be read, \
                 or there was no time for it.",
         remedy: [
-            "Run `efs-autoscale explain latest`: it names the directories that could not be read.",
-            "If the count failed, see `TargetDirectoryUnreadable`.",
+            "If the count failed, `efs-autoscale explain latest` names the error: see `TargetDirectoryUnreadable`.",
+            "Otherwise read `first_errors` in the log of `count`: `aws logs tail /aws/lambda/count --since 1h`.",
             "If directories could not be read, allow the user of `count`'s access point to read them.",
             "If there was no time, set `pipeline.scale=large` and `pipeline.reservedConcurrency=true`, and run \
              `make deploy`.",
@@ -102,8 +102,9 @@ entries! {
         cause: "The number of files is at most the limit of the scaling rule; exactly the limit is not over it.",
         remedy: [
             "Nothing to do.",
-            "If you expected a mount target, compare count and limit in `efs-autoscale explain latest`, and try another \
-             threshold without changing anything: `efs-autoscale plan --threshold 50000`.",
+            "If you expected a mount target, compare count and limit in `efs-autoscale explain latest`. To try another \
+             threshold without changing anything, start an execution with the input `{\"dry_run\": true, \
+             \"threshold\": 50000}`.",
         ],
     }
     ONE_ZONE = "one_zone" {

@@ -110,10 +110,14 @@ impl CodeKind {
     pub fn place(self) -> &'static str {
         match self {
             Self::Alarm => "CloudWatch alarms of the stack. The alarm's description ends with its code.",
-            Self::Action => "`decision.action` in the output of an execution, and the dimension `Reason` of the metric \
-                             `Decision`.",
-            Self::Reason => "`decision.reason` in the output of an execution whose action is `nothing`, and the dimension \
-                             `Reason` of the metric `Decision`.",
+            Self::Action => {
+                "`decision.action` in the output of an execution, and the dimension `Reason` of the metric \
+                             `Decision`."
+            }
+            Self::Reason => {
+                "`decision.reason` in the output of an execution whose action is `nothing`, and the dimension \
+                             `Reason` of the metric `Decision`."
+            }
             Self::Error => "`error` of a failed execution, `errorType` of a function, `code` in its log.",
             Self::MachineError => "`error` of a failed execution.",
             Self::Warning => "`warnings` in the output of an execution, and in the log of `evaluate`.",
