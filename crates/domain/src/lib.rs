@@ -31,6 +31,7 @@
 //! assert!(matches!(decide(&counted(100_001), &policy), Decision::Create { zone_id, .. } if zone_id.as_str() == "az3"));
 //! ```
 
+pub mod codes;
 pub mod config;
 pub mod error;
 pub mod explain;
