@@ -6,7 +6,7 @@ use std::{
     process::{self, ExitCode},
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use ctl::{bench, count, operator, preflight, teardown};
 
 /// Looks after the EFS mount target autoscaler.
@@ -58,6 +58,12 @@ enum Command {
     /// Take a deployed system away: the mount targets that it has made, then its stack
     #[command(after_help = teardown::HELP)]
     Teardown(teardown::Options),
+    /// Completions for a shell
+    #[command(after_help = operator::shell::COMPLETIONS_HELP)]
+    Completions(operator::shell::CompletionsOptions),
+    /// The manual pages
+    #[command(after_help = operator::shell::MAN_HELP)]
+    Man(operator::shell::ManOptions),
     /// The system on this machine: no AWS account, no Docker, nothing but loopback
     #[command(disable_help_flag = true)]
     Local {
@@ -82,6 +88,8 @@ fn main() -> ExitCode {
         Command::Probe(options) => probe::run(options),
         Command::Preflight(options) => preflight::run(options),
         Command::Teardown(options) => teardown::run(options),
+        Command::Completions(options) => operator::shell::run_completions(&options, Cli::command()),
+        Command::Man(options) => operator::shell::run_man(&options, Cli::command()),
         Command::Local { arguments } => local(&arguments),
     }
 }

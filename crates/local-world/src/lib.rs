@@ -8,6 +8,7 @@ mod load;
 pub mod proxy;
 mod report;
 mod run;
+mod serve;
 mod service;
 pub mod stack;
 mod strict;
@@ -16,5 +17,6 @@ pub mod world;
 
 pub use load::{LOAD_HELP, LoadOptions, load};
 pub use run::{Options, RUN_HELP, run};
+pub use serve::{SERVE_HELP, ServeOptions, serve};
 pub use tools::Tools;
 pub use world::{Spec, World};

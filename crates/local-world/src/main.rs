@@ -17,6 +17,9 @@ enum Command {
     /// Run one cycle on a real directory, and a second one on what the first has changed
     #[command(after_help = local_world::RUN_HELP)]
     Run(local_world::Options),
+    /// Make a system that stays up until Ctrl-C, to play with
+    #[command(after_help = local_world::SERVE_HELP)]
+    Serve(local_world::ServeOptions),
     /// Run many executions at once, and see how long they take and what they have made together
     #[command(after_help = local_world::LOAD_HELP)]
     Load(local_world::LoadOptions),
@@ -25,6 +28,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(options) => local_world::run(options),
+        Command::Serve(options) => local_world::serve(options),
         Command::Load(options) => local_world::load(options),
     }
 }

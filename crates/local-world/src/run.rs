@@ -2,7 +2,7 @@
 //! service on the list that they have published.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Arc,
@@ -107,7 +107,7 @@ pub async fn run(options: Options) -> ExitCode {
 }
 
 /// Waits until somebody wants this to end.
-async fn interruption() -> &'static str {
+pub(crate) async fn interruption() -> &'static str {
     let (Ok(mut terminate), Ok(mut hang_up)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
         return std::future::pending().await;
     };
@@ -123,7 +123,7 @@ async fn interruption() -> &'static str {
 async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
     options.tools.check()?;
     ensure!(!options.stack || options.zones <= 3, "--zones: the emulator has three zones for a stack");
-    let (directory, made) = directory(options, screen).await?;
+    let (directory, made) = directory(options.dir.as_deref(), options.files, screen).await?;
     let files = made.as_ref().map(|_| options.files);
     let spec = Spec {
         directory,
@@ -179,14 +179,14 @@ async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
 }
 
 /// The directory to count; with what removes it when it is ours.
-async fn directory(options: &Options, screen: &Screen) -> Result<(PathBuf, Option<TempDir>)> {
-    if let Some(directory) = &options.dir {
+pub(crate) async fn directory(given: Option<&Path>, files: u64, screen: &Screen) -> Result<(PathBuf, Option<TempDir>)> {
+    if let Some(directory) = given {
         let absolute = directory.canonicalize().with_context(|| format!("--dir {}", directory.display()))?;
         ensure!(absolute.is_dir(), "--dir {}: not a directory", directory.display());
         return Ok((absolute, None));
     }
-    screen.doing(&format!("making {} files", options.files));
-    let (wanted, stop) = (options.files, Arc::new(AtomicBool::new(false)));
+    screen.doing(&format!("making {files} files"));
+    let (wanted, stop) = (files, Arc::new(AtomicBool::new(false)));
     let _stop_when_dropped = SetWhenDropped(Arc::clone(&stop));
     let (sender, mut so_far) = tokio::sync::watch::channel(0);
     let making = tokio::task::spawn_blocking(move || {

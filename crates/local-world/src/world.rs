@@ -34,7 +34,7 @@ const STATE_MACHINE: &str = include_str!("../../../statemachine/autoscale.asl.js
 pub const CLUSTER: &str = "efs-mount-autoscaling-cluster";
 pub const SERVICE: &str = "efs-mount-autoscaling-service";
 /// The emulator checks no permissions.
-const ROLE: &str = "arn:aws:iam::123456789012:role/efs-mount-autoscaling";
+pub const ROLE: &str = "arn:aws:iam::123456789012:role/efs-mount-autoscaling";
 
 /// What a world is to be like.
 #[derive(Clone, Debug)]

@@ -146,7 +146,7 @@ fn record_of(line: &str) -> Option<DecisionRecord> {
 /// What to do about each code, by the table of codes.
 pub fn next_steps(explanation: &Explanation) -> Vec<String> {
     let entries = explanation.codes.iter().filter_map(|code| domain::codes::find(code));
-    entries.map(|entry| format!("{}: {}", entry.code, entry.remedy)).collect()
+    entries.flat_map(|entry| entry.steps().map(|step| format!("{}: {step}", entry.code))).collect()
 }
 
 fn lines(report: &Report) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, process::ExitCode, time::SystemTime};
 
 use anyhow::Result;
 use clap::{Args, value_parser};
-use domain::{explain::grouped, messages::Observed, record::Execution};
+use domain::{explain::grouped, messages::Observed, policy::Warning, record::Execution};
 use serde::Serialize;
 
 use super::{Source, executions, finish, print_json, print_lines, time};
@@ -74,7 +74,7 @@ impl Row {
             current: known(|observed| observed.current),
             minimum: known(|observed| observed.minimum),
             maximum: known(|observed| observed.maximum),
-            warnings: evaluated.iter().flat_map(|evaluated| &evaluated.warnings).map(|warning| warning.code()).collect(),
+            warnings: evaluated.iter().flat_map(|evaluated| &evaluated.warnings).map(Warning::code).collect(),
         }
     }
 
@@ -90,7 +90,8 @@ impl Row {
             _ => "-".to_owned(),
         };
         let took = self.seconds.map_or_else(|| "running".to_owned(), time::duration);
-        let warnings = if self.warnings.is_empty() { String::new() } else { format!("  ! {}", self.warnings.join(" ")) };
+        let warnings =
+            if self.warnings.is_empty() { String::new() } else { format!("  ! {}", self.warnings.join(" ")) };
         format!(
             "{}  {took:>8}  {files:>13} / {limit:<11} {targets:<9} {:<10} {}{warnings}",
             self.started_at, self.status, self.reason

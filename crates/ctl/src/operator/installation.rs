@@ -74,7 +74,8 @@ impl Source {
             None => (PathBuf::from(CONFIG_FILE), false),
         };
         let Some(text) = read(&path, is_named)? else { return Ok(self) };
-        let file: ConfigFile = toml::from_str(&text).with_context(|| format!("{} is not as expected", path.display()))?;
+        let file: ConfigFile =
+            toml::from_str(&text).with_context(|| format!("{} is not as expected", path.display()))?;
         if let Some(name) = &file.stack {
             account::stack_name(name).map_err(|err| anyhow::anyhow!("{}: stack: {err}", path.display()))?;
         }
@@ -154,7 +155,9 @@ impl Installation {
         let Some(state_machine) = source.state_machine.clone().or_else(|| output("StateMachineArn")) else {
             let name = name.unwrap_or(DEFAULT_STACK);
             match stack {
-                Some(_) => bail!("--stack: {name} is not a complete stack of this system: it has no output StateMachineArn"),
+                Some(_) => {
+                    bail!("--stack: {name} is not a complete stack of this system: it has no output StateMachineArn")
+                }
                 None => bail!(
                     "--stack: there is no stack {name} in this region; --stack names another, and --state-machine an \
                      installation without one"
@@ -163,8 +166,8 @@ impl Installation {
         };
         let schedule = source.schedule.clone().or_else(|| output("ScheduleName"));
         let described = clients.sfn.describe_state_machine().state_machine_arn(&state_machine).send().await;
-        let described =
-            described.with_context(|| format!("--state-machine: {state_machine} cannot be described ({CREDENTIALS})"))?;
+        let described = described
+            .with_context(|| format!("--state-machine: {state_machine} cannot be described ({CREDENTIALS})"))?;
         let definition: Value = serde_json::from_str(described.definition()).unwrap_or_default();
         let mut functions = BTreeMap::new();
         add_functions(&definition, &mut functions);
@@ -184,7 +187,8 @@ impl Installation {
         let function = function.with_context(|| format!("the state machine has no function in a state {state}"))?;
         let request = self.clients.lambda.get_function_configuration().function_name(function).send().await;
         let found = request.with_context(|| format!("the variables of the function {function} cannot be read"))?;
-        let variables = found.environment().and_then(|environment| environment.variables()).cloned().unwrap_or_default();
+        let variables =
+            found.environment().and_then(|environment| environment.variables()).cloned().unwrap_or_default();
         Ok(variables.into_iter().collect())
     }
 
@@ -237,7 +241,9 @@ mod tests {
         let found = source(Some("of-the-flag")).with_file().unwrap();
         assert_eq!((found.stack.as_deref(), found.schedule.as_deref()), (Some("of-the-flag"), Some("s")));
         assert_eq!(source(None).with_file().unwrap().stack.as_deref(), Some("of-the-file"));
-        for (text, expected) in [("stak = \"x\"", "unknown field `stak`"), ("stack = \"1 2\"", "stack: the name of a stack")] {
+        for (text, expected) in
+            [("stak = \"x\"", "unknown field `stak`"), ("stack = \"1 2\"", "stack: the name of a stack")]
+        {
             fs::write(&path, text).unwrap();
             let err = format!("{:#}", source(None).with_file().unwrap_err());
             assert!(err.contains(expected), "{err}");

@@ -8,6 +8,7 @@ pub mod pause;
 pub mod permissions;
 pub mod plan;
 pub mod schedule;
+pub mod shell;
 pub mod start;
 pub mod status;
 mod time;

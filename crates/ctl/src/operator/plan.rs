@@ -62,12 +62,18 @@ pub struct Plan {
 impl Plan {
     /// # Errors
     /// What could not be observed.
-    pub async fn make(installation: &Installation, count: Option<(FileCount, u64)>, threshold: Option<u64>) -> Result<Self> {
+    pub async fn make(
+        installation: &Installation,
+        count: Option<(FileCount, u64)>,
+        threshold: Option<u64>,
+    ) -> Result<Self> {
         let config = installation.evaluate_config().await?;
-        let start = threshold.map_or_else(|| json!({"dry_run": true}), |files| json!({"dry_run": true, "threshold": files}));
+        let start =
+            threshold.map_or_else(|| json!({"dry_run": true}), |files| json!({"dry_run": true, "threshold": files}));
         let counted = count.map(|(count, _)| count);
         let input = EvaluateInput { start, counted, excluded: Excluded::default() };
-        let mut output = evaluate::handle(&installation.clients.aws, &config, input).await.context("nothing was decided")?;
+        let mut output =
+            evaluate::handle(&installation.clients.aws, &config, input).await.context("nothing was decided")?;
         output.dry_run = false;
         let explanation = Explanation::of_decision(&output);
         let counted_at = count.map(|(_, at)| at).filter(|at| *at > 0).map(time::rfc3339);
@@ -80,8 +86,7 @@ impl Plan {
 /// # Errors
 /// When Step Functions does not answer.
 pub async fn last_count(installation: &Installation) -> Result<Option<(FileCount, u64)>> {
-    let found =
-        executions::recent(&installation.clients.sfn, &installation.state_machine, 0, MAX_EXECUTIONS).await?;
+    let found = executions::recent(&installation.clients.sfn, &installation.state_machine, 0, MAX_EXECUTIONS).await?;
     Ok(found.iter().find_map(|execution| {
         let observed = &execution.evaluated.as_ref()?.observed;
         Some((FileCount { files: observed.files?, complete: observed.complete }, execution.started_at))

@@ -94,7 +94,8 @@ impl Schedule {
     /// An update replaces the whole schedule: everything that is not changed is given again.
     async fn update(&self, client: &Client, enabled: bool, starts_at: Option<u64>, description: String) -> Result<()> {
         let found = &self.found;
-        let (Some(name), Some(target), Some(window)) = (found.name(), found.target(), found.flexible_time_window()) else {
+        let (Some(name), Some(target), Some(window)) = (found.name(), found.target(), found.flexible_time_window())
+        else {
             bail!("EventBridge Scheduler shows a schedule without a name, a target or a window");
         };
         let state = if enabled { ScheduleState::Enabled } else { ScheduleState::Disabled };
@@ -128,7 +129,8 @@ struct Note {
 
 impl Note {
     fn text(&self) -> String {
-        let short = |text: &str, limit: usize| text.chars().filter(|char| !char.is_control()).take(limit).collect::<String>();
+        let short =
+            |text: &str, limit: usize| text.chars().filter(|char| !char.is_control()).take(limit).collect::<String>();
         let before = short(&self.before, MAX_DESCRIPTION_CHARS / 2 - 50);
         let mut text = format!("{PAUSED}{}: {}", self.since, short(&self.reason, MAX_DESCRIPTION_CHARS / 2));
         if !before.is_empty() {
@@ -173,8 +175,11 @@ mod tests {
 
     #[test]
     fn a_pause_is_read_back_and_gives_back_what_was_there_before() {
-        let note =
-            Note { since: "2026-11-27T12:00:00Z".into(), reason: "migration: part 2".into(), before: "every 5 min".into() };
+        let note = Note {
+            since: "2026-11-27T12:00:00Z".into(),
+            reason: "migration: part 2".into(),
+            before: "every 5 min".into(),
+        };
         assert_eq!(note.text(), "paused 2026-11-27T12:00:00Z: migration: part 2 | before: every 5 min");
         assert_eq!(Note::parse(&note.text()).as_ref(), Some(&note));
         for other in ["", "a schedule", "paused", "paused by hand: because", "paused : x"] {

@@ -90,7 +90,9 @@ async fn start(options: &Options) -> Result<u8> {
     screen.rest();
     let explanation = Explanation::of(&execution);
     screen.event(&execution.status);
-    for line in explanation.observed.iter().chain(&explanation.decided).chain(&explanation.done).chain(&explanation.failed) {
+    for line in
+        explanation.observed.iter().chain(&explanation.decided).chain(&explanation.done).chain(&explanation.failed)
+    {
         screen.line(&format!("  {line}"));
     }
     let is_well = execution.has_succeeded();

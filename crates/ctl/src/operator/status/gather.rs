@@ -1,6 +1,7 @@
 //! Asks AWS for everything that a status shows.
 
 use anyhow::Result;
+use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
 use domain::{
     explain::Explanation,
     model::LifeCycle,
@@ -65,7 +66,8 @@ pub async fn gather(installation: &Installation) -> Result<Status> {
     match ecs {
         Ok(Some(tasks)) => {
             running = tasks.running;
-            status.service = Some(Service { has_read_list: status.has_read_list(&world, &config.policy), ..tasks.service });
+            status.service =
+                Some(Service { has_read_list: status.has_read_list(&world, &config.policy), ..tasks.service });
         }
         Ok(None) => status.problems.push(format!("ECS knows no service {}.", config.service)),
         Err(err) => status.unknown.push(format!("the service: {err:#}")),
@@ -125,7 +127,8 @@ impl Status {
         }
         let publishable = world.publishable();
         self.published = world.published.as_ref().map(|published| {
-            let named = |one: Option<&domain::published::PublishedList>, other: Option<&domain::published::PublishedList>| {
+            let named = |one: Option<&domain::published::PublishedList>,
+                         other: Option<&domain::published::PublishedList>| {
                 let targets = one.map(|list| list.targets().to_vec()).unwrap_or_default();
                 let is_new = |id| other.is_none_or(|other| !other.contains(id));
                 let ids = targets.iter().map(|target| &target.mount_target_id).filter(|id| is_new(id));
@@ -139,7 +142,8 @@ impl Status {
                 surplus: named(list, publishable.as_ref()),
             }
         });
-        let record = DecisionRecord { decision: decide(world, policy), observation: world.clone(), policy: policy.clone() };
+        let record =
+            DecisionRecord { decision: decide(world, policy), observation: world.clone(), policy: policy.clone() };
         let explanation = Explanation::of_decision(&record.output());
         self.next = Some(Next { sentence: explanation.decided.join(" "), reason: explanation.reason });
         if record.decision == Decision::NoAvailableTargets {
@@ -190,7 +194,7 @@ async fn alarms(installation: &Installation) -> Result<Vec<Alarm>> {
     let Some(stack) = &installation.stack else { return Ok(vec![]) };
     let request = installation.clients.cloudwatch.describe_alarms().alarm_name_prefix(format!("{}-", stack.name));
     let pages = request.into_paginator().send().collect::<Result<Vec<_>, _>>().await?;
-    let alarms = pages.iter().flat_map(|page| page.metric_alarms());
+    let alarms = pages.iter().flat_map(DescribeAlarmsOutput::metric_alarms);
     Ok(alarms
         .map(|alarm| Alarm {
             name: short_name(alarm.alarm_name().unwrap_or_default(), &stack.name),
@@ -207,7 +211,9 @@ fn short_name(name: &str, stack: &str) -> String {
     let logical = inner.split('-').next().unwrap_or(inner);
     let hash = logical.len().saturating_sub(8);
     match logical.split_at_checked(hash) {
-        Some((short, digits)) if !short.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => short.to_owned(),
+        Some((short, digits)) if !short.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            short.to_owned()
+        }
         _ => logical.to_owned(),
     }
 }

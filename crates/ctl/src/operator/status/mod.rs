@@ -4,11 +4,12 @@ mod cost;
 mod gather;
 mod text;
 mod trend;
+mod watch;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, value_parser};
 use serde::Serialize;
 
 pub use self::{cost::Item, gather::gather, trend::Trend};
@@ -23,11 +24,18 @@ Exit status: 0 when everything is well, 1 when there is a problem (the last line
 
 Examples:
   efs-autoscale status
+  efs-autoscale status --watch --interval 10
   efs-autoscale status --json | jq .problems";
 
 /// Which installation.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
+    /// A live screen until q is pressed
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+    /// Between two questions to AWS, with --watch
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = value_parser!(u16).range(1..=3600))]
+    pub interval: u16,
     /// One JSON object on stdout
     #[arg(long)]
     pub json: bool,
@@ -139,6 +147,9 @@ pub async fn run(options: Options) -> ExitCode {
 }
 
 async fn status(options: &Options) -> Result<u8> {
+    if options.watch {
+        return watch::run(&options.source, Duration::from_secs(options.interval.into())).await;
+    }
     let installation = options.source.connect().await?;
     let status = gather(&installation).await?;
     match options.json {

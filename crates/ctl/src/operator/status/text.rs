@@ -32,13 +32,20 @@ pub fn lines(status: &Status) -> Vec<String> {
     section("next", status.next.iter().flat_map(|next| wrap(&next.sentence, WIDTH - 11)).collect());
     section("executions", status.executions.iter().map(Row::line).collect());
     let ringing: Vec<_> = status.alarms.iter().filter(|alarm| alarm.state == "ALARM").collect();
-    section("alarms", match (status.alarms.len(), ringing.len()) {
-        (0, _) => vec!["none are known".to_owned()],
-        (all, 0) => vec![format!("{all}, none rings")],
-        (all, some) => std::iter::once(format!("{some} of {all} ring"))
-            .chain(ringing.iter().map(|alarm| format!("{} since {}", alarm.name, alarm.since.as_deref().unwrap_or("?"))))
-            .collect(),
-    });
+    section(
+        "alarms",
+        match (status.alarms.len(), ringing.len()) {
+            (0, _) => vec!["none are known".to_owned()],
+            (all, 0) => vec![format!("{all}, none rings")],
+            (all, some) => std::iter::once(format!("{some} of {all} ring"))
+                .chain(
+                    ringing
+                        .iter()
+                        .map(|alarm| format!("{} since {}", alarm.name, alarm.since.as_deref().unwrap_or("?"))),
+                )
+                .collect(),
+        },
+    );
     if !status.cost.is_empty() {
         let items: Vec<_> = status.cost.iter().map(|item| format!("{} {:.0}", item.item, item.usd)).collect();
         let text = format!("about {:.0} USD a month: {}", status.cost_per_month, items.join(", "));
@@ -54,7 +61,8 @@ fn files(status: &Status) -> Vec<String> {
     let Some(number) = files.files else { return vec!["not counted yet".to_owned()] };
     let limit = files.limit.map(|limit| format!(" of {} that are not too many", grouped(limit))).unwrap_or_default();
     let least = if files.complete { "" } else { "at least " };
-    let mut rows = vec![format!("{least}{}{limit}, counted {}", grouped(number), files.counted_at.as_deref().unwrap_or("?"))];
+    let mut rows =
+        vec![format!("{least}{}{limit}, counted {}", grouped(number), files.counted_at.as_deref().unwrap_or("?"))];
     let per_day = files.trend.files_per_day.map(|rate| {
         let sign = if rate < 0.0 { "-" } else { "+" };
         format!("{sign}{} a day", grouped(rate.abs() as u64))

@@ -21,7 +21,8 @@ impl Trend {
         let is_over = limit.is_some_and(|limit| last > limit);
         let number = counts.len() as f64;
         // Seconds before the last count, so that the squares stay small.
-        let points = counts.iter().map(|&(at, files)| (-(last_at.saturating_sub(at) as f64), files as f64 - last as f64));
+        let points =
+            counts.iter().map(|&(at, files)| (-(last_at.saturating_sub(at) as f64), files as f64 - last as f64));
         let (mut x, mut y, mut xx, mut xy) = (0.0, 0.0, 0.0, 0.0);
         for (seconds, files) in points {
             x += seconds;

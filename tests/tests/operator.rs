@@ -1,0 +1,143 @@
+//! The commands for operators, on the emulator, as an operator and a script use them.
+#![allow(clippy::unwrap_used, reason = "a test says what it takes for granted")]
+
+use std::process::Output;
+
+use anyhow::{Context, Result, ensure};
+use aws_sdk_scheduler::types::{FlexibleTimeWindow, FlexibleTimeWindowMode, Target};
+use local_world::{
+    proxy::{Behaviour, Rule},
+    world::{ROLE, sdk_config},
+};
+use serde_json::{Value, json};
+use tests::{FILES, Lab, efs_autoscale};
+
+const SCHEDULE: &str = "the-schedule";
+
+async fn create_schedule(lab: &Lab) -> Result<()> {
+    let scheduler = aws_sdk_scheduler::Client::new(&sdk_config(lab.proxy.endpoint()));
+    let target = Target::builder().arn(&lab.state_machine).role_arn(ROLE).input("{}").build()?;
+    let window = FlexibleTimeWindow::builder().mode(FlexibleTimeWindowMode::Off).build()?;
+    let request = scheduler.create_schedule().name(SCHEDULE).schedule_expression("rate(5 minutes)");
+    request.description("every five minutes").flexible_time_window(window).target(target).send().await?;
+    Ok(())
+}
+
+async fn say(lab: &Lab, arguments: &[&str]) -> Result<Output> {
+    let installation = ["--state-machine", &lab.state_machine, "--schedule", SCHEDULE];
+    efs_autoscale(lab.proxy.endpoint(), &[arguments, &installation].concat()).await
+}
+
+async fn ask(lab: &Lab, arguments: &[&str]) -> Result<Value> {
+    let output = say(lab, &[arguments, &["--json"]].concat()).await?;
+    ensure!(output.status.code().is_some_and(|code| code < 2), "{arguments:?} ended with {}", output.status);
+    serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[tokio::test]
+async fn an_operator_learns_what_is_and_why_and_what_next() -> Result<()> {
+    let lab = Lab::start(2, &[]).await?;
+    create_schedule(&lab).await?;
+
+    // Before the first execution.
+    let status = ask(&lab, &["status"]).await?;
+    assert_eq!(status["files"]["files"], Value::Null);
+    assert_eq!(status["mount_targets"].as_array().unwrap().len(), 2);
+    assert_eq!(status["published"]["is_current"], true);
+    assert_eq!(status["unknown"], json!([]), "{status}");
+    assert_eq!(ask(&lab, &["history"]).await?["executions"], json!([]));
+    let none = say(&lab, &["explain", "latest"]).await?;
+    assert_eq!(none.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("there is no execution yet"));
+
+    // What would be done, with files that nobody has counted, and nothing is done.
+    let plan = ask(&lab, &["plan", "--files", "1000000"]).await?;
+    assert_eq!((&plan["reason"], &plan["decision"]["action"]), (&json!("create"), &json!("create")));
+    assert_eq!(lab.targets().await?.len(), 2);
+
+    // A start that is followed.
+    let started = ask(&lab, &["start", "--threshold", "1", "--wait"]).await?;
+    assert_eq!((&started["status"], &started["reason"]), (&json!("SUCCEEDED"), &json!("create")), "{started}");
+    assert_eq!(lab.targets().await?.len(), 3);
+
+    // Why.
+    let explained = ask(&lab, &["explain", "latest"]).await?;
+    assert_eq!(explained["reason"], "create");
+    let decided = explained["decided"].to_string();
+    assert!(decided.contains(&format!("there are {FILES} files, over the limit of 1")), "{decided}");
+    assert!(explained["done"].to_string().contains("It created the mount target"), "{explained}");
+    assert!(explained["done"].to_string().contains("It redeployed the file service"), "{explained}");
+    let name = explained["execution"]["name"].as_str().unwrap();
+    let by_name = ask(&lab, &["explain", name]).await?;
+    assert_eq!(by_name["decided"], explained["decided"]);
+    let history = ask(&lab, &["history"]).await?;
+    let row = &history["executions"][0];
+    assert_eq!((&row["reason"], &row["files"], &row["maximum"]), (&json!("create"), &json!(FILES), &json!(3)), "{row}");
+
+    // What is now, and what next.
+    let status = ask(&lab, &["status"]).await?;
+    assert_eq!(status["files"]["files"], FILES);
+    assert_eq!(status["mount_targets"].as_array().unwrap().len(), 3);
+    assert_eq!(status["next"]["reason"], "below_threshold", "{status}");
+    assert_eq!(status["problems"], json!([]));
+    assert_eq!(status["executions"][0]["reason"], "create");
+    assert_eq!(status["service"]["has_read_list"], true);
+    let text = String::from_utf8(say(&lab, &["status"]).await?.stdout)?;
+    for expected in ["targets ", "published ", "schedule ", "executions "] {
+        assert!(text.lines().any(|line| line.starts_with(expected)), "{expected}: {text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_failure_is_explained_with_its_remedy_and_is_a_problem() -> Result<()> {
+    let lab = Lab::start(2, &[]).await?;
+    create_schedule(&lab).await?;
+    lab.proxy.add(Rule::always("efs:CreateMountTarget", Behaviour::Refuse { status: 403, code: "AccessDeniedException", message: "not allowed" }));
+    let started = say(&lab, &["start", "--threshold", "1", "--wait"]).await?;
+    assert_eq!(started.status.code(), Some(1));
+    let explained = say(&lab, &["explain", "--json"]).await?;
+    assert_eq!(explained.status.code(), Some(1));
+    let explained: Value = serde_json::from_slice(&explained.stdout)?;
+    assert_eq!(explained["reason"], "AwsRefused");
+    assert!(explained["failed"][0].as_str().unwrap().contains("CreateMountTarget"), "{explained}");
+    assert!(explained["next"][0].as_str().unwrap().starts_with("AwsRefused: "), "{explained}");
+    let status = say(&lab, &["status"]).await?;
+    assert_eq!(status.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&status.stdout).contains("The last execution failed: AwsRefused"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_pause_has_a_reason_and_an_end_and_gives_back_what_was_there() -> Result<()> {
+    let lab = Lab::start(2, &[]).await?;
+    create_schedule(&lab).await?;
+    let paused = ask(&lab, &["pause", "--reason", "ticket 4711"]).await?;
+    assert_eq!((&paused["paused"]["reason"], &paused["paused"]["until"]), (&json!("ticket 4711"), &Value::Null));
+    // Once more, with an end.
+    let paused = ask(&lab, &["pause", "--reason", "until tonight", "--until", "2h"]).await?;
+    assert_eq!(paused["paused"]["reason"], "until tonight");
+    assert!(paused["paused"]["until"].is_string(), "{paused}");
+    let text = String::from_utf8(say(&lab, &["status"]).await?.stdout)?;
+    assert!(text.contains("PAUSED since") && text.contains("until tonight"), "{text}");
+    let resumed = ask(&lab, &["resume"]).await?;
+    assert_eq!((&resumed["changed"], &resumed["paused"]), (&json!(true), &Value::Null));
+    assert_eq!(ask(&lab, &["resume"]).await?["changed"], false);
+    let scheduler = aws_sdk_scheduler::Client::new(&sdk_config(lab.proxy.endpoint()));
+    let schedule = scheduler.get_schedule().name(SCHEDULE).send().await?;
+    assert_eq!(schedule.description(), Some("every five minutes"));
+    assert_eq!(schedule.target().unwrap().arn(), lab.state_machine);
+    for (arguments, expected) in [
+        (&["pause"][..], "--reason"),
+        (&["pause", "--reason", "x", "--until", "yesterday"], "is no time"),
+        (&["pause", "--reason", "x", "--until", "2020-01-01T00:00:00Z"], "is not in the future"),
+        (&["history", "--since", "ago"], "is no time"),
+        (&["start", "--threshold", "-1"], "--threshold"),
+        (&["explain", "no-such-execution"], "no-such-execution"),
+    ] {
+        let refused = say(&lab, arguments).await?;
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(expected), "{arguments:?}");
+    }
+    Ok(())
+}
