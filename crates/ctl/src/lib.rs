@@ -3,6 +3,7 @@
 mod account;
 pub mod bench;
 pub mod count;
+pub mod operator;
 pub mod preflight;
 pub mod screen;
 mod stack;

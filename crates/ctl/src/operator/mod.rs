@@ -1,0 +1,3 @@
+//! Commands for operators: what is, why, and what next.
+
+pub mod help;
