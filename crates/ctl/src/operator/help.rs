@@ -131,29 +131,36 @@ fn explained(entry: &'static Entry) -> String {
     text
 }
 
-/// `text` after `first`, in lines of [`LINE_WIDTH`] that begin with `indent` spaces. A command may be longer than a
-/// line: it is broken at its spaces, as the terminal would break it.
+/// `text` after `first`, in lines of [`LINE_WIDTH`] that begin with `indent` spaces. What is in backquotes stays in one
+/// line, however long, so that a command can be copied.
 fn wrapped(first: &str, text: &str, indent: usize) -> String {
     let mut lines = first.to_owned();
     let mut width = first.chars().count();
-    let mut begins = true;
-    for word in text.split(' ') {
+    let mut is_first = true;
+    for word in words(text) {
         let length = word.chars().count();
-        if !begins && width + 1 + length > LINE_WIDTH {
+        if !is_first && width + 1 + length > LINE_WIDTH {
             lines.push('\n');
             lines.extend(std::iter::repeat_n(' ', indent));
             width = indent;
-            begins = true;
-        }
-        if !begins {
+        } else if !is_first {
             lines.push(' ');
             width += 1;
         }
         lines += word;
         width += length;
-        begins = false;
+        is_first = false;
     }
     lines + "\n"
+}
+
+/// The text, cut at the spaces outside of backquotes.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    text.split(move |char| {
+        is_quoted ^= char == '`';
+        char == ' ' && !is_quoted
+    })
 }
 
 #[cfg(test)]
@@ -178,7 +185,9 @@ mod tests {
         {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(text.lines().all(|line| line.chars().count() <= LINE_WIDTH), "{text}");
+        let is_command = |line: &str| line.trim_start().starts_with('`');
+        assert!(text.lines().all(|line| line.chars().count() <= LINE_WIDTH || is_command(line)), "{text}");
+        assert!(text.contains("`make deploy SET=\"pipeline.pollTimeoutSeconds=900\"`"), "in one line: {text}");
         let both = asked(Some("TargetFailed"), false).unwrap();
         assert_eq!(both.matches("\nRemedy\n").count(), 2, "a function's, and the file service's: {both}");
     }
