@@ -15,6 +15,8 @@ use serde::Serialize;
 const UNKNOWN: u8 = 2;
 const LINE_WIDTH: usize = 80;
 const DOCUMENT: &str = "docs/reference/codes.md";
+/// Begins the names of resources in the commands.
+const DEFAULT_STACK: &str = "efs-mount-autoscaling";
 
 /// What `--help` says below the options.
 pub const HELP: &str = "\
@@ -127,7 +129,11 @@ fn explained(entry: &'static Entry) -> String {
         let bullet = if is_single { "  ".to_owned() } else { format!("  {}. ", index + 1) };
         text += &wrapped(&bullet, step, bullet.len());
     }
-    let _ = writeln!(text, "\n{DOCUMENT}#{}", anchor(entry));
+    text.push('\n');
+    if text.contains(DEFAULT_STACK) {
+        text += &wrapped("", &format!("Names are those of the stack {DEFAULT_STACK} with default settings."), 0);
+    }
+    let _ = writeln!(text, "{DOCUMENT}#{}", anchor(entry));
     text
 }
 
