@@ -103,7 +103,7 @@ fn unknown(code: &str) -> String {
         true => "`efs-autoscale help` lists all codes".to_owned(),
         false => format!("the nearest: {}", nearest.join(", ")),
     };
-    format!("efs-autoscale: no code {code:?}; {hint}\n")
+    format!("efs-autoscale: no code {code:?}; {hint}. For a command: efs-autoscale COMMAND --help\n")
 }
 
 fn list() -> String {

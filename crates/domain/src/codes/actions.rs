@@ -150,7 +150,7 @@ entries! {
         cause: "`COOLDOWN_SECONDS` (`scaling.cooldownSeconds`) have not passed since the system last created a mount \
                 target or tried to.",
         remedy: [
-            "Wait: `efs-autoscale explain latest` says until when.",
+            "Wait until the cooldown is over: the next execution after it adds the mount target if it is still needed.",
             "To add mount targets faster, lower `scaling.cooldownSeconds` and run `make deploy`.",
         ],
     }
