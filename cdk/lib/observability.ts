@@ -84,7 +84,7 @@ export class Observability extends Construct {
     props: Partial<cloudwatch.AlarmProps>,
   ) {
     const alarm = new cloudwatch.Alarm(this, id, {
-      alarmDescription,
+      alarmDescription: `${alarmDescription}. ${runbook(id)}`,
       metric,
       threshold: 1,
       evaluationPeriods: 1,
@@ -149,12 +149,7 @@ export class Observability extends Construct {
       period: FIVE_MINUTES,
       label: 'executions that failed',
     });
-    this.alarm(
-      'ExecutionFailed',
-      'An execution failed: its error and cause are in the console, and in docs/how-to/troubleshoot.md',
-      failed,
-      {},
-    );
+    this.alarm('ExecutionFailed', 'An execution failed: efs-autoscale explain latest says why', failed, {});
     if (!config.pipeline.paused) {
       const hours = silence(config.pipeline.schedule);
       this.alarm(
@@ -260,6 +255,11 @@ export class Observability extends Construct {
 
   /** ECS has no metric of tasks that do not start; it tells EventBridge. */
   private watchTasks(service: Service) {
+    const { fromPath } = events.EventField;
+    // A path that the event does not have is left out.
+    const taskEvent = events.RuleTargetInput.fromText(
+      `${fromPath('$.detail.eventName')} ${fromPath('$.detail.reason')} (${fromPath('$.time')}, ${service.arn}). ${runbook('TaskLaunchFailed')}`,
+    );
     const rule = new events.Rule(this, 'TasksDoNotStart', {
       description: 'Tasks of the file service cannot be started, or a deployment was taken back',
       eventPattern: {
@@ -275,7 +275,7 @@ export class Observability extends Construct {
           ],
         },
       },
-      targets: [new SnsTopic(this.topic)],
+      targets: [new SnsTopic(this.topic, { message: taskEvent })],
     });
     const matched = new cloudwatch.Metric({
       namespace: 'AWS/Events',
@@ -370,6 +370,11 @@ export class Observability extends Construct {
     ];
     new cloudwatch.Dashboard(this, 'Dashboard', { dashboardName: config.stack.name, widgets: rows });
   }
+}
+
+/** Where an alarm's cause and remedy are: `crates/domain/src/codes/alarms.rs` has an entry for each. */
+export function runbook(id: string): string {
+  return `Runbook: efs-autoscale help ${id}, docs/reference/codes.md#${id.toLowerCase()}`;
 }
 
 /** Hours without an execution that are too many: twice the schedule's own, of one hour at least and a week at most. */

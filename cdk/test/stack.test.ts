@@ -4,6 +4,7 @@ import './stack/storage.ts';
 import './stack/pipeline.ts';
 import './stack/service.ts';
 import './stack/observability.ts';
+import './stack/codes.ts';
 import './stack/permissions.ts';
 import './stack/local.ts';
 import './stack/platform.ts';

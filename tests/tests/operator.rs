@@ -93,7 +93,10 @@ async fn an_operator_learns_what_is_and_why_and_what_next() -> Result<()> {
 async fn a_failure_is_explained_with_its_remedy_and_is_a_problem() -> Result<()> {
     let lab = Lab::start(2, &[]).await?;
     create_schedule(&lab).await?;
-    lab.proxy.add(Rule::always("efs:CreateMountTarget", Behaviour::Refuse { status: 403, code: "AccessDeniedException", message: "not allowed" }));
+    lab.proxy.add(Rule::always(
+        "efs:CreateMountTarget",
+        Behaviour::Refuse { status: 403, code: "AccessDeniedException", message: "not allowed" },
+    ));
     let started = say(&lab, &["start", "--threshold", "1", "--wait"]).await?;
     assert_eq!(started.status.code(), Some(1));
     let explained = say(&lab, &["explain", "--json"]).await?;

@@ -11,7 +11,7 @@ use ctl::{bench, count, operator, preflight, teardown};
 
 /// Looks after the EFS mount target autoscaler.
 #[derive(Parser)]
-#[command(name = "efs-autoscale", version, propagate_version = true)]
+#[command(name = "efs-autoscale", version, propagate_version = true, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -58,6 +58,9 @@ enum Command {
     /// Take a deployed system away: the mount targets that it has made, then its stack
     #[command(after_help = teardown::HELP)]
     Teardown(teardown::Options),
+    /// Explain a code: an error, a warning, a reason, an alarm; or the use of a command
+    #[command(after_help = operator::help::HELP)]
+    Help(operator::help::Options),
     /// Completions for a shell
     #[command(after_help = operator::shell::COMPLETIONS_HELP)]
     Completions(operator::shell::CompletionsOptions),
@@ -88,10 +91,20 @@ fn main() -> ExitCode {
         Command::Probe(options) => probe::run(options),
         Command::Preflight(options) => preflight::run(options),
         Command::Teardown(options) => teardown::run(options),
+        Command::Help(options) => help(&options),
         Command::Completions(options) => operator::shell::run_completions(&options, Cli::command()),
         Command::Man(options) => operator::shell::run_man(&options, Cli::command()),
         Command::Local { arguments } => local(&arguments),
     }
+}
+
+/// The help of a command of this name, else the meaning of a code.
+fn help(options: &operator::help::Options) -> ExitCode {
+    let command = options.code.as_deref().and_then(|name| Cli::command().find_subcommand_mut(name).cloned());
+    let Some(mut command) = command else { return operator::help::run(options) };
+    // As `efs-autoscale COMMAND --help`; a reader that has gone away ends nothing.
+    let _ = command.print_long_help();
+    ExitCode::SUCCESS
 }
 
 /// Becomes `efs-autoscale-local`: the emulator and the NFS server that it runs are no part of what operators install.

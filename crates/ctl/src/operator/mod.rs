@@ -2,6 +2,7 @@
 
 pub mod executions;
 pub mod explain;
+pub mod help;
 pub mod history;
 pub mod installation;
 pub mod pause;

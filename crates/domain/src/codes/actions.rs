@@ -36,12 +36,13 @@ entries! {
         remedy: [
             "Nothing to do: the action is the repair.",
             "If every execution decides `publish`, something else writes the parameter, or the write fails: run \
-             `efs-autoscale history`, then `aws ssm get-parameter-history --name PARAMETER --query \
-             'Parameters[].[Version,LastModifiedUser]'`.",
+             `efs-autoscale history`, then `aws ssm get-parameter-history --name /efs-mount-autoscaling/mount-targets \
+             --query 'Parameters[].[Version,LastModifiedUser]'`.",
         ],
     }
     REDEPLOY = "redeploy" {
-        meaning: "The execution forces a new deployment of the file service, so that its tasks read the published list.",
+        meaning: "The execution forces a new deployment of the file service, so that its tasks read the published \
+                  list.",
         cause: "The list was published after the primary deployment of the service began, and the ledger does not say \
                 that the service was redeployed for it.",
         remedy: [
@@ -65,8 +66,8 @@ entries! {
                 `MIN_MOUNT_TARGETS`, and a zone has a subnet with a free address and no mount target.",
         remedy: [
             "Nothing to do: the execution waits for the mount target, publishes it and redeploys the service.",
-            "If you do not want more mount targets, raise `scaling.threshold` or set `scaling.maxMountTargets`, and run \
-             `make deploy`; `efs-autoscale pause` stops the schedule until then.",
+            "If you do not want more mount targets, raise `scaling.threshold` or set `scaling.maxMountTargets`, and \
+             run `make deploy`; `efs-autoscale pause` stops the schedule until then.",
         ],
     }
     NOTHING = "nothing" {
@@ -87,14 +88,14 @@ entries! {
     REASONS: Reason;
     COUNT_UNKNOWN = "count_unknown" {
         meaning: "The number of files is not known, so no mount target is added.",
-        cause: "The count failed, or it is a lower bound that is not over the limit: part of the tree could not be read, \
-                or there was no time for it.",
+        cause: "The count failed, or it is a lower bound that is not over the limit: part of the tree could not be \
+                read, or there was no time for it.",
         remedy: [
             "If the count failed, `efs-autoscale explain latest` names the error: see `TargetDirectoryUnreadable`.",
             "Otherwise read `first_errors` in the log of `count`: `aws logs tail /aws/lambda/count --since 1h`.",
             "If directories could not be read, allow the user of `count`'s access point to read them.",
-            "If there was no time, set `pipeline.scale=large` and `pipeline.reservedConcurrency=true`, and run \
-             `make deploy`.",
+            "If there was no time, set `pipeline.scale=large` and `pipeline.reservedConcurrency=true`, and run `make \
+             deploy`.",
         ],
     }
     BELOW_THRESHOLD = "below_threshold" {
@@ -115,32 +116,33 @@ entries! {
     }
     AT_MAXIMUM = "at_maximum" {
         meaning: "There are too many files, and the number of mount targets is the maximum that you set.",
-        cause: "`MAX_MOUNT_TARGETS` (`scaling.maxMountTargets`) is reached. Mount targets in any state occupy their zone.",
+        cause: "`MAX_MOUNT_TARGETS` (`scaling.maxMountTargets`) is reached. Mount targets in any state occupy their \
+                zone.",
         remedy: [
             "Raise `scaling.maxMountTargets` and run `make deploy`, or accept the number.",
         ],
     }
     NO_AVAILABLE_SUBNET = "no_available_subnet" {
         meaning: "There are too many files, and every zone that has a subnet has a mount target.",
-        cause: "EFS allows one mount target per zone. The candidates are the subnets of `SUBNET_IDS`, or all subnets of \
-                the VPC.",
+        cause: "EFS allows one mount target per zone. The candidates are the subnets of `SUBNET_IDS`, or all subnets \
+                of the VPC.",
         remedy: [
             "Add a subnet in another zone: raise `network.zones` (or extend `network.existing`) and run `make deploy`.",
             "If the region has no other zone, raise `scaling.threshold`: the system cannot scale further.",
-            "If a mount target in the state `error` occupies a zone, delete it: \
-             `aws efs delete-mount-target --mount-target-id fsmt-…`.",
+            "If a mount target in the state `error` occupies a zone, delete it: `aws efs delete-mount-target \
+             --mount-target-id fsmt-…`.",
         ],
     }
     ALL_SUBNETS_REFUSED = "all_subnets_refused" {
         meaning: "There are too many files, and no subnet that is left can take a mount target now.",
-        cause: "EFS refused each remaining subnet or zone in this execution or within the last hour, or the subnets have \
-                no free address.",
+        cause: "EFS refused each remaining subnet or zone in this execution or within the last hour, or the subnets \
+                have no free address.",
         remedy: [
             "Read code and message of EFS in the warnings `subnet_refused`: `efs-autoscale explain latest`.",
             "Fix what they name: free addresses (`aws ec2 describe-subnets --subnet-ids subnet-… --query \
              'Subnets[].AvailableIpAddressCount'`), a permission of `create-target`, the type of address.",
-            "The system asks EFS again after an hour. To ask at once, delete the record and start an execution: \
-             `aws ssm delete-parameter --name PARAMETER/refused/ZONE-ID`, `efs-autoscale start`.",
+            "The system asks EFS again after an hour. To ask at once, delete the record and start an execution: `aws \
+             ssm delete-parameter --name /efs-mount-autoscaling/mount-targets/refused/ZONE-ID`, `efs-autoscale start`.",
         ],
     }
     COOLING_DOWN = "cooling_down" {
@@ -148,7 +150,7 @@ entries! {
         cause: "`COOLDOWN_SECONDS` (`scaling.cooldownSeconds`) have not passed since the system last created a mount \
                 target or tried to.",
         remedy: [
-            "Wait: `efs-autoscale explain latest` says until when.",
+            "Wait until the cooldown is over: the next execution after it adds the mount target if it is still needed.",
             "To add mount targets faster, lower `scaling.cooldownSeconds` and run `make deploy`.",
         ],
     }

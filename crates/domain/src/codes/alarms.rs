@@ -73,7 +73,8 @@ entries! {
                 system that is being changed. One refused subnet is no harm if another one is accepted.",
         remedy: [
             "Run `efs-autoscale explain latest`: if the execution created a mount target, nothing is left to do.",
-            "Otherwise read what EFS said: `aws logs tail /aws/lambda/create-target --since 1h --filter-pattern ERROR`.",
+            "Otherwise read what EFS said: `aws logs tail /aws/lambda/create-target --since 1h --filter-pattern \
+             ERROR`.",
             "`NetworkInterfaceLimitExceeded`: raise the quota of network interfaces in the region.",
             "See `SubnetRefused`, `ZoneRefused` and the warning `subnet_refused`.",
         ],
@@ -84,16 +85,17 @@ entries! {
         remedy: [
             "Run `efs-autoscale status`: it says whether the schedule is paused, since when and why.",
             "If it is paused and should not be: `efs-autoscale resume`.",
-            "`aws scheduler get-schedule --name SCHEDULE` with the stack's output `ScheduleName` shows state and target.",
+            "`aws scheduler get-schedule --name SCHEDULE` with the stack's output `ScheduleName` shows state and \
+             target.",
             "See `NotStarted` for what the schedule could not start; `make deploy` restores schedule and role.",
         ],
     }
     NOT_STARTED = "NotStarted" {
         meaning: "The schedule could not start an execution, and its message is in the dead-letter queue.",
-        cause: "The role of the schedule may not call `states:StartExecution`, the state machine does not exist, or Step \
-                Functions did not answer for a long time. The alarm is on until the queue is empty.",
+        cause: "The role of the schedule may not call `states:StartExecution`, the state machine does not exist, or \
+                Step Functions did not answer for a long time. The alarm is on until the queue is empty.",
         remedy: [
-            "Find the queue: `aws sqs list-queues --queue-name-prefix $S-PipelineNotStarted`.",
+            "Find the queue: `aws sqs list-queues --queue-name-prefix efs-mount-autoscaling-PipelineNotStarted`.",
             "Read a message: `aws sqs receive-message --queue-url URL --message-attribute-names All`; its attribute \
              `ERROR_MESSAGE` says why.",
             "Fix it (`make deploy` restores the role), and check with `efs-autoscale start`.",
@@ -107,8 +109,8 @@ entries! {
             "Run `efs-autoscale status`: it shows list, mount targets and the last executions.",
             "Executions that fail: `efs-autoscale explain latest`.",
             "No executions: see `ScheduleSilent`.",
-            "Somebody else writes the parameter: `aws ssm get-parameter-history --name PARAMETER --query \
-             'Parameters[].[Version,LastModifiedUser]'`.",
+            "Somebody else writes the parameter: `aws ssm get-parameter-history --name \
+             /efs-mount-autoscaling/mount-targets --query 'Parameters[].[Version,LastModifiedUser]'`.",
         ],
     }
     IO_LIMIT = "IoLimit" {
@@ -117,9 +119,11 @@ entries! {
                 limit is the file system's: another mount target does not raise it.",
         remedy: [
             "Look at the dashboard: bytes and operations by mount target show who works how much.",
-            "Find the client that does the most, and let it do fewer and larger operations, or spread its work over time.",
+            "Find the client that does the most, and let it do fewer and larger operations, or spread its work over \
+             time.",
             "Count less often: `pipeline.schedule`, `pipeline.countFullEvery`, `pipeline.countCacheSeconds`.",
-            "Set `storage.throughput=elastic`, which has the highest limits, and run `make deploy`.",
+            "If `storage.throughput` is not `elastic`, set it, since that has the highest limits, and run `make \
+             deploy`.",
         ],
     }
     BURST_CREDITS_LOW = "BurstCreditsLow" {
@@ -150,11 +154,11 @@ entries! {
         cause: "`GET /readyz` of the task does not answer 200: no mount target works for it, it is ending, or it is \
                 overloaded.",
         remedy: [
-            "Read the log of the service: `aws logs tail /ecs/$S --since 1h`.",
+            "Read the log of the service: `aws logs tail /ecs/efs-mount-autoscaling --since 1h`.",
             "If the log has `NoTarget`, see `TargetDown`.",
             "Look at processor and memory on the dashboard: raise `service.size` or `service.desiredCount`.",
-            "Look at the events of the service: `aws ecs describe-services --cluster $S-cluster --services $S-fargate \
-             --query 'services[0].events[:10].message'`.",
+            "Look at the events of the service: `aws ecs describe-services --cluster efs-mount-autoscaling-cluster \
+             --services efs-mount-autoscaling-fargate --query 'services[0].events[:10].message'`.",
         ],
     }
     SERVICE_ERRORS = "ServiceErrors" {
@@ -165,8 +169,9 @@ entries! {
             "The dashboard shows failures and refusals by mount target.",
             "`GET /targets` shows health and latency of each.",
             "Look up the code of the responses: `efs-autoscale help Busy`, for example.",
-            "502 and 504 from the load balancer: read `aws logs tail /ecs/$S --since 1h`, and look for tasks that ended \
-             with `aws ecs list-tasks --cluster $S-cluster --desired-status STOPPED`.",
+            "502 and 504 from the load balancer: read `aws logs tail /ecs/efs-mount-autoscaling --since 1h`, and look \
+             for tasks that ended with `aws ecs list-tasks --cluster efs-mount-autoscaling-cluster --desired-status \
+             STOPPED`.",
         ],
     }
     TASK_LAUNCH_FAILED = "TaskLaunchFailed" {
@@ -174,14 +179,15 @@ entries! {
         cause: "No image, no endpoint for ECR, logs or parameters, no capacity, a missing secret, or tasks that do not \
                 become healthy. The topic gets the event as well, with its reason.",
         remedy: [
-            "Read the events: `aws ecs describe-services --cluster $S-cluster --services $S-fargate --query \
-             'services[0].events[:10].message'`.",
+            "Read the events: `aws ecs describe-services --cluster efs-mount-autoscaling-cluster --services \
+             efs-mount-autoscaling-fargate --query 'services[0].events[:10].message'`.",
             "`CannotPullContainerError`, `ResourceInitializationError`: check image and endpoints \
              (`network.endpoints`).",
             "`unable to place a task`, `RESOURCE:…`: capacity of the zone or a quota of Fargate; try later, or set \
              `service.launch=fargate`.",
-            "Tasks that end: `aws logs tail /ecs/$S --since 1h` has the code, such as `NoTarget`.",
-            "After the fix: `aws ecs update-service --cluster $S-cluster --service $S-fargate --force-new-deployment`.",
+            "Tasks that end: `aws logs tail /ecs/efs-mount-autoscaling --since 1h` has the code, such as `NoTarget`.",
+            "After the fix: `aws ecs update-service --cluster efs-mount-autoscaling-cluster --service \
+             efs-mount-autoscaling-fargate --force-new-deployment`.",
         ],
     }
     BACKUP_FAILED = "BackupFailed" {

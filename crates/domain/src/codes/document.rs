@@ -12,8 +12,9 @@ Every code that the system shows to an operator: what it means, why it appears, 
 codes. Case does not matter.
 
 Start with `efs-autoscale explain latest`: it says in sentences what the last execution observed, decided and did, and
-names the codes. In the commands below, replace `NAME` and ids with those that the output or the cause names; `$S` is
-the name of the stack, `efs-mount-autoscaling` unless `stack.name` says otherwise.
+names the codes. In the commands below, replace what is in capitals (`FUNCTION`, `ARN`) and ids (`fs-…`) with those that
+the output or the cause names. Names of resources are those of the default settings (`stack.name`,
+`pipeline.parameterName`, `pipeline.namePrefix`, `service.launch`); the outputs of the stack have yours.
 
 This page is generated from `crates/domain/src/codes/` ([how](../../CONTRIBUTING.md#add-a-code)).
 ";

@@ -40,21 +40,21 @@ entries! {
     TARGET_DIRECTORY_UNREADABLE = "TargetDirectoryUnreadable" {
         meaning: "The directory that is to be counted cannot be read, so nothing was counted.",
         cause: "The EFS mount of `count` fails, the directory does not exist, its permissions exclude the user of the \
-                access point, or, with `COUNT_VIA=nfs`, `NFS_HOST` is not reachable at port 2049. Repairs were made all \
-                the same.",
+                access point, or, with `COUNT_VIA=nfs`, `NFS_HOST` is not reachable at port 2049. Repairs were made \
+                all the same.",
         remedy: [
             "Read the cause: it has the path and the error of the operating system.",
             "`No such file or directory`: on a new file system `make probe` creates the directory; otherwise correct \
              `storage.directory` or `TARGET_DIRECTORY`.",
             "`Permission denied`: allow the user of the access point to read the directory.",
-            "A timeout or a refused connection: allow port 2049 from the security group of `count` to that of the mount \
-             targets, and check that the zone of `count` has a mount target. `efs-autoscale doctor` checks both.",
+            "A timeout or a refused connection: allow port 2049 from the security group of `count` to that of the \
+             mount targets, and check that the zone of `count` has a mount target. `efs-autoscale doctor` checks both.",
         ],
     }
     AWS_THROTTLED = "AwsThrottled" {
         meaning: "AWS refused a call because of too many calls, and all retries failed.",
         cause: "The account's rate limit for this API is exhausted, often by other programs. The state machine retried \
-                four times over about half a minute.",
+                four times within half a minute.",
         remedy: [
             "Nothing at first: the next execution continues where this one stopped.",
             "If it persists, find the other caller: `aws cloudtrail lookup-events --lookup-attributes \
@@ -64,15 +64,15 @@ entries! {
     }
     AWS_UNAVAILABLE = "AwsUnavailable" {
         meaning: "AWS, or the network to it, did not work, and all retries failed.",
-        cause: "The service answered with a server error, the connection timed out, or EFS said that the file system is \
-                being changed. In a VPC without internet, a missing endpoint looks the same.",
+        cause: "The service answered with a server error, the connection timed out, or EFS said that the file system \
+                is being changed. In a VPC without internet, a missing endpoint looks the same.",
         remedy: [
             "Nothing at first: the next execution continues where this one stopped.",
             "If it persists, read the cause: it names the call and the connection error or AWS's code.",
             "A timeout at every execution: check the VPC endpoints (`network.endpoints`, `pipeline.inVpc`) with \
              `efs-autoscale doctor`.",
-            "`IncorrectFileSystemLifeCycleState`: wait until `aws efs describe-file-systems --file-system-id fs-…` says \
-             `available`.",
+            "`IncorrectFileSystemLifeCycleState`: wait until `aws efs describe-file-systems --file-system-id fs-…` \
+             says `available`.",
         ],
     }
     AWS_REFUSED = "AwsRefused" {
@@ -86,8 +86,8 @@ entries! {
             "`NetworkInterfaceLimitExceeded`, `SecurityGroupLimitExceeded`, `ParameterLimitExceeded`: raise the quota \
              with `aws service-quotas request-service-quota-increase`.",
             "`…NotFound`, `Invalid…`: correct the id in the settings, and run `make deploy`.",
-            "If the parameter `…/deployed` cannot be written, fix that first: until then the service is not redeployed, \
-             or nobody knows that it was.",
+            "If the parameter `…/deployed` cannot be written, fix that first: until then the service is not \
+             redeployed, or nobody knows that it was.",
         ],
     }
     FILE_SYSTEM_NOT_FOUND = "FileSystemNotFound" {
@@ -101,8 +101,8 @@ entries! {
     }
     NO_AVAILABLE_TARGETS = "NoAvailableTargets" {
         meaning: "No mount target of the file system can be published; the published list is unchanged.",
-        cause: "All mount targets were deleted, are in the state `error` or `deleting`, or have no address, and none is \
-                being created. The functions never write an empty list.",
+        cause: "All mount targets were deleted, are in the state `error` or `deleting`, or have no address, and none \
+                is being created. The functions never write an empty list.",
         remedy: [
             "`aws efs describe-mount-targets --file-system-id fs-…` shows the state of each.",
             "Delete those in the state `error`: `aws efs delete-mount-target --mount-target-id fsmt-…`.",
@@ -133,8 +133,8 @@ entries! {
     }
     CONFLICT_NOT_VISIBLE = "ConflictNotVisible" {
         meaning: "EFS reports a conflict with a mount target that it does not show.",
-        cause: "The subnets are in another VPC than the mount targets of the file system, or EFS is slow to show a mount \
-                target that an overlapping execution created.",
+        cause: "The subnets are in another VPC than the mount targets of the file system, or EFS is slow to show a \
+                mount target that an overlapping execution created.",
         remedy: [
             "Wait for the next execution: a new mount target is visible by then.",
             "If it repeats, compare the VPCs: `aws efs describe-mount-targets --file-system-id fs-… --query \
@@ -166,8 +166,8 @@ entries! {
     TARGET_NOT_VISIBLE = "TargetNotVisible" {
         meaning: "The mount target that the execution waited for is not shown as available, so the list is not \
                   published.",
-        cause: "EFS answered from an older state, or somebody deleted the mount target after it was available; the state \
-                machine retried four times.",
+        cause: "EFS answered from an older state, or somebody deleted the mount target after it was available; the \
+                state machine retried four times.",
         remedy: [
             "Nothing at first: the next execution publishes what is available.",
             "If it repeats, look at the mount target: `aws efs describe-mount-targets --mount-target-id fsmt-…`.",
@@ -184,8 +184,8 @@ entries! {
         cause: "`pipeline.parameterType` was changed after the first publication, or something else created the \
                 parameter. Systems Manager never changes the type of a parameter.",
         remedy: [
-            "Delete the parameter: `aws ssm delete-parameter --name PARAMETER`. Running tasks keep the list that they \
-             have.",
+            "Delete the parameter: `aws ssm delete-parameter --name /efs-mount-autoscaling/mount-targets`. Running \
+             tasks keep the list that they have.",
             "`efs-autoscale start` writes it again, with the right type.",
         ],
     }

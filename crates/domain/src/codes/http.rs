@@ -6,9 +6,9 @@ entries! {
     TABLE: HttpError;
     BAD_PATH = "BadPath" {
         meaning: "400: the path of the request is not a valid path of a file.",
-        cause: "It is empty or absolute, has an empty component, `.`, `..` or NUL, more than 255 components, a component \
-                over 255 bytes or beginning with `.efs-router.`, more than 4096 bytes, a `%` without two hexadecimal \
-                digits, or a raw `#`.",
+        cause: "It is empty or absolute, has an empty component, `.`, `..` or NUL, more than 255 components, a \
+                component over 255 bytes or beginning with `.efs-router.`, more than 4096 bytes, a `%` without two \
+                hexadecimal digits, or a raw `#`.",
         remedy: [
             "Percent-encode each component once: `%23` for `#`, `%3F` for `?`, `%25` for `%`.",
             "The message names the rule that the path breaks.",
@@ -21,14 +21,14 @@ entries! {
     }
     BAD_QUERY = "BadQuery" {
         meaning: "400: the query of the request has a key or a value that means nothing here.",
-        cause: "A write has a query other than `?append` of POST, a list has one other than `limit` and `from`, or a raw \
-                `?` is part of a name.",
+        cause: "A write has a query other than `?append` of POST, a list has one other than `limit` and `from`, or a \
+                raw `?` is part of a name.",
         remedy: ["Write a `?` in a name as `%3F`. Use `limit` from 1 to 10000, and as `from` what `next` says."],
     }
     BAD_HEADER = "BadHeader" {
         meaning: "400: a header or trailer field is invalid, or the service cannot honour it.",
-        cause: "Host is missing or repeated, a condition is not one by the grammar of RFC 9110, DELETE has content, or a \
-                write has a field such as `Content-Range` or `Content-MD5` that would have to be ignored.",
+        cause: "Host is missing or repeated, a condition is not one by the grammar of RFC 9110, DELETE has content, or \
+                a write has a field such as `Content-Range` or `Content-MD5` that would have to be ignored.",
         remedy: [
             "The message names the field: leave it out, or correct it.",
             "`docs/reference/http.md` lists the fields that a write refuses.",
@@ -48,14 +48,14 @@ entries! {
     }
     NO_TOKEN = "NoToken" {
         meaning: "401: the request has no valid token.",
-        cause: "`Authorization` is missing, repeated, or has another token. After a change of the token, tasks that have \
-                not been redeployed still accept the old one.",
+        cause: "`Authorization` is missing, repeated, or has another token. After a change of the token, tasks that \
+                have not been redeployed still accept the old one.",
         remedy: [
             "Send `Authorization: Bearer TOKEN`.",
-            "Read the token: `aws secretsmanager get-secret-value --secret-id ARN --query SecretString`, with the \
-             stack's output `TokenArn`.",
-            "After a change of the token, redeploy: `aws ecs update-service --cluster $S-cluster --service $S-fargate \
-             --force-new-deployment`.",
+            "Read the token: `aws secretsmanager get-secret-value --secret-id ARN --query SecretString --output text`, \
+             with the stack's output `TokenArn`.",
+            "After a change of the token, redeploy: `aws ecs update-service --cluster efs-mount-autoscaling-cluster \
+             --service efs-mount-autoscaling-fargate --force-new-deployment`.",
         ],
     }
     LINK_IN_PATH = "LinkInPath" {
@@ -164,8 +164,8 @@ entries! {
     }
     TARGET_FAILED = "TargetFailed" {
         meaning: "502: the mount target, or the network to it, failed; a write changed nothing.",
-        cause: "The server answered with an error that the request did not cause, or the connection failed. The log has \
-                the NFS status.",
+        cause: "The server answered with an error that the request did not cause, or the connection failed. The log \
+                has the NFS status.",
         remedy: [
             "Try again: paths of a mount target that is down go to another one.",
             "`GET /targets` says which mount target fails and why; see the alarm `TargetDown`.",
@@ -183,7 +183,8 @@ entries! {
                 later. The mount target is slow, or there is more load than it can take.",
         remedy: [
             "Try again after `Retry-After`.",
-            "If it persists, look at latency and refusals by mount target on the dashboard, and at the alarm `IoLimit`.",
+            "If it persists, look at latency and refusals by mount target on the dashboard, and at the alarm \
+             `IoLimit`.",
             "Raise `service.desiredCount` or `service.size`; with `BACKEND=mounted` also `THREADS_PER_TARGET`.",
         ],
     }

@@ -7,8 +7,8 @@ entries! {
     TARGET_TIMED_OUT = "TargetTimedOut" {
         meaning: "The new mount target was not available within `PollTimeoutSeconds`; the next execution continues to \
                   wait for it.",
-        cause: "EFS took longer than 300 s (`pipeline.pollTimeoutSeconds`). Nothing is lost: the mount target is in the \
-                state `creating`, and the next execution adopts it.",
+        cause: "EFS took longer than 300 s (`pipeline.pollTimeoutSeconds`). Nothing is lost: the mount target is in \
+                the state `creating`, and the next execution adopts it.",
         remedy: [
             "Nothing at first: look after the next execution with `efs-autoscale status`.",
             "If EFS always takes longer, raise the limit: `make deploy SET=\"pipeline.pollTimeoutSeconds=900\"`. The \
@@ -32,8 +32,8 @@ entries! {
                 included.",
         remedy: [
             "Run `efs-autoscale explain latest`: it names the state.",
-            "`Count`: the tree is too large or the file system too slow: set `pipeline.scale=large`, or count less often \
-             with `pipeline.countCacheSeconds`.",
+            "`Count`: the tree is too large or the file system too slow: set `pipeline.scale=large`, or count less \
+             often with `pipeline.countCacheSeconds`.",
             "Another state: read the log of its function for the call that hangs, and run `efs-autoscale doctor`.",
         ],
     }
@@ -41,14 +41,15 @@ entries! {
         meaning: "A task failed, and Lambda gave no name for the error.",
         cause: "Lambda ended the function, for example for lack of time or memory.",
         remedy: [
-            "Read the cause, then the last lines of the function's log: `aws logs tail /aws/lambda/FUNCTION --since 1h`.",
+            "Read the cause, then the last lines of the function's log: `aws logs tail /aws/lambda/FUNCTION --since \
+             1h`.",
             "`Task timed out` or `signal: killed` in `count`: set `pipeline.scale=large`, and run `make deploy`.",
         ],
     }
     STATES_DATA_LIMIT_EXCEEDED = "States.DataLimitExceeded" {
         meaning: "The result of a state exceeds the 256 KiB that Step Functions passes on.",
-        cause: "In `CountPartitions`, what is left to count is too large in its parts; the machine catches this, and the \
-                count is a lower bound. In another state it is a bug.",
+        cause: "In `CountPartitions`, what is left to count is too large in its parts; the machine catches this, and \
+                the count is a lower bound. In another state it is a bug.",
         remedy: [
             "In `CountPartitions`: set `pipeline.scale=large`, so that less is left after each invocation.",
             "In another state: file an issue with the execution's events.",
@@ -56,8 +57,8 @@ entries! {
     }
     STATES_QUERY_EVALUATION_ERROR = "States.QueryEvaluationError" {
         meaning: "An expression of the state machine failed.",
-        cause: "A function returned something that the state machine does not expect: functions and state machine are of \
-                different versions.",
+        cause: "A function returned something that the state machine does not expect: functions and state machine are \
+                of different versions.",
         remedy: [
             "Run `make deploy`, which replaces functions and state machine together.",
             "If it persists, file an issue with the cause, which has the expression.",
@@ -71,31 +72,31 @@ entries! {
     }
     LAMBDA_UNKNOWN = "Lambda.Unknown" {
         meaning: "Lambda ended the function without an error of its own.",
-        cause: "The function ran out of memory or time, or its process ended during init, for example because a variable \
-                is missing.",
+        cause: "The function ran out of memory or time, or its process ended during init, for example because a \
+                variable is missing.",
         remedy: [
             "Read the end of the function's log: `aws logs tail /aws/lambda/FUNCTION --since 1h`.",
             "`InvalidConfiguration`: see there.",
-            "`signal: killed`, or `Max Memory Used` equal to `Memory Size`: set `pipeline.scale=large`, and run \
-             `make deploy`.",
+            "`signal: killed`, or `Max Memory Used` equal to `Memory Size`: set `pipeline.scale=large`, and run `make \
+             deploy`.",
         ],
     }
     RUNTIME_EXIT_ERROR = "Runtime.ExitError" {
         meaning: "The process of the function ended, during init or during a request.",
-        cause: "A variable is missing or bad (`InvalidConfiguration` in its log), the binary is for the other processor, \
-                or the process was killed for lack of memory.",
+        cause: "A variable is missing or bad (`InvalidConfiguration` in its log), the binary is for the other \
+                processor, or the process was killed for lack of memory.",
         remedy: [
             "Read the end of the function's log: `aws logs tail /aws/lambda/FUNCTION --since 1h`.",
             "`InvalidConfiguration`: see there.",
-            "`exec format error`: build for the architecture of the function (`pipeline.architecture`), and run \
-             `make deploy`.",
+            "`exec format error`: build for the architecture of the function (`pipeline.architecture`), and run `make \
+             deploy`.",
             "`signal: killed`: set `pipeline.scale=large`, and run `make deploy`.",
         ],
     }
     SANDBOX_TIMEDOUT = "Sandbox.Timedout" {
         meaning: "The function reached its own timeout, and Lambda ended it.",
-        cause: "A call to AWS or to the file system hung. `count` ends by itself 15 s before its timeout unless a single \
-                call to the kernel hangs.",
+        cause: "A call to AWS or to the file system hung. `count` ends by itself 15 s before its timeout unless a \
+                single call to the kernel hangs.",
         remedy: [
             "Read the function's log: `aws logs tail /aws/lambda/FUNCTION --since 1h`.",
             "In `count`: the mount target hangs. Run `efs-autoscale doctor`, and look at `PercentIOLimit` and \
@@ -108,7 +109,7 @@ entries! {
         cause: "The failure is within Lambda.",
         remedy: [
             "Nothing at first: the next execution continues.",
-            "If it persists, look at the AWS Health Dashboard for the region: `aws health describe-events`.",
+            "If it persists, look at the AWS Health Dashboard for the region.",
         ],
     }
     LAMBDA_AWS_LAMBDA_EXCEPTION = "Lambda.AWSLambdaException" {
@@ -142,8 +143,8 @@ entries! {
     }
     LAMBDA_EFS_MOUNT_TIMEOUT = "Lambda.EFSMountTimeoutException" {
         meaning: "Lambda could not mount the file system for `count` in time.",
-        cause: "Port 2049 is closed between the security groups of `count` and of the mount targets, the zone of `count` \
-                has no mount target, or the file system is throttled.",
+        cause: "Port 2049 is closed between the security groups of `count` and of the mount targets, the zone of \
+                `count` has no mount target, or the file system is throttled.",
         remedy: [
             "Run `efs-autoscale doctor`: it checks security groups and zones.",
             "Allow TCP 2049 from the security group of `count` to that of the mount targets.",
@@ -153,8 +154,8 @@ entries! {
     }
     LAMBDA_EFS_MOUNT_CONNECTIVITY = "Lambda.EFSMountConnectivityException" {
         meaning: "Lambda could not reach a mount target of the file system for `count`.",
-        cause: "The subnets of `count` are in a zone without an available mount target, the mount target was deleted, or \
-                the network forbids port 2049.",
+        cause: "The subnets of `count` are in a zone without an available mount target, the mount target was deleted, \
+                or the network forbids port 2049.",
         remedy: [
             "`aws efs describe-mount-targets --file-system-id fs-…` shows zones and states.",
             "Run `efs-autoscale doctor`: it compares them with the subnets of `count`.",
@@ -163,8 +164,8 @@ entries! {
     }
     LAMBDA_EFS_MOUNT_FAILURE = "Lambda.EFSMountFailureException" {
         meaning: "The file system refused the mount for `count`.",
-        cause: "The access point was deleted, its directory cannot be created, or the file system policy does not allow \
-                `elasticfilesystem:ClientMount` to the role of `count`.",
+        cause: "The access point was deleted, its directory cannot be created, or the file system policy does not \
+                allow `elasticfilesystem:ClientMount` to the role of `count`.",
         remedy: [
             "`aws efs describe-access-points --file-system-id fs-…` shows the access points and their states.",
             "`aws efs describe-file-system-policy --file-system-id fs-…`: allow `elasticfilesystem:ClientMount` to the \

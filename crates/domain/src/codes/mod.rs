@@ -1,8 +1,8 @@
 //! Every code that an operator meets, with meaning, cause and remedy. `efs-autoscale help CODE` and
 //! `docs/reference/codes.md` are generated from these tables.
 //!
-//! [`error`], [`action`], [`reason`], [`warning`] and [`deferral`] are exhaustive matches: a new variant without an entry
-//! does not compile.
+//! [`error`], [`action`], [`reason`], [`warning`] and [`deferral`] are exhaustive matches: a new variant without an
+//! entry does not compile.
 
 mod actions;
 mod alarms;

@@ -55,7 +55,7 @@ entries! {
         cause: "Something else wrote the parameter. The warning has the position and what was expected.",
         remedy: [
             "Nothing to do for the list: the execution repairs it.",
-            "Find who wrote it: `aws ssm get-parameter-history --name PARAMETER --query \
+            "Find who wrote it: `aws ssm get-parameter-history --name /efs-mount-autoscaling/mount-targets --query \
              'Parameters[].[Version,LastModifiedUser]'`.",
         ],
     }
@@ -79,23 +79,25 @@ entries! {
     }
     ALL_SUBNETS_REFUSED = "all_subnets_refused" {
         meaning: "There are too many files, and EFS refused every subnet that is left, or they have no free address.",
-        cause: "The decision is `nothing` with the reason of the same name. The warnings `subnet_refused` beside it have \
-                what EFS said.",
+        cause: "The decision is `nothing` with the reason of the same name. The warnings `subnet_refused` beside it \
+                have what EFS said.",
         remedy: [
             "Fix what `subnet_refused` names.",
-            "The system asks EFS again an hour after the refusal; deleting `PARAMETER/refused/ZONE-ID` makes the next \
-             execution ask.",
+            "The system asks EFS again an hour after the refusal; deleting \
+             `/efs-mount-autoscaling/mount-targets/refused/ZONE-ID` makes the next execution ask.",
         ],
     }
     REDEPLOY_ROLLED_BACK = "redeploy_rolled_back" {
-        meaning: "The circuit breaker of ECS rolled the last deployment back; that version of the list is not tried again.",
-        cause: "New tasks did not become healthy: no image, no endpoint, no mount target that works, or a bad variable.",
+        meaning: "The circuit breaker of ECS rolled the last deployment back; that version of the list is not tried \
+                  again.",
+        cause: "New tasks did not become healthy: no image, no endpoint, no mount target that works, or a bad \
+                variable.",
         remedy: [
-            "Read the events: `aws ecs describe-services --cluster $S-cluster --services $S-fargate --query \
-             'services[0].events[:10].message'`.",
-            "Read the log of the tasks that ended: `aws logs tail /ecs/$S --since 3h`.",
-            "Fix it, then redeploy by hand: `aws ecs update-service --cluster $S-cluster --service $S-fargate \
-             --force-new-deployment`.",
+            "Read the events: `aws ecs describe-services --cluster efs-mount-autoscaling-cluster --services \
+             efs-mount-autoscaling-fargate --query 'services[0].events[:10].message'`.",
+            "Read the log of the tasks that ended: `aws logs tail /ecs/efs-mount-autoscaling --since 3h`.",
+            "Fix it, then redeploy by hand: `aws ecs update-service --cluster efs-mount-autoscaling-cluster --service \
+             efs-mount-autoscaling-fargate --force-new-deployment`.",
         ],
     }
     REDEPLOY_DEFERRED = "redeploy_deferred" {
@@ -112,14 +114,14 @@ entries! {
         remedy: [
             "Fix what the message names; `efs-autoscale help SubnetRefused` lists the common ones.",
             "The system asks EFS again after an hour. To ask at once: `aws ssm delete-parameter --name \
-             PARAMETER/refused/ZONE-ID`, then `efs-autoscale start`.",
+             /efs-mount-autoscaling/mount-targets/refused/ZONE-ID`, then `efs-autoscale start`.",
         ],
     }
     SERVICE_NOT_FOUND = "service_not_found" {
         meaning: "ECS knows no such service, so nothing is redeployed.",
         cause: "`ECS_CLUSTER_NAME` or `ECS_SERVICE_NAME` is wrong, or the service was deleted.",
         remedy: [
-            "`aws ecs list-services --cluster $S-cluster` lists the services that exist.",
+            "`aws ecs list-services --cluster efs-mount-autoscaling-cluster` lists the services that exist.",
             "Correct `service.existing`, and run `make deploy`.",
             "If the service reads the list by itself, set `pipeline.redeploy=never`.",
         ],
@@ -157,15 +159,15 @@ entries! {
         meaning: "The service is being deleted or is inactive.",
         cause: "Somebody deleted the service, or the stack is being removed.",
         remedy: [
-            "`aws ecs describe-services --cluster $S-cluster --services $S-fargate --query 'services[0].status'` shows \
-             its state.",
+            "`aws ecs describe-services --cluster efs-mount-autoscaling-cluster --services \
+             efs-mount-autoscaling-fargate --query 'services[0].status'` shows its state.",
             "If it was deleted by accident, create it again: `make deploy`.",
             "If it is not needed any more, stop the schedule: `efs-autoscale pause`.",
         ],
     }
     DEPLOYMENT_CONTROLLER = "deployment_controller" {
-        meaning: "The service's deployment controller is `CODE_DEPLOY` or `EXTERNAL`, which accepts no redeployment from \
-                  here.",
+        meaning: "The service's deployment controller is `CODE_DEPLOY` or `EXTERNAL`, which accepts no redeployment \
+                  from here.",
         cause: "`ecs:UpdateService` with a forced deployment works with the controller `ECS` only.",
         remedy: [
             "Redeploy with CodeDeploy or the external controller whenever the list changes.",
@@ -178,8 +180,8 @@ entries! {
                 than 3 hours is not waited for.",
         remedy: [
             "Nothing at first: the first execution after it redeploys, if that is still needed.",
-            "If it does not end, read the events: `aws ecs describe-services --cluster $S-cluster --services $S-fargate \
-             --query 'services[0].events[:10].message'`.",
+            "If it does not end, read the events: `aws ecs describe-services --cluster efs-mount-autoscaling-cluster \
+             --services efs-mount-autoscaling-fargate --query 'services[0].events[:10].message'`.",
         ],
     }
     TOO_MANY_DEPLOYMENTS = "too_many_deployments" {
