@@ -34,6 +34,9 @@ enum Command {
     /// One execution in sentences: what was observed, decided and done, what failed, and what to do now
     #[command(after_help = operator::explain::HELP)]
     Explain(operator::explain::Options),
+    /// Check an installation: each check is ok, or a problem with how it is fixed
+    #[command(after_help = operator::doctor::HELP)]
+    Doctor(operator::doctor::Options),
     /// Let the schedule start no executions
     #[command(after_help = operator::pause::PAUSE_HELP)]
     Pause(operator::pause::PauseOptions),
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Command::Start(options) => operator::start::run(options),
         Command::History(options) => operator::history::run(options),
         Command::Explain(options) => operator::explain::run(options),
+        Command::Doctor(options) => operator::doctor::run(options),
         Command::Pause(options) => operator::pause::run_pause(options),
         Command::Resume(options) => operator::pause::run_resume(options),
         Command::Permissions(options) => operator::permissions::run(&options),

@@ -44,6 +44,11 @@ impl Schedule {
         self.found.schedule_expression().unwrap_or_default()
     }
 
+    /// The ARN of what it starts.
+    pub fn target(&self) -> Option<&str> {
+        self.found.target().map(|target| target.arn())
+    }
+
     /// `None` while executions are started.
     pub fn pause(&self, now: u64) -> Option<Pause> {
         let is_enabled = self.found.state() != Some(&ScheduleState::Disabled);

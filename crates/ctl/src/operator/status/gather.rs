@@ -197,7 +197,7 @@ async fn alarms(installation: &Installation) -> Result<Vec<Alarm>> {
     let alarms = pages.iter().flat_map(DescribeAlarmsOutput::metric_alarms);
     Ok(alarms
         .map(|alarm| Alarm {
-            name: short_name(alarm.alarm_name().unwrap_or_default(), &stack.name),
+            name: alarm_name(alarm.alarm_name().unwrap_or_default(), &stack.name),
             state: alarm.state_value().map(|state| state.as_str().to_owned()).unwrap_or_default(),
             since: alarm.state_updated_timestamp().and_then(|at| u64::try_from(at.secs()).ok()).map(time::rfc3339),
             description: alarm.alarm_description().unwrap_or_default().to_owned(),
@@ -206,7 +206,7 @@ async fn alarms(installation: &Installation) -> Result<Vec<Alarm>> {
 }
 
 /// `NAME-ObservabilityIoLimit1A2B3C4D-AbCdEf` is `IoLimit`: CloudFormation adds a hash and a suffix.
-fn short_name(name: &str, stack: &str) -> String {
+pub fn alarm_name(name: &str, stack: &str) -> String {
     let inner = name.strip_prefix(stack).and_then(|name| name.strip_prefix("-Observability")).unwrap_or(name);
     let logical = inner.split('-').next().unwrap_or(inner);
     let hash = logical.len().saturating_sub(8);
@@ -284,13 +284,13 @@ async fn sizes(installation: &Installation, id: &str) -> Result<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::short_name;
+    use super::alarm_name;
 
     #[test]
     fn an_alarm_is_called_as_in_the_documents() {
-        assert_eq!(short_name("s-ObservabilityIoLimit1A2B3C4D-AbCdEfGhIjKl", "s"), "IoLimit");
-        assert_eq!(short_name("s-CountErrors", "s"), "s");
-        assert_eq!(short_name("other", "s"), "other");
-        assert_eq!(short_name("", ""), "");
+        assert_eq!(alarm_name("s-ObservabilityIoLimit1A2B3C4D-AbCdEfGhIjKl", "s"), "IoLimit");
+        assert_eq!(alarm_name("s-CountErrors", "s"), "s");
+        assert_eq!(alarm_name("other", "s"), "other");
+        assert_eq!(alarm_name("", ""), "");
     }
 }
