@@ -63,7 +63,7 @@ pub struct Options {
     /// Print one JSON object to stdout: files, directories, complete, errors, seconds, and more
     #[arg(long)]
     json: bool,
-    /// Maximum number of threads; over NFS each thread waits for one call at a time, so more threads help
+    /// Maximum number of threads; over NFS, the number of concurrent calls
     #[arg(long, value_name = "NUMBER", default_value_t = walk::DEFAULT_THREADS as u16, value_parser = value_parser!(u16).range(1..=256))]
     threads: u16,
     /// Stop when more files than this are found: the result is a lower bound, and the exit status 1

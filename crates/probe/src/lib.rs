@@ -44,7 +44,7 @@ const NFS_PORT: u16 = 2049;
 /// Text below the options in `--help`.
 pub const HELP: &str = "\
 Checks what NFS servers support, with the NFS client of the file service (BACKEND=nfs), and prints a report. Each line is one
-check: yes (✓), no (✗) or unknown (–), with details and the time it took. The answer no is followed by what it means for the service.
+check: yes (✓), no (✗) or unknown (–), with details and the time it took. After a no, a line says what it means for the service.
 The report contains addresses and names, but no secrets, so you can paste it into an issue.
 
 The report begins with the EFS partitions that connections to each host reach, and what they mean: whether another mount target
@@ -78,7 +78,7 @@ pub struct Options {
     /// Run only the checks that change nothing
     #[arg(long)]
     read_only: bool,
-    /// Pause for this long, and check whether an open file stays open; must exceed the lease to be conclusive
+    /// Pause for this long, and check whether a file stays open; must exceed the lease
     #[arg(long, value_name = "SECONDS", conflicts_with = "read_only", value_parser = value_parser!(u64).range(1..=3600))]
     idle: Option<u64>,
     /// Connections to each host that query the EFS partition they reach; 0 skips the query

@@ -82,7 +82,7 @@ pub struct Options {
     /// certain
     #[arg(long)]
     pub uncertain: bool,
-    /// Maximum wait per step; Lambda alone takes up to 45 minutes to release its network interfaces
+    /// Maximum wait per step; Lambda takes up to 45 minutes to release network interfaces
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = value_parser!(u64).range(1..=86_400))]
     pub wait: u64,
     /// Print one JSON object to stdout, and progress to stderr
