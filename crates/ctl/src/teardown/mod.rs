@@ -78,8 +78,7 @@ pub struct Options {
     /// A service outside the stack no longer uses this system's mount targets: do not redeploy it
     #[arg(long)]
     pub service_is_off: bool,
-    /// Also delete mount targets that this system may have created: a reply of EFS was lost, so the ledger is not
-    /// certain
+    /// Also delete mount targets that this system may have created (a reply of EFS was lost)
     #[arg(long)]
     pub uncertain: bool,
     /// Maximum wait per step; Lambda takes up to 45 minutes to release network interfaces
