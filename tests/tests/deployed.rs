@@ -112,7 +112,7 @@ async fn the_stack_scales_out_is_updated_and_leaves_nothing() -> Result<()> {
     let foreign = lab.create_target(2).await?;
     let looked = teardown(&lab, &["--dry-run"]).await?;
     assert_eq!(looked.status.code(), Some(0));
-    assert!(text(&looked.stdout).contains(&format!("mount target {foreign} in us-east-1c: somebody else has made it")));
+    assert!(text(&looked.stdout).contains(&format!("mount target {foreign} in us-east-1c: somebody else created it")));
     let unasked = teardown(&lab, &[]).await?;
     assert_eq!(unasked.status.code(), Some(2), "nobody agreed");
     assert_eq!((lab.targets().await?.len(), lab.list().await?.targets().len()), (3, 3), "nothing was changed");

@@ -1,18 +1,18 @@
-//! The AWS account that the environment leads to.
+//! AWS configuration from the environment, and checks of arguments that name AWS resources.
 
 use anyhow::{Result, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 
-/// What is said when AWS cannot be asked at all.
-pub const CREDENTIALS: &str = "credentials: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+/// Hint for errors in which AWS cannot be called at all.
+pub const CREDENTIALS_HINT: &str = "credentials: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
 
-/// The longest name of a stack.
-const MAX_STACK_NAME: usize = 128;
+/// Maximum length of a stack name.
+const MAX_STACK_NAME_LEN: usize = 128;
 
-/// The configuration of all clients, by the environment, the profile, `--region` and `--endpoint-url`.
+/// The configuration of all AWS clients, from the environment, the profile, `--region` and `--endpoint-url`.
 ///
 /// # Errors
-/// When an endpoint in the environment is no URL, or nothing says which region.
+/// An endpoint in the environment is not a URL, or no region is configured.
 pub async fn config(region: Option<&str>, endpoint_url: Option<&str>) -> Result<SdkConfig> {
     for (name, value) in std::env::vars_os() {
         let name = name.to_string_lossy();
@@ -31,33 +31,33 @@ pub async fn config(region: Option<&str>, endpoint_url: Option<&str>) -> Result<
     let config = loader.load().await;
     ensure!(
         config.region().is_some_and(|region| !region.as_ref().is_empty()),
-        "--region: neither the environment (AWS_REGION) nor the profile says which"
+        "--region: no region is configured, neither in the environment (AWS_REGION) nor in the profile"
     );
     Ok(config)
 }
 
-/// The SDK takes a URL without a scheme for a path, and its error does not say of what.
+/// The SDK reads a URL without a scheme as a path, and its error does not name the variable.
 fn check_endpoint(name: &str, value: &str) -> Result<()> {
-    ensure!(!value.trim().is_empty(), "{name}: it is set and empty; give it a URL, or unset it");
+    ensure!(!value.trim().is_empty(), "{name}: the variable is empty; set it to a URL, or unset it");
     let host = ["http://", "https://"].iter().find_map(|scheme| value.strip_prefix(scheme));
     ensure!(
         host.is_some_and(|host| !host.is_empty()),
-        "{name}: {value:?} is not a URL; it begins with http:// or https://, such as http://127.0.0.1:4566"
+        "{name}: {value:?} is not a URL; expected http:// or https:// and a host, such as http://127.0.0.1:4566"
     );
     Ok(())
 }
 
-/// The value of `--stack`, by CloudFormation's rule for names.
+/// Parses `--stack` by CloudFormation's rules for stack names.
 ///
 /// # Errors
-/// When CloudFormation would not take it.
+/// CloudFormation would reject the name.
 pub fn stack_name(text: &str) -> Result<String, String> {
-    let begins = text.starts_with(|first: char| first.is_ascii_alphabetic());
-    let goes_on = text.chars().all(|one| one.is_ascii_alphanumeric() || one == '-');
-    match begins && goes_on && text.len() <= MAX_STACK_NAME {
+    let starts_with_letter = text.starts_with(|first: char| first.is_ascii_alphabetic());
+    let all_allowed = text.chars().all(|char| char.is_ascii_alphanumeric() || char == '-');
+    match starts_with_letter && all_allowed && text.len() <= MAX_STACK_NAME_LEN {
         true => Ok(text.to_owned()),
         false => Err(format!(
-            "the name of a stack begins with a letter and has letters, digits and hyphens, at most {MAX_STACK_NAME}"
+            "a stack name starts with a letter and has at most {MAX_STACK_NAME_LEN} letters, digits and hyphens"
         )),
     }
 }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_stack_has_a_name() {
         assert_eq!(stack_name("efs-mount-autoscaling").as_deref(), Ok("efs-mount-autoscaling"));
-        let long = "a".repeat(MAX_STACK_NAME + 1);
+        let long = "a".repeat(MAX_STACK_NAME_LEN + 1);
         for bad in ["", " ", "1st", "a b", "a/b", "-a", long.as_str()] {
             assert!(stack_name(bad).is_err(), "{bad:?}");
         }

@@ -1,4 +1,4 @@
-//! `efs-autoscale count`: the regular files below a directory, of this machine or of an NFS server.
+//! `efs-autoscale count`: counts the regular files below a local directory, or below a directory of an NFS server.
 
 use std::{
     ffi::OsString,
@@ -25,28 +25,28 @@ use walk::{
 
 use crate::grouped;
 
-/// Exit status of a count that is not complete.
+/// Exit status when the count is incomplete.
 const INCOMPLETE: u8 = 1;
-/// Exit status when nothing was counted.
+/// Exit status when the count failed.
 const FAILED: u8 = 2;
-/// So many of the errors are told to a person; `--json` has a hundred.
+/// Maximum number of errors on stderr; `--json` has up to 100.
 const MAX_PRINTED_ERRORS: usize = 10;
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What `--help` says below the options.
+/// Text below the options in `--help`.
 pub const HELP: &str = "\
-Counts regular files, by name: one with two names twice, hidden ones too. Symbolic links, fifos, sockets and devices
-do not count, and no link to a directory is followed. A directory that vanishes meanwhile had no files. What cannot be
-read makes the count incomplete: a lower bound.
+Counts regular files by name, including hidden ones; a file with two hard links counts twice. Symbolic links, FIFOs, sockets
+and devices do not count, and links to directories are not followed. A directory that is deleted during the count has no files.
+Anything that cannot be read makes the count incomplete: a lower bound.
 
-nfs://HOST[:PORT]/PATH is a directory of a server of NFS 4.1 (port 2049 unless given), counted without a mount and
-without being root: one call for each directory. It speaks no TLS, and asks in the name of whoever runs it, which the
-server may believe or not. In a name, write %20 for a space, %25 for a %, and so on. DIR may be ./nfs:... too.
+nfs://HOST[:PORT]/PATH is a directory of an NFSv4.1 server (default port 2049). It is counted without a mount and without root
+privileges, with one call per directory, without TLS, and with the user ID of this process (AUTH_SYS). Percent-encode special
+characters in PATH: %20 is a space, %25 a percent sign. For a local directory whose name starts with nfs:, write ./nfs:...
 
-With --cache, a directory whose times have not changed since the last count is not read again. That goes by the times
-that the file system keeps: every 12th count reads everything all the same (--full-every), and --full does so now.
+With --cache, directories whose timestamps have not changed since the last count are not read again. This relies on the
+timestamps of the file system, so every 12th count reads everything (--full-every). --full reads everything now.
 
-Exit status: 0 when everything was counted, 1 when the count is not complete, 2 when nothing was counted.
+Exit status: 0 if everything was counted, 1 if the count is incomplete, 2 if nothing was counted.
 
 Examples:
   efs-autoscale count /mnt/data
@@ -54,31 +54,31 @@ Examples:
   efs-autoscale count nfs://10.0.1.23/data --json
   efs-autoscale count /mnt/data --cache ~/.cache/data.count";
 
-/// What to count, and how.
+/// Options of `efs-autoscale count`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The directory: one of this machine, or nfs://HOST[:PORT]/PATH
-    #[arg(value_name = "DIR", value_parser = OsStringValueParser::new().try_map(Root::read))]
+    /// A local directory, or nfs://HOST[:PORT]/PATH
+    #[arg(value_name = "DIR", value_parser = OsStringValueParser::new().try_map(Root::parse))]
     directory: Root,
-    /// One JSON object on stdout: files, directories, complete, errors, seconds, and more
+    /// Print one JSON object to stdout: files, directories, complete, errors, seconds, and more
     #[arg(long)]
     json: bool,
-    /// At most so many threads; over NFS a walk waits, and more threads wait at once, for one call each
+    /// Maximum number of threads; over NFS, the number of concurrent calls
     #[arg(long, value_name = "NUMBER", default_value_t = walk::DEFAULT_THREADS as u16, value_parser = value_parser!(u16).range(1..=256))]
     threads: u16,
-    /// End when more files than this are found: a lower bound, and exit status 1
+    /// Stop when more files than this are found: the result is a lower bound, and the exit status 1
     #[arg(long, value_name = "FILES")]
     stop_above: Option<u64>,
-    /// Remember directories in this file, and do not read again what has not changed
+    /// Remember directories in this file, and read only those that have changed
     #[arg(long, value_name = "FILE", conflicts_with = "follow_file_symlinks")]
     cache: Option<PathBuf>,
-    /// With --cache: read everything at every so many counts
+    /// With --cache: read everything in every COUNTS-th count
     #[arg(long, value_name = "COUNTS", default_value = "12", requires = "cache", value_parser = value_parser!(u32).range(1..))]
     full_every: u32,
     /// With --cache: read everything now
     #[arg(long, requires = "cache")]
     full: bool,
-    /// Stay on the directory's file system
+    /// Do not enter other file systems
     #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set)]
     one_file_system: bool,
     /// Count symbolic links to regular files too, as Python's is_file() does
@@ -93,9 +93,9 @@ enum Root {
 }
 
 impl Root {
-    fn read(text: OsString) -> Result<Self, String> {
+    fn parse(text: OsString) -> Result<Self, String> {
         if text.is_empty() {
-            return Err("the name of a directory is not empty; the working directory is .".to_owned());
+            return Err("the name of the directory is empty; write . for the working directory".to_owned());
         }
         match text.to_str().filter(|text| Location::is_meant(text)) {
             Some(url) => url.parse().map(Self::Nfs).map_err(|err: BadLocation| err.to_string()),
@@ -104,13 +104,13 @@ impl Root {
     }
 }
 
-/// Counts, and says what was found.
+/// Counts, prints the result, and returns the exit status.
 pub fn run(options: &Options) -> ExitCode {
     match count(options) {
         Ok(counted) => {
-            let text = if options.json { format!("{}\n", object(&counted)) } else { text(&counted, options) };
+            let text = if options.json { format!("{}\n", to_json(&counted)) } else { to_text(&counted, options) };
             if let Err(err) = io::stdout().write_all(text.as_bytes()) {
-                eprintln!("efs-autoscale: the count cannot be written: {err}");
+                eprintln!("efs-autoscale: cannot write the count: {err}");
                 return ExitCode::from(FAILED);
             }
             if !options.json {
@@ -129,20 +129,20 @@ pub fn run(options: &Options) -> ExitCode {
 enum Failure {
     #[error(transparent)]
     Unreadable(#[from] UnreadableRoot),
-    #[error("--cache {file}: there is no such folder to write it to", file = file.display())]
-    NoFolder { file: PathBuf },
-    #[error("--cache {file}: {err}; delete the file, or name another", file = file.display())]
+    #[error("--cache {file}: the folder of the file does not exist", file = file.display())]
+    MissingFolder { file: PathBuf },
+    #[error("--cache {file}: {err}; delete the file, or choose another", file = file.display())]
     Cache { file: PathBuf, err: NotACache },
     #[error(
-        "--follow-file-symlinks: where links lead is not known without a mount; leave it out, or mount the directory"
+        "--follow-file-symlinks: not supported without a mount, since links cannot be resolved; omit it, or mount the directory"
     )]
-    Links,
+    SymlinksOverNfs,
 }
 
 fn count(options: &Options) -> Result<Counted, Failure> {
     let walk = match &options.directory {
         Root::Directory(path) => Walk::new(path),
-        Root::Nfs(_) if options.follow_file_symlinks => return Err(Failure::Links),
+        Root::Nfs(_) if options.follow_file_symlinks => return Err(Failure::SymlinksOverNfs),
         Root::Nfs(root) => Walk::nfs(root.clone()),
     };
     let walk = walk
@@ -151,85 +151,88 @@ fn count(options: &Options) -> Result<Counted, Failure> {
         .follow_file_symlinks(options.follow_file_symlinks)
         .stop_above(options.stop_above);
     let Some(file) = &options.cache else {
-        return Ok(watched(walk, Walk::count)?);
+        return Ok(with_progress(walk, Walk::count)?);
     };
-    let old = known(file, options)?;
-    let mut counted = watched(walk, |walk| walk.count_changed(&old))?;
+    let previous = load_cache(file, options)?;
+    let mut counted = with_progress(walk, |walk| walk.count_changed(&previous))?;
     let warn = |what: &str| eprintln!("efs-autoscale: --cache {}: {what}", file.display());
     if counted.foreign_cache {
-        warn("it was of another directory, or with another --one-file-system; everything was counted");
+        warn("the cache belongs to another directory, or to another --one-file-system; everything was read");
     }
     match counted.cache.take() {
         Some(cache) => {
             if let Err(err) = cache.save(file) {
-                warn(&format!("it cannot be written: {}", io::Error::from(err.kind())));
+                warn(&format!("cannot write the cache: {}", io::Error::from(err.kind())));
             }
         }
         None if counted.truncated => {}
-        None => warn("there are more directories than are remembered; the next count reads all of them again"),
+        None => warn("too many directories for a cache; the next count reads everything"),
     }
     Ok(counted)
 }
 
-fn known(file: &Path, options: &Options) -> Result<Cache, Failure> {
+fn load_cache(file: &Path, options: &Options) -> Result<Cache, Failure> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
-        return Err(Failure::NoFolder { file: file.to_owned() });
+        return Err(Failure::MissingFolder { file: file.to_owned() });
     }
     match Cache::load(file) {
-        Ok(known) if options.full || known.age() + 1 >= options.full_every => Ok(Cache::default()),
-        Ok(known) => Ok(known),
+        Ok(cache) if options.full || cache.age() + 1 >= options.full_every => Ok(Cache::default()),
+        Ok(cache) => Ok(cache),
         Err(NotACache::Damaged) => {
             eprintln!(
-                "efs-autoscale: --cache {}: it is damaged, or of another version; everything is counted",
+                "efs-autoscale: --cache {}: the cache is damaged, or of another version; everything is read",
                 file.display()
             );
             Ok(Cache::default())
         }
-        // Whatever it is, it is somebody's.
+        // It may be a file of the user, so it is not overwritten.
         Err(err) => Err(Failure::Cache { file: file.to_owned(), err }),
     }
 }
 
-/// Walks, and shows on a terminal how far it has come.
-fn watched(walk: Walk, count: impl FnOnce(Walk) -> Result<Counted, UnreadableRoot>) -> Result<Counted, UnreadableRoot> {
+/// Counts, and shows the progress on a terminal.
+fn with_progress(
+    walk: Walk,
+    count: impl FnOnce(Walk) -> Result<Counted, UnreadableRoot>,
+) -> Result<Counted, UnreadableRoot> {
     if !io::stderr().is_terminal() {
         return count(walk);
     }
     let progress = walk.progress();
-    let (done, wait) = mpsc::channel();
+    let (running, stopped) = mpsc::channel();
     thread::scope(|scope| {
-        scope.spawn(move || show(&progress, &wait));
+        scope.spawn(move || show_progress(&progress, &stopped));
         let counted = count(walk);
-        // Whoever waits sees that this is gone.
-        drop(done);
+        // Ends show_progress.
+        drop(running);
         counted
     })
 }
 
-fn show(progress: &Arc<Progress>, done: &mpsc::Receiver<()>) {
+fn show_progress(progress: &Arc<Progress>, stopped: &mpsc::Receiver<()>) {
     let line = ProgressBar::new_spinner();
     line.set_style(
         ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     let started = Instant::now();
-    while done.recv_timeout(POLL_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
+    while stopped.recv_timeout(PROGRESS_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
         let errors = match progress.errors() {
             0 => String::new(),
-            errors => format!(", {}", number(errors, "error", "errors")),
+            errors => format!(", {}", with_unit(errors, "error", "errors")),
         };
         line.tick();
         line.set_message(format!(
             "{} in {}, {}{errors}",
-            number(progress.files(), "file", "files"),
-            number(progress.directories(), "directory", "directories"),
+            with_unit(progress.files(), "file", "files"),
+            with_unit(progress.directories(), "directory", "directories"),
             rate(progress.files(), started.elapsed())
         ));
     }
     line.finish_and_clear();
 }
 
-fn object(counted: &Counted) -> serde_json::Value {
+fn to_json(counted: &Counted) -> serde_json::Value {
     json!({
         "files": counted.files,
         "directories": counted.directories,
@@ -244,32 +247,32 @@ fn object(counted: &Counted) -> serde_json::Value {
     })
 }
 
-fn text(counted: &Counted, options: &Options) -> String {
+fn to_text(counted: &Counted, options: &Options) -> String {
     let mut text = format!(
         "{}{} in {} ({:.2} s, {})\n",
         if counted.complete() { "" } else { "at least " },
-        number(counted.files, "file", "files"),
-        number(counted.directories, "directory", "directories"),
+        with_unit(counted.files, "file", "files"),
+        with_unit(counted.directories, "directory", "directories"),
         counted.time.as_secs_f64(),
         rate(counted.files, counted.time)
     );
-    if let Some(most) = options.stop_above.filter(|_| counted.truncated) {
-        let _ = writeln!(text, "stopped above {}; there may be more", grouped(most));
+    if let Some(limit) = options.stop_above.filter(|_| counted.truncated) {
+        let _ = writeln!(text, "stopped above {}; there may be more", grouped(limit));
     }
-    for (many, one, more, what) in [
-        (counted.unchanged, "directory", "directories", "unchanged since the last count, and not read"),
-        (counted.vanished, "directory", "directories", "gone when it was their turn"),
-        (counted.other_file_systems, "directory", "directories", "on other file systems, and not entered"),
+    for (number, singular, plural, what) in [
+        (counted.unchanged, "directory", "directories", "unchanged since the last count, not read"),
+        (counted.vanished, "directory", "directories", "deleted during the count"),
+        (counted.other_file_systems, "directory", "directories", "on other file systems, not entered"),
     ] {
-        if many > 0 {
-            let _ = writeln!(text, "{} {what}", number(many, one, more));
+        if number > 0 {
+            let _ = writeln!(text, "{} {what}", with_unit(number, singular, plural));
         }
     }
     text
 }
 
-fn number(number: u64, one: &str, more: &str) -> String {
-    format!("{} {}", grouped(number), if number == 1 { one } else { more })
+fn with_unit(number: u64, singular: &str, plural: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { singular } else { plural })
 }
 
 fn print_errors(counted: &Counted) {

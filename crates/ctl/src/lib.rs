@@ -1,4 +1,6 @@
-//! `efs-autoscale`, the program for people. [`count`] counts the files below a directory; [`probe`](::probe) asks NFS servers what they do; [`teardown`] takes a deployed system away.
+//! The commands of `efs-autoscale`: [`count`] counts the files below a directory, [`bench`] measures mount targets,
+//! [`probe`](::probe) checks what NFS servers support, [`preflight`] checks an account before a deployment, and
+//! [`teardown`] removes a deployed system.
 
 mod account;
 pub mod bench;

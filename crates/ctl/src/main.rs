@@ -1,4 +1,4 @@
-//! The program `efs-autoscale`.
+//! The command-line program `efs-autoscale`.
 
 use std::{
     ffi::OsString,
@@ -9,7 +9,7 @@ use std::{
 use clap::{CommandFactory as _, Parser, Subcommand};
 use ctl::{bench, count, operator, preflight, teardown};
 
-/// Looks after the EFS mount target autoscaler.
+/// Operates the EFS mount target autoscaler.
 #[derive(Parser)]
 #[command(name = "efs-autoscale", version, propagate_version = true, disable_help_subcommand = true)]
 struct Cli {
@@ -49,16 +49,16 @@ enum Command {
     /// Count the files below a directory, as the function `count` does
     #[command(after_help = count::HELP)]
     Count(count::Options),
-    /// Measure what one mount target does, and what each further one brings
+    /// Measure one mount target, and the gain of each further one
     #[command(after_help = bench::HELP)]
     Bench(bench::Options),
-    /// Ask the mount targets of a file system what they do, and print a report
+    /// Check what the mount targets of a file system support, and print a report
     #[command(after_help = probe::HELP)]
     Probe(probe::Options),
-    /// Look at the account that a system is to be deployed into
+    /// Check the account before a deployment
     #[command(after_help = preflight::HELP)]
     Preflight(preflight::Options),
-    /// Take a deployed system away: the mount targets that it has made, then its stack
+    /// Remove a deployed system: the mount targets that it created, then its stack
     #[command(after_help = teardown::HELP)]
     Teardown(teardown::Options),
     /// Explain a code: an error, a warning, a reason, an alarm; or the use of a command
@@ -70,10 +70,10 @@ enum Command {
     /// The manual pages
     #[command(after_help = operator::shell::MAN_HELP)]
     Man(operator::shell::ManOptions),
-    /// The system on this machine: no AWS account, no Docker, nothing but loopback
+    /// Run the system on this machine: no AWS account, no Docker, loopback only
     #[command(disable_help_flag = true)]
     Local {
-        /// Commands and options of `efs-autoscale-local`, a program of its own beside this one
+        /// Commands and options of `efs-autoscale-local`, a separate program next to this one
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -111,11 +111,12 @@ fn help(options: &operator::help::Options) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Becomes `efs-autoscale-local`: the emulator and the NFS server that it runs are no part of what operators install.
+/// Replaces this process by `efs-autoscale-local`, a separate program so that operators need not install the emulator
+/// and the NFS server.
 fn local(arguments: &[OsString]) -> ExitCode {
     const PROGRAM: &str = "efs-autoscale-local";
-    let beside = std::env::current_exe().ok().map(|this| this.with_file_name(PROGRAM)).filter(|path| path.exists());
-    let err = process::Command::new(beside.unwrap_or_else(|| PROGRAM.into())).args(arguments).exec();
-    eprintln!("efs-autoscale: {PROGRAM} cannot be started: {err}; `make build-local` builds it");
+    let sibling = std::env::current_exe().ok().map(|this| this.with_file_name(PROGRAM)).filter(|path| path.exists());
+    let err = process::Command::new(sibling.unwrap_or_else(|| PROGRAM.into())).args(arguments).exec();
+    eprintln!("efs-autoscale: cannot start {PROGRAM}: {err}; `make build-local` builds it");
     ExitCode::from(2)
 }

@@ -1,5 +1,5 @@
-//! `efs-autoscale preflight`: what of an account the templates have to know before they are deployed, and what would
-//! keep them from being deployed at all.
+//! `efs-autoscale preflight`: reads what the templates must know about the account, and finds what would prevent a
+//! deployment.
 
 use std::process::ExitCode;
 
@@ -16,19 +16,20 @@ use crate::{
     stack::{Stack, data_stack_name},
 };
 
-/// Exit status when nothing can be deployed.
+/// Exit status when a stack cannot be deployed, or AWS cannot be called.
 const FAILED: u8 = 2;
 
-/// What `--help` says below the options.
+/// Text below the options in `--help`.
 pub const HELP: &str = "\
-It looks at the stack NAME and at NAME-data, at the service of the first, at the zones of the region and at the quota of
-Lambda. `make deploy` gives the answer to CDK, so that a service that runs keeps its number of tasks, and settings that
-cannot be had here are refused before anything is made.
+Reads the stacks NAME and NAME-data, the ECS service of NAME, the Availability Zones of the region, and the Lambda concurrency
+quota. `make deploy` passes the result to CDK, so that a running service keeps its number of tasks, and CDK rejects settings
+that the account cannot satisfy before it creates anything.
 
-It changes one thing: a stack whose creation has failed loses its termination protection. CDK protects a stack before it
-is there, and cannot replace it after that.
+The command changes one thing: it disables the termination protection of a stack whose creation failed. CDK enables the
+protection before the stack is complete, and then cannot replace the stack.
 
-Exit status: 0, or 2 when a stack cannot be deployed in its state (what to do is said) or AWS does not answer.
+Exit status: 0 if the stacks can be deployed; 2 if the state of a stack prevents it (the message says what to do), or if AWS
+cannot be called.
 
 Permissions: cloudformation:DescribeStacks, cloudformation:UpdateTerminationProtection, ecs:DescribeServices,
 ec2:DescribeAvailabilityZones, lambda:GetAccountSettings.
@@ -37,41 +38,41 @@ Examples:
   efs-autoscale preflight
   efs-autoscale preflight --stack efs-mount-autoscaling --region ap-northeast-1 --json";
 
-/// Of which system.
+/// Options of `efs-autoscale preflight`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The stack's name
+    /// Name of the stack
     #[arg(long, default_value = "efs-mount-autoscaling", value_name = "NAME", value_parser = account::stack_name)]
     pub stack: String,
-    /// Its region [default: that of the environment or the profile]
+    /// Region of the stack [default: from the environment or the profile]
     #[arg(long, value_name = "REGION", value_parser = NonEmptyStringValueParser::new())]
     pub region: Option<String>,
-    /// One JSON object on stdout: the setting `account` of cdk/lib/config.ts
+    /// Print one JSON object to stdout: the setting `account` of cdk/lib/config.ts
     #[arg(long)]
     pub json: bool,
 }
 
-/// What the templates depend on. `cdk/lib/config.ts` reads it as the setting `account`.
+/// The properties of the account that the templates depend on: the setting `account` in `cdk/lib/config.ts`.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
-    /// The service of the stack; `None` when there is none.
+    /// The ECS service of the stack, if it exists.
     pub service_name: Option<String>,
-    /// How many tasks it is to have now.
+    /// The current desired count of the service.
     pub desired_count: Option<i32>,
-    /// The names of the zones, in order.
+    /// Names of the available zones, sorted.
     pub zones: Vec<String>,
-    /// How many functions may run at once in the account.
+    /// The account's limit of concurrent Lambda executions.
     pub lambda_concurrency: i32,
 }
 
 #[tokio::main(flavor = "current_thread")]
 pub async fn run(options: Options) -> ExitCode {
-    let looked = async {
+    let result = async {
         let config = account::config(options.region.as_deref(), None).await?;
-        look(&config, &options.stack).await
+        check(&config, &options.stack).await
     };
-    match looked.await {
+    match result.await {
         Ok(account) if options.json => println!("{}", serde_json::json!(account)),
         Ok(account) => print(&account, &options.stack),
         Err(err) => {
@@ -84,17 +85,17 @@ pub async fn run(options: Options) -> ExitCode {
 
 fn print(account: &Account, stack: &str) {
     let tasks = match account.desired_count {
-        Some(count) => format!("is to have {count} tasks"),
-        None => "is not there; the first deployment makes it without tasks".to_owned(),
+        Some(count) => format!("desired count {count}"),
+        None => "does not exist; the first deployment creates it with no tasks".to_owned(),
     };
     println!("  service of {stack}  {tasks}");
     println!("  zones               {}", account.zones.join(", "));
-    println!("  quota of Lambda     {} at once", account.lambda_concurrency);
+    println!("  Lambda quota        {} concurrent executions", account.lambda_concurrency);
 }
 
 /// # Errors
-/// A stack cannot be deployed in its state, or AWS does not answer.
-pub async fn look(config: &SdkConfig, name: &str) -> Result<Account> {
+/// The state of a stack prevents a deployment, or AWS cannot be called.
+pub async fn check(config: &SdkConfig, name: &str) -> Result<Account> {
     let client = aws_sdk_cloudformation::Client::new(config);
     let system = Stack::find(&client, name).await?;
     let data = Stack::find(&client, &data_stack_name(name)).await?;
@@ -117,14 +118,19 @@ async fn make_deployable(client: &aws_sdk_cloudformation::Client, stack: &Stack)
         _ if stack.was_never_created() => {
             if stack.is_protected {
                 stack.unprotect(client).await?;
-                eprintln!("efs-autoscale: {name} was never complete ({}): it may be replaced", stack.status);
+                eprintln!(
+                    "efs-autoscale: the creation of {name} did not complete ({}): termination protection disabled, so that CDK can replace it",
+                    stack.status
+                );
             }
             Ok(())
         }
-        status if stack.is_changing() => bail!("the stack {name} is being changed ({status}): try again when it rests"),
-        DeleteFailed => bail!("the stack {name} is half deleted: `make destroy` goes on with that"),
+        status if stack.is_changing() => {
+            bail!("the stack {name} is being changed ({status}): try again when the operation has ended")
+        }
+        DeleteFailed => bail!("the deletion of the stack {name} failed: `make destroy` continues it"),
         UpdateRollbackFailed => bail!(
-            "the stack {name} could not go back (UPDATE_ROLLBACK_FAILED): \
+            "the rollback of the stack {name} failed (UPDATE_ROLLBACK_FAILED): run \
              aws cloudformation continue-update-rollback --stack-name {name}"
         ),
         _ => Ok(()),
@@ -138,14 +144,14 @@ async fn service(config: &SdkConfig, system: Option<&Stack>) -> Result<Option<Se
     };
     let client = aws_sdk_ecs::Client::new(config);
     let answer = client.describe_services().cluster(cluster).services(service).send().await;
-    let answer = answer.with_context(|| format!("ECS cannot be asked about the service {service}"))?;
+    let answer = answer.with_context(|| format!("cannot describe the ECS service {service}"))?;
     Ok(answer.services().iter().find(|service| service.status() == Some("ACTIVE")).cloned())
 }
 
 async fn zones(config: &SdkConfig) -> Result<Vec<String>> {
     let filter = Filter::builder().name("zone-type").values("availability-zone").build();
     let answer = aws_sdk_ec2::Client::new(config).describe_availability_zones().filters(filter).send().await;
-    let answer = answer.context("EC2 cannot be asked which zones there are")?;
+    let answer = answer.context("cannot list the Availability Zones")?;
     let available =
         answer.availability_zones().iter().filter(|zone| zone.state() == Some(&AvailabilityZoneState::Available));
     let mut zones: Vec<_> = available.filter_map(|zone| zone.zone_name().map(str::to_owned)).collect();
@@ -155,7 +161,7 @@ async fn zones(config: &SdkConfig) -> Result<Vec<String>> {
 
 async fn lambda_concurrency(config: &SdkConfig) -> Result<i32> {
     let answer = aws_sdk_lambda::Client::new(config).get_account_settings().send().await;
-    let answer = answer.context("Lambda cannot be asked about its quota")?;
-    let limit = answer.account_limit().context("Lambda says nothing of its quota")?;
+    let answer = answer.context("cannot read the Lambda quota")?;
+    let limit = answer.account_limit().context("Lambda reported no quota")?;
     Ok(limit.concurrent_executions())
 }

@@ -1,4 +1,4 @@
-//! What a person sees meanwhile: on a terminal a line that moves, elsewhere plain lines.
+//! Progress output: an animated line on a terminal, plain lines elsewhere.
 
 use std::{
     fmt::Write,
@@ -11,73 +11,73 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 const BAR_WIDTH: usize = 32;
 const TICK: Duration = Duration::from_millis(100);
 
-/// Where progress goes. Results go to stdout; progress goes with them, but for `--json`, which has
-/// stdout to itself.
+/// Prints results and progress to stdout. With `--json`, stdout holds only the object, and progress goes to stderr.
 pub struct Screen {
-    moving: Option<ProgressBar>,
+    /// `None` where there is no terminal.
+    bar: Option<ProgressBar>,
     json: bool,
     started: Instant,
 }
 
 impl Screen {
     pub fn new(json: bool) -> Self {
-        let moving = (!json && io::stdout().is_terminal() && io::stderr().is_terminal()).then(ProgressBar::new_spinner);
-        if let Some(bar) = &moving {
+        let bar = (!json && io::stdout().is_terminal() && io::stderr().is_terminal()).then(ProgressBar::new_spinner);
+        if let Some(bar) = &bar {
             bar.enable_steady_tick(TICK);
         }
-        Self { moving, json, started: Instant::now() }
+        Self { bar, json, started: Instant::now() }
     }
 
-    /// A line that stays.
+    /// Prints a permanent line.
     pub fn line(&self, text: &str) {
-        match &self.moving {
-            Some(bar) => bar.suspend(|| say(io::stdout(), text)),
-            None if self.json => say(io::stderr(), text),
-            None => say(io::stdout(), text),
+        match &self.bar {
+            Some(bar) => bar.suspend(|| write_line(io::stdout(), text)),
+            None if self.json => write_line(io::stderr(), text),
+            None => write_line(io::stdout(), text),
         }
     }
 
-    /// Something that happened, with the time since the beginning.
+    /// Prints an event with the time since the start.
     pub fn event(&self, text: &str) {
         self.line(&format!("{:7.1} s  {text}", self.started.elapsed().as_secs_f64()));
     }
 
-    /// What is being done now: moves on a terminal, and is an event elsewhere.
+    /// Shows the current step: in the animated line on a terminal, as an event elsewhere.
     pub fn doing(&self, text: &str) {
-        match &self.moving {
+        match &self.bar {
             Some(_) => self.detail(text.to_owned()),
             None => self.event(text),
         }
     }
 
-    /// What is being done now, or how far it has come; on a terminal only.
+    /// Shows the current step or its progress, on a terminal only.
     pub fn detail(&self, text: String) {
-        if let Some(bar) = &self.moving {
-            bar.set_style(spinner());
+        if let Some(bar) = &self.bar {
+            bar.set_style(spinner_style());
             bar.set_message(text);
         }
     }
 
-    /// Waiting for something that takes about this long: a bar on a terminal.
+    /// Shows a progress bar for a wait of about this long, on a terminal only.
     pub fn waiting(&self, text: &str, about: Duration) {
-        if let Some(bar) = &self.moving {
-            bar.set_style(waiting(about));
+        if let Some(bar) = &self.bar {
+            bar.set_style(bar_style(about));
             bar.set_message(text.to_owned());
             bar.reset_elapsed();
         }
     }
 
-    /// Nothing is being done any more.
+    /// Clears the animated line.
     pub fn rest(&self) {
-        if let Some(bar) = &self.moving {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
 }
 
-/// To whoever still reads: `head` does not to the end.
-fn say(mut to: impl io::Write, text: &str) {
-    let _ = writeln!(to, "{text}");
+/// Ignores errors: a reader such as `head` may close the pipe early.
+fn write_line(mut writer: impl io::Write, text: &str) {
+    let _ = writeln!(writer, "{text}");
 }
 
 impl Drop for Screen {
@@ -86,21 +86,21 @@ impl Drop for Screen {
     }
 }
 
-fn spinner() -> ProgressStyle {
+fn spinner_style() -> ProgressStyle {
     template("           {spinner} {msg}")
 }
 
-fn waiting(about: Duration) -> ProgressStyle {
-    let about = about.as_secs_f64().max(0.1);
+fn bar_style(expected: Duration) -> ProgressStyle {
+    let expected = expected.as_secs_f64().max(0.1);
     template("           {spinner} {msg}  {wait}").with_key(
         "wait",
         move |state: &ProgressState, out: &mut dyn Write| {
             let elapsed = state.elapsed().as_secs_f64();
-            let filled = ((elapsed / about).min(1.0) * BAR_WIDTH as f64) as usize;
-            // A bar that cannot be written is a bar that nobody sees.
+            let filled = ((elapsed / expected).min(1.0) * BAR_WIDTH as f64) as usize;
+            // There is nobody to report the error to.
             let _ = write!(
                 out,
-                "{}{}  {elapsed:.0} of about {about:.0} s",
+                "{}{}  {elapsed:.0} of about {expected:.0} s",
                 "█".repeat(filled),
                 "░".repeat(BAR_WIDTH - filled)
             );

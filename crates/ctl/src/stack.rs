@@ -1,4 +1,4 @@
-//! A CloudFormation stack of this system: its state, what it says of itself, and its end.
+//! A CloudFormation stack of this system: its state, outputs, resources, and deletion.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,16 +10,16 @@ use aws_sdk_cloudformation::{
 };
 use serde_json::{Value, json};
 
-use crate::{account::CREDENTIALS, screen::Screen, wait::until};
+use crate::{account::CREDENTIALS_HINT, screen::Screen, wait::until};
 
-/// The longest template that fits into a call.
-const MAX_TEMPLATE: usize = 51_200;
+/// Maximum size of a template in a call of UpdateStack; larger ones must be in S3.
+const MAX_TEMPLATE_BYTES: usize = 51_200;
 
 /// A stack as CloudFormation describes it.
 #[derive(Clone, Debug)]
 pub struct Stack {
     pub name: String,
-    /// By which the stack is found after its deletion, too.
+    /// The ARN, which still identifies the stack after its deletion.
     pub id: String,
     pub status: StackStatus,
     reason: Option<String>,
@@ -28,20 +28,20 @@ pub struct Stack {
     parameters: Vec<String>,
 }
 
-/// The name of the stack with the data of the system whose stack has this name.
+/// Name of the data stack that belongs to this system stack.
 pub fn data_stack_name(system: &str) -> String {
     format!("{system}-data")
 }
 
 impl Stack {
-    /// `None` when there is no such stack (any more).
+    /// Returns `None` if the stack does not exist or is deleted.
     ///
     /// # Errors
-    /// When CloudFormation does not answer.
+    /// CloudFormation cannot be called.
     pub async fn find(client: &Client, name: &str) -> Result<Option<Self>> {
         let answer = match client.describe_stacks().stack_name(name).send().await {
             Err(err) if err.code() == Some("ValidationError") => return Ok(None),
-            answer => answer.with_context(|| format!("CloudFormation cannot be asked ({CREDENTIALS})"))?,
+            answer => answer.with_context(|| format!("cannot call CloudFormation ({CREDENTIALS_HINT})"))?,
         };
         let Some(stack) = answer.stacks().first() else { return Ok(None) };
         let status = stack.stack_status().cloned().unwrap_or(StackStatus::CreateComplete);
@@ -68,21 +68,21 @@ impl Stack {
         self.outputs.get(key).map(String::as_str)
     }
 
-    /// Its creation failed, or never began: there is nothing in it that anybody uses, and no update is taken.
+    /// Its creation failed or never began: nothing in it is in use, and CloudFormation accepts no update.
     pub fn was_never_created(&self) -> bool {
         use StackStatus::{CreateFailed, ReviewInProgress, RollbackComplete, RollbackFailed};
         matches!(self.status, CreateFailed | ReviewInProgress | RollbackComplete | RollbackFailed)
     }
 
-    /// CloudFormation is at work on it.
+    /// An operation on the stack is in progress.
     pub fn is_changing(&self) -> bool {
         self.status != StackStatus::ReviewInProgress && self.status.as_str().ends_with("IN_PROGRESS")
     }
 
-    /// What is in it now.
+    /// The resources that are not deleted.
     ///
     /// # Errors
-    /// When CloudFormation does not answer.
+    /// CloudFormation cannot be called.
     pub async fn resources(&self, client: &Client) -> Result<Vec<StackResourceSummary>> {
         let mut found = self.all_resources(client).await?;
         found.retain(|one| one.resource_status() != Some(&ResourceStatus::DeleteComplete));
@@ -95,10 +95,10 @@ impl Stack {
         found.with_context(|| format!("the resources of the stack {} cannot be listed", self.name))
     }
 
-    /// Its template, as JSON. `None` of one that has none yet.
+    /// The template as JSON; `None` if the stack has none yet.
     ///
     /// # Errors
-    /// When CloudFormation does not answer.
+    /// CloudFormation cannot be called.
     pub async fn template(&self, client: &Client) -> Result<Option<Value>> {
         let answer = match client.get_template().stack_name(&self.id).send().await {
             Err(err) if err.code() == Some("ValidationError") => return Ok(None),
@@ -107,34 +107,36 @@ impl Stack {
         Ok(answer.template_body().and_then(|text| serde_json::from_str(text).ok()))
     }
 
+    /// Disables termination protection.
+    ///
     /// # Errors
-    /// When it stays protected.
+    /// CloudFormation cannot be called, or refuses.
     pub async fn unprotect(&self, client: &Client) -> Result<()> {
         if self.is_protected {
             let request = client.update_termination_protection().stack_name(&self.name);
             let sent = request.enable_termination_protection(false).send().await;
-            sent.with_context(|| format!("the stack {} stays protected", self.name))?;
+            sent.with_context(|| format!("cannot disable the termination protection of the stack {}", self.name))?;
         }
         Ok(())
     }
 
-    /// Waits until CloudFormation is not at work on it.
+    /// Waits until no operation on the stack is in progress.
     ///
     /// # Errors
-    /// When it still is after `timeout`.
-    pub async fn settle(&self, client: &Client, timeout: Duration, screen: &Screen) -> Result<()> {
-        until(screen, &format!("the stack {} is not being changed", self.name), timeout, async || {
+    /// An operation is still in progress after `timeout`.
+    pub async fn wait_until_idle(&self, client: &Client, timeout: Duration, screen: &Screen) -> Result<()> {
+        until(screen, &format!("no operation on the stack {} is in progress", self.name), timeout, async || {
             let found = Self::find(client, &self.id).await?;
             Ok(found.filter(Self::is_changing).map(|stack| stack.status.as_str().to_owned()))
         })
         .await
     }
 
-    /// Has a later deletion delete what its template retains.
+    /// Updates the stack so that a later deletion also deletes retained resources.
     ///
     /// # Errors
-    /// When the stack does not take the update.
-    pub async fn release(&self, client: &Client, timeout: Duration, screen: &Screen) -> Result<()> {
+    /// The update fails.
+    pub async fn remove_retention(&self, client: &Client, timeout: Duration, screen: &Screen) -> Result<()> {
         use StackStatus::{CreateComplete, UpdateComplete, UpdateRollbackComplete};
         if !matches!(self.status, CreateComplete | UpdateComplete | UpdateRollbackComplete) {
             return Ok(());
@@ -142,7 +144,7 @@ impl Stack {
         let Some(template) = self.template(client).await?.and_then(|template| without_retention(&template)) else {
             return Ok(());
         };
-        if template.len() > MAX_TEMPLATE {
+        if template.len() > MAX_TEMPLATE_BYTES {
             return Ok(());
         }
         let previous =
@@ -150,9 +152,9 @@ impl Stack {
         let request = client.update_stack().stack_name(&self.name).template_body(template);
         let request = request.set_parameters(Some(previous.collect())).capabilities(Capability::CapabilityNamedIam);
         let sent = request.send().await;
-        sent.with_context(|| format!("the stack {} does not let go of what it retains", self.name))?;
-        until(screen, &format!("the stack {} lets go of what it retains", self.name), timeout, async || {
-            let found = Self::find(client, &self.id).await?.context("it is gone")?;
+        sent.with_context(|| format!("cannot remove the deletion policies of the stack {}", self.name))?;
+        until(screen, &format!("the stack {} is updated without deletion policies", self.name), timeout, async || {
+            let found = Self::find(client, &self.id).await?.context("the stack no longer exists")?;
             match found.status {
                 UpdateComplete => Ok(None),
                 _ if found.is_changing() => Ok(Some(found.status.as_str().to_owned())),
@@ -162,18 +164,19 @@ impl Stack {
         .await
     }
 
-    /// Deletes it, protected or not, and waits until it is gone. Gives what CloudFormation left on purpose.
+    /// Deletes the stack, protected or not, and waits until it is deleted. Returns the retained resources.
     ///
     /// # Errors
-    /// What could not be deleted, or not in time.
-    pub async fn delete(&self, client: &Client, timeout: Duration, screen: &Screen) -> Result<Vec<Left>> {
-        self.settle(client, timeout, screen).await?;
+    /// A resource could not be deleted, or not in time.
+    pub async fn delete(&self, client: &Client, timeout: Duration, screen: &Screen) -> Result<Vec<RemainingResource>> {
+        self.wait_until_idle(client, timeout, screen).await?;
         self.unprotect(client).await?;
         let mut failed = self.try_delete(client, vec![], timeout, screen).await?;
-        // A vault with backups in it cannot be deleted, and nobody is to lose them by this: it stays with its key.
-        if failed.iter().any(|one| one.kind == VAULT) && failed.iter().all(|one| one.kind == VAULT) {
+        // A vault that contains backups cannot be deleted, and a teardown must not lose them: the vault and its key are
+        // retained.
+        if failed.iter().any(|one| one.kind == BACKUP_VAULT) && failed.iter().all(|one| one.kind == BACKUP_VAULT) {
             let kept = self.resources(client).await?;
-            let kept = kept.iter().filter(|one| matches!(one.resource_type(), Some(VAULT | "AWS::KMS::Key")));
+            let kept = kept.iter().filter(|one| matches!(one.resource_type(), Some(BACKUP_VAULT | "AWS::KMS::Key")));
             let kept = kept.filter_map(|one| one.logical_resource_id().map(str::to_owned)).collect();
             failed = self.try_delete(client, kept, timeout, screen).await?;
         }
@@ -181,36 +184,36 @@ impl Stack {
             let failed: Vec<_> = failed.iter().map(|one| format!("{} {} ({})", one.kind, one.id, one.reason)).collect();
             bail!("the stack {} was not deleted: {}", self.name, failed.join("; "));
         }
-        // For the person's eyes: a stack that is gone may not say it any more.
+        // Only for the report: CloudFormation may no longer list the resources of a deleted stack.
         let all = self.all_resources(client).await.unwrap_or_default();
         Ok(all
             .iter()
             .filter(|one| one.resource_status() == Some(&ResourceStatus::DeleteSkipped))
-            .map(Left::of)
+            .map(RemainingResource::from_summary)
             .collect())
     }
 
-    /// What it failed at.
+    /// Returns the resources whose deletion failed.
     async fn try_delete(
         &self,
         client: &Client,
         retain: Vec<String>,
         timeout: Duration,
         screen: &Screen,
-    ) -> Result<Vec<Left>> {
+    ) -> Result<Vec<RemainingResource>> {
         let retain = Some(retain).filter(|names| !names.is_empty());
         let sent = client.delete_stack().stack_name(&self.id).set_retain_resources(retain).send().await;
         sent.with_context(|| format!("the stack {} was not deleted", self.name))?;
         let mut failed = Vec::new();
-        until(screen, &format!("the stack {} is gone", self.name), timeout, async || {
+        until(screen, &format!("the stack {} is deleted", self.name), timeout, async || {
             let Some(stack) = Self::find(client, &self.id).await? else { return Ok(None) };
             let resources = stack.resources(client).await?;
             if stack.status == StackStatus::DeleteFailed {
                 let of_it = resources.iter().filter(|one| one.resource_status() == Some(&ResourceStatus::DeleteFailed));
-                failed = of_it.map(Left::of).collect();
+                failed = of_it.map(RemainingResource::from_summary).collect();
                 if failed.is_empty() {
-                    let reason = stack.reason.unwrap_or_else(|| "its events say why".to_owned());
-                    failed.push(Left { kind: "stack".to_owned(), id: self.name.clone(), reason });
+                    let reason = stack.reason.unwrap_or_else(|| "see the stack events".to_owned());
+                    failed.push(RemainingResource { kind: "stack".to_owned(), id: self.name.clone(), reason });
                 }
                 return Ok(None);
             }
@@ -221,26 +224,26 @@ impl Stack {
     }
 }
 
-const VAULT: &str = "AWS::Backup::BackupVault";
+const BACKUP_VAULT: &str = "AWS::Backup::BackupVault";
 
-/// A resource that is still there.
+/// A resource that still exists after the deletion of its stack.
 #[derive(Clone, Debug)]
-pub struct Left {
+pub struct RemainingResource {
     pub kind: String,
     pub id: String,
     pub reason: String,
 }
 
-impl Left {
-    fn of(resource: &StackResourceSummary) -> Self {
+impl RemainingResource {
+    fn from_summary(resource: &StackResourceSummary) -> Self {
         Self {
             kind: resource.resource_type().unwrap_or_default().to_owned(),
             id: resource.physical_resource_id().or(resource.logical_resource_id()).unwrap_or_default().to_owned(),
-            reason: resource.resource_status_reason().unwrap_or("no reason is given").to_owned(),
+            reason: resource.resource_status_reason().unwrap_or("CloudFormation gives no reason").to_owned(),
         }
     }
 
-    /// What deletes it.
+    /// The command that deletes it.
     pub fn command(&self) -> String {
         let id = &self.id;
         match self.kind.as_str() {
@@ -248,7 +251,7 @@ impl Left {
             "AWS::EFS::MountTarget" => format!("aws efs delete-mount-target --mount-target-id {id}"),
             "AWS::EFS::AccessPoint" => format!("aws efs delete-access-point --access-point-id {id}"),
             "AWS::KMS::Key" => format!("aws kms schedule-key-deletion --key-id {id} --pending-window-in-days 7"),
-            VAULT => format!(
+            BACKUP_VAULT => format!(
                 "aws backup list-recovery-points-by-backup-vault --backup-vault-name {id}, aws backup \
                  delete-recovery-point for each, then aws backup delete-backup-vault --backup-vault-name {id}"
             ),
@@ -263,20 +266,20 @@ impl Left {
     }
 }
 
-/// What a deletion is waiting for.
+/// Progress of a deletion.
 fn progress(resources: &[StackResourceSummary]) -> String {
     let deleting = resources.iter().find(|one| one.resource_status() == Some(&ResourceStatus::DeleteInProgress));
-    let mut text = format!("{} resources are left", resources.len());
+    let mut text = format!("{} resources left", resources.len());
     if let Some(kind) = deleting.and_then(|one| one.resource_type()) {
         text += &format!(", {kind} is being deleted");
         if kind == "AWS::Lambda::Function" {
-            text += " (its network interfaces take 25 to 45 minutes)";
+            text += " (Lambda releases its network interfaces after 25 to 45 minutes)";
         }
     }
     text
 }
 
-/// The template with nothing retained; `None` when nothing was.
+/// The template without retained resources; `None` if it retains nothing.
 fn without_retention(template: &Value) -> Option<String> {
     let mut template = template.clone();
     let resources = template.get_mut("Resources")?.as_object_mut()?;
@@ -291,7 +294,7 @@ fn without_retention(template: &Value) -> Option<String> {
             }
         }
     }
-    // CloudFormation takes no update in which nothing but policies changes.
+    // CloudFormation rejects an update that changes nothing but policies.
     resources.insert("Teardown".to_owned(), json!({"Type": "AWS::CloudFormation::WaitConditionHandle"}));
     changed.then(|| template.to_string())
 }

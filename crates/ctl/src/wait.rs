@@ -1,4 +1,4 @@
-//! Waiting for AWS, with a word about what is waited for.
+//! Polls AWS until a condition holds, and shows what the program waits for.
 
 use std::time::{Duration, Instant};
 
@@ -6,30 +6,30 @@ use anyhow::{Result, ensure};
 
 use crate::screen::Screen;
 
-/// Between two looks: a fifth of the time so far, within these.
+/// Bounds of the poll interval, which is a fifth of the elapsed time.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
-/// Where there is no terminal, a line this often says that it is still waited for.
+/// How often a line says that the wait continues, where there is no terminal.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Looks again and again until `look` gives `None`. What it gives otherwise says what is waited for.
+/// Calls `poll` until it returns `None`. Until then it returns what the program waits for.
 ///
 /// # Errors
-/// When looking fails, or `timeout` (`--wait`) is over.
+/// `poll` fails, or `timeout` (`--wait`) has passed.
 pub async fn until(
     screen: &Screen,
     what: &str,
     timeout: Duration,
-    mut look: impl AsyncFnMut() -> Result<Option<String>>,
+    mut poll: impl AsyncFnMut() -> Result<Option<String>>,
 ) -> Result<()> {
     let began = Instant::now();
-    let mut told = began;
-    while let Some(waiting) = look().await? {
+    let mut last_report = began;
+    while let Some(waiting) = poll().await? {
         let elapsed = began.elapsed();
-        ensure!(elapsed < timeout, "{what}: not after {} s (--wait): {waiting}", timeout.as_secs());
+        ensure!(elapsed < timeout, "{what}: timed out after {} s (--wait): {waiting}", timeout.as_secs());
         let text = format!("{what}: {waiting}");
-        if told.elapsed() >= REPORT_INTERVAL {
-            told = Instant::now();
+        if last_report.elapsed() >= REPORT_INTERVAL {
+            last_report = Instant::now();
             screen.doing(&text);
         } else {
             screen.detail(text);

@@ -1,4 +1,4 @@
-//! The program `efs-autoscale bench`: on directories, and on a real server behind relays that stand for mount targets.
+//! `efs-autoscale bench` on directories, and on a real NFS server behind relays that act as mount targets.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 use std::{
@@ -10,13 +10,13 @@ use std::{
 use nfs_lab::{Relay, eventually, lab_or_skip};
 use serde_json::Value;
 
-/// Little, so that it is the words and not the speed that is looked at.
-const LITTLE: [[&str; 2]; 4] = [["--files", "40"], ["--large-mib", "4"], ["--random", "30"], ["--rounds", "2"]];
+/// Little work: these tests check the output, not the speed.
+const SMALL_WORKLOAD: [[&str; 2]; 4] = [["--files", "40"], ["--large-mib", "4"], ["--random", "30"], ["--rounds", "2"]];
 
 fn command(targets: &[String], more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_efs-autoscale"));
-    let little = LITTLE.iter().filter(|[name, _]| !more.contains(name)).flatten();
-    command.arg("bench").args(targets).args(little).args(more).env_remove("AWS_REGION").stdin(Stdio::null());
+    let defaults = SMALL_WORKLOAD.iter().filter(|[name, _]| !more.contains(name)).flatten();
+    command.arg("bench").args(targets).args(defaults).args(more).env_remove("AWS_REGION").stdin(Stdio::null());
     command
 }
 
@@ -32,7 +32,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What every report has to be.
+/// Checks what holds for every report.
 fn check(output: &Output, targets: usize, connections: usize) -> Value {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let object: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -76,7 +76,7 @@ fn directories_are_measured_and_nothing_stays_behind() {
     assert_eq!((names(folders[0].path()), names(folders[1].path())), (vec!["gains.svg".to_owned()], vec![]));
 
     let plain = text(&run(&targets, &[]).stdout);
-    for expected in ["requests at most", "about 0.00 dollars", "write files of 4 KiB", "gain of the targets"] {
+    for expected in ["at most ", "about 0.00 dollars", "write files of 4 KiB", "gain over one target"] {
         assert!(plain.contains(expected), "{expected}: {plain}");
     }
 }
@@ -96,19 +96,19 @@ fn what_cannot_be_measured_is_said_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let here = vec![folder.path().to_str().unwrap().to_owned()];
     for (targets, more, expected) in [
-        (&here, &["--files", "10000000", "--max-gib", "1"][..], "--max-gib 1: this is "),
-        (&vec!["/nowhere".to_owned()], &[], "/nowhere is no directory that can be entered"),
+        (&here, &["--files", "10000000", "--max-gib", "1"][..], "--max-gib 1: the run would transfer "),
+        (&vec!["/nowhere".to_owned()], &[], "/nowhere is not an accessible directory"),
         (&vec!["127.0.0.1:9".to_owned()], &["--timeout", "2"], "127.0.0.1:9"),
         (&here, &["--svg", "/nowhere/gains.svg"], "--svg /nowhere/gains.svg"),
         (&here, &["--rounds", "0"], "--rounds"),
-        (&vec!["a b".to_owned()], &[], "or a directory, with / or . first"),
+        (&vec!["a b".to_owned()], &[], "or a directory that begins with / or ."),
     ] {
         let output = run(targets, more);
         assert_eq!(output.status.code(), Some(2), "{more:?}");
         assert!(text(&output.stderr).contains(expected), "{expected}: {}", text(&output.stderr));
         assert_eq!(names(folder.path()), [""; 0]);
     }
-    // Too little time: what was measured is told, and that it is not all.
+    // Too little time: the report is printed, and marked as incomplete.
     let output = run(&here, &["--max-seconds", "1", "--files", "1000000", "--max-gib", "100", "--json"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["complete"], false);
@@ -138,7 +138,7 @@ fn an_interrupt_leaves_nothing_and_what_a_kill_leaves_is_named_and_removed() {
     assert_eq!(left.len(), 1);
     let next = run(&here, &[]);
     assert!(text(&next.stdout).contains(&left[0]), "{}", text(&next.stdout));
-    assert_eq!(names(folder.path()), left, "it may be of one that runs");
+    assert_eq!(names(folder.path()), left, "it may belong to a running process");
     assert_eq!(run(&here, &["--clean"]).status.code(), Some(0));
     assert_eq!(names(folder.path()), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! The program `efs-autoscale count`, as people and scripts use it.
+//! `efs-autoscale count`, as people and scripts use it.
 #![allow(clippy::unwrap_used, reason = "a test says what it takes for granted")]
 
 use std::{
@@ -96,7 +96,7 @@ fn a_cache_is_gone_by_discarded_or_left_alone() {
     fs::write(&file, bytes).unwrap();
     let output = run(root.path(), &cache);
     assert!(
-        text(&output.stderr).contains("it is damaged, or of another version; everything is counted"),
+        text(&output.stderr).contains("the cache is damaged, or of another version; everything is read"),
         "{}",
         text(&output.stderr)
     );
@@ -104,7 +104,7 @@ fn a_cache_is_gone_by_discarded_or_left_alone() {
 
     // Of another directory.
     let output = run(tree().path(), &cache);
-    assert!(text(&output.stderr).contains("it was of another directory"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("the cache belongs to another directory"), "{}", text(&output.stderr));
 
     // Somebody's own file is not overwritten.
     fs::write(&file, "dear diary").unwrap();
@@ -118,7 +118,7 @@ fn a_cache_is_gone_by_discarded_or_left_alone() {
     // A place where it cannot be written is known before anything is counted.
     let output = run(root.path(), &["--cache", "/nowhere/at/all"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("no such folder"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("the folder of the file does not exist"), "{}", text(&output.stderr));
 }
 
 /// The same as in its own directory, but for how long it takes.
@@ -154,8 +154,8 @@ fn a_directory_of_a_server_is_counted_without_a_mount() {
 
     for (url, more, part) in [
         (url.to_str().unwrap().replace("tree", "bush"), &[][..], "/a%20bush cannot be read: No such file or directory"),
-        (url.to_str().unwrap().to_owned(), &["--follow-file-symlinks"], "not known without a mount"),
-        (String::new(), &[], "the name of a directory is not empty"),
+        (url.to_str().unwrap().to_owned(), &["--follow-file-symlinks"], "not supported without a mount"),
+        (String::new(), &[], "the name of the directory is empty"),
         ("nfs://".to_owned(), &[], "it has no host; expected nfs://host[:port]/path"),
         ("nfs://h:x/a".to_owned(), &[], "\"x\" is no port"),
         ("nfs://h/100%".to_owned(), &[], "write %25"),
@@ -173,5 +173,5 @@ fn a_count_that_cannot_be_written_is_an_error_and_no_panic() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_efs-autoscale"));
     let output = command.arg("count").arg(tree().path()).stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("the count cannot be written"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("cannot write the count"), "{}", text(&output.stderr));
 }

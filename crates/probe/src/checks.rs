@@ -1,5 +1,5 @@
-//! What is asked in a directory of the probe's own: one small function for each fact, in the order of the report. What
-//! the service needs is asked by way of each host, the rest of the first one.
+//! The checks in the probe's directory, in the order of the report. Checks that the service needs run at each host, the
+//! rest at the first one.
 
 mod clients;
 mod directory;
@@ -12,208 +12,210 @@ use nfs41::Client;
 
 use super::{outcome::Check, world::World};
 
-/// How often what could be chance is done.
+/// Repetitions of operations whose result may depend on timing.
 const ROUNDS: usize = 10;
+
+/// Key of the check that pauses for `--idle`, which extends its time limit.
+pub const IDLE_KEY: &str = "idle";
 
 pub const CHECKS: &[Check<World>] = &[
     Check {
         key: "one_server",
         what: "All hosts are one server (owner and scope)",
-        means: "They are several servers: Linux keeps a connection for each mount. The NFS client of the service does \
-                so in any case.",
+        means: "The hosts are several servers, so Linux keeps one connection per mount. The NFS client of the service always \
+                does.",
         needed: false,
-        ask: |world| Box::pin(clients::one_server(world)),
+        run: |world| Box::pin(clients::one_server(world)),
     },
     Check {
         key: "shared_sessions",
-        what: "A session that was made at one host is known at the others",
-        means: "A change that hangs on its way to one mount target cannot be stopped by way of another: the service \
-                answers 504 Pending where it would answer 504 Deadline, and the change may still happen.",
+        what: "A session of one host is valid at the others",
+        means: "A change that hangs on its way to one mount target cannot be cancelled through another: the service \
+                answers 504 Pending instead of 504 Deadline, and the change may still happen.",
         needed: false,
-        ask: |world| Box::pin(clients::shared_sessions(world)),
+        run: |world| Box::pin(clients::shared_sessions(world)),
     },
     Check {
         key: "directory",
-        what: "A directory is made below the root",
-        means: "Nothing can be written here: a policy without ClientWrite, a root that is squashed, permissions of the \
-                directory, or a file system that is a replica. The service can only read.",
+        what: "A directory can be created below the root",
+        means: "Nothing can be written here, so the service can only read. Possible causes: a policy without ClientWrite, \
+                root squashing, permissions of the directory, or a file system that is a replica.",
         needed: true,
-        ask: |world| Box::pin(directory::directory(world)),
+        run: |world| Box::pin(directory::directory(world)),
     },
     Check {
         key: "access_agrees",
-        what: "ACCESS says beforehand whether it can be written",
-        means: "ACCESS cannot be relied on to find out what a policy forbids: only a try shows it.",
+        what: "ACCESS predicts whether a write is allowed",
+        means: "ACCESS does not show what a policy forbids; only an attempt does.",
         needed: false,
-        ask: |world| Box::pin(directory::access_agrees(world)),
+        run: |world| Box::pin(directory::access_agrees(world)),
     },
     Check {
         key: "owner",
-        what: "What is made belongs to the user that this runs as",
-        means: "The server maps users: an access point with a user of its own, or a squashed root. Permissions are \
-                judged for that user.",
+        what: "New files belong to the user that this process runs as",
+        means: "The server maps users: an access point with its own user, or root squashing. Permissions are checked for \
+                the mapped user.",
         needed: false,
-        ask: |world| Box::pin(directory::owner(world)),
+        run: |world| Box::pin(directory::owner(world)),
     },
     Check {
         key: "read_anonymous",
-        what: "READ takes the anonymous stateid (a read in one round trip, nothing opened)",
-        means: "Every read opens and closes the file, in the same round trip where the next but one line says yes.",
+        what: "READ accepts the anonymous stateid (a read takes one round trip, without OPEN)",
+        means: "Every read opens and closes the file; in the same round trip if the line after the next says yes.",
         needed: false,
-        ask: |world| Box::pin(reads::read_anonymous(world)),
+        run: |world| Box::pin(reads::read_anonymous(world)),
     },
     Check {
         key: "read_opened",
-        what: "READ of a file that is opened for it works (the way out where the anonymous stateid is refused)",
-        means: "If the line before says no, too, nothing can be read.",
+        what: "READ of an opened file works (the fallback if the anonymous stateid is rejected)",
+        means: "If the previous line also says no, nothing can be read.",
         needed: true,
-        ask: |world| Box::pin(reads::read_opened(world)),
+        run: |world| Box::pin(reads::read_opened(world)),
     },
     Check {
         key: "put_one_call",
-        what: "OPEN, WRITE, CLOSE and RENAME go in one compound by the current stateid (a whole put in one round trip)",
-        means: "A put takes four round trips instead of one. The client finds out by itself and goes on.",
+        what: "OPEN, WRITE, CLOSE and RENAME work in one compound with the current stateid (a put takes one round trip)",
+        means: "A put takes four round trips instead of one. The client detects this and falls back.",
         needed: false,
-        ask: |world| Box::pin(writes::put_one_call(world)),
+        run: |world| Box::pin(writes::put_one_call(world)),
     },
     Check {
         key: "put_fall_back",
-        what: "A put works without the current stateid (the way out where it is refused)",
-        means: "If the line before says no, too, nothing can be written.",
+        what: "A put works without the current stateid (the fallback if it is rejected)",
+        means: "If the previous line also says no, nothing can be written.",
         needed: true,
-        ask: |world| Box::pin(writes::put_fall_back(world)),
+        run: |world| Box::pin(writes::put_fall_back(world)),
     },
     Check {
         key: "pieces",
-        what: "A content of several calls is written, committed, and read back the same",
+        what: "Content of several calls is written, committed, and read back unchanged",
         means: "Files larger than one call cannot be written.",
         needed: true,
-        ask: |world| Box::pin(writes::pieces(world)),
+        run: |world| Box::pin(writes::pieces(world)),
     },
     Check {
         key: "times",
-        what: "SETATTR keeps times to the nanosecond",
-        means: "Two versions of a file may have the same tag: If-Match and If-None-Match of the service cannot be \
-                relied on.",
+        what: "SETATTR keeps times with nanosecond precision",
+        means: "Two versions of a file may have the same ETag: If-Match and If-None-Match of the service are \
+                unreliable.",
         needed: true,
-        ask: |world| Box::pin(writes::times(world)),
+        run: |world| Box::pin(writes::times(world)),
     },
     Check {
         key: "create_guarded",
-        what: "A GUARDED create makes a new file and refuses one that is there",
-        means: "The service does not use it; a client that opens with Create::Guarded cannot.",
+        what: "A GUARDED create creates a new file and rejects an existing one",
+        means: "The service does not use it. Clients that open with Create::Guarded fail.",
         needed: false,
-        ask: |world| Box::pin(writes::create_guarded(world)),
+        run: |world| Box::pin(writes::create_guarded(world)),
     },
     Check {
         key: "link",
-        what: "LINK gives a second name, and refuses one that is taken",
-        means: "If-None-Match: * of the service fails, and conditional replaces do.",
+        what: "LINK adds a name, and rejects an existing one",
+        means: "If-None-Match: * and conditional replacements of the service fail.",
         needed: true,
-        ask: |world| Box::pin(writes::link(world)),
+        run: |world| Box::pin(writes::link(world)),
     },
     Check {
         key: "put_conditional",
-        what: "A put on a condition is done where it holds, and changes nothing where it does not",
-        means: "If-Match, If-Unmodified-Since and If-None-Match: * of the service cannot be relied on.",
+        what: "A conditional put replaces the file if the condition holds, and changes nothing otherwise",
+        means: "If-Match, If-Unmodified-Since and If-None-Match: * of the service are unreliable.",
         needed: true,
-        ask: |world| Box::pin(writes::put_conditional(world)),
+        run: |world| Box::pin(writes::put_conditional(world)),
     },
     Check {
         key: "remove",
-        what: "REMOVE takes a file away, and says so of one that is not there",
-        means: "DELETE of the service fails, and temporary files stay.",
+        what: "REMOVE removes a file, and reports one that does not exist",
+        means: "DELETE of the service fails, and temporary files remain.",
         needed: true,
-        ask: |world| Box::pin(writes::remove(world)),
+        run: |world| Box::pin(writes::remove(world)),
     },
     Check {
         key: "rename_over_open",
-        what: "RENAME replaces a file that is open",
-        means: "Files that somebody reads cannot be replaced meanwhile.",
+        what: "RENAME replaces an open file",
+        means: "Files cannot be replaced while somebody reads them.",
         needed: true,
-        ask: |world| Box::pin(writes::rename_over_open(world)),
+        run: |world| Box::pin(writes::rename_over_open(world)),
     },
     Check {
         key: "hold_replaced",
-        what: "A file that is opened by CLAIM_FH and then replaced is still read to its end",
-        means: "A long download breaks off when the file is replaced meanwhile.",
+        what: "A file that is opened with CLAIM_FH and then replaced stays readable",
+        means: "A long download fails if the file is replaced meanwhile.",
         needed: false,
-        ask: |world| Box::pin(reads::hold_replaced(world)),
+        run: |world| Box::pin(reads::hold_replaced(world)),
     },
     Check {
         key: "read_on_replaced",
-        what: "A file that is replaced is still read without being open, by its handle",
-        means: "It is as the protocol lets it be: the client opens what it reads for long.",
+        what: "A replaced file stays readable by its handle, without OPEN",
+        means: "The protocol allows this. The client opens files for long reads.",
         needed: false,
-        ask: |world| Box::pin(reads::read_on_replaced(world)),
+        run: |world| Box::pin(reads::read_on_replaced(world)),
     },
     Check {
         key: "lock",
-        what: "LOCK locks a whole file, and whoever else asks then is DENIED",
-        means: "Appends, If-Match and If-Unmodified-Since of two tasks may overtake each other.",
+        what: "LOCK locks a whole file, and a second client gets DENIED",
+        means: "Appends and conditional writes (If-Match, If-Unmodified-Since) of two tasks may overwrite each other.",
         needed: true,
-        ask: |world| Box::pin(clients::lock(world)),
+        run: |world| Box::pin(clients::lock(world)),
     },
     Check {
         key: "append",
-        what: "Appends of two clients are all there, each whole",
+        what: "Concurrent appends of two clients are complete and not interleaved",
         means: "POST ?append loses content.",
         needed: true,
-        ask: |world| Box::pin(clients::append(world)),
+        run: |world| Box::pin(clients::append(world)),
     },
     Check {
         key: "readdir",
-        what: "READDIR gives each entry once, page by page, also when the one it stopped at is removed",
-        means: "Listings miss entries or repeat them.",
+        what: "READDIR returns each entry once, even if the last entry of a page is removed",
+        means: "Listings miss or repeat entries.",
         needed: true,
-        ask: |world| Box::pin(reads::readdir(world)),
+        run: |world| Box::pin(reads::readdir(world)),
     },
     Check {
         key: "change",
-        what: "The change attribute is another after every write",
-        means: "It cannot tell two versions apart. The service goes by inode, time and size.",
+        what: "Every write changes the change attribute",
+        means: "It cannot distinguish two versions. The service uses inode, time and size instead.",
         needed: false,
-        ask: |world| Box::pin(writes::change(world)),
+        run: |world| Box::pin(writes::change(world)),
     },
     Check {
         key: "reply_cache",
-        what: "A call whose answer is lost with the connection is answered again, and done once",
-        means: "After a lost connection the service says 504 Uncertain of the writes that were under way.",
+        what: "A call whose reply is lost with the connection runs once, and the retry gets the reply",
+        means: "After a lost connection the service answers 504 Uncertain for writes in flight.",
         needed: false,
-        ask: |world| Box::pin(sessions::reply_cache(world)),
+        run: |world| Box::pin(sessions::reply_cache(world)),
     },
     Check {
         key: "session_survives",
-        what: "A session survives its connection: what was open stays open",
-        means: "A lost connection ends what was open or locked: uploads and appends under way fail.",
+        what: "A session survives its connection, and files stay open",
+        means: "A lost connection closes files and releases locks: uploads and appends in flight fail.",
         needed: false,
-        ask: |world| Box::pin(sessions::session_survives(world)),
+        run: |world| Box::pin(sessions::session_survives(world)),
     },
     Check {
-        key: "idle",
-        what: "The lease is renewed: what is open stays open in silence",
+        key: IDLE_KEY,
+        what: "The lease is renewed, so files stay open during a pause",
         means: "Uploads that pause for longer than the lease fail.",
         needed: false,
-        ask: |world| Box::pin(sessions::idle(world)),
+        run: |world| Box::pin(sessions::idle(world)),
     },
     Check {
         key: "visible_connections",
         what: "Two connections to one host see each other's writes at once",
-        means: "A write that the service has acknowledged may not be seen by the next read.",
+        means: "A read may miss a write that the service has acknowledged.",
         needed: true,
-        ask: |world| Box::pin(clients::visible_connections(world)),
+        run: |world| Box::pin(clients::visible_connections(world)),
     },
     Check {
         key: "visible_hosts",
         what: "The hosts see each other's writes at once",
-        means: "Paths must not move between mount targets while they are written: after a change of the list, a read \
-                may see what was before.",
+        means: "A path must not move to another mount target while it is written: after a change of the list, a read may \
+                return the old content.",
         needed: true,
-        ask: |world| Box::pin(clients::visible_hosts(world)),
+        run: |world| Box::pin(clients::visible_hosts(world)),
     },
 ];
 
-/// So many bytes, of which no two places near each other are mixed up.
 /// Reads a file of any size.
 async fn read_file(client: &Client, path: &[u8]) -> nfs41::Result<Bytes> {
     let mut read = client.read(path, 0, u32::MAX).await?;
@@ -225,6 +227,7 @@ async fn read_file(client: &Client, path: &[u8]) -> nfs41::Result<Bytes> {
     Ok(data.into())
 }
 
+/// Content in which misplaced or swapped parts are detected: neighboring blocks differ.
 fn content(length: usize, seed: usize) -> Bytes {
-    (0..length).map(|at| (at * 7 + at / 251 + seed) as u8).collect::<Vec<_>>().into()
+    (0..length).map(|index| (index * 7 + index / 251 + seed) as u8).collect::<Vec<_>>().into()
 }

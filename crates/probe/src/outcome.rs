@@ -5,16 +5,16 @@ use std::{future::Future, pin::Pin, time::Duration};
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
 
-/// What a question was answered with.
+/// The answer of a check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Finding {
     Yes,
     No,
-    /// It was asked, and what came says neither.
+    /// The check ran, and the result is inconclusive.
     Unknown,
-    /// What it takes was not there: as little is known as of what was asked in vain.
+    /// A precondition was missing, so the result is unknown.
     NotAsked,
-    /// By these arguments it is not to be asked, or has no meaning.
+    /// The arguments exclude the check, or it does not apply.
     Excluded,
 }
 
@@ -29,7 +29,7 @@ impl Finding {
         }
     }
 
-    /// Of several hosts the worst counts.
+    /// The worst answer of several hosts counts.
     pub(super) fn severity(self) -> u8 {
         match self {
             Self::Yes => 0,
@@ -41,7 +41,7 @@ impl Finding {
     }
 }
 
-/// An answer, what came, and the numbers in it.
+/// An answer, with details for people and values for programs.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub answer: Finding,
@@ -65,16 +65,16 @@ pub fn unknown(found: impl Into<String>) -> Outcome {
     outcome(Finding::Unknown, found)
 }
 
-pub fn not_asked(err: impl Into<String>) -> Outcome {
-    outcome(Finding::NotAsked, err)
+pub fn not_asked(reason: impl Into<String>) -> Outcome {
+    outcome(Finding::NotAsked, reason)
 }
 
-pub fn excluded(err: impl Into<String>) -> Outcome {
-    outcome(Finding::Excluded, err)
+pub fn excluded(reason: impl Into<String>) -> Outcome {
+    outcome(Finding::Excluded, reason)
 }
 
 impl Outcome {
-    /// With what programs want to know of it: the fields of an object.
+    /// Adds the fields of an object, for programs.
     pub fn with(mut self, values: Value) -> Self {
         if let Value::Object(values) = values {
             self.values.extend(values);
@@ -83,54 +83,59 @@ impl Outcome {
     }
 }
 
-/// What an operation was refused with is a no; what kept it from being asked or answered says nothing.
-pub fn or_no<T>(answer: nfs41::Result<T>) -> Result<T, Outcome> {
-    answer.map_err(refused)
+/// For the operation under test: an error status means no; any other error is inconclusive.
+pub fn or_no<T>(result: nfs41::Result<T>) -> Result<T, Outcome> {
+    result.map_err(error_outcome)
 }
 
-pub fn refused(err: nfs41::Error) -> Outcome {
+pub fn error_outcome(err: nfs41::Error) -> Outcome {
     match err {
         nfs41::Error::Status { .. } | nfs41::Error::ConditionFailed => no(err.to_string()),
         err => unknown(err.to_string()),
     }
 }
 
-/// What has to be there before something can be asked.
-pub fn or_unknown<T>(answer: nfs41::Result<T>) -> Result<T, Outcome> {
-    answer.map_err(|err| unknown(format!("it cannot be asked, since what it takes could not be made: {err}")))
+/// For operations that prepare a check: any error makes its result unknown.
+pub fn or_unknown<T>(result: nfs41::Result<T>) -> Result<T, Outcome> {
+    result.map_err(|err| unknown(format!("the preparation of the check failed: {err}")))
 }
 
-/// What is known of it, however it ends.
-pub fn with_values(asked: CheckResult, values: Value) -> CheckResult {
-    match asked {
+/// Adds values to either kind of outcome.
+pub fn with_values(result: CheckResult, values: Value) -> CheckResult {
+    match result {
         Ok(outcome) => Ok(outcome.with(values)),
         Err(outcome) => Err(outcome.with(values)),
     }
 }
 
-/// An outcome. The error is one, too: one that comes early.
+/// `Err` is an outcome too: an early return with `?`.
 pub type CheckResult = Result<Outcome, Outcome>;
 pub type CheckFuture<'a> = Pin<Box<dyn Future<Output = CheckResult> + 'a>>;
 
-/// One question.
+/// A check of one property.
 pub struct Check<W: ?Sized> {
-    /// Stable, for programs.
+    /// A stable name, for programs.
     pub key: &'static str,
-    /// What a yes says.
+    /// The statement that is true if the answer is yes.
     pub what: &'static str,
-    /// What a no means for whoever runs the service.
+    /// What the answer no means for the service.
     pub means: &'static str,
-    /// The service does not work without: asked by way of every host.
+    /// The service does not work without it: checked at every host.
     pub needed: bool,
-    pub ask: for<'a> fn(&'a W) -> CheckFuture<'a>,
+    pub run: for<'a> fn(&'a W) -> CheckFuture<'a>,
 }
 
-/// Who is asked.
-pub trait OperationTimeout {
+/// Time limits of checks.
+pub trait TimeLimits {
     fn operation_timeout(&self) -> Duration;
+
+    /// How long the check with this key pauses on purpose, on top of its operations.
+    fn pause(&self, _key: &str) -> Duration {
+        Duration::ZERO
+    }
 }
 
-/// What is known of a question.
+/// The result of a check.
 #[derive(Debug)]
 pub struct Fact {
     pub(super) key: &'static str,
@@ -139,38 +144,39 @@ pub struct Fact {
     pub(super) needed: bool,
     pub(super) outcome: Outcome,
     pub(super) time: Duration,
-    /// No answer came in time.
+    /// The server may have stopped responding.
     pub is_late: bool,
 }
 
 impl<W: ?Sized> Check<W> {
-    pub(super) fn known(&self, outcome: Outcome, time: Duration, is_late: bool) -> Fact {
+    pub(super) fn with_outcome(&self, outcome: Outcome, time: Duration, is_late: bool) -> Fact {
         let Self { key, what, means, needed, .. } = *self;
         Fact { key, what, means, needed, outcome, time, is_late }
     }
 }
 
-impl<W: OperationTimeout> Check<W> {
+impl<W: TimeLimits> Check<W> {
     pub async fn fact(&self, world: &W) -> Fact {
         let began = Instant::now();
-        // Its operations have deadlines of their own: this is for all of them together.
-        let operation_timeout = world.operation_timeout() * 2;
-        let outcome = match timeout(operation_timeout, (self.ask)(world)).await {
+        let pause = world.pause(self.key);
+        // Each operation has its own timeout. This one limits all operations of the check.
+        let check_timeout = world.operation_timeout() * 2 + pause;
+        let outcome = match timeout(check_timeout, (self.run)(world)).await {
             Ok(Ok(outcome) | Err(outcome)) => outcome,
-            Err(_) => unknown(format!("no answer came within {operation_timeout:?}")),
+            Err(_) => unknown(format!("no reply within {check_timeout:?}")),
         };
         let time = began.elapsed();
-        let is_late = outcome.answer == Finding::Unknown && time >= world.operation_timeout();
-        self.known(outcome, time, is_late)
+        let is_late = outcome.answer == Finding::Unknown && time >= world.operation_timeout() + pause;
+        self.with_outcome(outcome, time, is_late)
     }
 
-    pub fn not_asked(&self, err: &str) -> Fact {
-        self.known(not_asked(err), Duration::ZERO, false)
+    pub fn not_asked(&self, reason: &str) -> Fact {
+        self.with_outcome(not_asked(reason), Duration::ZERO, false)
     }
 }
 
-/// As people read it: three digits.
-pub fn time(time: Duration) -> String {
+/// A duration with about three digits.
+pub fn format_time(time: Duration) -> String {
     match time.as_secs_f64() {
         seconds if seconds < 0.01 => format!("{:.2} ms", seconds * 1e3),
         seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),

@@ -1,5 +1,5 @@
-//! Between the client and a host, on this machine's loopback: it passes bytes, and breaks connections when it is told
-//! to. What a network does by chance is done here on purpose.
+//! A TCP proxy on loopback between the client and a host, which cuts connections on request to simulate network
+//! failures.
 
 use std::{
     io,
@@ -20,12 +20,12 @@ use tokio::{
 #[derive(Default)]
 struct Shared {
     connections: AtomicUsize,
-    /// The next bytes of the host do not come through, and end their connection.
-    swallows: AtomicBool,
+    /// The next bytes from the host are dropped, and end their connection.
+    drop_next: AtomicBool,
     cut: Notify,
 }
 
-/// Ends when it is dropped.
+/// Stops when it is dropped.
 pub struct Pipe {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -56,24 +56,24 @@ impl Pipe {
         Ok(Self { address, shared, task })
     }
 
-    /// Of all times.
+    /// Number of connections accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Breaks the connections.
+    /// Cuts all connections.
     pub fn cut(&self) {
         self.shared.cut.notify_waiters();
     }
 
-    /// Breaks the connection when the host's next answer has come, and keeps that answer from the client.
+    /// Drops the next reply of the host, and cuts its connection.
     pub fn drop_next_reply(&self) {
-        self.shared.swallows.store(true, Ordering::Relaxed);
+        self.shared.drop_next.store(true, Ordering::Relaxed);
     }
 
-    /// It has happened.
+    /// Whether the reply has been dropped.
     pub fn has_dropped_reply(&self) -> bool {
-        !self.shared.swallows.load(Ordering::Relaxed)
+        !self.shared.drop_next.load(Ordering::Relaxed)
     }
 }
 
@@ -89,19 +89,19 @@ async fn pass(mut client: TcpStream, host: SocketAddr, shared: &Shared) -> io::R
     client.set_nodelay(true)?;
     host.set_nodelay(true)?;
     let ((mut from_client, mut to_client), (mut from_host, mut to_host)) = (client.split(), host.split());
-    let there = async { copy(&mut from_client, &mut to_host).await.map(drop) };
-    let back = async {
+    let upstream = async { copy(&mut from_client, &mut to_host).await.map(drop) };
+    let downstream = async {
         let mut bytes = vec![0; 64 << 10];
         loop {
             let count = from_host.read(&mut bytes).await?;
-            if count == 0 || shared.swallows.swap(false, Ordering::Relaxed) {
+            if count == 0 || shared.drop_next.swap(false, Ordering::Relaxed) {
                 return Ok(());
             }
             to_client.write_all(&bytes[..count]).await?;
         }
     };
     tokio::select! {
-        ended = there => ended,
-        ended = back => ended,
+        result = upstream => result,
+        result = downstream => result,
     }
 }

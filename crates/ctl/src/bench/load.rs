@@ -1,4 +1,4 @@
-//! What is done in each phase, by how many at once, and how long each operation took.
+//! The operations of each phase, run concurrently, and their latencies.
 
 use std::{
     sync::{
@@ -13,12 +13,12 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::place::Place;
+use super::connection::Connection;
 
 pub const SMALL_BYTES: u64 = 4 << 10;
 pub const LARGE_BYTES: u64 = 1 << 20;
 
-/// One kind of work. In this order: what is read was written before, and what was made is removed.
+/// One kind of operation. The order matters: reads use the files of earlier writes, and the last phase deletes them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -48,16 +48,16 @@ impl Phase {
         match self {
             Self::SmallWrite => "write files of 4 KiB",
             Self::SmallRead => "read files of 4 KiB",
-            Self::Attributes => "look at files",
-            Self::SequentialWrite => "write 1 MiB in order",
-            Self::SequentialRead => "read 1 MiB in order",
-            Self::RandomWrite => "write 4 KiB anywhere",
-            Self::RandomRead => "read 4 KiB anywhere",
+            Self::Attributes => "stat files",
+            Self::SequentialWrite => "write 1 MiB sequential",
+            Self::SequentialRead => "read 1 MiB sequential",
+            Self::RandomWrite => "write 4 KiB random",
+            Self::RandomRead => "read 4 KiB random",
             Self::SmallDelete => "delete files",
         }
     }
 
-    /// Of one operation; what EFS meters at least for a request with content.
+    /// Content bytes of one operation.
     pub fn bytes(self) -> u64 {
         match self {
             Self::SequentialWrite | Self::SequentialRead => LARGE_BYTES,
@@ -71,17 +71,17 @@ impl Phase {
     }
 }
 
-/// What is to be done, however many targets there are: together they do the same as one.
+/// The work of one pass. It does not depend on the number of targets, which share it.
 #[derive(Clone, Copy, Debug)]
-pub struct Amount {
+pub struct Workload {
     pub files: u64,
-    /// Of the large files of all targets together.
+    /// Total size of the large files, one per target.
     pub large_mib: u64,
-    /// Operations of 4 KiB anywhere in them.
+    /// Random reads, and random writes, of 4 KiB in the large files.
     pub random: u64,
 }
 
-impl Amount {
+impl Workload {
     pub fn operations(&self, phase: Phase) -> u64 {
         match phase {
             Phase::SmallWrite | Phase::SmallRead | Phase::Attributes | Phase::SmallDelete => self.files,
@@ -91,104 +91,109 @@ impl Amount {
     }
 }
 
-/// How it went at one target.
+/// Measurements of one target.
 #[derive(Clone, Debug, Default)]
-pub struct Times {
-    /// Of each operation, in microseconds.
-    pub micros: Vec<u32>,
+pub struct Samples {
+    /// Latency of each operation, in microseconds.
+    pub latencies_micros: Vec<u32>,
     pub bytes: u64,
 }
 
-impl Times {
-    /// Milliseconds within which this share of the operations ended.
-    pub fn quantile(&mut self, share: f64) -> f64 {
-        if self.micros.is_empty() {
+impl Samples {
+    /// The latency in milliseconds at this quantile (0 to 1), by the nearest-rank method.
+    pub fn quantile_ms(&mut self, quantile: f64) -> f64 {
+        if self.latencies_micros.is_empty() {
             return 0.0;
         }
-        self.micros.sort_unstable();
-        let index = ((self.micros.len() as f64 * share).ceil() as usize).clamp(1, self.micros.len()) - 1;
-        f64::from(self.micros[index]) / 1e3
+        self.latencies_micros.sort_unstable();
+        let index =
+            ((self.latencies_micros.len() as f64 * quantile).ceil() as usize).clamp(1, self.latencies_micros.len()) - 1;
+        f64::from(self.latencies_micros[index]) / 1e3
     }
 
-    pub fn add(&mut self, other: &Self) {
-        self.micros.extend(&other.micros);
+    pub fn merge(&mut self, other: &Self) {
+        self.latencies_micros.extend(&other.latencies_micros);
         self.bytes += other.bytes;
     }
 }
 
-/// Some connections to each of some targets, and where on them everything is.
-pub struct Lanes {
-    pub targets: Vec<Vec<Place>>,
+/// Where a pass runs.
+pub struct LoadConfig {
+    /// Connections by target.
+    pub targets: Vec<Vec<Connection>>,
+    /// The working directory, the same on each target.
     pub directory: String,
-    /// Operations on their way at once by each connection.
+    /// Concurrent operations per connection.
     pub depth: usize,
 }
 
-/// Does a phase, and gives the times of each target and those of all of it. Ends at `until`, done or not.
+/// Runs a phase until it is done or `deadline` passes. Returns the samples of each target, and the duration of the
+/// phase.
 ///
 /// # Errors
-/// The first operation that failed.
+/// The error of the first operation that fails.
 pub async fn run(
-    lanes: &Lanes,
+    config: &LoadConfig,
     phase: Phase,
-    amount: &Amount,
-    until: Instant,
-    done: &Arc<AtomicU64>,
-) -> Result<(Vec<Times>, Duration)> {
-    let count = amount.operations(phase);
-    let targets = lanes.targets.len() as u64;
+    workload: &Workload,
+    deadline: Instant,
+    completed: &Arc<AtomicU64>,
+) -> Result<(Vec<Samples>, Duration)> {
+    let count = workload.operations(phase);
+    let targets = config.targets.len() as u64;
     let failed = Arc::new(AtomicBool::new(false));
     let began = Instant::now();
     let mut tasks = JoinSet::new();
-    for (target, places) in (0_u64..).zip(&lanes.targets) {
-        // What one target has to do, whose numbers are its own. The next one of it.
+    for (target, connections) in (0_u64..).zip(&config.targets) {
+        // This target's share of the operations, which its workers take one by one.
         let share = count / targets + u64::from(target < count % targets);
         let next = Arc::new(AtomicU64::new(0));
-        let file = amount.large_mib / targets + u64::from(target < amount.large_mib % targets);
-        for place in places {
-            for _ in 0..lanes.depth {
-                let (place, next, failed, done) =
-                    (place.clone(), Arc::clone(&next), Arc::clone(&failed), Arc::clone(done));
-                let directory = lanes.directory.clone();
+        let file_mib = workload.large_mib / targets + u64::from(target < workload.large_mib % targets);
+        for connection in connections {
+            for _ in 0..config.depth {
+                let (connection, next, failed, completed) =
+                    (connection.clone(), Arc::clone(&next), Arc::clone(&failed), Arc::clone(completed));
+                let directory = config.directory.clone();
                 tasks.spawn(async move {
                     let content = Bytes::from(vec![0x5a; phase.bytes() as usize]);
-                    let mut times = Times::default();
+                    let mut samples = Samples::default();
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= share || failed.load(Ordering::Relaxed) || Instant::now() >= until {
-                            return Ok::<_, anyhow::Error>((target, times));
+                        if number >= share || failed.load(Ordering::Relaxed) || Instant::now() >= deadline {
+                            return Ok::<_, anyhow::Error>((target, samples));
                         }
                         let began = Instant::now();
-                        let worked = operation(&place, &directory, phase, target, number, file, content.clone()).await;
-                        match worked {
-                            Ok(bytes) => times.bytes += bytes,
+                        let result =
+                            operation(&connection, &directory, phase, target, number, file_mib, content.clone()).await;
+                        match result {
+                            Ok(bytes) => samples.bytes += bytes,
                             Err(err) => {
                                 failed.store(true, Ordering::Relaxed);
                                 return Err(anyhow!("{}: {err:#}", phase.title()));
                             }
                         }
-                        times.micros.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
-                        done.fetch_add(1, Ordering::Relaxed);
+                        samples.latencies_micros.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
+                        completed.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
         }
     }
-    let mut all = vec![Times::default(); lanes.targets.len()];
-    let mut first = None;
+    let mut by_target = vec![Samples::default(); config.targets.len()];
+    let mut first_error = None;
     while let Some(ended) = tasks.join_next().await {
         match ended? {
-            Ok((target, times)) => all[target as usize].add(&times),
+            Ok((target, samples)) => by_target[target as usize].merge(&samples),
             Err(err) => {
-                first.get_or_insert(err);
+                first_error.get_or_insert(err);
             }
         }
     }
-    first.map_or(Ok((all, began.elapsed())), Err)
+    first_error.map_or(Ok((by_target, began.elapsed())), Err)
 }
 
 async fn operation(
-    place: &Place,
+    connection: &Connection,
     directory: &str,
     phase: Phase,
     target: u64,
@@ -198,18 +203,18 @@ async fn operation(
 ) -> Result<u64> {
     let small = format!("{directory}/small-{target}-{number}");
     let large = format!("{directory}/large-{target}");
-    // Anywhere, and the same in each run: a number of the golden ratio.
+    // Pseudorandom offsets, the same in each run: Fibonacci hashing of the operation's number.
     let pages = (file_mib * LARGE_BYTES / SMALL_BYTES).max(1);
-    let anywhere = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % pages * SMALL_BYTES;
+    let random_offset = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % pages * SMALL_BYTES;
     match phase {
-        Phase::SmallWrite => place.put(&small, content).await.map(|()| SMALL_BYTES),
-        Phase::SmallRead => place.read(&small, 0, SMALL_BYTES as u32).await,
-        Phase::Attributes => place.attributes(&small).await.map(|()| 0),
-        Phase::SequentialWrite => place.write(&large, number * LARGE_BYTES, content).await.map(|()| LARGE_BYTES),
-        Phase::SequentialRead => place.read(&large, number * LARGE_BYTES, LARGE_BYTES as u32).await,
-        Phase::RandomWrite => place.write(&large, anywhere, content).await.map(|()| SMALL_BYTES),
-        Phase::RandomRead => place.read(&large, anywhere, SMALL_BYTES as u32).await,
-        Phase::SmallDelete => place.remove_file(&small).await.map(|()| 0),
+        Phase::SmallWrite => connection.put(&small, content).await.map(|()| SMALL_BYTES),
+        Phase::SmallRead => connection.read(&small, 0, SMALL_BYTES as u32).await,
+        Phase::Attributes => connection.attributes(&small).await.map(|()| 0),
+        Phase::SequentialWrite => connection.write(&large, number * LARGE_BYTES, content).await.map(|()| LARGE_BYTES),
+        Phase::SequentialRead => connection.read(&large, number * LARGE_BYTES, LARGE_BYTES as u32).await,
+        Phase::RandomWrite => connection.write(&large, random_offset, content).await.map(|()| SMALL_BYTES),
+        Phase::RandomRead => connection.read(&large, random_offset, SMALL_BYTES as u32).await,
+        Phase::SmallDelete => connection.remove_file(&small).await.map(|()| 0),
     }
 }
 
@@ -219,17 +224,17 @@ mod tests {
 
     #[test]
     fn a_quantile_is_the_nearest_rank() {
-        let mut times = Times { micros: (1..=100).rev().map(|number| number * 1000).collect(), bytes: 0 };
-        for (share, expected) in [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (1.0, 100.0)] {
-            assert!((times.quantile(share) - expected).abs() < 1e-9, "{share}");
+        let mut samples = Samples { latencies_micros: (1..=100).rev().map(|number| number * 1000).collect(), bytes: 0 };
+        for (quantile, expected) in [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (1.0, 100.0)] {
+            assert!((samples.quantile_ms(quantile) - expected).abs() < 1e-9, "{quantile}");
         }
-        assert!(Times::default().quantile(0.5).abs() < 1e-9);
+        assert!(Samples::default().quantile_ms(0.5).abs() < 1e-9);
     }
 
     #[test]
     fn all_targets_together_do_what_one_does() {
-        let amount = Amount { files: 10, large_mib: 7, random: 5 };
-        let total: u64 = Phase::ALL.iter().map(|phase| amount.operations(*phase)).sum();
+        let workload = Workload { files: 10, large_mib: 7, random: 5 };
+        let total: u64 = Phase::ALL.iter().map(|phase| workload.operations(*phase)).sum();
         assert_eq!(total, 4 * 10 + 2 * 7 + 2 * 5);
     }
 }

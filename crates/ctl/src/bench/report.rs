@@ -1,14 +1,14 @@
-//! What was measured: rates, times, and what each further target brought.
+//! The report: throughput and latency, and the gain of each further target.
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::load::{Phase, Times};
+use super::load::{Phase, Samples};
 
-/// One phase of one round, with so many targets and connections to each.
+/// One phase of one round, with `targets` targets and `connections` connections to each.
 #[derive(Clone, Debug, Serialize)]
-pub struct Measured {
+pub struct Measurement {
     pub phase: Phase,
     pub targets: usize,
     pub connections: usize,
@@ -35,44 +35,45 @@ pub struct Rate {
 }
 
 impl Rate {
-    pub fn of(times: &mut Times, seconds: f64) -> Self {
+    pub fn new(samples: &mut Samples, seconds: f64) -> Self {
         let seconds = seconds.max(1e-9);
         Self {
-            operations: times.micros.len(),
-            operations_per_second: times.micros.len() as f64 / seconds,
-            megabytes_per_second: times.bytes as f64 / 1e6 / seconds,
-            p50_milliseconds: times.quantile(0.5),
-            p99_milliseconds: times.quantile(0.99),
+            operations: samples.latencies_micros.len(),
+            operations_per_second: samples.latencies_micros.len() as f64 / seconds,
+            megabytes_per_second: samples.bytes as f64 / 1e6 / seconds,
+            p50_milliseconds: samples.quantile_ms(0.5),
+            p99_milliseconds: samples.quantile_ms(0.99),
         }
     }
 }
 
-/// How many times as much so many targets did as one, with as many connections to each.
+/// Throughput of `targets` targets relative to one target, with the same number of connections to each.
 #[derive(Clone, Debug, Serialize)]
 pub struct Gain {
     pub phase: Phase,
     pub targets: usize,
     pub connections: usize,
-    /// The median of the rounds, and the least and the most of them.
+    /// Median of the rounds.
     pub factor: f64,
+    /// Minimum and maximum of the rounds.
     pub least: f64,
     pub most: f64,
 }
 
-/// Of each round, so that what changes between rounds changes both.
-pub fn gains(measured: &[Measured]) -> Vec<Gain> {
+/// Compares within a round, so that changes between rounds affect both sides.
+pub fn gains(measurements: &[Measurement]) -> Vec<Gain> {
     let mut gains = Vec::new();
-    for one in measured.iter().filter(|one| one.round == 0 && one.targets > 1) {
-        let of = |targets: usize, round: usize| {
-            let found = measured.iter().find(|other| {
+    for one in measurements.iter().filter(|one| one.round == 0 && one.targets > 1) {
+        let rate_of = |targets: usize, round: usize| {
+            let found = measurements.iter().find(|other| {
                 (other.phase, other.connections, other.targets, other.round)
                     == (one.phase, one.connections, targets, round)
             });
             found.map(|found| found.total.operations_per_second).filter(|rate| *rate > 0.0)
         };
-        let rounds = measured.iter().map(|other| other.round + 1).max().unwrap_or_default();
+        let rounds = measurements.iter().map(|other| other.round + 1).max().unwrap_or_default();
         let mut factors: Vec<f64> =
-            (0..rounds).filter_map(|round| Some(of(one.targets, round)? / of(1, round)?)).collect();
+            (0..rounds).filter_map(|round| Some(rate_of(one.targets, round)? / rate_of(1, round)?)).collect();
         factors.sort_by(f64::total_cmp);
         if let (Some(least), Some(most)) = (factors.first(), factors.last()) {
             let factor = factors[factors.len() / 2];
@@ -83,14 +84,14 @@ pub fn gains(measured: &[Measured]) -> Vec<Gain> {
     gains
 }
 
-/// A line for each phase, number of targets and number of connections.
-pub fn table(measured: &[Measured], gains: &[Gain]) -> String {
+/// The last round: a line for each phase, number of targets and number of connections.
+pub fn table(measurements: &[Measurement], gains: &[Gain]) -> String {
     let mut text = format!(
         "{:<22} {:>7} {:>11} {:>10} {:>9} {:>9} {:>9}  {}\n",
-        "", "targets", "connections", "ops/s", "MB/s", "p50 ms", "p99 ms", "gain of the targets"
+        "", "targets", "connections", "ops/s", "MB/s", "p50 ms", "p99 ms", "gain over one target"
     );
-    let last = measured.iter().map(|one| one.round).max().unwrap_or_default();
-    for one in measured.iter().filter(|one| one.round == last) {
+    let last = measurements.iter().map(|one| one.round).max().unwrap_or_default();
+    for one in measurements.iter().filter(|one| one.round == last) {
         let Rate { operations_per_second, megabytes_per_second, p50_milliseconds, p99_milliseconds, .. } = one.total;
         let gain = gains
             .iter()
@@ -125,21 +126,26 @@ pub fn table(measured: &[Measured], gains: &[Gain]) -> String {
     text
 }
 
-/// What the gains say, in a sentence.
+/// Gains in which even the slowest round exceeds this count as real: the rest is noise between rounds.
+const MIN_CLEAR_GAIN: f64 = 1.1;
+
+/// A sentence that interprets the gains.
 pub fn meaning(gains: &[Gain]) -> String {
     let Some(most) = gains.iter().map(|gain| gain.targets).max() else {
-        return "One target was measured: give several to see what another one brings.".to_owned();
+        return "Only one target was measured. Give several targets to measure the gain.".to_owned();
     };
-    let clear = |gain: &&Gain| gain.least > 1.1;
+    let clear = |gain: &&Gain| gain.least > MIN_CLEAR_GAIN;
     let better: Vec<_> = gains.iter().filter(|gain| gain.targets == most).filter(clear).collect();
     if better.is_empty() {
-        return format!("{most} targets did no more than one in any phase, beyond the spread of the rounds.");
+        return format!(
+            "{most} targets are not faster than one target in any phase, beyond the variation between rounds."
+        );
     }
     let named: Vec<_> = better.iter().map(|gain| format!("{} {:.2} ×", gain.phase.title(), gain.factor)).collect();
-    format!("With {most} targets more was done in each round: {}.", named.join(", "))
+    format!("{most} targets are faster than one target in every round: {}.", named.join(", "))
 }
 
-/// A bar for each phase and number of targets, as high as its gain; one is what one target does.
+/// An SVG bar chart: a bar per phase and number of targets, its height is the gain. The dashed line is one target.
 pub fn chart(gains: &[Gain], connections: usize) -> String {
     const WIDTH: usize = 900;
     const HEIGHT: usize = 320;
@@ -149,8 +155,8 @@ pub fn chart(gains: &[Gain], connections: usize) -> String {
     let scale = |factor: f64| factor / highest * 210.0;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         role=\"img\" font-family=\"sans-serif\" font-size=\"11\">\n<title>What further mount targets bring, by {connections} \
-         connections to each</title>\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+         role=\"img\" font-family=\"sans-serif\" font-size=\"11\">\n<title>Throughput gain of further mount targets, \
+         {connections} connections to each</title>\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
     let one = BASE - scale(1.0);
     let _ = writeln!(
@@ -187,7 +193,7 @@ pub fn chart(gains: &[Gain], connections: usize) -> String {
 mod tests {
     use super::*;
 
-    fn measured(targets: usize, round: usize, rate: f64) -> Measured {
+    fn measurement(targets: usize, round: usize, rate: f64) -> Measurement {
         let total = Rate {
             operations: 1,
             operations_per_second: rate,
@@ -195,26 +201,26 @@ mod tests {
             p50_milliseconds: 0.0,
             p99_milliseconds: 0.0,
         };
-        Measured { phase: Phase::SmallRead, targets, connections: 1, round, total, by_target: vec![] }
+        Measurement { phase: Phase::SmallRead, targets, connections: 1, round, total, by_target: vec![] }
     }
 
     #[test]
     fn a_gain_is_of_the_same_round_and_has_a_spread() {
         let all = [
-            measured(1, 0, 100.0),
-            measured(2, 0, 150.0),
-            measured(1, 1, 200.0),
-            measured(2, 1, 400.0),
-            measured(1, 2, 100.0),
-            measured(2, 2, 180.0),
+            measurement(1, 0, 100.0),
+            measurement(2, 0, 150.0),
+            measurement(1, 1, 200.0),
+            measurement(2, 1, 400.0),
+            measurement(1, 2, 100.0),
+            measurement(2, 2, 180.0),
         ];
         let gains = gains(&all);
         assert_eq!(gains.len(), 1);
         assert!((gains[0].least - 1.5).abs() < 1e-9 && (gains[0].factor - 1.8).abs() < 1e-9);
         assert!((gains[0].most - 2.0).abs() < 1e-9);
-        assert!(meaning(&gains).starts_with("With 2 targets more was done"), "{}", meaning(&gains));
-        let same = super::gains(&[measured(1, 0, 100.0), measured(2, 0, 105.0)]);
-        assert!(meaning(&same).starts_with("2 targets did no more than one"));
-        assert!(meaning(&[]).starts_with("One target was measured"));
+        assert!(meaning(&gains).starts_with("2 targets are faster than one"), "{}", meaning(&gains));
+        let same = super::gains(&[measurement(1, 0, 100.0), measurement(2, 0, 105.0)]);
+        assert!(meaning(&same).starts_with("2 targets are not faster than one"));
+        assert!(meaning(&[]).starts_with("Only one target was measured"));
     }
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    account::{self, CREDENTIALS},
+    account::{self, CREDENTIALS_HINT},
     stack::Stack,
 };
 
@@ -167,7 +167,7 @@ impl Installation {
         let schedule = source.schedule.clone().or_else(|| output("ScheduleName"));
         let described = clients.sfn.describe_state_machine().state_machine_arn(&state_machine).send().await;
         let described = described
-            .with_context(|| format!("--state-machine: {state_machine} cannot be described ({CREDENTIALS})"))?;
+            .with_context(|| format!("--state-machine: {state_machine} cannot be described ({CREDENTIALS_HINT})"))?;
         let definition: Value = serde_json::from_str(described.definition()).unwrap_or_default();
         let mut functions = BTreeMap::new();
         add_functions(&definition, &mut functions);

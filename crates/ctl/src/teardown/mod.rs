@@ -1,9 +1,9 @@
-//! `efs-autoscale teardown`: takes a deployed system away. The mount targets that it has made are outside its stack and
-//! block the stack's deletion; they are deleted first, and only those that its ledger names.
+//! `efs-autoscale teardown`: removes a deployed system. The mount targets that the system created are outside its stack
+//! and block the deletion of the stack. They are deleted first, and only those that the ledger records.
 //!
-//! Each step looks at what there is and may be repeated: a run that was ended anywhere is gone on with by the next.
+//! Each step observes the current state and is idempotent: the next run continues an interrupted one.
 
-mod left_to_others;
+mod external_service;
 mod plan;
 mod steps;
 mod system;
@@ -22,80 +22,80 @@ use serde_json::json;
 use self::{plan::Plan, system::System};
 use crate::{account, screen::Screen};
 
-/// Exit status when something did not go away.
+/// Exit status when something was not deleted.
 const INCOMPLETE: u8 = 1;
-/// Exit status when there is no such system, or nobody agreed.
+/// Exit status when the system does not exist, or the user did not confirm.
 const FAILED: u8 = 2;
-/// Exit status of a run that somebody ended.
+/// Exit status after Ctrl-C: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// What `--help` says below the options.
+/// Text below the options in `--help`.
 pub const HELP: &str = "\
-In this order, and each step again when the command is run again:
-  1. the schedule is paused, and executions that run are waited for
-  2. the stack's service is scaled to nothing, so that nobody writes any more; one that is not the stack's is redeployed
-     on the list without this system's targets, which stay until it runs on that
-  3. mount targets that the ledger says this system has made are deleted, and no others
-  4. the ledger and, with the stack's service, the published list are deleted
-  5. the stack is deleted, whatever state it is in. The stack NAME-data with the files stays
-  6. with --data that one is deleted too, with the file system, its key and its network. A vault with backups in it stays,
-     with its key, and the last lines say what deletes it
+The command takes these steps. It can be run again after any of them:
+  1. Pause the schedule, and wait for running executions to end.
+  2. Scale the service of the stack to zero tasks, which ends all writes. Redeploy a service outside the stack on the list
+     without this system's mount targets, and wait until it runs on that list.
+  3. Delete the mount targets that this system created according to the ledger, and no others.
+  4. Delete the ledger. If the service belongs to the stack, delete the published list too.
+  5. Delete the stack, in whatever state it is. The stack NAME-data, which holds the files, stays.
+  6. With --data, delete NAME-data too: the file system, its key, and its network. A vault that contains backups stays with
+     its key; the last lines show the commands that delete them.
 
-It says first what it would do, and asks; --yes is for scripts. With --dry-run it says it and ends.
+The command first prints what it will do and asks for confirmation; --yes skips the question. With --dry-run it only prints.
 
-Exit status: 0 when all of it is gone, 1 when something is left (the last line says what), 2 when there is no such
-system or nobody agreed, 130 when it was interrupted.
+Exit status: 0 if everything was deleted, 1 if something is left (the last line says what), 2 if the system does not exist or
+the user did not confirm, 130 if it was interrupted.
 
 Examples:
   efs-autoscale teardown --dry-run
   efs-autoscale teardown --stack efs-mount-autoscaling --region ap-northeast-1 --yes
   efs-autoscale teardown --data";
 
-/// Which system, and how.
+/// Options of `efs-autoscale teardown`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The stack's name
+    /// Name of the stack
     #[arg(long, default_value = "efs-mount-autoscaling", value_name = "NAME", value_parser = account::stack_name)]
     pub stack: String,
-    /// Its region [default: that of the environment or the profile]
+    /// Region of the stack [default: from the environment or the profile]
     #[arg(long, value_name = "REGION", value_parser = NonEmptyStringValueParser::new())]
     pub region: Option<String>,
-    /// Say what would be done, and end
+    /// Print what would be done, and exit
     #[arg(long)]
     pub dry_run: bool,
-    /// Ask nobody
+    /// Do not ask for confirmation
     #[arg(long)]
     pub yes: bool,
-    /// Leave the stack itself: only what is outside of it goes
+    /// Keep the stack, and delete only what is outside it
     #[arg(long, conflicts_with = "data")]
     pub keep_stack: bool,
-    /// Also delete the stack with the data: the file system and all files in it
+    /// Also delete the data stack: the file system and all files in it
     #[arg(long)]
     pub data: bool,
-    /// The name of the published list, where no stack says it any more
+    /// Name of the published list, if no stack has it as an output any more
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub parameter: Option<String>,
-    /// A service that is not the stack's uses this system's targets no more: do not ask ECS
+    /// A service outside the stack no longer uses this system's mount targets: do not redeploy it
     #[arg(long)]
     pub service_is_off: bool,
-    /// Also delete mount targets whose maker the ledger does not know for certain: an answer of EFS was lost
+    /// Also delete mount targets that this system may have created (a reply of EFS was lost)
     #[arg(long)]
     pub uncertain: bool,
-    /// The longest that one step is waited for: the network interfaces of functions alone take up to 45 minutes
+    /// Maximum wait per step; Lambda takes up to 45 minutes to release network interfaces
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = value_parser!(u64).range(1..=86_400))]
     pub wait: u64,
-    /// One JSON object on stdout, and progress on stderr
+    /// Print one JSON object to stdout, and progress to stderr
     #[arg(long)]
     pub json: bool,
 }
 
 impl Options {
-    fn wait(&self) -> Duration {
+    fn wait_timeout(&self) -> Duration {
         Duration::from_secs(self.wait)
     }
 }
 
-/// AWS, by what the environment says of credentials and region.
+/// The AWS clients.
 pub struct Clients {
     aws: aws::Aws,
     cloudformation: aws_sdk_cloudformation::Client,
@@ -126,16 +126,16 @@ pub async fn run(options: Options) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let ended = tokio::select! {
-        ended = take_away(&config, &options, &screen) => ended,
+    let result = tokio::select! {
+        result = take_away(&config, &options, &screen) => result,
         _ = tokio::signal::ctrl_c() => {
             screen.rest();
-            eprintln!("efs-autoscale: interrupted; run it again to go on");
+            eprintln!("efs-autoscale: interrupted; run the command again to continue");
             return ExitCode::from(INTERRUPTED);
         }
     };
     screen.rest();
-    match ended {
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(err) => {
             eprintln!("efs-autoscale: {err:#}");
@@ -144,72 +144,77 @@ pub async fn run(options: Options) -> ExitCode {
     }
 }
 
-/// The exit status.
+/// Removes the system. Returns the exit status.
 ///
 /// # Errors
-/// There is no such system, AWS does not answer, or nobody agreed.
+/// The system does not exist, AWS cannot be called, or the user does not confirm.
 pub async fn take_away(config: &SdkConfig, options: &Options, screen: &Screen) -> Result<u8> {
     let clients = Clients::new(config);
     let system = System::find(&clients, options).await?;
-    let plan = Plan::of(&clients, &system, options.uncertain).await?;
+    let plan = Plan::new(&clients, &system, options.uncertain).await?;
     for line in plan.lines(&system, options) {
         screen.line(&line);
     }
     if options.dry_run {
         return Ok(0);
     }
-    // Before anything is deleted: a stack that is half deleted is harder to understand than this line.
-    if let Err(err) = steps::none_blocks(&system, &plan, options) {
+    // Check before anything is deleted: a half-deleted stack is harder to understand than this message.
+    if let Err(err) = steps::check_no_blocking_targets(&system, &plan, options) {
         eprintln!("efs-autoscale: {err:#}; nothing was changed");
         return Ok(INCOMPLETE);
     }
     if !options.yes {
         match system.file_system.as_ref().filter(|_| system.deletes_file_system(options)) {
-            Some(id) if options.data => agree("file system's id", id.as_str())?,
-            _ => agree("stack's name", &options.stack)?,
+            Some(id) if options.data => confirm("ID of the file system", id.as_str())?,
+            _ => confirm("name of the stack", &options.stack)?,
         }
     }
-    let ended = steps::all(&clients, &system, options, screen).await;
+    let result = steps::run_all(&clients, &system, options, screen).await;
     screen.rest();
-    let done = match ended {
+    let done = match result {
         Ok(done) => done,
         Err(err) => {
-            eprintln!("efs-autoscale: {err:#}; run it again to go on");
+            eprintln!("efs-autoscale: {err:#}; run the command again to continue");
             return Ok(INCOMPLETE);
         }
     };
-    for left in &done.retained {
-        screen.line(&format!("  retained      {} {}: {}", left.kind, left.id, left.command()));
+    for resource in &done.retained {
+        screen.line(&format!("  retained      {} {}: {}", resource.kind, resource.id, resource.command()));
     }
     let kept = system.data.as_ref().filter(|_| !options.data).map(|stack| stack.name.as_str());
     if let Some(name) = kept {
         screen.line(&format!(
-            "  kept          the stack {name}: `make destroy DATA=1` or --data deletes it with its files"
+            "  kept          the stack {name}: `make destroy DATA=1` or --data deletes it and its files"
         ));
     }
     if options.json {
-        let retained: Vec<_> = done.retained.iter().map(|left| format!("{} {}", left.kind, left.id)).collect();
-        let said = json!({
+        let retained: Vec<_> =
+            done.retained.iter().map(|resource| format!("{} {}", resource.kind, resource.id)).collect();
+        let summary = json!({
             "stack": options.stack, "deleted_mount_targets": done.deleted, "retained": retained, "kept_stack": kept,
         });
-        println!("{said}");
+        println!("{summary}");
     }
-    screen.line(if options.keep_stack { "All but the stack is gone." } else { "It is gone." });
+    screen.line(if options.keep_stack {
+        "Everything outside the stack was deleted."
+    } else {
+        "The system was deleted."
+    });
     Ok(0)
 }
 
 /// # Errors
-/// When nobody can be asked, or they say something else.
-fn agree(what: &str, expected: &str) -> Result<()> {
+/// There is no terminal, or the user types something else.
+fn confirm(what: &str, expected: &str) -> Result<()> {
     if !io::stdin().is_terminal() {
-        bail!("nobody can be asked here: --yes says that it is meant");
+        bail!("stdin is not a terminal, so the command cannot ask for confirmation; give --yes");
     }
-    eprint!("Type the {what} to go on: ");
+    eprint!("Type the {what} to continue: ");
     io::stderr().flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     if answer.trim() != expected {
-        bail!("that is not it; nothing was changed");
+        bail!("the input does not match; nothing was changed");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! May anything be made there, and whose is it?
+//! Whether a directory can be created, and who owns new files.
 
 use std::sync::atomic::Ordering;
 
@@ -15,36 +15,36 @@ use crate::{
 pub async fn directory(world: &World) -> CheckResult {
     let host = world.host()?;
     if world.setup.options.read_only {
-        return Err(excluded("nothing shall be changed (--read-only)"));
+        return Err(excluded("--read-only is given"));
     }
     let client = world.root_client(host)?;
-    world.begun.store(true, Ordering::Relaxed);
-    let made = client.create_dir(world.name.as_bytes(), 0o700).await;
+    world.creation_attempted.store(true, Ordering::Relaxed);
+    let created = client.create_dir(world.name.as_bytes(), 0o700).await;
     client.close().await;
-    if matches!(made, Ok(()) | Err(Error::Status { .. })) {
-        let _ = world.refused.set(made.is_err());
+    if matches!(created, Ok(()) | Err(Error::Status { .. })) {
+        let _ = world.refused.set(created.is_err());
     }
-    or_no(made)?;
-    world.made.store(true, Ordering::Relaxed);
+    or_no(created)?;
+    world.created.store(true, Ordering::Relaxed);
     Ok(yes(world.directory()))
 }
 
 pub async fn access_agrees(world: &World) -> CheckResult {
-    const CHANGE: u32 = 4;
-    const ADD: u32 = 8;
+    const ACCESS4_MODIFY: u32 = 4;
+    const ACCESS4_EXTEND: u32 = 8;
     world.host()?;
     if world.setup.options.read_only {
-        return Err(excluded("nothing shall be changed (--read-only)"));
+        return Err(excluded("--read-only is given"));
     }
-    let said = world.targets.iter().find(|target| target.usable().is_some()).and_then(|target| target.access());
-    let (Some(said), Some(refused)) = (said, world.refused.get().copied()) else {
-        return Err(unknown("either ACCESS or making a directory was not answered"));
+    let granted = world.targets.iter().find(|target| target.usable().is_some()).and_then(|target| target.access());
+    let (Some(granted), Some(refused)) = (granted, world.refused.get().copied()) else {
+        return Err(unknown("no reply to ACCESS, or to the creation of the directory"));
     };
-    let allowed = said & (CHANGE | ADD) == CHANGE | ADD;
+    let allowed = granted & (ACCESS4_MODIFY | ACCESS4_EXTEND) == ACCESS4_MODIFY | ACCESS4_EXTEND;
     let found = format!(
-        "it says {}, and a directory {}",
-        permissions(said).join(", "),
-        if refused { "is refused" } else { "is made" }
+        "ACCESS grants {}, and creating a directory {}",
+        permissions(granted).join(", "),
+        if refused { "is refused" } else { "succeeds" }
     );
     if allowed != refused { Ok(yes(found)) } else { Err(no(found)) }
 }
@@ -56,20 +56,20 @@ pub async fn owner(world: &World) -> CheckResult {
     let text = |name: Option<Box<[u8]>>| name.map(|name| String::from_utf8_lossy(&name).into_owned());
     let (user, group) = (text(found.owner), text(found.owner_group));
     let own = nfs41::Credentials::default();
-    let told = format!(
-        "asked as {}:{}, it is {}:{}",
+    let description = format!(
+        "created as {}:{}, owned by {}:{}",
         own.user,
         own.group,
         user.as_deref().unwrap_or("?"),
         group.as_deref().unwrap_or("?")
     );
     let values = json!({ "asked": [own.user, own.group], "user": user, "group": group });
-    let Some(user) = user else { return Err(unknown("the server does not say whose it is")) };
-    // A server may give a name with a domain instead of the number, which says nothing.
+    let Some(user) = user else { return Err(unknown("the server does not report the owner")) };
+    // A name with a domain instead of a number is inconclusive.
     let outcome = match user.parse::<u32>() {
-        Ok(number) if number == own.user => Ok(yes(told)),
-        Ok(_) => Ok(no(told)),
-        Err(_) => Err(unknown(told)),
+        Ok(number) if number == own.user => Ok(yes(description)),
+        Ok(_) => Ok(no(description)),
+        Err(_) => Err(unknown(description)),
     };
     with_values(outcome, values)
 }

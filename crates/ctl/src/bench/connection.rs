@@ -1,17 +1,22 @@
-//! Where the files are: below a directory of this machine, or at a mount target by the project's own NFS client.
+//! Connections to what is measured: a local directory, or a mount target through the project's NFS client.
 
-use std::{io, os::unix::fs::FileExt as _, path::PathBuf, str::FromStr, sync::Arc};
+use std::{io, os::unix::fs::FileExt as _, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use nfs41::{AttributeMask, Client, DirCursor, PutOptions, Status};
 use probe::{Dial, Host};
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::sleep};
 
-/// Bytes of a page of a listing.
+/// Size of one READDIR page.
 const PAGE_BYTES: u32 = 64 << 10;
 
-/// What stands on the command line: a path with a slash in it, or else a host.
+/// Operations that were in flight when the run was interrupted may still create files while their directory is being
+/// removed: neither `spawn_blocking` nor a sent call can be cancelled. They end within milliseconds; this allows 5 s.
+const MAX_REMOVE_ATTEMPTS: usize = 100;
+const REMOVE_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A TARGET argument: a path that begins with `/` or `.`, else a host.
 #[derive(Clone, Debug)]
 pub enum Target {
     Directory(PathBuf),
@@ -24,9 +29,10 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.starts_with('/') || text.starts_with('.') {
             true => Ok(Self::Directory(text.into())),
-            false => {
-                text.parse().map(Self::Host).map_err(|err: &str| format!("{err}; or a directory, with / or . first"))
-            }
+            false => text
+                .parse()
+                .map(Self::Host)
+                .map_err(|err: &str| format!("{err}; or a directory that begins with / or .")),
         }
     }
 }
@@ -40,23 +46,23 @@ impl Target {
     }
 }
 
-/// A connection to one target. Paths are relative to its root.
+/// A connection to one target. Paths are relative to the root of the target.
 #[derive(Clone)]
-pub enum Place {
+pub enum Connection {
     Directory(Arc<PathBuf>),
     Nfs(Client),
 }
 
-impl Place {
+impl Connection {
     /// # Errors
-    /// The target is not there, or not a directory.
+    /// The target does not exist, cannot be reached, or is not a directory.
     pub async fn open(target: &Target, dial: &Dial, root: &str) -> Result<Self> {
         match target {
             Target::Directory(path) => {
                 let is_directory = tokio::fs::metadata(path).await.is_ok_and(|found| found.is_dir());
                 is_directory
                     .then(|| Self::Directory(Arc::new(path.clone())))
-                    .with_context(|| format!("{} is no directory that can be entered", path.display()))
+                    .with_context(|| format!("{} is not an accessible directory", path.display()))
             }
             Target::Host(host) => {
                 let address = host.resolve().await.with_context(|| host.to_string())?;
@@ -91,7 +97,7 @@ impl Place {
         }
     }
 
-    /// A new file, whole.
+    /// Creates or replaces a whole file.
     pub async fn put(&self, path: &str, content: Bytes) -> Result<()> {
         match self {
             Self::Directory(root) => Self::blocking(root, path, move |path| std::fs::write(path, &content)).await,
@@ -101,7 +107,7 @@ impl Place {
         }
     }
 
-    /// How many bytes came.
+    /// Returns the number of bytes read.
     pub async fn read(&self, path: &str, offset: u64, length: u32) -> Result<u64> {
         match self {
             Self::Directory(root) => {
@@ -115,7 +121,7 @@ impl Place {
         }
     }
 
-    /// Into a file that is there.
+    /// Writes into an existing file.
     pub async fn write(&self, path: &str, offset: u64, content: Bytes) -> Result<()> {
         match self {
             Self::Directory(root) => {
@@ -145,7 +151,7 @@ impl Place {
         }
     }
 
-    /// The names in a directory.
+    /// Names of the directory's entries.
     pub async fn list(&self, path: &str) -> Result<Vec<String>> {
         match self {
             Self::Directory(root) => {
@@ -168,8 +174,15 @@ impl Place {
         }
     }
 
-    /// A directory of files, and the files; one that is gone is removed.
+    /// Removes a directory and the files in it. A directory that does not exist counts as removed.
+    ///
+    /// # Errors
+    /// The directory or a file cannot be removed, or files are still being created after [`MAX_REMOVE_ATTEMPTS`].
     pub async fn remove_all(&self, path: &str) -> Result<()> {
+        retry_while_not_empty(async || self.remove_all_once(path).await).await
+    }
+
+    async fn remove_all_once(&self, path: &str) -> Result<()> {
         match self {
             Self::Directory(root) => {
                 let removed = Self::blocking(root, path, std::fs::remove_dir_all).await;
@@ -181,7 +194,7 @@ impl Place {
             Self::Nfs(client) => {
                 let names = match self.list(path).await {
                     Ok(names) => names,
-                    Err(err) if is_gone(&err) => return Ok(()),
+                    Err(err) if nfs_status(&err) == Some(Status::NOENT) => return Ok(()),
                     Err(err) => return Err(err),
                 };
                 for name in names {
@@ -196,6 +209,49 @@ impl Place {
     }
 }
 
-fn is_gone(err: &anyhow::Error) -> bool {
-    err.downcast_ref::<nfs41::Error>().and_then(nfs41::Error::status) == Some(Status::NOENT)
+async fn retry_while_not_empty(mut remove: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    for _ in 1..MAX_REMOVE_ATTEMPTS {
+        match remove().await {
+            Err(err) if is_not_empty(&err) => sleep(REMOVE_RETRY_INTERVAL).await,
+            removed => return removed,
+        }
+    }
+    remove().await
+}
+
+/// RFC 8881 lets REMOVE of a directory that is not empty answer NOTEMPTY or EXIST.
+fn is_not_empty(err: &anyhow::Error) -> bool {
+    err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::DirectoryNotEmpty)
+        || matches!(nfs_status(err), Some(Status::NOTEMPTY | Status::EXIST))
+}
+
+fn nfs_status(err: &anyhow::Error) -> Option<Status> {
+    err.downcast_ref::<nfs41::Error>().and_then(nfs41::Error::status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_directory_that_is_still_written_to_is_removed() {
+        let mut attempts = 0;
+        let removed = retry_while_not_empty(async || {
+            attempts += 1;
+            if attempts < 3 { Err(io::Error::from(io::ErrorKind::DirectoryNotEmpty).into()) } else { Ok(()) }
+        });
+        removed.await.unwrap();
+        assert_eq!(attempts, 3);
+    }
+
+    #[tokio::test]
+    async fn another_error_ends_the_removal() {
+        let mut attempts = 0;
+        let removed = retry_while_not_empty(async || {
+            attempts += 1;
+            Err(io::Error::from(io::ErrorKind::PermissionDenied).into())
+        });
+        assert!(removed.await.is_err());
+        assert_eq!(attempts, 1);
+    }
 }
