@@ -66,12 +66,12 @@ export const evaluated = new Set<string>();
 class Failed extends Error {
   readonly error: string;
   /** Was a cause said, be it an empty one? */
-  readonly given: boolean;
+  readonly hasCause: boolean;
 
   constructor(error: string, cause?: string) {
     super(cause);
     this.error = error;
-    this.given = cause !== undefined;
+    this.hasCause = cause !== undefined;
   }
 }
 
@@ -182,7 +182,7 @@ async function enter(name: string, state: Json, at: string, frame: Frame, input:
         if (!(failed instanceof Failed) || failed.error === 'States.QueryEvaluationError') throw failed;
         const index = (state.Catch ?? []).findIndex((one: Json) => catches(one, failed.error));
         if (index < 0) throw failed;
-        const errorOutput = { Error: failed.error, ...(failed.given && { Cause: failed.message }) };
+        const errorOutput = { Error: failed.error, ...(failed.hasCause && { Cause: failed.message }) };
         await assign(state.Catch[index], `${at}/Catch/${index}`, frame, { input, errorOutput });
         const error = { error: failed.error, cause: failed.message };
         return { error, args, next: state.Catch[index].Next, output: errorOutput };

@@ -4,8 +4,8 @@ import { ConfigError } from '../lib/config.ts';
 
 try {
   fromSettings();
-} catch (why) {
-  if (!(why instanceof ConfigError)) throw why;
-  console.error(`The settings cannot stay as they are:\n${why.message}`);
+} catch (error) {
+  if (!(error instanceof ConfigError)) throw error;
+  console.error(`The settings cannot stay as they are:\n${error.message}`);
   process.exit(2);
 }

@@ -6,8 +6,8 @@ import { ConfigError, read } from '../lib/config.ts';
 try {
   const app = new App({ context: { set: process.env['SET'] ?? '' } });
   console.log(read(app.node, join(import.meta.dirname, '..')).stack.name);
-} catch (why) {
-  if (!(why instanceof ConfigError)) throw why;
-  console.error(`The settings cannot stay as they are:\n${why.message}`);
+} catch (error) {
+  if (!(error instanceof ConfigError)) throw error;
+  console.error(`The settings cannot stay as they are:\n${error.message}`);
   process.exit(2);
 }

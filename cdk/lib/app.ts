@@ -5,7 +5,7 @@ import { AwsSolutionsChecks } from 'cdk-nag';
 import { join } from 'node:path';
 import { check, read, type Config, type Given } from './config.ts';
 import { Data, makesData } from './data.ts';
-import { LeaveOut } from './local.ts';
+import { SkipUnsupported } from './local.ts';
 import { applyPlatform } from './platform.ts';
 import { System } from './system.ts';
 
@@ -21,7 +21,7 @@ function make(app: App, config: Config) {
   const data = makesData(config) ? new Data(app, config) : undefined;
   const system = new System(app, config, data);
   applyPlatform(app, config);
-  if (config.local) Aspects.of(app).add(new LeaveOut(config.local.fails));
+  if (config.local) Aspects.of(app).add(new SkipUnsupported(config.local.fails));
   Validations.of(app).addPlugins(new AwsSolutionsChecks(app));
   return { app, data, system };
 }

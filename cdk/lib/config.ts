@@ -457,7 +457,7 @@ function conflicts(config: Config): [string, string][] {
       'it is less than pipeline.pollIntervalSeconds',
     ],
   ];
-  return found.filter(([wrong]) => wrong).map(([, setting, why]) => [setting, why]);
+  return found.filter(([wrong]) => wrong).map(([, setting, error]) => [setting, error]);
 }
 
 /**
@@ -471,7 +471,7 @@ export function check(given: unknown): Config {
     ? conflicts(parsed.data)
     : parsed.error.issues.map((issue) => [issue.path.join('.') || 'the settings', issue.message]);
   if (!parsed.success || wrong.length > 0) {
-    throw new ConfigError(wrong.map(([setting, why]) => `${setting}: ${why}`).join('\n'));
+    throw new ConfigError(wrong.map(([setting, error]) => `${setting}: ${error}`).join('\n'));
   }
   return parsed.data;
 }
@@ -486,10 +486,39 @@ const SETTING = /^[A-Za-z]\w*(\.\w+)*$/;
  * @throws ConfigError when the text does not begin with a setting
  */
 export function settingsOf(text: string): [string, string][] {
-  const [before = '', ...found] = text.split(/(?:^|\s+)([A-Za-z]\w*(?:\.\w+)+)=/);
-  if (before.trim() !== '')
-    throw new ConfigError(`SET: ${before.trim()}: expected settings, such as scaling.threshold=50000`);
-  return Array.from({ length: found.length / 2 }, (_, at) => [found[2 * at] ?? '', (found[2 * at + 1] ?? '').trim()]);
+  const settings: [string, string][] = [];
+  let rest = text.trim();
+  while (rest !== '') {
+    const [before = '', name = ''] = SETTING_START.exec(rest) ?? [];
+    if (before === '')
+      throw new ConfigError(`SET: ${rest}: expected settings of known groups, such as scaling.threshold=50000`);
+    rest = rest.slice(before.length);
+    const end = jsonEnd(rest) ?? SETTING_NEXT.exec(rest)?.index ?? rest.length;
+    settings.push([name, rest.slice(0, end).trim()]);
+    rest = rest.slice(end).trim();
+  }
+  return settings;
+}
+
+// Only at the name of a group is a text divided: a value may have a word with a dot and = in it.
+const NAME_OF_SETTING = `((?:${Object.keys(Schema.shape).join('|')})(?:\\.\\w+)+)=`;
+const SETTING_START = new RegExp(`^${NAME_OF_SETTING}`);
+const SETTING_NEXT = new RegExp(`\\s${NAME_OF_SETTING}`);
+
+/** Where the JSON that the text begins with ends: a text in quotation marks, a list, an object. */
+function jsonEnd(text: string): number | undefined {
+  if (!/^["{[]/.test(text)) return undefined;
+  let depth = 0;
+  let isQuoted = false;
+  for (let at = 0; at < text.length; at += 1) {
+    const char = text[at] ?? '';
+    if (isQuoted && char === '\\') at += 1;
+    else if (char === '"') isQuoted = !isQuoted;
+    else if (!isQuoted && '{['.includes(char)) depth += 1;
+    else if (!isQuoted && '}]'.includes(char)) depth -= 1;
+    if (depth === 0 && !isQuoted) return at + 1;
+  }
+  return undefined;
 }
 
 /** A value of CDK context: what the command line gives is text. */
@@ -514,8 +543,8 @@ export function read(node: Node, folder: string): Config {
   if (named !== undefined || existsSync(file)) {
     try {
       given = JSON.parse(readFileSync(file, 'utf8'));
-    } catch (why) {
-      throw new ConfigError(`config: ${file} cannot be read as JSON: ${(why as Error).message}`);
+    } catch (error) {
+      throw new ConfigError(`config: ${file} cannot be read as JSON: ${(error as Error).message}`);
     }
   }
   const set: unknown = node.tryGetContext('set');

@@ -15,7 +15,7 @@ export function stateOf(name: string): string {
 }
 
 /** MB and seconds, as `cargo lambda deploy` would have them. */
-export function shape(name: FunctionName): { memory: number; timeout: number } {
+export function lambdaSizing(name: FunctionName): { memory: number; timeout: number } {
   const file = join(PROJECT, 'functions', name, 'Cargo.toml');
   const section = readFileSync(file, 'utf8').split('[package.metadata.lambda.deploy]')[1] ?? '';
   const number = (key: string) => {

@@ -4,7 +4,7 @@ import { CfnAlarm } from 'aws-cdk-lib/aws-cloudwatch';
 import type { IConstruct } from 'constructs';
 
 /** A test deploys one of each, and fails when the emulator takes it: then it no longer belongs here. */
-export const UNKNOWN_LOCALLY = [
+export const UNSUPPORTED_LOCALLY = [
   'AWS::ApplicationAutoScaling::ScalableTarget',
   'AWS::ApplicationAutoScaling::ScalingPolicy',
   'AWS::Backup::BackupSelection',
@@ -23,7 +23,7 @@ export function kindOf(resource: CfnResource): string {
   return resource.cfnResourceType + (math ? ' of metric math' : '');
 }
 
-export class LeaveOut implements IAspect {
+export class SkipUnsupported implements IAspect {
   private readonly fails: string | undefined;
 
   constructor(fails?: string) {
@@ -39,7 +39,7 @@ export class LeaveOut implements IAspect {
       // The emulator finds out while it makes the stack, as AWS would of a service that does not get healthy.
       node.addOverride('Type', 'Custom::CannotBeMade');
     }
-    if (node instanceof CfnResource && UNKNOWN_LOCALLY.includes(kindOf(node))) {
+    if (node instanceof CfnResource && UNSUPPORTED_LOCALLY.includes(kindOf(node))) {
       // What depends on it is told by the library, which asks this.
       (node as unknown as { shouldSynthesize: () => boolean }).shouldSynthesize = () => false;
     }

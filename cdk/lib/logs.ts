@@ -5,7 +5,7 @@ import type { Construct } from 'constructs';
 import type { Config } from './config.ts';
 import { encryptionKey } from './platform.ts';
 
-export function kept(scope: Construct, id: string, config: Config, name?: string) {
+export function createLogGroup(scope: Construct, id: string, config: Config, name?: string) {
   return new logs.LogGroup(scope, id, {
     logGroupName: name,
     retention: config.pipeline.logDays as logs.RetentionDays,

@@ -9,7 +9,7 @@ export const NAMESPACE = 'EfsMountAutoscaling';
 const FIVE_MINUTES = Duration.minutes(5);
 
 /** One of the functions', by file system. */
-export function own(metricName: string, fileSystemId: string, props: Partial<cloudwatch.MetricProps> = {}) {
+export function pipelineMetric(metricName: string, fileSystemId: string, props: Partial<cloudwatch.MetricProps> = {}) {
   const { dimensionsMap, ...rest } = props;
   return new cloudwatch.Metric({
     namespace: NAMESPACE,
@@ -22,13 +22,13 @@ export function own(metricName: string, fileSystemId: string, props: Partial<clo
 }
 
 /** One of the file service's, a line for each mount target: which there are, only the metrics know. */
-export function byTarget(metricName: string, fileSystemId: string, statistic: string, label: string) {
+export function targetMetric(metricName: string, fileSystemId: string, statistic: string, label: string) {
   const search = `SEARCH('{${NAMESPACE},FileSystemId,MountTargetId} MetricName="${metricName}" FileSystemId="${fileSystemId}"', '${statistic}', 60)`;
   return new cloudwatch.MathExpression({ expression: search, usingMetrics: {}, label, period: Duration.minutes(1) });
 }
 
 /** One of EFS's: of the whole file system, since EFS reports nothing by target. */
-export function ofEfs(metricName: string, fileSystemId: string, statistic: string) {
+export function efsMetric(metricName: string, fileSystemId: string, statistic: string) {
   return new cloudwatch.Metric({
     namespace: 'AWS/EFS',
     metricName,

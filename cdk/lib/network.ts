@@ -4,7 +4,7 @@ import * as ec2 from 'aws-cdk-lib/aws-ec2';
 import * as iam from 'aws-cdk-lib/aws-iam';
 import { Construct, DependencyGroup } from 'constructs';
 import type { Config } from './config.ts';
-import { kept } from './logs.ts';
+import { createLogGroup } from './logs.ts';
 
 /** The port of NFS. */
 export const NFS = ec2.Port.tcp(2049);
@@ -14,7 +14,7 @@ const HTTPS = ec2.Port.tcp(443);
 export const SERVICE_PORT = 8443;
 
 /** x.y.1.0/24, x.y.2.0/24 and so on: the original design's, and the same in every account. */
-function literal(cidr: string): ec2.IIpAddresses {
+function fixedSubnetCidrs(cidr: string): ec2.IIpAddresses {
   const [first, second] = cidr.split('.');
   return {
     allocateVpcCidr: () => ({ cidrBlock: cidr }),
@@ -36,7 +36,7 @@ export class DataNetwork extends Construct {
   constructor(scope: Construct, id: string, config: Config) {
     super(scope, id);
     const { existing } = config.network;
-    this.vpc = existing ? this.given(existing) : this.made(config);
+    this.vpc = existing ? this.importVpc(existing) : this.createVpc(config);
     this.cidr = existing?.cidr ?? config.network.cidr;
     this.subnets = this.vpc.privateSubnets.length > 0 ? this.vpc.privateSubnets : this.vpc.isolatedSubnets;
     const theirs = config.storage.existing?.securityGroup;
@@ -49,7 +49,7 @@ export class DataNetwork extends Construct {
         });
   }
 
-  private given(existing: NonNullable<Config['network']['existing']>) {
+  private importVpc(existing: NonNullable<Config['network']['existing']>) {
     const routeTables = existing.subnets.map((subnet) => subnet.routeTable ?? '');
     return ec2.Vpc.fromVpcAttributes(this, 'Vpc', {
       vpcId: existing.vpc,
@@ -60,9 +60,9 @@ export class DataNetwork extends Construct {
     });
   }
 
-  private made(config: Config) {
+  private createVpc(config: Config) {
     const vpc = new ec2.Vpc(this, 'Vpc', {
-      ipAddresses: literal(config.network.cidr),
+      ipAddresses: fixedSubnetCidrs(config.network.cidr),
       // Else by their number: which zones an account has is known when it is deployed, not before.
       availabilityZones:
         config.network.zoneNames ??
@@ -71,7 +71,7 @@ export class DataNetwork extends Construct {
     });
     if (config.network.flowLogs) {
       vpc.addFlowLog('Flows', {
-        destination: ec2.FlowLogDestination.toCloudWatchLogs(kept(this, 'FlowLogs', config)),
+        destination: ec2.FlowLogDestination.toCloudWatchLogs(createLogGroup(this, 'FlowLogs', config)),
         maxAggregationInterval: ec2.FlowLogMaxAggregationInterval.TEN_MINUTES,
       });
     } else {

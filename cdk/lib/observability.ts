@@ -12,7 +12,7 @@ import { EmailSubscription } from 'aws-cdk-lib/aws-sns-subscriptions';
 import { Construct } from 'constructs';
 import type { Config } from './config.ts';
 import { FUNCTIONS, stateOf } from './functions.ts';
-import { byTarget, NAMESPACE, ofEfs, own } from './metrics.ts';
+import { targetMetric, NAMESPACE, efsMetric, pipelineMetric } from './metrics.ts';
 import type { Pipeline } from './pipeline.ts';
 import type { Service } from './service.ts';
 import type { Storage } from './storage.ts';
@@ -35,12 +35,12 @@ export class Observability extends Construct {
 
   constructor(scope: Construct, id: string, config: Config, props: ObservabilityProps) {
     super(scope, id);
-    this.topic = this.tell(config);
-    this.watch(config, props);
-    this.dashboard(config, props);
+    this.topic = this.createAlarmTopic(config);
+    this.createAlarms(config, props);
+    this.createDashboard(config, props);
   }
 
-  private tell(config: Config) {
+  private createAlarmTopic(config: Config) {
     const key = new kms.Key(this, 'Key', {
       description: 'What alarms say',
       enableKeyRotation: true,
@@ -77,13 +77,13 @@ export class Observability extends Construct {
   }
 
   /** Rings when the metric breaches for so many of its periods in a row. */
-  private alarm(
+  private createAlarm(
     id: string,
     alarmDescription: string,
     metric: cloudwatch.IMetric,
     props: Partial<cloudwatch.AlarmProps>,
   ) {
-    const alarm = new cloudwatch.Alarm(this, id, {
+    const createAlarm = new cloudwatch.Alarm(this, id, {
       alarmDescription: `${alarmDescription}. ${runbook(id)}`,
       metric,
       threshold: 1,
@@ -92,11 +92,11 @@ export class Observability extends Construct {
       treatMissingData: NOT_BREACHING,
       ...props,
     });
-    alarm.addAlarmAction(new SnsAction(this.topic));
-    alarm.addOkAction(new SnsAction(this.topic));
+    createAlarm.addAlarmAction(new SnsAction(this.topic));
+    createAlarm.addOkAction(new SnsAction(this.topic));
   }
 
-  private watch(config: Config, { storage, pipeline, service }: ObservabilityProps) {
+  private createAlarms(config: Config, { storage, pipeline, service }: ObservabilityProps) {
     const { vault } = storage;
     const { fileSystemId } = storage.fileSystem;
     const { functions, machine } = pipeline;
@@ -110,7 +110,7 @@ export class Observability extends Construct {
         period: FIVE_MINUTES,
         label: 'errors, %',
       });
-      this.alarm(
+      this.createAlarm(
         `${stateOf(name)}Errors`,
         `More than 10 % of the invocations of ${name} fail: its log says why`,
         rate,
@@ -122,17 +122,17 @@ export class Observability extends Construct {
         },
       );
     }
-    this.alarm(
+    this.createAlarm(
       'IoLimit',
       'The file system is close to the limit of its performance mode',
-      ofEfs('PercentIOLimit', fileSystemId, 'Maximum'),
+      efsMetric('PercentIOLimit', fileSystemId, 'Maximum'),
       {
         threshold: 80,
         comparisonOperator: GREATER_THAN_THRESHOLD,
         evaluationPeriods: 3,
       },
     );
-    this.alarm(
+    this.createAlarm(
       'TargetCreationFailed',
       'A mount target could not be created: see the log of create-target, then the limits of the VPC',
       functions['create-target'].metricErrors({ period: FIVE_MINUTES }),
@@ -149,10 +149,10 @@ export class Observability extends Construct {
       period: FIVE_MINUTES,
       label: 'executions that failed',
     });
-    this.alarm('ExecutionFailed', 'An execution failed: efs-autoscale explain latest says why', failed, {});
+    this.createAlarm('ExecutionFailed', 'An execution failed: efs-autoscale explain latest says why', failed, {});
     if (!config.pipeline.paused) {
-      const hours = silence(config.pipeline.schedule);
-      this.alarm(
+      const hours = maxHoursWithoutExecution(config.pipeline.schedule);
+      this.createAlarm(
         'ScheduleSilent',
         `No execution was started for ${hours} h`,
         machine.metricStarted({ period: Duration.hours(1) }),
@@ -163,17 +163,17 @@ export class Observability extends Construct {
         },
       );
     }
-    this.alarm(
+    this.createAlarm(
       'NotStarted',
       'The schedule could not start an execution: the message is in the dead-letter queue',
       pipeline.notStarted.metricApproximateNumberOfMessagesVisible({ period: FIVE_MINUTES, statistic: 'Maximum' }),
       {},
     );
     if (config.storage.throughput === 'bursting') {
-      this.alarm(
+      this.createAlarm(
         'BurstCreditsLow',
         'The file system will soon be slow: throughput=elastic has no credits',
-        ofEfs('BurstCreditBalance', fileSystemId, 'Minimum'),
+        efsMetric('BurstCreditBalance', fileSystemId, 'Minimum'),
         {
           threshold: FEW_CREDITS,
           comparisonOperator: LESS_THAN_THRESHOLD,
@@ -184,21 +184,21 @@ export class Observability extends Construct {
     const differ = new cloudwatch.MathExpression({
       expression: 'ABS(targets - published)',
       usingMetrics: {
-        targets: own('Targets', fileSystemId),
-        published: own('Published', fileSystemId, { statistic: cloudwatch.Stats.MINIMUM }),
+        targets: pipelineMetric('Targets', fileSystemId),
+        published: pipelineMetric('Published', fileSystemId, { statistic: cloudwatch.Stats.MINIMUM }),
       },
       period: FIVE_MINUTES,
       label: 'targets that are not as published',
     });
-    this.alarm(
+    this.createAlarm(
       'PublishedDiffers',
       'For half an hour the published list has not been that of the targets that are available',
       differ,
       { evaluationPeriods: 6 },
     );
-    if (service.made) this.watchService(fileSystemId, service);
+    if (service.ownService) this.createServiceAlarms(fileSystemId, service);
     if (vault) {
-      this.alarm(
+      this.createAlarm(
         'BackupFailed',
         'A backup of the file system failed: see its jobs in AWS Backup',
         new cloudwatch.Metric({
@@ -213,9 +213,9 @@ export class Observability extends Construct {
     }
   }
 
-  private watchService(fileSystemId: string, service: Service) {
-    this.watchTasks(service);
-    this.alarm(
+  private createServiceAlarms(fileSystemId: string, service: Service) {
+    this.createTaskAlarms(service);
+    this.createAlarm(
       'TargetDown',
       'The file service has not reached a mount target for five minutes: GET /targets says which, and why',
       // No alarm takes a SEARCH, and the service has no metric without a target.
@@ -229,7 +229,7 @@ export class Observability extends Construct {
     );
     const { balancer, tasks } = service;
     if (!balancer || !tasks) return;
-    this.alarm(
+    this.createAlarm(
       'UnhealthyTasks',
       'The load balancer has called a task unhealthy for five minutes: see its log, and GET /readyz',
       tasks.metrics.unhealthyHostCount({ period: Duration.minutes(1), statistic: 'Maximum' }),
@@ -245,7 +245,7 @@ export class Observability extends Construct {
       period: FIVE_MINUTES,
       label: 'requests that end with 5xx, %',
     });
-    this.alarm(
+    this.createAlarm(
       'ServiceErrors',
       'More than 5 % of the requests end with 5xx: 503 of tasks says that targets are out of reach, 502 and 504 are of the balancer',
       errors,
@@ -254,7 +254,7 @@ export class Observability extends Construct {
   }
 
   /** ECS has no metric of tasks that do not start; it tells EventBridge. */
-  private watchTasks(service: Service) {
+  private createTaskAlarms(service: Service) {
     const { fromPath } = events.EventField;
     // A path that the event does not have is left out.
     const taskEvent = events.RuleTargetInput.fromText(
@@ -284,7 +284,7 @@ export class Observability extends Construct {
       statistic: 'Sum',
       period: FIVE_MINUTES,
     });
-    this.alarm(
+    this.createAlarm(
       'TaskLaunchFailed',
       'A task of the file service could not be started, or a deployment was taken back: see the events of the service',
       matched,
@@ -292,7 +292,7 @@ export class Observability extends Construct {
     );
   }
 
-  private dashboard(config: Config, { storage, pipeline, service }: ObservabilityProps) {
+  private createDashboard(config: Config, { storage, pipeline, service }: ObservabilityProps) {
     const { fileSystemId } = storage.fileSystem;
     const graph = (title: string, left: cloudwatch.IMetric[], width = 8, right: cloudwatch.IMetric[] = []) =>
       new cloudwatch.GraphWidget({ title, left, right, width, height: 6, liveData: true });
@@ -301,18 +301,21 @@ export class Observability extends Construct {
       [
         graph(
           'Files against the threshold',
-          [own('FileCount', fileSystemId, { label: 'files' }), own('Threshold', fileSystemId, { label: 'threshold' })],
+          [
+            pipelineMetric('FileCount', fileSystemId, { label: 'files' }),
+            pipelineMetric('Threshold', fileSystemId, { label: 'threshold' }),
+          ],
           12,
         ),
         graph(
           'Mount targets',
           [
-            own('Targets', fileSystemId, { label: 'available' }),
-            own('Published', fileSystemId, { label: 'published' }),
+            pipelineMetric('Targets', fileSystemId, { label: 'available' }),
+            pipelineMetric('Published', fileSystemId, { label: 'published' }),
           ],
           6,
         ),
-        graph('A new target takes, seconds', [own('CreateDuration', fileSystemId)], 6),
+        graph('A new target takes, seconds', [pipelineMetric('CreateDuration', fileSystemId)], 6),
       ],
       [
         graph('Executions', [machine.metricSucceeded(), machine.metricFailed(), machine.metricTimedOut()]),
@@ -320,8 +323,8 @@ export class Observability extends Construct {
           'States take, ms (p90)',
           FUNCTIONS.map((name) => functions[name].metricDuration({ statistic: 'p90', label: stateOf(name) })),
         ),
-        graph('A count: seconds, and files a second', [own('CountDuration', fileSystemId)], 8, [
-          own('FilesPerSecond', fileSystemId),
+        graph('A count: seconds, and files a second', [pipelineMetric('CountDuration', fileSystemId)], 8, [
+          pipelineMetric('FilesPerSecond', fileSystemId),
         ]),
       ],
       [
@@ -333,35 +336,35 @@ export class Observability extends Construct {
           }),
         ]),
         graph('EFS: bytes read and written (whole file system)', [
-          ofEfs('DataReadIOBytes', fileSystemId, 'Sum'),
-          ofEfs('DataWriteIOBytes', fileSystemId, 'Sum'),
-          ofEfs('MetadataIOBytes', fileSystemId, 'Sum'),
+          efsMetric('DataReadIOBytes', fileSystemId, 'Sum'),
+          efsMetric('DataWriteIOBytes', fileSystemId, 'Sum'),
+          efsMetric('MetadataIOBytes', fileSystemId, 'Sum'),
         ]),
-        graph('EFS: % of the I/O limit, and connections', [ofEfs('PercentIOLimit', fileSystemId, 'Maximum')], 8, [
-          ofEfs('ClientConnections', fileSystemId, 'Sum'),
+        graph('EFS: % of the I/O limit, and connections', [efsMetric('PercentIOLimit', fileSystemId, 'Maximum')], 8, [
+          efsMetric('ClientConnections', fileSystemId, 'Sum'),
         ]),
       ],
       [
-        graph('By target: bytes read', [byTarget('TargetBytesRead', fileSystemId, 'Sum', '')], 6),
-        graph('By target: bytes written', [byTarget('TargetBytesWritten', fileSystemId, 'Sum', '')], 6),
-        graph('By target: seconds for an operation', [byTarget('TargetLatency', fileSystemId, 'Average', '')], 6),
-        graph('By target: up', [byTarget('TargetUp', fileSystemId, 'Minimum', '')], 6),
+        graph('By target: bytes read', [targetMetric('TargetBytesRead', fileSystemId, 'Sum', '')], 6),
+        graph('By target: bytes written', [targetMetric('TargetBytesWritten', fileSystemId, 'Sum', '')], 6),
+        graph('By target: seconds for an operation', [targetMetric('TargetLatency', fileSystemId, 'Average', '')], 6),
+        graph('By target: up', [targetMetric('TargetUp', fileSystemId, 'Minimum', '')], 6),
       ],
       [
-        graph('By target: operations', [byTarget('TargetOperations', fileSystemId, 'Sum', '')], 6),
+        graph('By target: operations', [targetMetric('TargetOperations', fileSystemId, 'Sum', '')], 6),
         graph(
           'By target: failed, and refused',
           [
-            byTarget('TargetFailures', fileSystemId, 'Sum', 'failed '),
-            byTarget('TargetRefused', fileSystemId, 'Sum', 'refused '),
+            targetMetric('TargetFailures', fileSystemId, 'Sum', 'failed '),
+            targetMetric('TargetRefused', fileSystemId, 'Sum', 'refused '),
           ],
           6,
         ),
-        ...(service.made
+        ...(service.ownService
           ? [
               graph(
                 'Tasks: processor and memory, %',
-                [service.made.metricCpuUtilization(), service.made.metricMemoryUtilization()],
+                [service.ownService.metricCpuUtilization(), service.ownService.metricMemoryUtilization()],
                 12,
               ),
             ]
@@ -378,7 +381,7 @@ export function runbook(id: string): string {
 }
 
 /** Hours without an execution that are too many: twice the schedule's own, of one hour at least and a week at most. */
-export function silence(schedule: string): number {
+export function maxHoursWithoutExecution(schedule: string): number {
   const [, number, unit] = /^rate\((\d+) (minute|hour|day)s?\)$/.exec(schedule) ?? [];
   // What a cron expression means is not worked out here.
   if (number === undefined) return 168;

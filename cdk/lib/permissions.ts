@@ -17,7 +17,10 @@ export interface World {
 }
 
 /** Actions that no code calls, and why somebody needs them all the same. A test finds those that nobody has. */
-export const IMPLIED: Record<FunctionName | 'everyFunction' | 'inVpc' | 'exec' | 'tasks', Record<string, string>> = {
+export const INDIRECT_ACTIONS: Record<
+  FunctionName | 'everyFunction' | 'inVpc' | 'exec' | 'tasks',
+  Record<string, string>
+> = {
   everyFunction: {
     'logs:CreateLogStream': "Lambda writes what the function says, in the role's name",
     'logs:PutLogEvents': "Lambda writes what the function says, in the role's name",
@@ -64,7 +67,7 @@ export const IMPLIED: Record<FunctionName | 'everyFunction' | 'inVpc' | 'exec' |
 };
 
 /** Why an action has no resource of its own; a test asks for a reason for each. */
-export const EVERYWHERE: Record<string, string> = {
+export const ACTIONS_WITHOUT_RESOURCE: Record<string, string> = {
   'ec2:DescribeSubnets': 'EC2 has no resources for it',
   'ec2:DescribeNetworkInterfaces': 'EC2 has no resources for it',
   'ecr:GetAuthorizationToken': 'ECR has no resources for it',
@@ -115,7 +118,7 @@ export function wildcards({ pipeline, network }: Config): Record<string, string>
 /** Says of a role, or of a construct that makes roles, why resources in it are wildcards. */
 export function explainWildcards(scope: IConstruct, config: Config) {
   const reasons = {
-    '*': [...new Set(Object.values(EVERYWHERE))].join('; '),
+    '*': [...new Set(Object.values(ACTIONS_WITHOUT_RESOURCE))].join('; '),
     ...wildcards(config),
   };
   for (const [resource, reason] of Object.entries(reasons)) {
@@ -196,7 +199,7 @@ export function permissions(
 }
 
 /** What Lambda itself does in the name of a function in the VPC, and the function's own code may not. */
-export function attach(
+export function vpcAttachmentStatements(
   scope: Construct,
   config: Config,
   network: Network,

@@ -9,9 +9,9 @@ import * as sfn from 'aws-cdk-lib/aws-stepfunctions';
 import { Construct } from 'constructs';
 import type { Config } from './config.ts';
 import { binary } from './binaries.ts';
-import { definition, FUNCTIONS, shape, stateOf, type FunctionName } from './functions.ts';
-import { kept } from './logs.ts';
-import { allow, attach, explainWildcards, permissions, type World } from './permissions.ts';
+import { definition, FUNCTIONS, lambdaSizing, stateOf, type FunctionName } from './functions.ts';
+import { createLogGroup } from './logs.ts';
+import { allow, vpcAttachmentStatements, explainWildcards, permissions, type World } from './permissions.ts';
 import { encryptionKey } from './platform.ts';
 import { countPath } from './storage.ts';
 
@@ -91,11 +91,11 @@ export class Pipeline extends Construct {
   }
 
   private function(name: FunctionName, config: Config, props: PipelineProps, role: iam.Role) {
-    const { memory, timeout } = shape(name);
+    const { memory, timeout } = lambdaSizing(name);
     const counts = name === 'count';
     const inVpc = counts || config.pipeline.inVpc;
     const functionName = config.pipeline.namePrefix + name;
-    const logGroup = kept(this, `${stateOf(name)}Log`, config, `/aws/lambda/${functionName}`);
+    const logGroup = createLogGroup(this, `${stateOf(name)}Log`, config, `/aws/lambda/${functionName}`);
     logGroup.grantWrite(role);
     if (inVpc) {
       const arnFormat = ArnFormat.COLON_RESOURCE_NAME;
@@ -105,9 +105,10 @@ export class Pipeline extends Construct {
         resourceName: functionName,
         arnFormat,
       });
-      for (const statement of attach(this, config, props.network, name, arn)) role.addToPolicy(statement);
+      for (const statement of vpcAttachmentStatements(this, config, props.network, name, arn))
+        role.addToPolicy(statement);
     }
-    const made = new lambda.Function(this, stateOf(name), {
+    const lambdaFunction = new lambda.Function(this, stateOf(name), {
       functionName,
       description: `EFS mount target autoscaler: ${name}`,
       code: lambda.Code.fromAsset(binary(name, config)),
@@ -130,14 +131,14 @@ export class Pipeline extends Construct {
     if (counts) {
       // Not by the library's own way, which would let it write.
       const { accessPointArn: arn } = props.storage.counting;
-      (made.node.defaultChild as lambda.CfnFunction).fileSystemConfigs = [{ arn, localMountPath: MOUNT }];
-      made.node.addDependency(props.storage.fileSystem.mountTargetsAvailable);
+      (lambdaFunction.node.defaultChild as lambda.CfnFunction).fileSystemConfigs = [{ arn, localMountPath: MOUNT }];
+      lambdaFunction.node.addDependency(props.storage.fileSystem.mountTargetsAvailable);
     }
     // The function's policy first: with its first request it may need all of it.
-    made.node.addDependency(role);
-    if (inVpc) made.node.addDependency(props.network.ready);
+    lambdaFunction.node.addDependency(role);
+    if (inVpc) lambdaFunction.node.addDependency(props.network.ready);
     explainWildcards(role, config);
-    return made;
+    return lambdaFunction;
   }
 
   private environment(name: FunctionName, config: Config, props: PipelineProps): Record<string, string> {
@@ -200,7 +201,7 @@ export class Pipeline extends Construct {
       role,
       tracingEnabled: true,
       logs: {
-        destination: kept(this, 'MachineLog', config, `/aws/vendedlogs/states/${config.stack.name}`),
+        destination: createLogGroup(this, 'MachineLog', config, `/aws/vendedlogs/states/${config.stack.name}`),
         level: sfn.LogLevel.ALL,
         includeExecutionData: true,
       },

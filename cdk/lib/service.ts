@@ -13,7 +13,7 @@ import { Construct } from 'constructs';
 import { Certificate } from './certificate/index.ts';
 import type { Config } from './config.ts';
 import { binary } from './binaries.ts';
-import { kept } from './logs.ts';
+import { createLogGroup } from './logs.ts';
 import { SERVICE_PORT, type Network } from './network.ts';
 import { allow, explainWildcards, parameterArn } from './permissions.ts';
 import { accessLogs, encryptionKey } from './platform.ts';
@@ -65,7 +65,7 @@ export class Service extends Construct {
   readonly url?: string;
   /** What clients have to show. */
   readonly token?: secrets.Secret;
-  readonly made?: ecs.FargateService | ecs.Ec2Service;
+  readonly ownService?: ecs.FargateService | ecs.Ec2Service;
   /** What its tasks run on, where that is not Fargate. */
   capacityProvider?: string;
   readonly balancer?: elb.ApplicationLoadBalancer;
@@ -107,8 +107,8 @@ export class Service extends Construct {
     // A task that can load no image or reaches no target ends, and a few of those are a failed deployment. With the
     // cluster come its capacity providers, which the service may not name before.
     service.node.addDependency(cluster, network.ready, props.storage.fileSystem.mountTargetsAvailable);
-    this.made = service;
-    Object.assign(this, this.lead(config, network, service));
+    this.ownService = service;
+    Object.assign(this, this.createEntryPoint(config, network, service));
   }
 
   private task(config: Config, { storage }: ServiceProps): ecs.TaskDefinition {
@@ -129,7 +129,7 @@ export class Service extends Construct {
     const linuxParameters = new ecs.LinuxParameters(this, 'Linux');
     linuxParameters.dropCapabilities(ecs.Capability.ALL);
     if (mounts) linuxParameters.addCapabilities(ecs.Capability.SYS_ADMIN);
-    const log = kept(this, 'Log', config, `/ecs/${config.stack.name}`);
+    const log = createLogGroup(this, 'Log', config, `/ecs/${config.stack.name}`);
     const container = task.addContainer(CONTAINER, {
       image: this.image(config, arm),
       command: ['serve'],
@@ -256,7 +256,7 @@ export class Service extends Construct {
   }
 
   /** What leads clients to the tasks, and the address under which. */
-  private lead(config: Config, network: Network, service: ecs.FargateService): Entry {
+  private createEntryPoint(config: Config, network: Network, service: ecs.FargateService): Entry {
     const { domainName, clientCidrs } = config.service;
     const clients = (clientCidrs.length > 0 ? clientCidrs : [network.cidr]).map((cidr) => ec2.Peer.ipv4(cidr));
     const scaling = service.autoScaleTaskCount({

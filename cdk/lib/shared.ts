@@ -62,11 +62,11 @@ export function shared(scope: Construct, config: Config, data: Data | undefined)
       },
     },
   };
-  const given = new DataNetwork(scope, 'GivenNetwork', seen);
+  const imported = new DataNetwork(scope, 'GivenNetwork', seen);
   const vault = data?.storage.vault && value('VaultName', 'Of the backups', data.storage.vault.backupVaultName);
   return {
-    network: given,
-    storage: new DataStorage(scope, 'GivenStorage', seen, given),
+    network: imported,
+    storage: new DataStorage(scope, 'GivenStorage', seen, imported),
     vault: vault ? backup.BackupVault.fromBackupVaultName(scope, 'GivenVault', vault) : undefined,
   };
 }

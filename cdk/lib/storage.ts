@@ -45,13 +45,13 @@ export class DataStorage extends Construct {
       enableKeyRotation: true,
       removalPolicy,
     });
-    const fileSystem = this.made(config, network, first, removalPolicy);
+    const fileSystem = this.createFileSystem(config, network, first, removalPolicy);
     this.fileSystem = fileSystem;
     this.mountable = first;
     if (config.storage.backup) this.vault = this.backUp(fileSystem, removalPolicy);
   }
 
-  private made(config: Config, network: DataNetwork, subnets: ec2.ISubnet[], removalPolicy: RemovalPolicy) {
+  private createFileSystem(config: Config, network: DataNetwork, subnets: ec2.ISubnet[], removalPolicy: RemovalPolicy) {
     const { performance, throughput, provisionedMibps } = config.storage;
     if (performance === 'max-io') {
       Annotations.of(this).addWarningV2(

@@ -8,15 +8,15 @@ import { test } from 'node:test';
 const ENVIRONMENT = { NAME: 'host', DATA: '1', YES: '1', REGION: 'eu-west-9' };
 
 /** The lines that the target would run, but for what builds. */
-function lines(target: string, ...given: string[]): string {
+function lines(target: string, ...args: string[]): string {
   const { PATH, HOME } = process.env;
-  const made = spawnSync('make', ['--dry-run', target, ...given], {
+  const makeRun = spawnSync('make', ['--dry-run', target, ...args], {
     cwd: join(import.meta.dirname, '..', '..'),
     env: { PATH, HOME, ...ENVIRONMENT },
     encoding: 'utf8',
   });
-  assert.equal(made.status, 0, made.stderr);
-  return made.stdout;
+  assert.equal(makeRun.status, 0, makeRun.stderr);
+  return makeRun.stdout;
 }
 
 test('a stack, its files, an answer and a region are named on the command line of make', () => {
@@ -37,8 +37,8 @@ test('a stack, its files, an answer and a region are named on the command line o
 });
 
 test('one name is looked for and deployed, whatever SET says', () => {
-  for (const given of [[], ['NAME=files'], ['SET=stack.name=others', 'NAME=files']]) {
-    const deploy = lines('deploy', ...given);
+  for (const args of [[], ['NAME=files'], ['SET=stack.name=others', 'NAME=files']]) {
+    const deploy = lines('deploy', ...args);
     assert.match(deploy, /preflight --stack "\$stack" --json/);
     assert.match(deploy, /-c "stack\.name=\$stack"/);
   }

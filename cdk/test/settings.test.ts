@@ -17,9 +17,9 @@ const setting = (name: string, value: unknown) =>
 function refused(what: () => unknown): string {
   try {
     what();
-  } catch (why) {
-    assert(why instanceof ConfigError, String(why));
-    return why.message;
+  } catch (error) {
+    assert(error instanceof ConfigError, String(error));
+    return error.message;
   }
   return '';
 }
@@ -280,7 +280,13 @@ test('SET has any number of settings, whose values may have spaces in them', () 
     'service.image is {"repository": "a/b", "tag": "v=1"}',
     'service.domainName is a.b.example.com',
   ]);
-  for (const bad of ['threshold=5', '5', 'x scaling.threshold=5', '=5'])
+  // A value may look like a setting where it is none, and in JSON even where it is one.
+  assert.deepEqual(of('stack.tags={"note": "see scaling.threshold=1 \\" }"} alarms.emails=a.b=c@example.com'), [
+    'stack.tags is {"note": "see scaling.threshold=1 \\" }"}',
+    'alarms.emails is a.b=c@example.com',
+  ]);
+  assert.deepEqual(of('pipeline.schedule=rate(1 hour) no.group=1'), ['pipeline.schedule is rate(1 hour) no.group=1']);
+  for (const bad of ['no.group=5', 'threshold=5', '5', 'x scaling.threshold=5', '=5'])
     assert.match(
       refused(() => of(bad)),
       /^SET: /,

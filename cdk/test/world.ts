@@ -285,9 +285,9 @@ export class World {
 function synthesized(app: App, folder: string) {
   try {
     return app.synth();
-  } catch (why) {
+  } catch (error) {
     const report = join(folder, 'validation-report.json');
-    if (!existsSync(report)) throw why;
+    if (!existsSync(report)) throw error;
     const found = JSON.parse(readFileSync(report, 'utf8')).pluginReports.flatMap((plugin: any) => plugin.violations);
     const lines = found.map(
       (one: any) => `${one.ruleName} at ${one.violatingConstructs.map((at: any) => at.constructPath).join(', ')}`,

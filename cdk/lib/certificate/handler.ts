@@ -47,12 +47,12 @@ async function carryOut(event: Event): Promise<string> {
   const client = new acm.ACMClient({});
   if (event.RequestType !== 'Delete') {
     const { DomainName, Tag } = event.ResourceProperties;
-    const made = await make(DomainName);
+    const keyPair = await make(DomainName);
     // A new one for an update too: CloudFormation deletes the old one when nothing uses it any more.
     const imported = await client.send(
       new acm.ImportCertificateCommand({
-        Certificate: Buffer.from(made.certificate),
-        PrivateKey: Buffer.from(made.key),
+        Certificate: Buffer.from(keyPair.certificate),
+        PrivateKey: Buffer.from(keyPair.key),
         Tags: [{ Key: 'efs-autoscale', Value: Tag }],
       }),
     );
@@ -66,10 +66,10 @@ async function carryOut(event: Event): Promise<string> {
     try {
       await client.send(new acm.DeleteCertificateCommand({ CertificateArn: arn }));
       return arn;
-    } catch (why) {
-      const { name } = why as Error;
+    } catch (error) {
+      const { name } = error as Error;
       if (name === 'ResourceNotFoundException') return arn;
-      if (name !== 'ResourceInUseException' || tries === TRIES) throw why;
+      if (name !== 'ResourceInUseException' || tries === TRIES) throw error;
       await new Promise((done) => setTimeout(done, BETWEEN));
     }
   }
@@ -81,9 +81,9 @@ export async function handler(event: Event): Promise<void> {
   let outcome: Record<string, string>;
   try {
     outcome = { Status: 'SUCCESS', PhysicalResourceId: await carryOut(event) };
-  } catch (why) {
-    console.error(why);
-    const reason = why instanceof Error ? `${why.name}: ${why.message}` : String(why);
+  } catch (error) {
+    console.error(error);
+    const reason = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
     outcome = { Status: 'FAILED', Reason: reason, PhysicalResourceId: event.PhysicalResourceId ?? 'none' };
   }
   const body = JSON.stringify({ ...outcome, StackId, RequestId, LogicalResourceId });

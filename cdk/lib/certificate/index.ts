@@ -10,7 +10,7 @@ import * as lambda from 'aws-cdk-lib/aws-lambda';
 import { Construct } from 'constructs';
 import { buildSync } from 'esbuild';
 import type { Config } from '../config.ts';
-import { kept } from '../logs.ts';
+import { createLogGroup } from '../logs.ts';
 import { explainWildcards } from '../permissions.ts';
 
 export class Certificate extends Construct {
@@ -44,7 +44,7 @@ export class Certificate extends Construct {
       }),
     );
     explainWildcards(role, config);
-    const logGroup = kept(this, 'Log', config);
+    const logGroup = createLogGroup(this, 'Log', config);
     logGroup.grantWrite(role);
     const maker = new lambda.Function(this, 'Maker', {
       description: 'Makes the certificate of the load balancer',
@@ -60,14 +60,14 @@ export class Certificate extends Construct {
       role,
     });
     maker.node.addDependency(role);
-    const made = new CustomResource(this, 'Made', {
+    const resource = new CustomResource(this, 'Made', {
       resourceType: 'Custom::SelfSignedCertificate',
       serviceToken: maker.functionArn,
       // CloudFormation would wait for an hour for a function that dies.
       serviceTimeout: Duration.minutes(5),
       properties: { DomainName: config.service.domainName, Tag: config.stack.name },
     });
-    this.certificate = acm.Certificate.fromCertificateArn(this, 'Imported', made.ref);
+    this.certificate = acm.Certificate.fromCertificateArn(this, 'Imported', resource.ref);
   }
 }
 

@@ -15,16 +15,16 @@ function documented(): string[] {
 }
 
 test('every alarm has a runbook, and every runbook its alarm', () => {
-  const made = new Set<string>();
+  const templates = new Set<string>();
   for (const name of NAMES) {
     for (const { path, is } of world(name).all('CloudWatch::Alarm')) {
       const id = path.replace(/^Observability\//, '');
-      made.add(id);
+      templates.add(id);
       assert(is.AlarmDescription.endsWith(`. ${runbook(id)}`), `${name}: ${is.AlarmDescription}`);
       assert(is.AlarmDescription.length <= 1024, `${name}: ${id}: CloudWatch's limit`);
     }
   }
-  assert.deepEqual([...made].sort(), documented().sort());
+  assert.deepEqual([...templates].sort(), documented().sort());
 });
 
 test('what EventBridge tells the topic of tasks that do not start has its runbook', () => {

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { FUNCTIONS, PROJECT, stateOf } from '../../lib/functions.ts';
-import { silence } from '../../lib/observability.ts';
+import { maxHoursWithoutExecution } from '../../lib/observability.ts';
 import { NAMES, world, type World } from '../world.ts';
 
 const alarm = (it: World, id: string) => it.at(`Observability/${id}`);
@@ -121,7 +121,7 @@ test('a rare schedule is not silent before it is late', () => {
     'rate(1 day)',
     'rate(30 days)',
     'cron(0 * * * ? *)',
-  ].map(silence);
+  ].map(maxHoursWithoutExecution);
   assert.deepEqual(hours, [1, 1, 2, 4, 48, 168, 168]);
 });
 
@@ -230,7 +230,7 @@ test('the dashboard shows files against the threshold, targets, executions, stat
     'DataWriteIOBytes',
     'PercentIOLimit',
   ];
-  const byTarget = [
+  const targetMetric = [
     'TargetBytesRead',
     'TargetBytesWritten',
     'TargetLatency',
@@ -240,7 +240,7 @@ test('the dashboard shows files against the threshold, targets, executions, stat
     'CPUUtilization',
     'MemoryUtilization',
   ];
-  for (const name of [...parts, ...byTarget]) assert(shown.includes(name), name);
+  for (const name of [...parts, ...targetMetric]) assert(shown.includes(name), name);
   for (const name of FUNCTIONS) assert(shown.includes(`<Pipeline/${stateOf(name)}>`), name);
 });
 

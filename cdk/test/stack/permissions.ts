@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Validations } from 'aws-cdk-lib';
 import { FUNCTIONS, PROJECT, stateOf, type FunctionName } from '../../lib/functions.ts';
-import { EVERYWHERE, IMPLIED, wildcards } from '../../lib/permissions.ts';
+import { ACTIONS_WITHOUT_RESOURCE, INDIRECT_ACTIONS, wildcards } from '../../lib/permissions.ts';
 import { NAMES, world, type Name, type World } from '../world.ts';
 
 /** The file system, to the system. */
@@ -128,7 +128,7 @@ const allowed = (it: World, role: string) =>
   );
 
 /** What a role lacks, and what it has too much. */
-function difference(it: World, calls: ReturnType<typeof called>, implied: typeof IMPLIED): string[] {
+function difference(it: World, calls: ReturnType<typeof called>, implied: typeof INDIRECT_ACTIONS): string[] {
   const found: string[] = [];
   const compare = (who: FunctionName | 'tasks', role: string, more: Record<string, string>[]) => {
     const has = allowed(it, role);
@@ -151,7 +151,7 @@ function difference(it: World, calls: ReturnType<typeof called>, implied: typeof
   return found;
 }
 
-const compared = (name: Name, code = CODE, implied = IMPLIED) => {
+const compared = (name: Name, code = CODE, implied = INDIRECT_ACTIONS) => {
   const it = world(name);
   return difference(it, called(code, it.config.pipeline.countCacheSeconds > 0), implied);
 };
@@ -200,7 +200,7 @@ test('a call without a permission is found, and a permission without a call', ()
   ]);
   const service = `${CODE.service}\nself.aws.write_parameter(`;
   assert.deepEqual(compared('default', with_({ service })), ['tasks calls ssm:PutParameter without a permission']);
-  const implied = { ...IMPLIED, 'create-target': {} };
+  const implied = { ...INDIRECT_ACTIONS, 'create-target': {} };
   assert.equal(compared('default', CODE, implied).length, 3, 'what EFS needs');
 });
 
@@ -274,8 +274,8 @@ test('each action is for what it is about', () => {
       if (effect === 'Deny' || resources.includes('*')) continue;
       for (const action of actions) found[action] = [...(found[action] ?? []), ...resources].sort();
     }
-    const kinds = Object.keys(IMPLIED.everyFunction).filter((action) => action.startsWith('logs:'));
-    for (const action of [...kinds, ...(role === 'Roles/Count' ? Object.keys(IMPLIED.inVpc) : [])])
+    const kinds = Object.keys(INDIRECT_ACTIONS.everyFunction).filter((action) => action.startsWith('logs:'));
+    for (const action of [...kinds, ...(role === 'Roles/Count' ? Object.keys(INDIRECT_ACTIONS.inVpc) : [])])
       delete found[action];
     assert.deepEqual(found, actions, role);
   }
@@ -347,7 +347,7 @@ test('every wildcard has a reason, and every reason a wildcard', () => {
         for (const resource of resources) {
           if (resource === '*') {
             for (const action of actions)
-              assert(EVERYWHERE[action], `${name}, ${path}: ${action} for everything, and no reason`);
+              assert(ACTIONS_WITHOUT_RESOURCE[action], `${name}, ${path}: ${action} for everything, and no reason`);
             for (const action of actions) everywhere.add(action);
           } else if (resource.includes('*')) {
             assert(reasons[resource], `${name}, ${path}: ${resource}, and no reason`);
@@ -357,7 +357,7 @@ test('every wildcard has a reason, and every reason a wildcard', () => {
       }
     }
   }
-  assert.deepEqual([...everywhere].sort(), Object.keys(EVERYWHERE).sort());
+  assert.deepEqual([...everywhere].sort(), Object.keys(ACTIONS_WITHOUT_RESOURCE).sort());
   const settings = NAMES.map((name) => Object.keys(wildcards(world(name).config))).flat();
   assert.deepEqual([...partly].sort(), [...new Set(settings)].sort());
 });

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 // @ts-expect-error: it comes without types
 import aslValidator from 'asl-validator';
-import { definition, FUNCTIONS, PROJECT, shape, stateOf, type FunctionName } from '../../lib/functions.ts';
+import { definition, FUNCTIONS, PROJECT, lambdaSizing, stateOf, type FunctionName } from '../../lib/functions.ts';
 import { world, type World } from '../world.ts';
 
 const of = (it: World, name: FunctionName) => it.at(`Pipeline/${stateOf(name)}`);
@@ -38,7 +38,7 @@ test("memory by scale is the original design's table; time is what each Cargo.to
   assert.deepEqual([memory('discovery'), memory('default'), memory('spot')], [512, 1024, 2048]);
   for (const name of FUNCTIONS) {
     const { Timeout, MemorySize } = of(world('default'), name);
-    assert.deepEqual({ timeout: Timeout, memory: MemorySize }, shape(name), name);
+    assert.deepEqual({ timeout: Timeout, memory: MemorySize }, lambdaSizing(name), name);
   }
 });
 

@@ -168,7 +168,7 @@ test('the system is told of the data by parameters: a handful, each looked up on
     // A reference is looked up for each place where it stands, and CloudFormation is refused at some 75 of them.
     assert.doesNotMatch(JSON.stringify(template), /Fn::GetStackOutput|Fn::ImportValue/, name);
     const asked = Object.values<any>(template.Parameters ?? {}).filter(({ Type }) => /^AWS::SSM/.test(Type));
-    const own = asked.map(({ Default }) => Default).filter((one) => one.startsWith('/efs-autoscale/'));
-    assert.deepEqual(own.sort(), published(name), name);
+    const names = asked.map(({ Default }) => Default).filter((one) => one.startsWith('/efs-autoscale/'));
+    assert.deepEqual(names.sort(), published(name), name);
   }
 });

@@ -43,8 +43,8 @@ pub async fn run(source: &Source, interval: Duration) -> Result<u8> {
     );
     let installation = source.connect().await?;
     let status = gather(&installation).await?;
-    let running = running(&installation).await?;
-    let (sender, receiver) = watch::channel(Answer { status: Some(status), running, error: None });
+    let running_now = running(&installation).await?;
+    let (sender, receiver) = watch::channel(Answer { status: Some(status), running: running_now, error: None });
     let (refresh, mut wanted) = mpsc::channel::<()>(1);
     let asking = async {
         loop {
