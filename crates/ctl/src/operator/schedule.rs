@@ -5,7 +5,11 @@
 //! EventBridge Scheduler resumes by itself.
 
 use anyhow::{Context, Result, bail};
-use aws_sdk_scheduler::{Client, operation::get_schedule::GetScheduleOutput, types::ScheduleState};
+use aws_sdk_scheduler::{
+    Client,
+    operation::get_schedule::GetScheduleOutput,
+    types::{ScheduleState, Target},
+};
 use aws_smithy_types::DateTime;
 use serde::Serialize;
 
@@ -46,7 +50,7 @@ impl Schedule {
 
     /// The ARN of what it starts.
     pub fn target(&self) -> Option<&str> {
-        self.found.target().map(|target| target.arn())
+        self.found.target().map(Target::arn)
     }
 
     /// `None` while executions are started.

@@ -450,7 +450,7 @@ fn schedule(facts: &Facts) -> Vec<Finding> {
     match &schedule.is_paused_until {
         Some(until) => check.problem(format!("the schedule is paused until {until}: {reason}"), "efs-autoscale resume"),
         None if !schedule.is_enabled => {
-            check.problem(format!("the schedule is paused: {reason}"), "efs-autoscale resume")
+            check.problem(format!("the schedule is paused: {reason}"), "efs-autoscale resume");
         }
         None => {}
     }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use aws_sdk_cloudformation::types::{StackDriftDetectionStatus, StackDriftStatus};
+use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
 use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
 use aws_sdk_ec2::types::{IpPermission, SecurityGroup};
 use aws_sdk_ecs::types::ServiceField;
 use aws_sdk_efs::error::ProvideErrorMetadata as _;
+use aws_sdk_elasticloadbalancingv2::types::Listener;
 use aws_sdk_iam::types::PolicyEvaluationDecisionType;
 use aws_smithy_types::DateTime;
 use domain::config::ServiceName;
@@ -285,7 +287,7 @@ async fn alarms(installation: &Installation) -> Result<Vec<Alarm>> {
     let request = installation.clients.cloudwatch.describe_alarms().alarm_name_prefix(format!("{}-", stack.name));
     let pages = request.into_paginator().send().collect::<Result<Vec<_>, _>>().await?;
     let mut alarms = Vec::new();
-    for alarm in pages.iter().flat_map(|page| page.metric_alarms()) {
+    for alarm in pages.iter().flat_map(DescribeAlarmsOutput::metric_alarms) {
         alarms.push(Alarm {
             name: crate::operator::status::alarm_name(alarm.alarm_name().unwrap_or_default(), &stack.name),
             is_armed: alarm.actions_enabled().unwrap_or(true),
@@ -321,7 +323,7 @@ async fn certificates(installation: &Installation) -> Result<Vec<Certificate>> {
     let Some(arn) = found.and_then(|found| found.load_balancer_arn()) else { return Ok(vec![]) };
     let listeners = elb.describe_listeners().load_balancer_arn(arn).send().await?;
     let mut certificates = Vec::new();
-    let used = listeners.listeners().iter().flat_map(|listener| listener.certificates());
+    let used = listeners.listeners().iter().flat_map(Listener::certificates);
     for arn in used.filter_map(|certificate| certificate.certificate_arn()) {
         let described = acm.describe_certificate().certificate_arn(arn).send().await?;
         let certificate = described.certificate();
