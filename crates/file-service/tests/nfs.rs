@@ -1,12 +1,12 @@
-//! All that `http.rs`, `harm.rs` and `slow.rs` ask of the service, with targets that it reaches by an NFS client of its own: a real
+//! All that `http`, `harm` and `slow.rs` ask of the service, with targets that it reaches by an NFS client of its own: a real
 //! server behind relays that stand for the mount targets. And what happens when one of them hangs or goes away.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 #![allow(clippy::duplicate_mod, reason = "each of these is a program of its own elsewhere")]
 
 mod common;
-#[path = "harm.rs"]
+#[path = "harm/main.rs"]
 mod harm;
-#[path = "http.rs"]
+#[path = "http/main.rs"]
 mod http;
 #[path = "slow.rs"]
 mod slow;
