@@ -26,6 +26,13 @@ export function lambdaSizing(name: FunctionName): { memory: number; timeout: num
   return { memory: number('memory'), timeout: number('timeout') };
 }
 
+/** The version of everything in the workspace. */
+export function version(): string {
+  const found = /^version = "([^"]+)"$/m.exec(readFileSync(join(PROJECT, 'Cargo.toml'), 'utf8'))?.[1];
+  if (found === undefined) throw new Error('Cargo.toml: [workspace.package] has no version');
+  return found;
+}
+
 /** The state machine's file, with its `${…}`. */
 export function definition(): string {
   return readFileSync(join(PROJECT, 'statemachine', 'autoscale.asl.json'), 'utf8');

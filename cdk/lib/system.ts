@@ -6,6 +6,7 @@ import { CfnOutput, Stack, type App, type Environment } from 'aws-cdk-lib';
 import { Audit } from './audit.ts';
 import type { Config } from './config.ts';
 import { dataStackName, makesData, type Data } from './data.ts';
+import { version } from './functions.ts';
 import { Network } from './network.ts';
 import { Observability } from './observability.ts';
 import { Pipeline, Roles } from './pipeline.ts';
@@ -24,7 +25,8 @@ export class System extends Stack {
       env,
       description:
         'EFS mount target autoscaler: counts files, adds mount targets, publishes them, redeploys the service',
-      tags: { 'efs-autoscale': config.stack.name },
+      // `efs-autoscale doctor` compares the version of the functions with that of the service.
+      tags: { 'efs-autoscale': config.stack.name, 'efs-autoscale-version': version() },
     });
     const roles = new Roles(this, 'Roles', config);
     const { network, storage, vault } = shared(this, config, data);

@@ -10,7 +10,7 @@ use local_world::{
     world::{ROLE, sdk_config},
 };
 use serde_json::{Value, json};
-use tests::{FILES, Lab, efs_autoscale};
+use tests::{FILES, Lab, binaries, efs_autoscale};
 
 const SCHEDULE: &str = "the-schedule";
 
@@ -31,7 +31,14 @@ async fn say(lab: &Lab, arguments: &[&str]) -> Result<Output> {
 async fn ask(lab: &Lab, arguments: &[&str]) -> Result<Value> {
     let output = say(lab, &[arguments, &["--json"]].concat()).await?;
     ensure!(output.status.code().is_some_and(|code| code < 2), "{arguments:?} ended with {}", output.status);
-    serde_json::from_slice(&output.stdout).with_context(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let answer = serde_json::from_slice(&output.stdout);
+    let answer: Value = answer.with_context(|| String::from_utf8_lossy(&output.stdout).into_owned())?;
+    // The schema that the program prints is that of what it prints.
+    let schema = tokio::process::Command::new(binaries().join("efs-autoscale")).args(["schema", arguments[0]]).output();
+    let schema = jsonschema::validator_for(&serde_json::from_slice(&schema.await?.stdout)?)?;
+    let errors: Vec<_> = schema.iter_errors(&answer).map(|err| format!("{}: {err}", err.instance_path())).collect();
+    ensure!(errors.is_empty(), "{arguments:?}: {errors:?} in {answer}");
+    Ok(answer)
 }
 
 #[tokio::test]
@@ -52,7 +59,7 @@ async fn an_operator_learns_what_is_and_why_and_what_next() -> Result<()> {
 
     // What would be done, with files that nobody has counted, and nothing is done.
     let plan = ask(&lab, &["plan", "--files", "1000000"]).await?;
-    assert_eq!((&plan["reason"], &plan["decision"]["action"]), (&json!("create"), &json!("create")));
+    assert_eq!((&plan["reason"], &plan["evaluated"]["decision"]["action"]), (&json!("create"), &json!("create")));
     assert_eq!(lab.targets().await?.len(), 2);
 
     // A start that is followed.
@@ -82,6 +89,11 @@ async fn an_operator_learns_what_is_and_why_and_what_next() -> Result<()> {
     assert_eq!(status["problems"], json!([]));
     assert_eq!(status["executions"][0]["reason"], "create");
     assert_eq!(status["service"]["has_read_list"], true);
+    let doctor = ask(&lab, &["doctor"]).await?;
+    let found: Vec<_> =
+        doctor["findings"].as_array().unwrap().iter().filter(|one| one["outcome"] == "problem").collect();
+    assert!(found.is_empty(), "{found:#?}");
+
     let text = String::from_utf8(say(&lab, &["status"]).await?.stdout)?;
     for expected in ["targets ", "published ", "schedule ", "executions "] {
         assert!(text.lines().any(|line| line.starts_with(expected)), "{expected}: {text}");
@@ -94,7 +106,7 @@ async fn a_failure_is_explained_with_its_remedy_and_is_a_problem() -> Result<()>
     let lab = Lab::start(2, &[]).await?;
     create_schedule(&lab).await?;
     lab.proxy.add(Rule::always(
-        "efs:CreateMountTarget",
+        "ssm:PutParameter",
         Behaviour::Refuse { status: 403, code: "AccessDeniedException", message: "not allowed" },
     ));
     let started = say(&lab, &["start", "--threshold", "1", "--wait"]).await?;

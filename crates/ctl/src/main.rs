@@ -64,6 +64,9 @@ enum Command {
     /// Explain a code: an error, a warning, a reason, an alarm; or the use of a command
     #[command(after_help = operator::help::HELP)]
     Help(operator::help::Options),
+    /// What a command prints with --json, as a JSON Schema
+    #[command(after_help = operator::schema::HELP)]
+    Schema(operator::schema::Options),
     /// Completions for a shell
     #[command(after_help = operator::shell::COMPLETIONS_HELP)]
     Completions(operator::shell::CompletionsOptions),
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Command::Preflight(options) => preflight::run(options),
         Command::Teardown(options) => teardown::run(options),
         Command::Help(options) => help(&options),
+        Command::Schema(options) => operator::schema::run(&options),
         Command::Completions(options) => operator::shell::run_completions(&options, Cli::command()),
         Command::Man(options) => operator::shell::run_man(&options, Cli::command()),
         Command::Local { arguments } => local(&arguments),

@@ -14,6 +14,7 @@ use crate::{
 
 /// An execution in sentences. Every list may be empty.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// The code of [`Execution::reason`].
     pub reason: String,

@@ -5,6 +5,7 @@ use std::{fs, io::Read as _, path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use domain::{explain::Explanation, record::DecisionRecord};
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -43,7 +44,7 @@ pub struct Options {
 }
 
 /// What is printed with `--json`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Report {
     /// Absent of a log line.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,7 +58,7 @@ struct Report {
     replayed: Option<Value>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Header {
     name: String,
     status: String,
@@ -67,6 +68,11 @@ struct Header {
     seconds: Option<u64>,
     input: Value,
     states: Vec<String>,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Report)
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -9,6 +9,7 @@ use std::{
 
 use clap::Args;
 use domain::codes::{CodeKind, Entry, anchor, find_all, of_kind, suggest};
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
 /// Exit status of an unknown code.
@@ -42,8 +43,19 @@ pub struct Options {
     pub json: bool,
 }
 
+/// All that is printed with `--json`.
+#[derive(Serialize, JsonSchema)]
+struct Codes {
+    codes: Vec<Explained>,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Codes)
+}
+
 /// One code in JSON.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Explained {
     code: &'static str,
     kind: &'static str,
@@ -89,8 +101,8 @@ fn answer(options: &Options) -> Result<String, String> {
     match &options.code {
         Some(code) if entries.is_empty() => Err(unknown(code)),
         _ if options.json => {
-            let entries: Vec<_> = entries.into_iter().map(Explained::from).collect();
-            Ok(format!("{}\n", serde_json::json!({ "codes": entries })))
+            let codes = Codes { codes: entries.into_iter().map(Explained::from).collect() };
+            serde_json::to_string(&codes).map(|text| text + "\n").map_err(|err| err.to_string())
         }
         None => Ok(list()),
         Some(_) => Ok(entries.into_iter().map(explained).collect::<Vec<_>>().join("\n")),

@@ -5,6 +5,7 @@ use std::{io::IsTerminal as _, process::ExitCode, time::SystemTime};
 use anyhow::Result;
 use clap::{Args, value_parser};
 use domain::{explain::grouped, messages::Observed, policy::Warning, record::Execution};
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
 use super::{Source, executions, finish, print_json, print_lines, time};
@@ -38,7 +39,7 @@ pub struct Options {
 }
 
 /// One execution, for people and for scripts.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Row {
     pub name: String,
     pub status: String,
@@ -99,13 +100,18 @@ impl Row {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Report {
     since: String,
     /// The newest last.
     executions: Vec<Row>,
     /// There are more than these.
     is_cut: bool,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Report)
 }
 
 #[tokio::main(flavor = "current_thread")]

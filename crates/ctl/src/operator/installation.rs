@@ -241,9 +241,7 @@ mod tests {
         let found = source(Some("of-the-flag")).with_file().unwrap();
         assert_eq!((found.stack.as_deref(), found.schedule.as_deref()), (Some("of-the-flag"), Some("s")));
         assert_eq!(source(None).with_file().unwrap().stack.as_deref(), Some("of-the-file"));
-        for (text, expected) in
-            [("stak = \"x\"", "unknown field `stak`"), ("stack = \"1 2\"", "stack: the name of a stack")]
-        {
+        for (text, expected) in [("stak = \"x\"", "unknown field `stak`"), ("stack = \"1 2\"", "stack: a stack name")] {
             fs::write(&path, text).unwrap();
             let err = format!("{:#}", source(None).with_file().unwrap_err());
             assert!(err.contains(expected), "{err}");

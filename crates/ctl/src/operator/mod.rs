@@ -10,6 +10,7 @@ pub mod pause;
 pub mod permissions;
 pub mod plan;
 pub mod schedule;
+pub mod schema;
 pub mod shell;
 pub mod start;
 pub mod status;

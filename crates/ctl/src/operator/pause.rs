@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::SystemTime};
 
 use anyhow::{Context, Result};
 use clap::{Args, builder::NonEmptyStringValueParser};
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
 use super::{
@@ -57,13 +58,18 @@ pub struct ResumeOptions {
     source: Source,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Report {
     schedule: String,
     /// `null` when executions are started.
     paused: Option<Pause>,
     /// It was so before.
     changed: bool,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Report)
 }
 
 #[tokio::main(flavor = "current_thread")]

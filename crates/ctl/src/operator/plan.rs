@@ -9,8 +9,9 @@ use domain::{
     messages::{EvaluateInput, EvaluateOutput},
     policy::{Excluded, FileCount},
 };
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Installation, Source, executions, explain::next_steps, finish, print_json, print_lines, time};
 
@@ -47,7 +48,7 @@ pub struct Options {
 }
 
 /// A decision that an execution would make now.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Plan {
     /// When the files were counted; absent of `--files`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,8 +56,19 @@ pub struct Plan {
     #[serde(flatten)]
     pub explanation: Explanation,
     pub next: Vec<String>,
-    #[serde(flatten)]
-    pub output: EvaluateOutput,
+    /// As the function `evaluate` answers.
+    #[schemars(with = "Evaluated")]
+    pub evaluated: EvaluateOutput,
+}
+
+/// The shape of [`EvaluateOutput`], for the schema; docs/reference/operations.md has its fields.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Evaluated {
+    decision: Value,
+    dry_run: bool,
+    warnings: Vec<Value>,
+    observed: Value,
 }
 
 impl Plan {
@@ -77,7 +89,7 @@ impl Plan {
         output.dry_run = false;
         let explanation = Explanation::of_decision(&output);
         let counted_at = count.map(|(_, at)| at).filter(|at| *at > 0).map(time::rfc3339);
-        Ok(Self { counted_at, next: next_steps(&explanation), explanation, output })
+        Ok(Self { counted_at, next: next_steps(&explanation), explanation, evaluated: output })
     }
 }
 
@@ -91,6 +103,11 @@ pub async fn last_count(installation: &Installation) -> Result<Option<(FileCount
         let observed = &execution.evaluated.as_ref()?.observed;
         Some((FileCount { files: observed.files?, complete: observed.complete }, execution.started_at))
     }))
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Plan)
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -11,6 +11,7 @@ use aws_sdk_scheduler::{
     types::{ScheduleState, Target},
 };
 use aws_smithy_types::DateTime;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::time;
@@ -28,7 +29,7 @@ pub struct Schedule {
 }
 
 /// Why no execution is started.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, JsonSchema)]
 pub struct Pause {
     /// `None`: until somebody resumes.
     pub until: Option<String>,

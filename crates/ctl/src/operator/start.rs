@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context, Result};
 use clap::Args;
 use domain::{explain::Explanation, record::Execution};
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -45,7 +46,7 @@ pub struct Options {
     source: Source,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Report {
     execution_arn: String,
     /// Of `--wait`.
@@ -53,6 +54,11 @@ struct Report {
     status: Option<String>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     explanation: Option<Explanation>,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Report)
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -28,12 +28,19 @@ pub fn duration(seconds: u64) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
+/// No duration is longer: ten years.
+const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok().filter(|duration| *duration <= MAX_DURATION)
+}
+
 /// A time in the past: a duration before now (`24h`, `7d`), or RFC 3339.
 ///
 /// # Errors
 /// Which forms are expected.
 pub fn past(text: &str) -> Result<SystemTime, String> {
-    if let Ok(ago) = humantime::parse_duration(text) {
+    if let Some(ago) = parse_duration(text) {
         return SystemTime::now().checked_sub(ago).ok_or_else(|| format!("{text} is before 1970"));
     }
     humantime::parse_rfc3339_weak(text).map_err(|_| expected(text))
@@ -44,15 +51,17 @@ pub fn past(text: &str) -> Result<SystemTime, String> {
 /// # Errors
 /// Which forms are expected, or that it is not in the future.
 pub fn future(text: &str) -> Result<SystemTime, String> {
-    let time = match humantime::parse_duration(text) {
-        Ok(ahead) => SystemTime::now().checked_add(ahead).ok_or_else(|| expected(text))?,
-        Err(_) => humantime::parse_rfc3339_weak(text).map_err(|_| expected(text))?,
+    let time = match parse_duration(text) {
+        Some(ahead) => SystemTime::now().checked_add(ahead).ok_or_else(|| expected(text))?,
+        None => humantime::parse_rfc3339_weak(text).map_err(|_| expected(text))?,
     };
     if time <= SystemTime::now() { Err(format!("{text} is not in the future")) } else { Ok(time) }
 }
 
 fn expected(text: &str) -> String {
-    format!("{text:?} is no time: expected a duration such as 90m, 24h or 7d, or a time such as 2026-11-27T15:00:00Z")
+    format!(
+        "{text:?} is no time: expected a duration such as 90m, 24h or 7d (at most ten years), or a time such as 2026-11-27T15:00:00Z"
+    )
 }
 
 /// Seconds since 1970.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use domain::model::LifeCycle;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::facts::{Facts, Known, World};
@@ -15,7 +16,7 @@ const MIN_FREE_ADDRESSES: u32 = 8;
 /// The six functions need so many executions at once, `count` in parts most of them.
 const MIN_CONCURRENCY: i32 = 20;
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Ok,
@@ -25,7 +26,7 @@ pub enum Outcome {
 }
 
 /// What one check found.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, JsonSchema)]
 pub struct Finding {
     pub check: &'static str,
     pub outcome: Outcome,

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
 pub use self::{
@@ -42,11 +43,16 @@ pub struct Options {
     source: Source,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Report {
     problems: usize,
     unknown: usize,
     findings: Vec<Finding>,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Report)
 }
 
 #[tokio::main(flavor = "current_thread")]

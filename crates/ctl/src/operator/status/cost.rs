@@ -1,5 +1,6 @@
 //! What runs costs a month, at the list prices of docs/reference/costs.md.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// AWS counts a month as so many hours.
@@ -19,7 +20,7 @@ const INFREQUENT_ACCESS_GB_MONTH: f64 = 0.025;
 const TRANSITION: f64 = 0.025 / 1_000.0;
 
 /// One line of the bill.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Item {
     pub item: String,
     /// US dollars a month.

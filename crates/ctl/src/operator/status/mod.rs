@@ -10,6 +10,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, value_parser};
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
 pub use self::{
@@ -48,7 +49,7 @@ pub struct Options {
 }
 
 /// Everything that is shown. A part that could not be asked has its error in `unknown`.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Status {
     /// RFC 3339, UTC.
     pub at: String,
@@ -75,7 +76,7 @@ pub struct Status {
     pub unknown: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct Files {
     /// Of the last count.
     pub files: Option<u64>,
@@ -88,7 +89,7 @@ pub struct Files {
     pub history: Vec<u64>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Target {
     pub mount_target_id: String,
     pub availability_zone: String,
@@ -97,7 +98,7 @@ pub struct Target {
     pub is_published: bool,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Published {
     pub parameter: String,
     pub version: i64,
@@ -109,7 +110,7 @@ pub struct Published {
     pub surplus: Vec<String>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Service {
     pub name: String,
     pub running: Option<i32>,
@@ -120,7 +121,7 @@ pub struct Service {
     pub has_read_list: Option<bool>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Schedule {
     pub name: String,
     pub expression: String,
@@ -129,20 +130,25 @@ pub struct Schedule {
     pub paused: Option<Pause>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Next {
     /// A decision's action or reason.
     pub reason: String,
     pub sentence: String,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Alarm {
     pub name: String,
     /// `OK`, `ALARM`, `INSUFFICIENT_DATA`.
     pub state: String,
     pub since: Option<String>,
     pub description: String,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Status)
 }
 
 #[tokio::main(flavor = "current_thread")]

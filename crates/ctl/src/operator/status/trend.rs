@@ -1,9 +1,10 @@
 //! How the number of files grows, and when it reaches the limit.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A least-squares line through the counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Trend {
     /// `None` when there are fewer than two counts.
     pub files_per_day: Option<f64>,
