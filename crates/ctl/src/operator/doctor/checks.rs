@@ -108,7 +108,7 @@ fn functions(facts: &Facts) -> Vec<Finding> {
                 "deploy it again: make deploy, or cargo lambda deploy",
             ),
             Err(err) => check.unknown(&format!("{state}: {err}")),
-            Ok(function) if matches!(function.state.as_str(), "" | "Active" | "Inactive") => {}
+            Ok(function) if matches!(function.state.as_str(), "" | "Active" | "Inactive" | "Pending") => {}
             Ok(function) => check.problem(
                 format!("the function {} is {}", function.name, function.state),
                 format!(
