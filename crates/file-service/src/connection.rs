@@ -23,11 +23,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    app::App,
     config::Http,
     exchange::Exchanges,
     framing::{Followed, Framing},
     linger,
-    routes::App,
 };
 
 const BACKLOG: u32 = 4096;

@@ -10,19 +10,17 @@ use std::{
 
 use anyhow::{Context, bail};
 use domain::config::Variables;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{ClientConfig, crypto::aws_lc_rs, pki_types::ServerName};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
 
-use super::config::{Http, ListenTls};
+use super::{
+    any_certificate::AcceptAnyCertificate,
+    config::{Http, ListenTls},
+};
 
 /// What `file-service healthy --help` says.
 pub const HEALTHY: &str = "\
@@ -33,10 +31,10 @@ Status 0: the service has started, and answers; also one that has all the connec
 this one. Whether it reaches a target now is /readyz's to say: whoever replaces it for that would replace every task at once.
 Status 1: it does not answer, and a line on stderr says why.
 
-In a task definition of ECS:  \"healthCheck\": { \"command\": [\"CMD\", \"/router\", \"healthy\"] }";
+In a task definition of ECS:  \"healthCheck\": { \"command\": [\"CMD\", \"/file-service\", \"healthy\"] }";
 
 /// Less than what ECS waits for a health check, so that it can say why it has failed.
-const DEADLINE: Duration = Duration::from_secs(4);
+const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(4);
 /// Of an answer only its first line is read; whoever else listens there may send anything.
 const MAX_LINE_BYTES: u64 = 1024;
 
@@ -65,8 +63,8 @@ fn ask(variables: &impl Variables) -> anyhow::Result<()> {
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let said = runtime.block_on(async { tokio::time::timeout(DEADLINE, asked).await });
-    let Ok(said) = said else { bail!("{address} has not answered within {DEADLINE:?}") };
+    let said = runtime.block_on(async { tokio::time::timeout(HEALTH_CHECK_TIMEOUT, asked).await });
+    let Ok(said) = said else { bail!("{address} has not answered within {HEALTH_CHECK_TIMEOUT:?}") };
     match said {
         // The second: it has all the connections that it may. To replace it would give its load to the others.
         Ok(said) if said.starts_with("HTTP/1.1 200 ") || said.starts_with("HTTP/1.1 503 ") => Ok(()),
@@ -103,48 +101,7 @@ fn connector() -> io::Result<TlsConnector> {
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider)))
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// Takes every certificate: one that is made is known to its process alone, and one that is given is for the name by
-/// which clients know the service. What answers here is this container's own process, on its own loopback, and it is
-/// told nothing that is secret.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -1,7 +1,9 @@
 //! The file service: the crate `files` behind HTTP.
 
 mod access;
+mod any_certificate;
 mod api_error;
+mod app;
 mod backend;
 mod config;
 mod connection;
@@ -11,6 +13,7 @@ mod framing;
 mod headers;
 mod healthy;
 mod linger;
+mod link;
 mod listing;
 mod memory;
 mod report;
@@ -37,7 +40,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
-use self::{backend::Backend, config::Config, report::Emf, routes::App};
+#[doc(hidden)]
+pub use self::any_certificate::AcceptAnyCertificate;
+use self::{app::App, backend::Backend, config::Config, report::Emf};
 pub use self::{
     config::VARIABLES,
     healthy::{HEALTHY, healthy},

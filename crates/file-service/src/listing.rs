@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
 use serde_json::Value;
 
-use super::routes::shown;
+use super::link;
 use files::{
     Endpoint, Error, Files, Result,
     transport::{BoxFuture, Entry, Page},
@@ -84,7 +84,7 @@ impl Listing {
             if !std::mem::take(&mut self.is_first) {
                 self.text.push(b',');
             }
-            self.text.extend_from_slice(shown(&self.directory, &entry).to_string().as_bytes());
+            self.text.extend_from_slice(link::entry(&self.directory, &entry).to_string().as_bytes());
         }
         if self.entries.is_empty() && (self.next.is_none() || self.left == 0) && !self.is_whole {
             // A string: JavaScript numbers hold 53 bits.

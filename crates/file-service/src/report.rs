@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::SystemTime,
 };
 
@@ -22,31 +19,11 @@ use prometheus_client::{
 };
 use serde_json::{Map, Value, json};
 
-use super::routes::App;
+use super::app::App;
 use files::{
     Endpoint, Files,
     stats::{BUCKET_BOUNDS_MICROS, StatsSnapshot},
 };
-
-/// What belongs to no target.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    ending: AtomicBool,
-    pub connections: AtomicU64,
-    pub refused_connections: AtomicU64,
-    pub unreadable_lists: AtomicU64,
-    pub swept: AtomicU64,
-}
-
-impl Counters {
-    pub fn end(&self) {
-        self.ending.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::Relaxed)
-    }
-}
 
 /// A target, and whether it works.
 pub(super) fn shown(target: &PublishedTarget, up: bool) -> Value {
@@ -173,7 +150,7 @@ impl Collector for Collected {
 }
 
 /// A value of a metric holds at most this many numbers.
-const MOST_VALUES: u64 = 100;
+const MAX_METRIC_VALUES: u64 = 100;
 
 /// Lines in CloudWatch's Embedded Metric Format, one a target: what it has done since the last time.
 #[derive(Default)]
@@ -196,7 +173,7 @@ impl Emf {
 
 fn line(id: &str, file_system: &FileSystemId, up: bool, snapshot: &StatsSnapshot) -> String {
     // CloudWatch makes its own percentiles, of values that are spread as the operations were.
-    let values = snapshot.buckets.iter().sum::<u64>().min(MOST_VALUES);
+    let values = snapshot.buckets.iter().sum::<u64>().min(MAX_METRIC_VALUES);
     let times = (0..values).filter_map(|index| snapshot.quantile((index as f64 + 0.5) / values as f64));
     let times: Vec<_> = times.map(|time| time.as_secs_f64()).collect();
     let mut values: Vec<(Metric, Value)> = vec![

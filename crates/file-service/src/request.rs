@@ -10,7 +10,7 @@ use files::transport::{ByteRange, ETags, Preconditions, ReadOptions};
 use router::path::{DirectoryPath, FilePath};
 
 /// More tags than this in one header are nobody's honest question.
-const MOST_TAGS: usize = 64;
+const MAX_ETAGS: usize = 64;
 
 /// The bytes of what follows `prefix` in the path, decoded once.
 fn decoded<'a>(uri: &'a Uri, prefix: &str) -> Result<Cow<'a, [u8]>, ApiError> {
@@ -120,7 +120,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<ETa
             if weak || !tag.is_weak {
                 tags.push(tag.opaque.to_owned());
             }
-            if tags.len() > MOST_TAGS {
+            if tags.len() > MAX_ETAGS {
                 return Err(bad());
             }
         }

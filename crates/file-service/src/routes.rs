@@ -12,31 +12,26 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq;
 
 use super::{
     access::Record,
     api_error::ApiError,
-    content::{Content, Incoming, Pace},
+    app::App,
+    content::{Content, Incoming},
     headers,
+    link::{FILES, LIST, href},
     listing::Listing,
-    memory::{Memory, Taken},
+    memory::Taken,
     report,
-    request::{bearer_token, conditions, digits, directory_path, file_path, only_query, query, want},
+    request::{conditions, digits, directory_path, file_path, only_query, query, want},
 };
 use files::{
-    Endpoint, Files, Upload, Written,
-    transport::{Entry, Kind, Metadata, Preconditions, ReadOutcome},
+    Endpoint, Upload, Written,
+    transport::{Metadata, Preconditions, ReadOutcome},
 };
-use router::{
-    path::{DirectoryPath, FilePath},
-    select::MAX_TARGETS,
-};
+use router::path::FilePath;
 
-const FILES: &str = "/files/";
-const LIST: &str = "/list/";
 const ROUTE: &str = "/route/";
 
 /// Maximum size of a body that is buffered in memory and written in one step.
@@ -47,73 +42,6 @@ const DEFAULT_PAGE_ENTRIES: usize = 1000;
 const MAX_PAGE_ENTRIES: usize = 10_000;
 
 const TARGET: &str = "x-mount-target";
-/// The characters that are percent-encoded in a path: all but `/` and pchar of RFC 3986. Clients differ in how they treat the
-/// others; a browser takes `\` for `/`.
-const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'/')
-    // unreserved
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    // sub-delims
-    .remove(b'!')
-    .remove(b'$')
-    .remove(b'&')
-    .remove(b'\'')
-    .remove(b'(')
-    .remove(b')')
-    .remove(b'*')
-    .remove(b'+')
-    .remove(b',')
-    .remove(b';')
-    .remove(b'=')
-    .remove(b':')
-    .remove(b'@');
-
-/// The state that all requests share.
-pub struct App {
-    pub(super) files: Arc<Files>,
-    pub(super) counters: report::Counters,
-    token: Option<Vec<u8>>,
-    max_body: u64,
-    pace: Pace,
-    access_log: bool,
-    /// By slot, so that a target that hangs uses no memory of the others.
-    memory: Vec<Memory>,
-}
-
-impl App {
-    pub(super) fn new(files: Arc<Files>, http: &super::config::Http) -> Self {
-        Self {
-            files,
-            counters: report::Counters::default(),
-            token: http.token.clone().map(String::into_bytes),
-            max_body: http.max_body,
-            pace: Pace::new(http.idle, http.min_body_rate),
-            access_log: http.access_log,
-            memory: (0..MAX_TARGETS).map(|_| Memory::new()).collect(),
-        }
-    }
-
-    /// The memory budget of the target of this path.
-    fn memory(&self, path: &FilePath) -> Memory {
-        self.memory[self.files.target_of(path).map_or(0, |target| target.slot) % MAX_TARGETS].clone()
-    }
-
-    fn record(&self, method: &Method, path: &FilePath) -> Record {
-        match self.access_log {
-            true => Record::new(method, path, self.files.target_of(path)),
-            false => Record::none(),
-        }
-    }
-
-    fn is_allowed(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else { return true };
-        // Constant time: the duration must not reveal how much of a token is right.
-        bearer_token(headers).is_some_and(|given| given.ct_eq(token).into())
-    }
-}
 
 /// The HTTP service.
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -421,27 +349,6 @@ async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiErro
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(TARGET, value(endpoint.published.mount_target_id.as_str()));
     Ok(response)
-}
-
-/// The percent-encoded URI reference of a path.
-fn href(prefix: &str, path: &[u8]) -> String {
-    format!("{prefix}{}", percent_encode(path, IN_PATH))
-}
-
-/// The JSON of an entry, with its URI.
-pub(super) fn shown(directory: &DirectoryPath, entry: &Entry) -> Value {
-    let (kind, prefix) = match entry.kind {
-        Kind::File => ("file", Some(FILES)),
-        Kind::Directory => ("directory", Some(LIST)),
-        Kind::Other => ("other", None),
-    };
-    let path = [directory.as_bytes(), &entry.name].join(&b'/');
-    let path = path.strip_prefix(b"/").unwrap_or(&path);
-    json!({
-        "name": String::from_utf8_lossy(&entry.name),
-        "kind": kind,
-        "href": prefix.map(|prefix| href(prefix, path)),
-    })
 }
 
 async fn route(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {

@@ -9,9 +9,9 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 
 use super::config::Config;
 
-const METADATA: &str = "ECS_CONTAINER_METADATA_URI_V4";
-const PATIENCE: Duration = Duration::from_secs(2);
-const MOST_BYTES: usize = 1 << 20;
+const METADATA_URI_VARIABLE: &str = "ECS_CONTAINER_METADATA_URI_V4";
+const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_METADATA_BYTES: usize = 1 << 20;
 
 /// The zone whose targets are preferred, and how much; nothing when none is.
 ///
@@ -23,7 +23,7 @@ pub(super) async fn local(config: &Config) -> Result<Option<(ZoneName, f64)>, Co
     }
     let zone = match &config.zone {
         Some(zone) => Some(zone.clone()),
-        None => tokio::time::timeout(PATIENCE, from_ecs()).await.ok().flatten(),
+        None => tokio::time::timeout(METADATA_TIMEOUT, from_ecs()).await.ok().flatten(),
     };
     let missing = ConfigError::Missing {
         name: "AVAILABILITY_ZONE",
@@ -34,10 +34,10 @@ pub(super) async fn local(config: &Config) -> Result<Option<(ZoneName, f64)>, Co
 
 /// As version 4 of the task metadata endpoint tells it.
 async fn from_ecs() -> Option<ZoneName> {
-    let uri = format!("{}/task", std::env::var(METADATA).ok()?).parse().ok()?;
+    let uri = format!("{}/task", std::env::var(METADATA_URI_VARIABLE).ok()?).parse().ok()?;
     let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build_http();
     let answer = client.get(uri).await.ok()?;
-    let text = Limited::new(answer.into_body(), MOST_BYTES).collect().await.ok()?.to_bytes();
+    let text = Limited::new(answer.into_body(), MAX_METADATA_BYTES).collect().await.ok()?.to_bytes();
     let task: serde_json::Value = serde_json::from_slice(&text).ok()?;
     task["AvailabilityZone"].as_str().map(ZoneName::new)
 }

@@ -15,13 +15,12 @@ use std::{
 };
 
 use common::{Answer, MEBIBYTE, Request, Server, World, answer, connect, content, eventually, temporaries};
+use file_service::AcceptAnyCertificate;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
-    SupportedProtocolVersion,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
     version::{TLS12, TLS13},
 };
 
@@ -34,47 +33,6 @@ const SOON: Duration = Duration::from_secs(20);
 // ---------------------------------------------------------------------------------------------------------------
 // A client
 
-/// Takes every certificate, as a load balancer does.
-#[derive(Debug)]
-struct Balancer;
-
-impl ServerCertVerifier for Balancer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = aws_lc_rs::default_provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, &known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = aws_lc_rs::default_provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, &known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// How a client speaks TLS; without `roots` it trusts everybody.
 fn tls(version: &'static SupportedProtocolVersion, roots: Option<RootCertStore>) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -82,7 +40,10 @@ fn tls(version: &'static SupportedProtocolVersion, roots: Option<RootCertStore>)
         .unwrap();
     match roots {
         Some(roots) => builder.with_root_certificates(roots).with_no_client_auth(),
-        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Balancer)).with_no_client_auth(),
+        None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(Arc::new(aws_lc_rs::default_provider()))))
+            .with_no_client_auth(),
     }
 }
 

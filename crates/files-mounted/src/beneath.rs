@@ -17,7 +17,7 @@ static OPENAT2: AtomicBool = AtomicBool::new(true);
 pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 /// PATH_MAX, which counts the byte that ends it.
-const LONGEST: usize = 4096;
+const MAX_PATH_BYTES: usize = 4096;
 /// To run as the owner or the group of the file: nothing that a new content takes over from the one before.
 const RUNS_AS_OTHERS: Mode = Mode::SUID.union(Mode::SGID);
 
@@ -35,7 +35,7 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<O
 fn open_as_told(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let flags = flags | OFlags::CLOEXEC;
-    if path.len() >= LONGEST {
+    if path.len() >= MAX_PATH_BYTES {
         // The kernel takes no longer one at once.
         return one_by_one(root, path, flags | OFlags::NOFOLLOW);
     }

@@ -20,7 +20,7 @@ pub const NFS_OPTIONS: &str = "nfsvers=4.1,rsize=1048576,wsize=1048576,hard,time
 /// The options for efs-utils, which adds the others itself.
 pub const EFS_OPTIONS: &str = "tls";
 /// `mount` retries for two minutes by default.
-const PATIENCE: Duration = Duration::from_secs(15);
+const MOUNT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What mounts the targets.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -154,7 +154,7 @@ fn run(command: &mut Command) -> std::result::Result<(), String> {
     let stderr = words.try_clone().map_err(|err| format!("{shown}: {err}"))?;
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
     let mut child = spawned.map_err(|err| format!("{shown} cannot be started: {err}"))?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + MOUNT_TIMEOUT;
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
@@ -163,7 +163,7 @@ fn run(command: &mut Command) -> std::result::Result<(), String> {
                 let _ = child.kill();
                 // It may be in an uninterruptible call: do not wait for it.
                 thread::spawn(move || child.wait());
-                return Err(format!("{shown} did not end within {} s", PATIENCE.as_secs()));
+                return Err(format!("{shown} did not end within {} s", MOUNT_TIMEOUT.as_secs()));
             }
         }
     };

@@ -22,9 +22,9 @@ use files::{
 use router::path::FilePath;
 
 /// Maximum number of restarts of an operation whose path other clients change concurrently.
-const TRIES: usize = 32;
+const MAX_ATTEMPTS: usize = 32;
 /// Maximum number of bytes of an upload that stay in the page cache before they are flushed.
-const FLUSH_EVERY: u64 = 16 << 20;
+const MAX_UNFLUSHED_BYTES: u64 = 16 << 20;
 /// Flags to open a file for reading. NONBLOCK: opening a FIFO without a writer must not block; its type is refused later.
 pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 const CHANGE: OFlags = OFlags::RDWR.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
@@ -167,7 +167,7 @@ impl Temporary {
     /// Creates a temporary file in the directory of this path, and the directory if it is missing. Its mode is that of the
     /// file that it replaces, so that it is not readable by more users.
     pub fn beside(root: BorrowedFd<'_>, path: &FilePath, modes: Modes) -> Result<Self> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let (directory, made) = match beneath::open_or_make(root, path.split().0, modes.directory) {
                 // Another client removed one of the directories in the meantime.
                 Err(Errno::NOENT) => continue,
@@ -207,7 +207,7 @@ impl Temporary {
         write_at(self.file.as_fd(), content, self.written)?;
         self.written += content.len() as u64;
         // Flush in steps: the commit of a large content must fit into the deadline of one operation.
-        if flush != Flush::Nothing && self.written - self.flushed >= FLUSH_EVERY {
+        if flush != Flush::Nothing && self.written - self.flushed >= MAX_UNFLUSHED_BYTES {
             again(|| fs::fdatasync(&self.file))?;
             self.flushed = self.written;
         }
@@ -257,7 +257,7 @@ impl Temporary {
 
     fn commit_if(&mut self, name: &[u8], conditions: &Preconditions, way: Way) -> Result<bool> {
         let directory = self.directory.try_clone()?;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let locked = locked(directory.as_fd(), name, Change::Replace, way.until)?;
             if !conditions.allow(locked.as_ref().map(|found| &found.meta)) {
                 return Err(Error::PreconditionFailed);
@@ -445,7 +445,7 @@ fn open_for<'a>(change: Change, directory: BorrowedFd<'a>, name: &[u8]) -> io::R
 /// Opens and locks the file with this name; `None` if it does not exist. Without a lock where the file system or the file
 /// does not support one.
 fn locked<'a>(directory: BorrowedFd<'a>, name: &[u8], change: Change, until: Instant) -> Result<Option<Locked<'a>>> {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let found = match open_for(change, directory, name) {
             Ok((file, alias)) => {
                 // First check the type: only regular files are locked.
@@ -497,7 +497,7 @@ pub(super) fn append(
     modes: Modes,
 ) -> Result<(Metadata, bool)> {
     let (directory, name) = path.split();
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let directory = match beneath::open(root, directory, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(directory) => Some(directory),
             Err(Errno::NOENT) => None,

@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 use files::{Error, Result};
 
 /// Idle time after which a thread ends.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Jobs need little stack: they make system calls.
-const STACK: usize = 256 << 10;
+const STACK_BYTES: usize = 256 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -172,7 +172,7 @@ impl Pool {
         }
         if state.threads < self.most_threads {
             let pool = Arc::clone(self);
-            let started = thread::Builder::new().name(self.name.clone()).stack_size(STACK);
+            let started = thread::Builder::new().name(self.name.clone()).stack_size(STACK_BYTES);
             match started.spawn(move || pool.work()) {
                 Ok(_) => {
                     state.threads += 1;
@@ -210,7 +210,7 @@ impl Pool {
                 }
             }
             state.idle += 1;
-            let (back, timeout) = self.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (back, timeout) = self.work.wait_timeout(state, IDLE_TIMEOUT).unwrap_or_else(PoisonError::into_inner);
             state = back;
             state.idle -= 1;
             if timeout.timed_out() && state.waiting.is_empty() {

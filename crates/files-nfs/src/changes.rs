@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use nfs41::{Client, Status};
 
-use super::{CLEANUP_TIMEOUT, Rules, TRIES, anew, evaluate, existing, how, in_time, in_time_to_answer, judged, meta};
+use super::{
+    CLEANUP_TIMEOUT, MAX_ATTEMPTS, Rules, anew, evaluate, existing, how, in_time, in_time_to_answer, judged, meta,
+};
 use crate::status::error_of;
 use files::{
     Error, Result,
@@ -29,7 +31,7 @@ pub(super) async fn in_its_directory<T, F: Future<Output = nfs41::Result<T>>>(
         match act().await {
             // Another request that created the directory may remove it after its failure, even between our MKDIR and the
             // operation: try again.
-            Err(err) if is_missing(&err) && tries < TRIES => {
+            Err(err) if is_missing(&err) && tries < MAX_ATTEMPTS => {
                 match client.create_dir_all(directory, rules.directory_mode).await {
                     Ok(count) => made = made.max(count),
                     Err(err) if is_missing(&err) => {}
@@ -83,7 +85,7 @@ pub(super) async fn put(
         };
         return Ok((meta(&made)?, before.is_none()));
     }
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         match put(nfs41::Precondition::RegularFile).await {
             Ok(made) => return Ok((meta(&made)?, false)),
             Err(err) if err.is_stale() => {}
@@ -106,7 +108,7 @@ pub(super) async fn append(
     conditions: Preconditions,
     rules: Rules,
 ) -> Result<(Metadata, bool)> {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let asked = if conditions.is_none() { nfs41::Precondition::None } else { judged(&conditions) };
         let added = client.append(path.as_bytes(), content.clone(), how(asked, rules)).await;
         match added {

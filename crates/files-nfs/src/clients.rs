@@ -13,7 +13,7 @@ use tokio::runtime::{Handle, Id};
 
 use crate::{
     Connections,
-    scale::{DECIDE_EVERY, Scale, Window},
+    scale::{DECISION_INTERVAL, Scale, Window},
 };
 
 /// The clients of one event loop.
@@ -105,7 +105,7 @@ async fn scale(made: Weak<Made>, id: Id, options: Options) {
     let mut scale = Scale::default();
     let (mut since, mut processor, mut traffic) = (Instant::now(), processor_time(), 0_u64);
     loop {
-        tokio::time::sleep(DECIDE_EVERY).await;
+        tokio::time::sleep(DECISION_INTERVAL).await;
         let Some(made) = made.upgrade() else { return };
         let mut made = made.write().unwrap_or_else(PoisonError::into_inner);
         let own = made.iter_mut().flatten().find(|own| own.of == id);

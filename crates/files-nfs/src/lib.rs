@@ -37,13 +37,13 @@ use router::path::{DirectoryPath, FilePath, RESERVED_PREFIX};
 /// Timeout for the removal of each directory that was created for a failed write.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of restarts of an operation whose path other clients change concurrently.
-const TRIES: usize = 32;
+const MAX_ATTEMPTS: usize = 32;
 /// Size of a READ.
-const PIECE: u32 = 128 << 10;
+const READ_BYTES: u32 = 128 << 10;
 /// How often a pending probe checks that the connection still exists.
-const LOOK_FOR_CONNECTION_EVERY: Duration = Duration::from_millis(500);
+const CONNECTION_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum size of a READDIR reply.
-const LISTED: u32 = 64 << 10;
+const READDIR_REPLY_BYTES: u32 = 64 << 10;
 
 /// Options of the backend.
 #[derive(Clone, Debug)]
@@ -196,7 +196,7 @@ fn how(conditions: nfs41::Precondition, rules: Rules) -> PutOptions {
 
 /// Repeats an idempotent operation while other clients replace the file of its path.
 async fn anew<T, F: Future<Output = nfs41::Result<T>>>(mut act: impl FnMut() -> F) -> nfs41::Result<T> {
-    for _ in 1..TRIES {
+    for _ in 1..MAX_ATTEMPTS {
         match act().await {
             Err(err) if err.is_stale() => {}
             done => return done,
@@ -239,7 +239,7 @@ async fn in_time<T>(deadline: Duration, step: impl Future<Output = nfs41::Result
 async fn page(client: &Client, directory: &[u8], cursor: Option<u64>, wanted: AttributeMask) -> Result<nfs41::Page> {
     let is_first = cursor.is_none();
     let cursor = cursor.map_or_else(DirCursor::default, DirCursor::from_cookie);
-    match client.list(directory, cursor, wanted, LISTED).await {
+    match client.list(directory, cursor, wanted, READDIR_REPLY_BYTES).await {
         Err(nfs41::Error::Status {
             op: nfs41::Op::READDIR,
             status: Status::INVAL | Status::TOOSMALL | Status::NOENT,
@@ -247,7 +247,10 @@ async fn page(client: &Client, directory: &[u8], cursor: Option<u64>, wanted: At
         // The server checks the cookie verifier: use that of the directory's current state.
         Err(err) if err.status() == Some(Status::NOT_SAME) => {
             let first = client.list(directory, DirCursor::default(), AttributeMask::NONE, 0).await.map_err(error_of)?;
-            Ok(client.list(directory, cursor.with_verifier_of(&first), wanted, LISTED).await.map_err(error_of)?)
+            Ok(client
+                .list(directory, cursor.with_verifier_of(&first), wanted, READDIR_REPLY_BYTES)
+                .await
+                .map_err(error_of)?)
         }
         other => other.map_err(error_of),
     }
@@ -326,7 +329,7 @@ async fn no_connection(client: &Client) -> nfs41::Error {
         if let Err(err) = client.server_identities().await {
             return err;
         }
-        tokio::time::sleep(LOOK_FOR_CONNECTION_EVERY).await;
+        tokio::time::sleep(CONNECTION_POLL_INTERVAL).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nfs41::{AttributeMask, Client, Status};
 
-use super::{PIECE, anew, in_time, meta as meta_of};
+use super::{READ_BYTES, anew, in_time, meta as meta_of};
 use crate::status::error_of;
 use files::{
     Error, Result, buffers,
@@ -19,10 +19,10 @@ fn first_piece(want: &ReadOptions) -> Option<(u64, u32)> {
     let asks = conditions.is_none() && conditions.modified_since.is_none() && want.if_range.is_none();
     match want.part {
         _ if want.head || !asks => None,
-        None => Some((0, PIECE)),
+        None => Some((0, READ_BYTES)),
         Some(ByteRange::From(from, to)) => {
-            let length = to.map_or(u64::from(PIECE), |to| to.saturating_sub(from).saturating_add(1));
-            Some((from, u32::try_from(length).unwrap_or(PIECE).min(PIECE)))
+            let length = to.map_or(u64::from(READ_BYTES), |to| to.saturating_sub(from).saturating_add(1));
+            Some((from, u32::try_from(length).unwrap_or(READ_BYTES).min(READ_BYTES)))
         }
         // The first offset depends on the size.
         Some(ByteRange::Last(_)) => None,
@@ -110,7 +110,7 @@ async fn read_once(
 
 /// The size of the next READ.
 fn piece(from: u64, to: u64) -> u32 {
-    u32::try_from(to - from).unwrap_or(PIECE).min(PIECE)
+    u32::try_from(to - from).unwrap_or(READ_BYTES).min(READ_BYTES)
 }
 
 /// The stream of the remaining bytes of a file.

@@ -10,9 +10,9 @@ use std::time::Duration;
 /// efs-proxy's most.
 pub(crate) const MAX_CONNECTIONS: usize = 5;
 /// From one decision to the next.
-pub(crate) const DECIDE_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const DECISION_INTERVAL: Duration = Duration::from_secs(1);
 /// Below this rate, in bytes a second, nothing is tried: small calls wait for the server and not for the connection.
-const MIN_RATE: u64 = 8 << 20;
+const MIN_RATE_BYTES_PER_SECOND: u64 = 8 << 20;
 /// Calls on their way for each connection, so that one of them may have waited for another.
 const MIN_CALLS: u32 = 2;
 /// Share of its processor that a loop has used, above which another connection cannot help.
@@ -29,7 +29,7 @@ const MAX_PAUSE_WINDOWS: u32 = 900;
 /// Windows with little to do until a connection is given back.
 const IDLE_WINDOWS: u32 = 30;
 /// Little: this part of the rate that the connection was added at.
-const IDLE_PART: f64 = 0.5;
+const IDLE_RATE_RATIO: f64 = 0.5;
 
 /// What was seen in one window.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,13 +105,15 @@ impl Scale {
 
     fn is_busy(&mut self, window: Window) -> bool {
         let calls = MIN_CALLS * u32::try_from(self.connections()).unwrap_or(u32::MAX);
-        let is_busy = window.rate >= MIN_RATE && window.calls >= calls && window.processor_share < MAX_PROCESSOR_SHARE;
+        let is_busy = window.rate >= MIN_RATE_BYTES_PER_SECOND
+            && window.calls >= calls
+            && window.processor_share < MAX_PROCESSOR_SHARE;
         self.busy = if is_busy { self.busy + 1 } else { 0 };
         self.busy >= BUSY_WINDOWS
     }
 
     fn is_idle(&mut self, window: Window) -> bool {
-        let is_idle = self.added_at.last().is_some_and(|rate| (window.rate as f64) < *rate as f64 * IDLE_PART);
+        let is_idle = self.added_at.last().is_some_and(|rate| (window.rate as f64) < *rate as f64 * IDLE_RATE_RATIO);
         self.idle = if is_idle { self.idle + 1 } else { 0 };
         self.idle >= IDLE_WINDOWS
     }

@@ -27,7 +27,7 @@
 //!   `CopyMode::Create` is as well.
 //! - A multipart upload is a temporary file that its completion renames. Parts are written in the order of their
 //!   `put_part` calls.
-//! - A listing asks for the properties of each file, a round trip each; [`LISTED_AT_ONCE`] are on their way at once.
+//! - A listing asks for the properties of each file, a round trip each; [`MAX_CONCURRENT_HEADS`] are on their way at once.
 //! - A copy reads and writes: EFS has no copy of its own. A rename is a copy and a deletion, so not one step.
 //! - Attributes, tags and versions do not exist: `put` refuses attributes and tags, `get` refuses a version.
 //! - After [`files::Error::Uncertain`] or [`files::Error::Pending`], which are in the source of a `Generic` error, the
@@ -58,9 +58,9 @@ use self::{
 };
 
 /// The properties of so many files are asked for at once by a listing.
-pub const LISTED_AT_ONCE: usize = 16;
+pub const MAX_CONCURRENT_HEADS: usize = 16;
 /// So many files are deleted at once by `delete_stream`.
-const DELETED_AT_ONCE: usize = 16;
+const MAX_CONCURRENT_DELETES: usize = 16;
 
 /// A store over the files of one file system. Clones share them.
 #[derive(Clone)]
@@ -184,7 +184,7 @@ impl ObjectStore for EfsStore {
                 Ok(location)
             }
         };
-        locations.map_ok(delete).try_buffered(DELETED_AT_ONCE).boxed()
+        locations.map_ok(delete).try_buffered(MAX_CONCURRENT_DELETES).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -11,7 +11,7 @@ use object_store::{Error, Extensions, ListResult, ObjectMeta, Result, path::Path
 use router::DirectoryPath;
 
 use crate::{
-    LISTED_AT_ONCE,
+    MAX_CONCURRENT_HEADS,
     convert::{STORE, error_of, file_path, meta_of},
 };
 
@@ -81,7 +81,7 @@ fn metas(files: Arc<Files>, locations: Vec<Path>) -> BoxStream<'static, Result<O
             }
         }
     };
-    stream::iter(locations).map(ask).buffered(LISTED_AT_ONCE).try_filter_map(async |found| Ok(found)).boxed()
+    stream::iter(locations).map(ask).buffered(MAX_CONCURRENT_HEADS).try_filter_map(async |found| Ok(found)).boxed()
 }
 
 /// One page of a directory, and where the next begins. A directory that does not exist has no entries: to a store,
