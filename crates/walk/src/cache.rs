@@ -48,13 +48,16 @@ struct Directory {
     children: Range<u32>,
 }
 
-/// Why a file is not gone by.
+/// Why a file is not a usable cache.
 #[derive(Debug, thiserror::Error)]
 pub enum NotACache {
+    /// The file cannot be read.
     #[error("it cannot be read: {0}")]
     UnreadableRoot(#[from] io::Error),
+    /// The file is something else.
     #[error("it is not a cache of counts")]
     Other,
+    /// The checksum does not match, or the version is another one.
     #[error("it is damaged, or of another version")]
     Damaged,
 }

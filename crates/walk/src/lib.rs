@@ -1,36 +1,57 @@
-//! Counts the regular files below a directory, as fast as the kernel hands out names, and on NFS with as
+//! Counts the regular files below a directory: on a local file system as fast as the kernel returns names, on NFS with as
 //! few calls as the protocol allows.
 //!
+//! ```
+//! # let root = tempfile::tempdir()?;
+//! # std::fs::write(root.path().join("a"), "")?;
+//! # std::fs::write(root.path().join("b"), "")?;
+//! use std::time::{Duration, Instant};
+//! use walk::Walk;
+//!
+//! let budget = Instant::now() + Duration::from_secs(60);
+//! let mut counted = Walk::new(root.path()).until(budget).return_unvisited(8, 128 << 10).count()?;
+//! let mut files = counted.files;
+//! // What did not fit into the budget comes back as partitions, which other processes can count too.
+//! while let Some(partition) = counted.rest.pop() {
+//!     let mut part = Walk::new(root.path()).count_partition(&partition)?;
+//!     files += part.files;
+//!     counted.rest.append(&mut part.rest);
+//! }
+//! assert_eq!(files, 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # What counts
-//! - Regular files, by name: one with two names counts twice. Hidden ones too. Names are bytes.
-//! - Not symbolic links, fifos, sockets, devices. No link to a directory is ever followed; a link to a
-//!   regular file counts when asked for ([`Walk::follow_file_symlinks`]).
-//! - One file system, unless asked otherwise ([`Walk::one_file_system`]): a directory belongs to it when its
-//!   device number (`st_dev`), or over NFS its file system's number (`fsid`), is the root's, as `find -xdev` has
-//!   it. A directory of another number, be it a mount, a subvolume of btrfs or another export, is not entered, and
-//!   is counted in [`Counted::other_file_systems`]. A bind mount of the same file system is entered: its files
-//!   have another name there, and count once more. A file counts by its name, whatever is mounted over it.
-//! - A directory that vanishes meanwhile had no files, and is counted in [`Counted::vanished`].
-//! - A directory whose handle turned stale is opened once more, by its path.
-//! - What cannot be read (`EACCES`, `EIO`, `ELOOP`, …) is an error: the count goes on, and is incomplete.
-//!   When it is the root, there is no count at all ([`UnreadableRoot`]).
+//! - Regular files, by name. A file with two names counts twice. Hidden files count. Names are bytes.
+//! - Symbolic links, FIFOs, sockets and devices do not count. The walk never follows a link to a directory; it counts links
+//!   to regular files on request ([`Walk::follow_file_symlinks`]).
+//! - One file system, unless [`Walk::one_file_system`] says otherwise. A directory belongs to it when its device number
+//!   (`st_dev`), or over NFS its `fsid`, is the root's, as in `find -xdev`. The walk does not enter a directory with another
+//!   number (a mount, a btrfs subvolume, another export) and counts it in [`Counted::other_file_systems`]. It enters a bind
+//!   mount of the same file system, whose files have another name there and count again. A file counts by its name, whatever
+//!   is mounted over it.
+//! - A directory that vanishes during the walk has no files and counts in [`Counted::vanished`].
+//! - A directory whose handle becomes stale is opened once more, by its path.
+//! - What cannot be read (`EACCES`, `EIO`, `ELOOP`, …) is an error: the count continues and is incomplete. If the root cannot
+//!   be read, there is no count ([`UnreadableRoot`]).
 //!
 //! # How
-//! `getdents64` with 1 MiB buffers tells the kind of each entry; only where it does not is an entry looked
-//! at by itself. 64 threads, whatever the number of cores: over NFS a walk waits, and a session has 64
-//! slots. They share one stack, so that the walk goes deep first and little is in flight.
+//! `getdents64` with buffers of 1 MiB returns the type of each entry; the walk calls `statx` only for entries without a type.
+//! It uses 64 threads on any number of cores, because over NFS threads wait, and an NFSv4.1 session has 64 slots. The threads
+//! share one stack, so that the walk goes deep first and little is in flight.
 //!
-//! The Linux NFS client stops telling kinds after the first buffer of a directory unless somebody looks at
-//! some of the entries: so the walk does, ten for each buffer that another one follows.
+//! After the first buffer of a directory, the Linux NFS client returns types only while a process stats some of the entries.
+//! The walk therefore stats ten entries of each buffer that another one follows.
 //!
 //! # Without a mount
-//! With the feature `nfs`, [`Walk::nfs`] walks a directory of an NFS server through a client in this process (see
-//! [`nfs`]). The same counts, for fewer calls: one for each directory and megabyte of names in it.
+//! With the feature `nfs`, [`Walk::nfs`] walks a directory of an NFS server with a client in this process (see [`nfs`]). It
+//! counts the same with fewer calls: one for each directory and megabyte of names.
 //!
 //! # In parts
-//! A walk with a budget ([`Walk::until`]) stops between two reads and hands back what is left as
-//! [`Partition`]s, which other walks take up ([`Walk::count_partition`]): a large directory goes on at its
-//! cookie. Nothing is counted twice and nothing is left out, but what is moved meanwhile.
+//! A walk with a budget ([`Walk::until`]) stops between two reads and returns the rest as [`Partition`]s, which other walks
+//! continue ([`Walk::count_partition`]). A large directory resumes at its cookie. Nothing is counted twice or left out, except
+//! what is moved meanwhile.
+#![deny(missing_docs)]
 
 mod cache;
 mod engine;
@@ -57,21 +78,23 @@ use std::{
 pub use cache::{Cache, NotACache};
 pub use partition::{Partition, ResumePoint};
 
-/// As many as an NFSv4.1 session has slots; more gain nothing, fewer lose.
+/// The number of slots of an NFSv4.1 session. More threads gain nothing, fewer are slower.
 pub const DEFAULT_THREADS: usize = 64;
-/// What a read of a directory takes at most: from Linux 5.18 on the answers of an NFS server grow with it.
+/// Buffer size of one read of a directory. From Linux 5.18 on, the replies of an NFS server grow with it.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// The root cannot be opened or read as a directory: there is nothing to count.
+/// The root cannot be opened or read as a directory, so there is no count.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} cannot be read: {source}", path = path.display())]
 pub struct UnreadableRoot {
+    /// The root as it was given; of a server, its URL.
     pub path: PathBuf,
+    /// Why it cannot be read.
     pub source: io::Error,
 }
 
-/// How far a walk has come, for whoever looks from another thread. Counts that are taken back when a walk
-/// is cut short stay in here.
+/// Progress of a running walk, readable from another thread. It keeps counts that the result leaves out when a walk is
+/// truncated.
 #[derive(Debug, Default)]
 pub struct Progress {
     files: AtomicU64,
@@ -80,46 +103,49 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Regular files found so far.
     pub fn files(&self) -> u64 {
         self.files.load(Ordering::Relaxed)
     }
 
+    /// Directories read so far.
     pub fn directories(&self) -> u64 {
         self.directories.load(Ordering::Relaxed)
     }
 
+    /// Errors so far.
     pub fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
     }
 }
 
-/// What a walk has found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub struct Counted {
-    /// Regular files, by name; at least this many when not [complete](Self::complete).
+    /// Regular files, by name. A lower bound unless [complete](Self::complete).
     pub files: u64,
-    /// Directories read to their end, the root among them.
+    /// Directories read to their end, including the root.
     pub directories: u64,
-    /// Directories that were there when their parent was read, and were gone when it was their turn.
+    /// Directories that existed when their parent was read and not when the walk opened them.
     pub vanished: u64,
-    /// Directories not entered, since they are on another file system than the root.
+    /// Directories not entered because they are on another file system than the root.
     pub other_file_systems: u64,
-    /// Directories that were not read, since a cache knew them unchanged.
+    /// Directories not read because the cache shows that they have not changed.
     pub unchanged: u64,
     /// What could not be read.
     pub errors: u64,
-    /// The first [100](TOLD_ERRORS) of them: `path: why`, the path escaped and cut after 200 bytes.
+    /// The first [100](MAX_REPORTED_ERRORS) of them: `path: why`, the path escaped and cut after 200 bytes.
     pub first_errors: Vec<String>,
     /// What is left, when the budget ended before the walk.
     pub rest: Vec<Partition>,
     /// The walk ended before its end and hands nothing back: [`Walk::stop_above`] was reached, or a
     /// directory took the whole budget and cannot be gone on with.
     pub truncated: bool,
-    /// The cache that the walk was to go by is of another directory, and was of no use.
+    /// The given cache is of another directory and was not used.
     pub foreign_cache: bool,
-    /// What a next walk may go by; of a walk that was asked for it and came to its end, unless it met more
-    /// than 500,000 directories.
+    /// The cache for the next walk, from [`Walk::count_changed`] that ran to its end with at most 500,000 directories.
     pub cache: Option<Cache>,
+    /// Duration of the walk.
     pub time: Duration,
 }
 
@@ -164,14 +190,13 @@ pub(crate) struct Options {
 }
 
 impl Walk {
-    /// Of a directory of this machine.
+    /// Walks a directory of this machine.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self::of(Root::Directory(root.into()))
     }
 
-    /// Of a directory of a server. [`threads`](Self::threads) says how many calls are on their way at once, if the
-    /// server lets there be so many; [`follow_file_symlinks`](Self::follow_file_symlinks) has no meaning without a
-    /// mount, and makes the walk fail.
+    /// Walks a directory of an NFS server. [`threads`](Self::threads) is the number of calls in flight, within what the
+    /// server grants. [`follow_file_symlinks`](Self::follow_file_symlinks) needs a mount and makes this walk fail.
     #[cfg(feature = "nfs")]
     pub fn nfs(root: nfs::Location) -> Self {
         Self::of(Root::Nfs(root))
@@ -193,15 +218,15 @@ impl Walk {
         Self { root, options, progress: Arc::default() }
     }
 
-    /// At most so many threads, this one among them; at least 1. More are started only while there is work.
+    /// Maximum number of threads including the calling one, at least 1. Threads start only while there is work.
     #[must_use]
     pub fn threads(mut self, most: usize) -> Self {
         self.options.threads = most.max(1);
         self
     }
 
-    /// Stays on the root's file system; the default. Otherwise a file system that cannot be entered, as one that the
-    /// server does not go to, is an error.
+    /// Stays on the root's file system (the default). With `false`, a file system that cannot be entered is an error, for
+    /// example one that an NFS server does not cross into.
     #[must_use]
     pub fn one_file_system(mut self, stay: bool) -> Self {
         self.options.one_file_system = stay;
@@ -215,30 +240,30 @@ impl Walk {
         self
     }
 
-    /// Ends soon after more than this many files are found.
+    /// Ends soon after it has found more than this many files.
     #[must_use]
     pub fn stop_above(mut self, files: Option<u64>) -> Self {
         self.options.stop_above = files;
         self
     }
 
-    /// The budget: stops at this time, or as soon after it as something has been read.
+    /// Stops at this time, or at the end of the first read after it.
     #[must_use]
     pub fn until(mut self, time: Instant) -> Self {
         self.options.until = Some(time);
         self
     }
 
-    /// Another budget: stops after so many steps, which are reads of directories, looks at entries of unknown
-    /// kind, and directories that a cache knows unchanged.
+    /// Stops after this many steps: reads of a directory, stats of an entry of unknown type, and directories that the cache
+    /// shows unchanged.
     #[must_use]
     pub fn steps(mut self, most: u64) -> Self {
         self.options.steps = Some(most);
         self
     }
 
-    /// What a walk that is stopped hands back at most: so many partitions, and so many bytes of JSON in all.
-    /// What does not fit is cut higher up in the tree, and counted again by whoever takes it up.
+    /// Limits what a stopped walk returns: this many partitions, and this many bytes of JSON in total. What does not fit is
+    /// cut higher up in the tree and counted again by the walk that continues.
     #[must_use]
     pub fn return_unvisited(mut self, partitions: usize, bytes: usize) -> Self {
         self.options.partitions = partitions.max(1);
@@ -246,44 +271,44 @@ impl Walk {
         self
     }
 
-    /// Bytes that a read of a directory takes at most; at least 1 KiB.
+    /// Buffer size of one read of a directory, in bytes, at least 1 KiB.
     #[must_use]
     pub fn buffer(mut self, bytes: usize) -> Self {
         self.options.buffer = bytes.max(1024);
         self
     }
 
-    /// Where to look meanwhile.
+    /// The progress of this walk.
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
 
-    /// Walks.
+    /// Counts.
     ///
     /// # Errors
-    /// [`UnreadableRoot`] when the root is.
+    /// [`UnreadableRoot`] when the root cannot be read.
     pub fn count(self) -> Result<Counted, UnreadableRoot> {
         self.count_partition(&Partition::whole())
     }
 
-    /// Walks what another walk of this root has left. A place that is not there any more makes the count
+    /// Counts what another walk of this root left. A directory of the partition that no longer exists makes the count
     /// incomplete.
     ///
     /// # Errors
-    /// [`UnreadableRoot`] when the root is.
+    /// [`UnreadableRoot`] when the root cannot be read.
     pub fn count_partition(self, partition: &Partition) -> Result<Counted, UnreadableRoot> {
         self.run(partition, None)
     }
 
-    /// Walks, and does not read again what `old` knows unchanged. [`Cache::default`] knows nothing; either
-    /// way [`Counted::cache`] knows more afterwards. Links to files are not followed.
+    /// Counts, and reads only directories that have changed since `old`. [`Cache::default`] is empty. The result is in
+    /// [`Counted::cache`]. Links to files are not followed.
     ///
-    /// A directory is unchanged when its modification and change times are: what makes, removes or renames
-    /// a name changes both. Times within 2 s of a walk's beginning are not trusted. This goes by the
-    /// server's word: a file system that does not keep these times must not be counted so.
+    /// A directory is unchanged when its modification and change times are: creating, removing or renaming a name changes
+    /// both. Times within 2 s of the start of a walk are not trusted. Do not use this on a file system that does not maintain
+    /// these times.
     ///
     /// # Errors
-    /// [`UnreadableRoot`] when the root is.
+    /// [`UnreadableRoot`] when the root cannot be read.
     pub fn count_changed(mut self, old: &Cache) -> Result<Counted, UnreadableRoot> {
         self.options.follow_file_symlinks = false;
         self.run(&Partition::whole(), Some(old))
@@ -319,7 +344,7 @@ impl Root {
 /// Counts with the defaults.
 ///
 /// # Errors
-/// [`UnreadableRoot`] when the root is.
+/// [`UnreadableRoot`] when the root cannot be read.
 pub fn count(root: &Path) -> Result<Counted, UnreadableRoot> {
     Walk::new(root).count()
 }

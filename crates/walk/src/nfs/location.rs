@@ -10,40 +10,50 @@ const SCHEME: &str = "nfs://";
 const MAX_PATH_BYTES: usize = 4096;
 const MAX_NAME_BYTES: usize = 255;
 
-/// A directory of a server, and as whom it is read.
+/// A directory of a server, and the credentials to read it with.
 #[derive(Clone, Debug)]
 pub struct Location {
     /// A name, or an address.
     pub host: String,
+    /// TCP port; 2049 by default.
     pub port: u16,
     /// At the server; empty for its root.
     pub path: Vec<u8>,
     /// Those of this process, unless others are given. A server may believe them or not.
     pub credentials: Credentials,
+    /// `None`: without TLS.
     #[cfg(feature = "tls")]
     pub tls: Option<nfs41::tls::Tls>,
 }
 
-/// Why a text is no location.
+/// Why a text is not a location.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadLocation {
+    /// The scheme is not `nfs://`.
     #[error("it does not begin with {SCHEME}")]
     Scheme,
+    /// There is no host.
     #[error("it has no host; expected nfs://host[:port]/path, and an IPv6 address in brackets")]
     Host,
+    /// The port is not a number from 1 to 65535.
     #[error("{0:?} is no port; expected a number from 1 to 65535")]
     Port(String),
+    /// A `%` is not followed by two hexadecimal digits.
     #[error("a % in it is not followed by two hexadecimal digits; write %25 for a % in a name")]
     Escape,
+    /// A character that is reserved in URLs.
     #[error("{0} has another meaning in a URL; write %{number:02X} for it in a name", number = u32::from(*.0))]
     Reserved(char),
+    /// A name that no server accepts.
     #[error("a name in its path is . or .., is longer than {MAX_NAME_BYTES} bytes, or has a slash or a NUL in it")]
     Name,
+    /// The path is longer than 4096 bytes.
     #[error("its path is longer than {MAX_PATH_BYTES} bytes")]
     Long,
 }
 
 impl Location {
+    /// A location without TLS, with the credentials of this process.
     pub fn new(host: impl Into<String>, port: u16, path: impl Into<Vec<u8>>) -> Self {
         Self {
             host: host.into(),
