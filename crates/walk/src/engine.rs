@@ -1,4 +1,4 @@
-//! The walk: what is done with a directory, and with what is in it.
+//! The walk: what happens to a directory and its entries.
 
 use std::{
     ffi::{CStr, CString},
@@ -23,21 +23,20 @@ use crate::{
     source::{Identity, Source, Stamp, gone, is},
 };
 
-/// Frames are small, and a page that is not touched costs nothing.
+/// Stack frames are small, and untouched pages cost nothing.
 const STACK_BYTES: usize = 256 << 10;
-/// So many names of one directory wait at once; the rest of it is read when they have been taken. It bounds
-/// what is in memory, and what has to be handed back when a walk is stopped.
+/// Maximum number of names queued per directory. The rest of the directory is read when they have been taken. This bounds
+/// the memory, and the size of what a stopped walk returns.
 const MAX_QUEUED_NAMES_PER_DIRECTORY: usize = 256;
-/// So many entries are looked at after each read that another one follows, where the source wants it: Linux
-/// 5.10 needs 1, 6.1 more than 8.
+/// Number of entries to stat after each read that another one follows, where the source needs it: Linux 5.10 needs 1, 6.1
+/// more than 8.
 const READDIRPLUS_HINTS: usize = 10;
-/// Bytes of the first read of a directory that is gone on with, where the source wants looks: it tells no
-/// kinds then, and the fewer entries it tells so the fewer have to be looked at.
+/// Size of the first read of a resumed directory where the source needs hints. That read returns no types, and each entry
+/// without a type costs a stat.
 pub(crate) const FIRST_READ_BYTES: usize = 4096;
-/// A path in an error, escaped, is cut after this many bytes.
+/// Maximum length of an escaped path in an error.
 const MAX_REPORTED_PATH_BYTES: usize = 200;
-/// How often a directory is tried again that could not be opened for want of a descriptor; each time after
-/// twice as long.
+/// Maximum number of tries to open a directory while the process has no descriptor left; the delay doubles each time.
 const MAX_DESCRIPTOR_TRIES: u32 = 10;
 
 /// Walks the partition.
@@ -52,10 +51,10 @@ pub(crate) fn run<S: Source>(
     cache: Option<&Cache>,
 ) -> io::Result<Counted> {
     let root = Arc::new(Node::root());
-    // Each may hold a directory and open another from the root down.
+    // Each thread may hold one directory and open another from the root down.
     let threads = options.threads.min(source.most_open() / 4).max(1);
-    // In one piece: so much comes as pages that take no memory until they are touched. Piece by piece the
-    // allocator would give used memory to a late thread, and clear it first.
+    // One allocation for all threads: large allocations come as pages that take no memory until they are touched. Separate
+    // ones would be reused memory, which the allocator clears first.
     let mut memory_of_threads = vec![0; threads * options.buffer];
     let open = Arc::new(AtomicUsize::new(0));
     let top = Open::new(source.root()?, &open);
@@ -94,7 +93,7 @@ pub(crate) fn run<S: Source>(
     let (mut stack, mut truncated) = (pool.into_tasks(), truncated.into_inner());
     let cache = memory.filter(|_| stack.is_empty() && !truncated).and_then(Memory::into_cache);
     if truncated {
-        // Nobody goes on with these: the directories give what was counted in them to the root.
+        // No walk continues with these: the directories add their counts to the root.
         stack.clear();
     }
     let (mut rest, taken_back) = Frontier::of(source, stack).partitions(options.partitions, options.partition_bytes);
@@ -102,7 +101,7 @@ pub(crate) fn run<S: Source>(
     if rest.is_empty() || counts.steps > taken_back.steps {
         counts -= taken_back;
     } else {
-        // Nothing of this walk would stay, and the next one would come no further.
+        // The result of this walk would be discarded, and the next walk would get no further.
         (rest, truncated) = (vec![], true);
     }
     Ok(Counted {
@@ -130,7 +129,7 @@ struct Walking<'a, S: Source> {
     options: &'a Options,
     progress: &'a Progress,
     memory: Option<Memory<'a>>,
-    /// The root is what is counted, not places below it that another walk has found.
+    /// The walk counts the root, not a partition.
     whole: bool,
     /// One for each thread.
     buffers: Mutex<Vec<&'a mut [u8]>>,
@@ -145,7 +144,7 @@ struct Walking<'a, S: Source> {
     root_error: Mutex<Option<io::Error>>,
 }
 
-/// Ends the walk when its thread panics: the others would wait for it for ever.
+/// Ends the walk when its thread panics; otherwise the other threads would wait forever.
 struct StopOnPanic<'a, 'b, S: Source>(&'a Walking<'b, S>);
 
 impl<S: Source> Drop for StopOnPanic<'_, '_, S> {
@@ -171,12 +170,12 @@ impl<S: Source> Walking<'_, S> {
         self.stopping();
         self.pool.next(had_one, || {
             let thread = thread::Builder::new().stack_size(STACK_BYTES);
-            // Without another thread the walk is slower, and just as right.
+            // With fewer threads the walk is slower and still correct.
             let _ = thread.spawn_scoped(scope, move || self.work(scope));
         })
     }
 
-    /// Has the budget ended? Never before the first step: every walk comes further.
+    /// Whether the budget is used up. Never before the first step, so that every walk makes progress.
     fn stopping(&self) -> bool {
         if self.pool.is_stopped() {
             return true;
@@ -202,7 +201,7 @@ impl<S: Source> Walking<'_, S> {
         }
     }
 
-    /// A place that this walk was given.
+    /// A resume point that this walk was given.
     fn place(&self, node: &Arc<Node>, place: ResumePoint, buffer: &mut [u8]) {
         let directory = match self.open_path(node) {
             Ok(directory) => directory,
@@ -226,7 +225,7 @@ impl<S: Source> Walking<'_, S> {
         self.push_rest(node, directory, (vec![], 0), cookie, waiting);
     }
 
-    /// An entry of a kind that is not known yet, or a link that is to be followed.
+    /// An entry of unknown type, or a link to follow.
     fn stat_entry(
         &self,
         of: &Arc<Node>,
@@ -248,7 +247,7 @@ impl<S: Source> Walking<'_, S> {
         };
         let leads_to = match kind {
             Ok(Kind::Link) if self.options.follow_file_symlinks => {
-                // What is no file behind a link is nothing.
+                // A link to anything but a regular file does not count.
                 match self.source.kind(&directory.directory, &name, true) {
                     Ok(Kind::File) => Ok(Kind::File),
                     Err(err) if !gone(&err) && !is(&err, libc::ELOOP) => Err(err),
@@ -270,7 +269,7 @@ impl<S: Source> Walking<'_, S> {
             Err(err) if gone(&err) => {}
             Err(err) if self.is_other_file_system(&err) => {
                 self.add(of, Counts { other_file_systems: 1, ..Counts::default() });
-                // The next walk asks again.
+                // The next walk asks again about this entry.
                 of.found(0, [&name]);
             }
             Err(err) => {
@@ -295,19 +294,19 @@ impl<S: Source> Walking<'_, S> {
         }
     }
 
-    /// The directories in this one, if it need not be read, and then it is counted.
+    /// The subdirectories of an unchanged directory, which is counted without a read.
     fn unchanged(&self, node: &Arc<Node>, stamp: impl FnOnce() -> io::Result<Stamp>) -> Option<Vec<(Kind, CString)>> {
         let (files, directories) = self.memory.as_ref()?.unchanged(node, stamp)?;
-        // For the budget it is as good as read.
+        // It counts as a read for the budget.
         self.steps.fetch_add(1, Ordering::Relaxed);
         self.add(node, Counts { files, directories: 1, unchanged: 1, steps: 1, ..Counts::default() });
         Some(directories.into_iter().map(|name| (Kind::Directory, name)).collect())
     }
 
-    /// Reads a directory from its beginning.
+    /// Reads a directory from its start.
     fn begin(&self, node: &Arc<Node>, directory: Arc<Open<S::Directory>>, buffer: &mut [u8]) {
         if let Some(memory) = &self.memory {
-            // Before the first read: what changes from here on is seen the next time.
+            // Taken before the first read, so that the next walk sees every change from here on.
             memory.begin(node, self.source.stamp(&directory.directory, None).ok());
         }
         self.read(node, directory, vec![], 0, buffer);
@@ -331,7 +330,7 @@ impl<S: Source> Walking<'_, S> {
         }
     }
 
-    /// Reads a directory on, until its end, or until there are names that somebody else may take.
+    /// Reads a directory until its end, or until there are names that other threads can take.
     fn read(
         &self,
         node: &Arc<Node>,
@@ -383,7 +382,7 @@ impl<S: Source> Walking<'_, S> {
         }
     }
 
-    /// Counts these records, until enough of them have to be visited. Gives how many bytes of them are left.
+    /// Counts these records until enough entries must be visited. Returns the number of bytes left.
     fn scan(
         &self,
         node: &Node,
@@ -414,7 +413,7 @@ impl<S: Source> Walking<'_, S> {
         outcome.map(|()| entries.left().len())
     }
 
-    /// The entry's name, if somebody has to go there.
+    /// The entry's name if it must be visited.
     #[inline]
     fn to_visit(&self, directory: &Open<S::Directory>, entry: &Entry<'_>) -> io::Result<Option<(Kind, CString)>> {
         match entry.kind {
@@ -431,7 +430,7 @@ impl<S: Source> Walking<'_, S> {
         Ok(None)
     }
 
-    /// Looks at some entries, so that the next read tells kinds too.
+    /// Stats some entries, so that the next read returns types.
     fn trigger_readdirplus(&self, directory: &S::Directory, records: &[u8]) {
         let some = Entries::new(records).flatten().filter(|entry| matches!(entry.kind, Kind::File | Kind::Unknown));
         for name in some.take(READDIRPLUS_HINTS).flat_map(|entry| entry.name()) {
@@ -439,7 +438,7 @@ impl<S: Source> Walking<'_, S> {
         }
     }
 
-    /// What is to be visited in a directory, as a task; none when nothing is.
+    /// The task for the entries to visit in a directory; `None` without such entries.
     fn waiting(
         &self,
         of: &Arc<Node>,
@@ -450,12 +449,12 @@ impl<S: Source> Walking<'_, S> {
         (!names.is_empty()).then(|| Task::Names(Names { of: Arc::clone(of), directory, names }))
     }
 
-    /// What waits may hold half of what may be open: the other half is for what is being read.
+    /// Queued tasks may hold half of the descriptors; the other half is for reads in progress.
     fn fd_budget_exceeded(&self) -> bool {
         self.open.load(Ordering::Relaxed) > self.source.most_open() / 2
     }
 
-    /// Puts a directory that is read in part on the stack, below the names in it that wait.
+    /// Pushes a partly read directory onto the stack, below its queued names.
     fn push_rest(
         &self,
         node: &Arc<Node>,
@@ -466,7 +465,7 @@ impl<S: Source> Walking<'_, S> {
     ) {
         let inode = directory.inode.load(Ordering::Relaxed);
         let mut held = Some(directory);
-        // What has been read and not looked at is read again then.
+        // Records that were read but not counted are read again then.
         if self.fd_budget_exceeded()
             && cookie != 0
             && let Some(directory) = &held
@@ -482,7 +481,7 @@ impl<S: Source> Walking<'_, S> {
         Open::new(directory, &self.open)
     }
 
-    /// Opens a directory in its parent, or where that is not open, or turned stale, from the root down.
+    /// Opens a directory in its parent. If the parent is not open or has become stale, opens it from the root down.
     fn open(&self, node: &Node, parent: Option<&Open<S::Directory>>) -> io::Result<Arc<Open<S::Directory>>> {
         let Some(parent) = parent else { return self.open_path(node) };
         match self.retry_on_emfile(|| self.source.open(&parent.directory, node.name())) {
@@ -491,14 +490,14 @@ impl<S: Source> Walking<'_, S> {
         }
     }
 
-    /// Opens a directory from the root down, one name after the other, through no link.
+    /// Opens a directory from the root down, name by name, without following links.
     fn open_path(&self, node: &Node) -> io::Result<Arc<Open<S::Directory>>> {
         node.names().into_iter().try_fold(Arc::clone(&self.top), |above, name| {
             self.retry_on_emfile(|| self.source.open(&above.directory, name)).map(|directory| self.opened(directory))
         })
     }
 
-    /// Tries again what fails for want of a descriptor: others will close theirs.
+    /// Retries while the process has no descriptor left: other threads will close theirs.
     fn retry_on_emfile<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         for tries in 0..MAX_DESCRIPTOR_TRIES {
             match open() {
@@ -511,7 +510,7 @@ impl<S: Source> Walking<'_, S> {
         open()
     }
 
-    /// Opens a directory from the root down, to go on where it was.
+    /// Opens a directory from the root down, to resume reading it.
     fn open_at(&self, node: &Node, inode: u64, cookie: i64) -> io::Result<Arc<Open<S::Directory>>> {
         let directory = self.open_path(node)?;
         if cookie != 0 {
@@ -521,7 +520,7 @@ impl<S: Source> Walking<'_, S> {
     }
 
     /// # Errors
-    /// `ESTALE`: it is not the directory that the cookie is of, or its cookies do not hold.
+    /// `ESTALE`: it is not the directory of the cookie, or its cookies are not stable.
     fn resume_at(&self, directory: &Open<S::Directory>, inode: u64, cookie: i64) -> io::Result<()> {
         let now = self.source.identity(&directory.directory)?;
         if now != (Identity { inode, resumable: true }) {
@@ -532,7 +531,7 @@ impl<S: Source> Walking<'_, S> {
         self.source.seek(&directory.directory, cookie)
     }
 
-    /// Is it on a file system that was not asked for?
+    /// Whether it is on another file system and the walk stays on one.
     fn is_other_file_system(&self, err: &io::Error) -> bool {
         self.options.one_file_system && err.kind() == io::ErrorKind::CrossesDevices
     }
@@ -547,7 +546,7 @@ impl<S: Source> Walking<'_, S> {
         }
     }
 
-    /// A directory that cannot be read to its end: asking again may never end. What it has told is visited.
+    /// A directory that cannot be read to its end, where a retry may never end. The entries read so far are visited.
     fn not_read(
         &self,
         node: &Arc<Node>,
@@ -564,7 +563,7 @@ impl<S: Source> Walking<'_, S> {
         }
         match vanished {
             true => self.add(node, Counts { vanished: 1, ..Counts::default() }),
-            // A source may open a directory only when it reads it.
+            // Some sources open a directory only when they read it.
             false => self.not_opened(node, err),
         }
         self.pool.push(self.waiting(node, directory, names));
@@ -585,7 +584,7 @@ impl<S: Source> Walking<'_, S> {
         }
     }
 
-    /// Something in this directory, or the directory itself, that could not be read.
+    /// Records that this directory, or an entry in it, could not be read.
     fn error(&self, node: &Node, name: Option<&CStr>, err: &(impl Display + ?Sized)) {
         self.add(node, Counts { errors: 1, ..Counts::default() });
         let mut told = self.first_errors.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What waits to be done in a walk, and the threads that do it.
+//! The tasks of a walk, and the threads that do them.
 
 use std::{
     ffi::CString,
@@ -10,40 +10,40 @@ use std::{
 
 use crate::{getdents::Kind, node::Node, partition::ResumePoint};
 
-/// What nobody has begun with.
+/// A task that no thread has started.
 pub(crate) enum Task<D> {
     ResumePoint(Arc<Node>, ResumePoint),
     Names(Names<D>),
     PartialDirectory(PartialDirectory<D>),
 }
 
-/// Entries of a directory that wait for somebody: directories, and what has to be looked at. Never none.
+/// Queued entries of a directory: subdirectories, and entries to stat. Never empty.
 pub(crate) struct Names<D> {
     pub of: Arc<Node>,
-    /// `None` where too many are open already: they are opened from the root down.
+    /// `None` when too many are open; then they are opened from the root down.
     pub directory: Option<Arc<Open<D>>>,
     pub names: Vec<(Kind, CString)>,
 }
 
-/// A directory that has been read in part.
+/// A partly read directory.
 pub(crate) struct PartialDirectory<D> {
     pub node: Arc<Node>,
-    /// `None` where too many are open already: it is opened again, if it is the one with this inode.
+    /// `None` when too many are open; then it is opened again, if it still has this inode.
     pub directory: Option<Arc<Open<D>>>,
     pub inode: u64,
-    /// Records that have been read, and how many bytes of them have been looked at.
+    /// Records that have been read, and how many bytes of them are counted.
     pub records: Vec<u8>,
     pub seen: usize,
-    /// Where the first entry is that has not been looked at.
+    /// Cookie of the first entry that is not counted.
     pub cookie: i64,
 }
 
-/// An open directory, and one more in the number of them.
+/// An open directory, counted in the number of open ones.
 pub(crate) struct Open<D> {
     pub directory: D,
-    /// As its own entry `.` says; 0 while that has not been read.
+    /// The inode in its entry `.`; 0 until that has been read.
     pub inode: AtomicU64,
-    /// It has just been opened to go on somewhere in the middle.
+    /// It was just opened to resume in the middle.
     pub resumed: AtomicBool,
     number: Arc<AtomicUsize>,
 }
@@ -74,18 +74,18 @@ pub(crate) struct Pool<D> {
     state: Mutex<State<D>>,
     changed: Condvar,
     stop: AtomicBool,
-    /// At most so many threads.
+    /// Maximum number of threads.
     most: usize,
 }
 
 struct State<D> {
-    /// The last one first: deep before wide, so that little waits.
+    /// Last in, first out: deep before wide, so that little is queued.
     stack: Vec<Task<D>>,
-    /// Threads that have a job, which may push more.
+    /// Threads with a job, which may push more.
     active: usize,
-    /// Threads that wait for one.
+    /// Threads that wait for a job.
     idle: usize,
-    /// All of them.
+    /// All threads.
     threads: usize,
 }
 
@@ -137,9 +137,9 @@ impl<D> Pool<D> {
         }
     }
 
-    /// Nobody gets another job.
+    /// No thread gets another job.
     pub fn stop(&self) {
-        // Under the lock: nobody begins to wait between the two.
+        // Under the lock, so that no thread starts to wait between the two.
         let _state = self.lock();
         self.stop.store(true, Ordering::Relaxed);
         self.changed.notify_all();

@@ -1,5 +1,4 @@
-//! What the walk asks of a file system: one method for each call that reaches it, so that whoever stands in
-//! for it sees, counts and breaks every one.
+//! The file system as the walk uses it: one method per call, so that a stand-in can see, count and fail each of them.
 
 use std::{ffi::CStr, io};
 
@@ -11,45 +10,44 @@ pub(crate) trait Source: Sync {
     /// An open directory.
     type Directory: Send + Sync;
 
-    /// The root, open. Once for each walk.
+    /// Opens the root, once per walk.
     fn root(&self) -> io::Result<Self::Directory>;
 
-    /// The directory of this name; never through a link. `CrossesDevices`: it is on another file system, and is
-    /// not to be entered.
+    /// Opens the directory of this name, never through a link. `CrossesDevices`: it is on another file system and is not
+    /// entered.
     fn open(&self, parent: &Self::Directory, name: &CStr) -> io::Result<Self::Directory>;
 
-    /// The next entries, as `linux_dirent64` records; 0 bytes at the end. What a signal interrupts is
-    /// asked again.
+    /// Reads the next entries as `linux_dirent64` records; 0 bytes at the end. Retries after `EINTR`.
     fn read(&self, directory: &Self::Directory, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Does nothing come after the entry with this cookie, which was the last that was read? Saves asking; `false`
-    /// when it cannot be said.
+    /// Whether the entry with this cookie, the last one read, is the last of the directory. Saves a read; `false` when
+    /// unknown.
     fn ends(&self, directory: &Self::Directory, cookie: i64) -> bool;
 
-    /// Of a read that did not come to the end: is it likely that another one gives more?
+    /// Whether another read is likely to return more, after one that did not reach the end.
     fn goes_on(&self, filled: usize, buffer: usize) -> bool {
         filled + MAX_RECORD_BYTES > buffer
     }
 
-    /// Goes on reading where an entry's `d_off` says.
+    /// Continues reading at an entry's `d_off`.
     fn seek(&self, directory: &Self::Directory, cookie: i64) -> io::Result<()>;
 
-    /// What an entry is; what it leads to, if it is a link to be followed.
+    /// The type of an entry; of a link to follow, the type of its destination.
     fn kind(&self, directory: &Self::Directory, name: &CStr, follow: bool) -> io::Result<Kind>;
 
-    /// Does reading on need a look at some entries, so that their kinds are told?
+    /// Whether further reads return types only after some entries were statted.
     fn needs_readdirplus_hints(&self) -> bool;
 
-    /// One such look. Whatever it finds.
+    /// Stats one such entry; the result does not matter.
     fn look(&self, directory: &Self::Directory, name: &CStr);
 
-    /// The times of the directory itself, or of the one of this name in it, by the server's word.
+    /// The times of the directory itself, or of a subdirectory, as the server reports them.
     fn stamp(&self, directory: &Self::Directory, name: Option<&CStr>) -> io::Result<Stamp>;
 
-    /// Which directory this is, and whether its cookies hold for whoever opens it later.
+    /// The identity of the directory, and whether its cookies stay valid for a later open.
     fn identity(&self, directory: &Self::Directory) -> io::Result<Identity>;
 
-    /// How many directories may be open at once.
+    /// Maximum number of directories open at once.
     fn most_open(&self) -> usize;
 }
 
@@ -59,7 +57,7 @@ pub(crate) struct Identity {
     pub resumable: bool,
 }
 
-/// What changes when a name in a directory does.
+/// The attributes that change when a name in a directory changes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub device: u64,
@@ -69,7 +67,7 @@ pub(crate) struct Stamp {
     pub changed: (i64, u32),
 }
 
-/// What was there when its parent was read, and is not any more.
+/// It existed when its parent was read, and no longer does.
 pub(crate) fn gone(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
