@@ -1,4 +1,4 @@
-//! The frontier of a stopped walk: every directory that it has found and not visited, made into partitions.
+//! The frontier of a stopped walk: the directories that it found and did not visit, as partitions.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,21 +14,21 @@ use crate::{
     source::Source,
 };
 
-/// What is left, while it is being made into places.
+/// The rest of a walk while it is turned into resume points.
 #[derive(Default)]
 pub(crate) struct Frontier {
-    /// Every directory in which something is left, and all above. They stay here to the end: one that is
-    /// forgotten gives its tally to its parent.
+    /// Every directory with something left, and all above. They stay here to the end, because a dropped one adds its counts
+    /// to its parent.
     left: HashMap<*const Node, Left>,
 }
 
 struct Left {
     node: Arc<Node>,
-    /// `None`: what is left is further down.
+    /// `None`: what is left is deeper.
     place: Option<ResumePoint>,
-    /// It cannot be gone on with, only begun anew.
+    /// It cannot resume, only start again.
     anew: bool,
-    /// What was counted in it is counted again.
+    /// Its counts are counted again.
     taken_back: bool,
 }
 
@@ -38,17 +38,17 @@ impl Left {
     }
 }
 
-/// In and below a directory.
+/// In and below one directory.
 #[derive(Clone, Copy, Default)]
 struct Below {
-    /// Of JSON.
+    /// Bytes of JSON.
     bytes: usize,
-    /// That would be made again.
+    /// Steps that would be repeated.
     steps: u64,
 }
 
 impl Frontier {
-    /// The tasks that no thread has started.
+    /// Tasks that no thread has started.
     pub fn of<S: Source>(source: &S, stack: Vec<Task<S::Directory>>) -> Self {
         let mut frontier = Self::default();
         for task in stack {
@@ -82,7 +82,7 @@ impl Frontier {
         self.left.entry(Arc::as_ptr(node)).or_insert_with(|| Left::new(node))
     }
 
-    /// The place of this directory, to which what is left in it is added.
+    /// The resume point of this directory, to which its remaining entries are added.
     fn place(&mut self, node: &Arc<Node>) -> &mut ResumePoint {
         self.entry(node).place.get_or_insert_with(|| ResumePoint::whole(PathNames::of(node.names())))
     }
@@ -97,18 +97,18 @@ impl Frontier {
         self.place(node).from = Some(position);
     }
 
-    /// This directory has to begin anew, with all that is below it.
+    /// This directory must start again, with everything below it.
     pub fn anew(&mut self, node: &Arc<Node>) {
         self.entry(node).anew = true;
     }
 
-    /// A place that nobody has begun with.
+    /// A resume point that no walk has started.
     pub fn untouched(&mut self, node: &Arc<Node>, place: ResumePoint) {
         self.entry(node).place = Some(place);
     }
 
-    /// The places, in at most so many partitions of at most so many bytes in all; and what was counted and
-    /// will be counted again. What is too large is cut higher up, first where the least is lost for a byte.
+    /// The resume points in at most this many partitions and bytes in total, and the counts that will be counted again.
+    /// What is too large is cut higher up, first where a byte saved loses the fewest counts.
     pub fn partitions(mut self, most: usize, bytes: usize) -> (Vec<Partition>, Counts) {
         let anew: Vec<_> = self.left.values().filter(|left| left.anew).map(|left| Arc::clone(&left.node)).collect();
         self.take_back(&anew);
@@ -127,7 +127,7 @@ impl Frontier {
         (deal(places, most, bytes), taken_back)
     }
 
-    /// Where to cut, when the places are larger than that in all.
+    /// Where to cut when the resume points exceed the limit.
     fn cuts(&self, bytes: usize) -> Vec<Arc<Node>> {
         let size = |left: &Left| left.place.as_ref().map_or(0, ResumePoint::bytes);
         let mut excess = self.left.values().map(size).sum::<usize>().saturating_sub(bytes);
@@ -153,7 +153,7 @@ impl Frontier {
         let mut cuts = Vec::new();
         for (_, saved, node) in &candidates {
             if *saved >= excess {
-                // One cut more is enough: the one that loses least.
+                // One more cut is enough: the one that loses least.
                 let enough = candidates.iter().filter(|(_, saved, _)| *saved >= excess);
                 let least = enough.min_by_key(|(_, saved, node)| (below[&Arc::as_ptr(node)].steps, *saved));
                 cuts.extend(least.map(|(_, _, node)| Arc::clone(node)));
@@ -165,7 +165,7 @@ impl Frontier {
         cuts
     }
 
-    /// Hands these back as they were before anything in them was counted.
+    /// Returns these as they were before anything in them was counted.
     fn take_back(&mut self, nodes: &[Arc<Node>]) {
         let cut: HashSet<*const Node> = nodes.iter().map(Arc::as_ptr).collect();
         for left in self.left.values_mut() {
@@ -194,7 +194,7 @@ fn again(node: &Arc<Node>) -> Option<ResumePoint> {
 }
 
 fn deal(mut places: Vec<ResumePoint>, most: usize, bytes: usize) -> Vec<Partition> {
-    // Near the root is much to do: each partition gets its share of it.
+    // The largest parts are near the root; each partition gets a share of them.
     places.sort_by(|one, other| (one.path.0.len(), &one.path.0).cmp(&(other.path.0.len(), &other.path.0)));
     let number = places.len();
     if number < 4 * most {

@@ -1,4 +1,4 @@
-//! A directory of this machine, through Linux.
+//! A directory of this machine, through Linux system calls.
 
 use std::{
     ffi::CStr,
@@ -27,26 +27,26 @@ const EXT4: u64 = 0xEF53;
 const NFS: u64 = 0x6969;
 const TMPFS: u64 = 0x0102_1994;
 const XFS: u64 = 0x5846_5342;
-/// File systems whose cookies belong to the directory and not to whoever reads it: ext2 to ext4, XFS, btrfs,
-/// NFS. tmpfs has had such since Linux 6.6.
+/// File systems whose cookies belong to the directory and not to the open file: ext2 to ext4, XFS, btrfs, NFS; tmpfs since
+/// Linux 6.6.
 const RESUMABLE_FILE_SYSTEMS: [u64; 4] = [EXT4, XFS, 0x9123_683E, NFS];
-/// File systems with one device number for all that is in a mount. On others a directory may have another one without
-/// being a mount, as a subvolume of btrfs does.
+/// File systems with one device number per mount. On others a directory may have another number without being a mount, for
+/// example a btrfs subvolume.
 const SINGLE_DEVICE_FILE_SYSTEMS: [u64; 4] = [EXT4, XFS, NFS, TMPFS];
-/// What else the process may have open.
+/// Descriptors reserved for the rest of the process.
 const RESERVED_DESCRIPTORS: usize = 64;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 pub(crate) struct Kernel {
     one_file_system: bool,
-    /// Linux 5.6 says while it opens a directory whether that is a mount, so that the device of the others need not be
-    /// asked for. Before, and where a sandbox forbids that call, each directory's is.
+    /// Since Linux 5.6 `openat2` fails at a mount, so that no other directory needs a `statx` for its device. On older
+    /// kernels, and where a sandbox forbids the call, each directory gets one.
     has_openat2: AtomicBool,
     root: OwnedFd,
-    // Asked for when it is needed: each is a round trip on a distant server.
+    // Fetched on demand: each is a round trip to a distant server.
     device: OnceLock<u64>,
-    /// What `statfs` calls the file system of the root.
+    /// The `f_type` of the root's file system.
     magic: OnceLock<u64>,
     most_open: usize,
 }
@@ -60,7 +60,7 @@ impl Kernel {
         Ok(Self { one_file_system, has_openat2: AtomicBool::new(true), root, device, magic, most_open })
     }
 
-    /// As where a sandbox forbids it.
+    /// As if a sandbox forbids it.
     #[cfg(test)]
     pub fn forbid_openat2(&self) {
         self.has_openat2.store(false, Ordering::Relaxed);
@@ -70,8 +70,8 @@ impl Kernel {
         *self.magic.get_or_init(|| magic(&self.root).unwrap_or_default())
     }
 
-    /// Is the directory itself, or the one of this name in it, on another file system than the root? Its device decides,
-    /// and not whether something is mounted: that may be a part of the root's file system.
+    /// Whether the directory, or its subdirectory of this name, is on another file system than the root. The device number
+    /// decides, not whether it is a mount, because a mount may show a part of the root's file system.
     fn is_other_file_system(&self, directory: &OwnedFd, name: Option<&CStr>) -> io::Result<bool> {
         let root = match self.device.get() {
             Some(known) => *known,
@@ -98,7 +98,7 @@ fn device_of(directory: &OwnedFd, name: Option<&CStr>) -> io::Result<u64> {
 }
 
 fn magic(directory: &OwnedFd) -> io::Result<u64> {
-    // Of 32 bits, in a field whose type differs from one architecture to the next.
+    // 32 bits, in a field whose type depends on the architecture.
     Ok(fs::fstatfs(directory)?.f_type as u64 & 0xFFFF_FFFF)
 }
 
@@ -137,7 +137,7 @@ impl Source for Kernel {
             match opened.map_err(|err| (err.raw_os_error(), err)) {
                 Ok(opened) if SINGLE_DEVICE_FILE_SYSTEMS.contains(&self.magic()) => return Ok(opened),
                 Ok(opened) => return self.unless_other_file_system(opened),
-                // By its name: what is mounted there may hang when it is opened.
+                // By name, because opening what is mounted there may hang.
                 Err((Some(libc::EXDEV), err)) if self.is_other_file_system(parent, Some(name))? => return Err(err),
                 Err((Some(libc::EXDEV), _)) => {}
                 Err((Some(libc::ENOSYS | libc::EPERM), _)) => self.has_openat2.store(false, Ordering::Relaxed),
@@ -165,14 +165,14 @@ impl Source for Kernel {
         }
     }
 
-    /// ext4 sets the position to the largest there is when it has told the last entry, and tells nothing from
-    /// there (`ext4_get_htree_eof`). Elsewhere that number may be a cookie like another.
+    /// After the last entry, ext4 sets the position to the maximum and returns nothing from there (`ext4_get_htree_eof`).
+    /// On other file systems that number may be an ordinary cookie.
     fn ends(&self, _: &OwnedFd, cookie: i64) -> bool {
         cookie == i64::MAX && self.one_file_system && self.magic() == EXT4
     }
 
     fn seek(&self, directory: &OwnedFd, cookie: i64) -> io::Result<()> {
-        // Bits, not a number.
+        // A bit pattern, not a number.
         fs::seek(directory, SeekFrom::Start(cookie as u64))?;
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! The directories that a walk is in the middle of, and what was counted below each.
+//! The directories in progress, and the counts below each.
 //!
-//! A directory that is done gives its tally to its parent and is forgotten. So the directories that are
-//! left hold all that was counted, each what is below it, and any of them can be taken back as a whole.
+//! A finished directory adds its counts to its parent and is dropped. The remaining directories therefore hold everything
+//! counted, each what is below it, and each can be taken back as a whole.
 
 use std::{
     ffi::{CStr, CString},
@@ -14,7 +14,7 @@ use std::{
 
 use crate::{partition::ResumePoint, source::Stamp};
 
-/// What was counted.
+/// The counts of a directory.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Counts {
     pub files: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Counts {
     pub other_file_systems: u64,
     pub unchanged: u64,
     pub errors: u64,
-    /// Steps that need not be made again: steps of directories, looks at entries, directories known unchanged.
+    /// Steps that need no repetition: reads, stats of entries, directories known unchanged.
     pub steps: u64,
 }
 
@@ -62,19 +62,19 @@ struct Shared {
     steps: AtomicU64,
 }
 
-/// A directory, known by its way from the root.
+/// A directory, identified by its path from the root.
 #[derive(Debug)]
 pub(crate) struct Node {
     parent: Option<Arc<Node>>,
     name: CString,
-    /// What this walk was given it as; `None` for one that the walk has found by itself.
+    /// The resume point it came from; `None` for one that this walk found.
     given: Option<Box<ResumePoint>>,
     counts: Shared,
-    /// For a cache only.
+    /// Only for a cache.
     record: Option<Box<Record>>,
 }
 
-/// What a cache is to know of a directory.
+/// What a cache stores about a directory.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     /// Its index in the old cache.
@@ -84,14 +84,14 @@ pub(crate) struct Record {
 
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// `None`: not to be trusted.
+    /// `None`: not trustworthy.
     pub stamp: Option<Stamp>,
     pub files: u64,
     pub directories: Vec<CString>,
 }
 
 impl Node {
-    /// The node of a resume point, with the nodes on the way to it.
+    /// The node of a resume point, with the nodes above it.
     pub fn at(root: &Arc<Self>, place: &ResumePoint, record: Option<Box<Record>>) -> Arc<Self> {
         let (last, above) = place.path.0.split_last().map_or((c"", &[][..]), |(last, above)| (last, above));
         let parent =
@@ -99,7 +99,7 @@ impl Node {
         Arc::new(Self::given(&parent, last.to_owned(), place.clone(), record))
     }
 
-    /// Above all.
+    /// The root's node.
     pub fn root() -> Self {
         Self { parent: None, name: CString::default(), given: None, counts: Shared::default(), record: None }
     }
@@ -134,7 +134,7 @@ impl Node {
         self.names().is_empty()
     }
 
-    /// For a cache: what was found in it.
+    /// For a cache: the entries found in it.
     pub fn found<'a>(&self, files: u64, directories: impl IntoIterator<Item = &'a CString>) {
         if let Some(record) = &self.record {
             let mut found = record.found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +143,7 @@ impl Node {
         }
     }
 
-    /// For a cache: what was found in it may not be all.
+    /// For a cache: the entries found may be incomplete.
     pub fn mark_uncacheable(&self) {
         if let Some(record) = &self.record {
             record.found.lock().unwrap_or_else(PoisonError::into_inner).stamp = None;
@@ -175,7 +175,7 @@ impl Node {
         }
     }
 
-    /// What was counted in it, and below it in directories that are done.
+    /// The counts in it, and below it in finished directories.
     pub fn counts(&self) -> Counts {
         let of = &self.counts;
         let [files, directories, vanished, other_file_systems, unchanged, errors, steps] =
@@ -187,7 +187,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // A loop, since a tree may be deeper than a stack.
+        // A loop, because a tree may be deeper than the stack.
         let mut counts = self.counts();
         let mut next = self.parent.take();
         while let Some(parent) = next {

@@ -1,15 +1,15 @@
-//! Partitions: what a stopped walk has not visited, in a form that the state machine passes on. Names are bytes and
-//! travel as base64; numbers of 64 bits travel as text. A partition comes from outside: nothing in it is trusted.
+//! Partitions: what a stopped walk did not visit, as JSON that the state machine passes on. Names are bytes in base64;
+//! 64-bit numbers are text. A partition is input from outside and is validated.
 
 use std::ffi::{CStr, CString};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-/// In one list or path of a place that somebody hands in: more do not fit what a state machine passes on.
+/// Maximum number of names in one list or path of a resume point. More do not fit into a state of the machine.
 const MAX_PARTITION_NAMES: usize = 1 << 16;
 
-/// A part of what is left, for one walk.
+/// A part of the remaining tree, for one walk.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partition {
@@ -17,7 +17,7 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// All there is below the root.
+    /// The whole tree below the root.
     pub fn whole() -> Self {
         Self { places: vec![ResumePoint::default()] }
     }
@@ -31,25 +31,25 @@ impl Partition {
     }
 }
 
-/// A directory that is left as a whole; or of which these entries are left, and those from a cookie on.
+/// A directory that is left as a whole, or some of its entries and those from a cookie on.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResumePoint {
     /// Below the root.
     #[serde(default, skip_serializing_if = "Names::is_empty")]
     pub(crate) path: Names,
-    /// Directories in it that are left.
+    /// Remaining subdirectories.
     #[serde(default, skip_serializing_if = "Names::is_empty")]
     pub(crate) directories: Names,
-    /// Entries in it of a kind that the file system did not tell.
+    /// Remaining entries whose type the file system did not return.
     #[serde(default, skip_serializing_if = "Names::is_empty")]
     pub(crate) unknown: Names,
-    /// Where reading goes on.
+    /// Where reading resumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) from: Option<Position>,
 }
 
-/// A place in a directory. The cookie means something in this directory only.
+/// A position in a directory. The cookie is valid in this directory only.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Position {
@@ -68,13 +68,13 @@ impl ResumePoint {
         self.directories.is_empty() && self.unknown.is_empty() && self.from.is_none()
     }
 
-    /// At most so many bytes of JSON, with what stands between two.
+    /// Maximum bytes of JSON, including separators.
     pub(crate) fn bytes(&self) -> usize {
         let names = [&self.path, &self.directories, &self.unknown];
         130 + names.iter().map(|names| names.bytes().div_ceil(3) * 4).sum::<usize>()
     }
 
-    /// The same in at most so many parts.
+    /// The same in at most this many parts.
     pub(crate) fn split(self, parts: usize) -> Vec<Self> {
         let size = self.directories.0.len().div_ceil(parts).max(1);
         let mut chunks = self.directories.0.chunks(size).map(|names| Names(names.to_vec()));
@@ -84,7 +84,7 @@ impl ResumePoint {
     }
 }
 
-/// Names of entries, or the names that a path consists of: none is empty, `.` or `..`, or has a `/`.
+/// Names of entries, or the components of a path. None is empty, `.` or `..`, or contains `/`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Names(pub Vec<CString>);
 
@@ -93,7 +93,7 @@ impl Names {
         self.0.is_empty()
     }
 
-    /// With what stands between two.
+    /// Including separators.
     pub(crate) fn bytes(&self) -> usize {
         self.0.iter().map(|name| name.as_bytes_with_nul().len()).sum()
     }
@@ -133,7 +133,7 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
-/// Numbers of 64 bits as text: the state machine's numbers hold 53.
+/// 64-bit numbers as text, because the state machine's numbers hold 53 bits.
 mod text {
     use std::{fmt::Display, str::FromStr};
 
