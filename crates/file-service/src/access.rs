@@ -1,4 +1,4 @@
-//! The access log: a line for each operation on a file, when it has ended.
+//! The access log: one line per operation on a file, written when it ends.
 
 use std::{sync::Arc, time::Instant};
 
@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use files::Endpoint;
 use router::path::FilePath;
 
-/// What is known of an operation so far; written when it is dropped. Nothing when there is no access log.
+/// What is known of an operation so far, written on drop. Empty without an access log.
 pub(super) struct Record(Option<Box<Known>>);
 
 struct Known {
@@ -21,7 +21,7 @@ struct Known {
 }
 
 impl Record {
-    /// Of an operation that nobody wants to be told of.
+    /// A record that is never written.
     pub fn none() -> Self {
         Self(None)
     }
@@ -32,7 +32,7 @@ impl Record {
             path: path.clone(),
             target,
             status: StatusCode::OK,
-            // Whoever asked has gone before it ended.
+            // The client disconnected before the operation ended.
             outcome: "Aborted",
             bytes: 0,
             began: Instant::now(),

@@ -85,7 +85,7 @@ pub(super) async fn serve(
         };
         if app.counters.connections.load(Ordering::Relaxed) >= max as u64 {
             app.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
-            // With TLS, a response would need a handshake, the very work to avoid under overload.
+            // With TLS, a response would need a handshake, which is the work to avoid under overload.
             if tls.is_none()
                 && let Ok(turn) = Arc::clone(&refusing).try_acquire_owned()
             {
@@ -121,7 +121,7 @@ fn most_by_descriptors() -> usize {
     usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1)
 }
 
-/// Threads that speak HTTP, each with connections of its own: what one does never waits for another's lock.
+/// HTTP worker threads, each with its own connections: no worker waits for another's lock.
 struct Workers(Vec<mpsc::UnboundedSender<Connection>>);
 
 struct Connection {
@@ -129,7 +129,7 @@ struct Connection {
     open: Open,
 }
 
-/// Counts a connection as long as it is open.
+/// Counts a connection while it is open.
 struct Open(Arc<App>);
 
 impl Drop for Open {
@@ -148,7 +148,7 @@ impl Workers {
                 Ok(runtime) => runtime.block_on(work(receiver, tls, router, idle, ended)),
                 Err(err) => tracing::error!(error = %err, "a worker could not start"),
             };
-            // Without it the others do its work: whoever gives it a connection gives it to the next.
+            // If a worker is missing, its connections go to the next one.
             if let Err(err) = thread::Builder::new().name(format!("http-{number}")).spawn(work) {
                 tracing::error!(error = %err, "a worker could not start");
             }
@@ -179,20 +179,20 @@ async fn work(
     ended: watch::Receiver<()>,
 ) {
     let mut http = http1::Builder::new();
-    // A client that has closed its direction after a whole request still reads the response.
+    // A client that closes its direction after a complete request still reads the response.
     http.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER_BYTES).half_close(true);
     while let Some(Connection { stream, open }) = connections.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let (framing, mut ended) = (Arc::<Framing>::default(), ended.clone());
         let service = Exchanges::new(router.clone(), Arc::clone(&open.0), Arc::clone(&framing));
-        // Two tasks of different sizes: who speaks in plain text has no room for TLS.
+        // Two task types of different sizes: a plain-text connection does not reserve memory for TLS.
         match &tls {
             None => {
                 let connection = http.serve_connection(Patient::new(Followed::new(stream, framing), idle), service);
                 tokio::spawn(speak(connection, open, ended));
             }
             Some(tls) => {
-                // It has begun to read no request yet: at the end it is closed at once.
+                // No request has started, so at shutdown it is closed at once.
                 let (http, shaken) = (http.clone(), tls.accept(stream));
                 tokio::spawn(async move {
                     let shaken = tokio::select! {
@@ -212,12 +212,12 @@ async fn work(
             }
         }
     }
-    // Only the connections are waited for. Their tasks are on this thread, and go on as long as it does.
+    // Waits for the connections only. Their tasks run on this thread while it waits.
     drop(ended);
     std::future::pending::<()>().await;
 }
 
-/// Answers a connection until its client, or the service, ends it.
+/// Serves a connection until the client or the service ends it.
 async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
     mut connection: http1::Connection<Patient<Followed<S>>, Exchanges>,
     open: Open,
@@ -230,24 +230,24 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin>(
             ((&mut connection).await, true)
         }
     };
-    // A client that has been silent for too long, or that has gone, is told nothing.
+    // A client that was idle for too long, or has gone, gets no response.
     let is_told = served.as_ref().err().is_none_or(hyper::Error::is_parse);
     if let Err(err) = served {
         tracing::debug!(error = %err, "a connection ended early");
     }
     let stream = connection.into_parts().io.into_inner();
     let rest = if stream.is_line_too_long() { line_too_long() } else { String::new() };
-    // Between two requests it may have been the last response that ended the connection: more requests may be on their
-    // way. At the end of the service most connections are idle, and none of those is waited for.
+    // Between two requests the last response may have ended the connection while more requests are in flight. At shutdown
+    // most connections are idle; those are not waited for.
     let is_sending = !stream.is_ended() && (stream.is_mid_request() || !is_ending);
     if !rest.is_empty() || is_told && is_sending {
-        // In a box: every connection would have the room for it otherwise.
+        // Boxed, so that not every connection reserves memory for it.
         Box::pin(linger::close(stream.into_inner(), rest.as_bytes())).await;
     }
     drop((open, ended));
 }
 
-/// The response to a request line that has no end. Like hyper's to what it cannot read, it has no content.
+/// The response to an endless request line. Like hyper's parse errors, it has no content.
 fn line_too_long() -> String {
     let date = httpdate::fmt_http_date(SystemTime::now());
     format!(
@@ -256,11 +256,11 @@ fn line_too_long() -> String {
     )
 }
 
-/// A connection whose client may not leave what is sent to it unread for ever.
+/// A connection that ends when its client does not read for too long.
 struct Patient<S> {
     io: TokioIo<S>,
     idle: Duration,
-    /// Since nothing more could be sent.
+    /// The time since the last byte could be sent.
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
@@ -313,7 +313,7 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for Patient<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // TLS keeps what could not be sent, and says that it is written.
+        // TLS buffers what could not be sent and reports it as written.
         let sent = Pin::new(&mut self.io).poll_flush(context);
         self.evaluate(sent, context)
     }

@@ -1,5 +1,4 @@
-//! A request and its response on a connection: what is checked before a handler sees the request, and what every
-//! response says.
+//! A request and its response: checks before the handler, and header fields of every response.
 
 use std::{
     convert::Infallible,
@@ -24,7 +23,7 @@ use tower::Service as _;
 
 use super::{App, api_error::ApiError, framing::Framing, headers};
 
-/// The requests of one connection, one after another.
+/// The requests of one connection, in sequence.
 pub(super) struct Exchanges {
     router: Router,
     app: Arc<App>,
@@ -50,7 +49,7 @@ impl hyper::service::Service<Request<Incoming>> for Exchanges {
         if let Some(api_error) = fault.or_else(|| headers::check_request(&request).err()) {
             return Exchange::Refused(api_error.into_response());
         }
-        // The connection itself may learn of the end of the service after this request has begun.
+        // The connection may learn of the shutdown after this request started.
         let is_last = self.app.counters.is_ending();
         if request.body().is_end_stream() {
             return Exchange::Handled { response: self.router.clone().call(request), content: None, is_last };
@@ -61,12 +60,12 @@ impl hyper::service::Service<Request<Incoming>> for Exchanges {
     }
 }
 
-/// After [`headers::check_request`] there is no other transfer coding.
+/// After [`headers::check_request`] there is no transfer coding but `chunked`.
 fn is_chunked<B>(request: &Request<B>) -> bool {
     request.headers().contains_key(header::TRANSFER_ENCODING)
 }
 
-/// The content of a request, as far as the end of the connection hangs on it.
+/// The content of a request, as far as it decides whether the connection closes.
 pub(super) struct Content {
     number: u64,
     framing: Arc<Framing>,
@@ -74,14 +73,14 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Whether hyper will close the connection because nobody has read the content. hyper throws away what it has
-    /// already, when it knows its length.
+    /// Whether hyper will close the connection because the content was not read. hyper discards what it has received if it
+    /// knows the length.
     fn is_left(&self) -> bool {
         !self.framing.is_read(self.number) && (self.is_chunked || !self.framing.is_received(self.number))
     }
 }
 
-/// A response on its way.
+/// A response in progress.
 #[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and a connection has one at a time")]
 pub(super) enum Exchange {
     Refused(Response),
@@ -101,16 +100,16 @@ impl Future for Exchange {
         };
         let headers = response.headers_mut();
         if is_last {
-            // RFC 9112, section 9.6: who closes the connection says so.
+            // RFC 9112, section 9.6: the side that closes sends `Connection: close`.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        // Every response is fresh. Without this a cache may keep even a 404 for a while (RFC 9110, section 15.1).
+        // Without this, a cache may store even a 404 (RFC 9110, section 15.1).
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
         Poll::Ready(Ok(response))
     }
 }
 
-/// A content that says when it has been read to its end, and ends only with its request.
+/// Content that records when it has been read to its end, and ends only with its request.
 struct Watched {
     body: Incoming,
     number: u64,
@@ -124,7 +123,7 @@ impl HttpBody for Watched {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         let is_at_end = matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
-        // hyper's own error says more.
+        // hyper's own error is more specific.
         if !matches!(frame, Poll::Ready(Some(Err(_)))) && self.framing.is_malformed(self.number, is_at_end) {
             let err = io::Error::new(io::ErrorKind::InvalidData, "a line of a chunk or a trailer does not end in CRLF");
             return Poll::Ready(Some(Err(err.into())));

@@ -1,12 +1,11 @@
 //! Follows the requests on a connection, as RFC 9112 frames them, while hyper reads them.
 //!
-//! hyper drops what some requests say before any handler sees them: `http::Uri` cuts a raw `#` and all that follows
-//! off the request target, and a `Content-Length` beside a `Transfer-Encoding` is removed. This module sees the bytes
-//! themselves, and tells which request must be refused. It also knows whether the client is in the middle of a
-//! request, which decides how the connection is closed.
+//! hyper discards parts of some requests before any handler sees them: `http::Uri` cuts off a raw `#` and what follows, and
+//! a `Content-Length` next to a `Transfer-Encoding` is removed. This module sees the bytes and reports which request must
+//! be refused. It also knows whether the client is in the middle of a request, which decides how the connection is closed.
 //!
-//! It changes no byte. When it cannot follow the framing any more, it has the next request refused, so that an error
-//! here never lets a request pass unseen.
+//! It changes no byte. If it loses track of the framing, the next request is refused, so that an error here never lets a
+//! request pass unchecked.
 
 use std::{
     io,
@@ -23,20 +22,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::api_error::ApiError;
 
-/// The longest path that a file may have, with every byte of it percent-encoded, and what goes around it. hyper has room
-/// for more, and answers a line that does not fit with 431, where RFC 9112, section 3, requires 414.
+/// Maximum length of a request line: the longest path of a file with every byte percent-encoded, and the rest. hyper
+/// accepts more, and responds 431 to a longer line where RFC 9112, section 3, requires 414.
 const MAX_REQUEST_LINE_BYTES: usize = 16 << 10;
 
-/// What is wrong with the framing of a request.
+/// A framing fault of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
     /// A request target holds no `#` (RFC 9112, section 3.2).
     Fragment,
-    /// A request line that is longer than any that means something (RFC 9112, section 3).
+    /// A request line longer than any valid one (RFC 9112, section 3).
     LongLine,
     /// Both a Content-Length and a Transfer-Encoding (RFC 9112, section 6.3): a sign of request smuggling.
     TwoLengths,
-    /// The request is not framed as it says (RFC 9112, sections 6.3 and 7.1). Where it ends is not known.
+    /// The framing is invalid (RFC 9112, sections 6.3 and 7.1). Its end is unknown.
     Lost,
 }
 
@@ -57,14 +56,14 @@ impl From<Fault> for ApiError {
     }
 }
 
-/// What the requests on one connection are known to be. Requests are numbered from 1.
+/// The state of the requests on one connection. Requests are numbered from 1.
 #[derive(Debug, Default)]
 pub(super) struct Framing {
-    /// Number of the last request that has been received whole.
+    /// Number of the last completely received request.
     received: AtomicU64,
     /// Number of the last request whose content a handler has read to its end.
     read: AtomicU64,
-    /// The first request that must be refused. None after it is served.
+    /// The first request that must be refused. No later one is served.
     fault: OnceLock<(u64, Fault)>,
 }
 
@@ -74,13 +73,13 @@ impl Framing {
         self.fault.get().filter(|(first, _)| request >= *first).map(|(_, fault)| *fault)
     }
 
-    /// Whether the content of this request is malformed although hyper tells no error, or its end before it has come.
-    /// hyper takes a bare LF for a part of a trailer, and the request behind it too.
+    /// Whether the content of this request is malformed although hyper reports no error, or reports the end too early.
+    /// hyper takes a bare LF as part of a trailer, and the request behind it too.
     pub fn is_malformed(&self, request: u64, is_at_end: bool) -> bool {
         self.fault(request).is_some() || is_at_end && !self.is_received(request)
     }
 
-    /// Whether the last byte of this request has come.
+    /// Whether the last byte of this request has arrived.
     pub fn is_received(&self, request: u64) -> bool {
         self.received.load(Ordering::Relaxed) >= request
     }
@@ -95,7 +94,7 @@ impl Framing {
     }
 }
 
-/// A stream whose requests are followed.
+/// A stream whose requests are tracked.
 pub(super) struct Followed<S> {
     stream: S,
     follower: Follower,
@@ -107,22 +106,22 @@ impl<S> Followed<S> {
         Self { stream, follower: Follower::new(framing), is_ended: false }
     }
 
-    /// The stream itself: what is read from it is followed no more.
+    /// The inner stream. Further reads are not tracked.
     pub fn into_inner(self) -> S {
         self.stream
     }
 
-    /// Whether the service reads no more because of a request line that has no end. hyper has answered nothing then.
+    /// Whether reading stopped because of an endless request line. hyper has sent no response then.
     pub fn is_line_too_long(&self) -> bool {
         self.follower.is_line_too_long()
     }
 
-    /// Whether a request has not ended, or one was refused for its framing.
+    /// Whether a request is incomplete, or one was refused for its framing.
     pub fn is_mid_request(&self) -> bool {
         self.follower.is_mid_request()
     }
 
-    /// Whether the client has closed its direction: it sends nothing more.
+    /// Whether the client has closed its direction.
     pub fn is_ended(&self) -> bool {
         self.is_ended
     }
@@ -130,7 +129,7 @@ impl<S> Followed<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // hyper has all of the line that came, and reads on: so there is no request before it that is still served.
+        // hyper has consumed the line and reads on, so no earlier request is still being served.
         if self.follower.is_line_too_long() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the request line is too long")));
         }
@@ -168,7 +167,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Followed<S> {
     }
 }
 
-/// What the next byte belongs to.
+/// The part of a request that the next byte belongs to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     /// Empty lines before a request are skipped.
@@ -177,26 +176,26 @@ enum State {
         length: Option<u64>,
         chunked: bool,
     },
-    /// Bytes of content that are still to come.
+    /// Remaining bytes of content.
     Content(u64),
     ChunkSize,
-    /// Bytes of a chunk that are still to come.
+    /// Remaining bytes of a chunk.
     ChunkData(u64),
     ChunkEnd,
     Trailers,
-    /// Not HTTP, as far as this module can tell.
+    /// Not recognizable as HTTP.
     Lost,
 }
 
 const FIELDS: State = State::Fields { length: None, chunked: false };
 
-/// Finds the ends of requests in the bytes of a connection, however they are cut.
+/// Finds the ends of requests in the bytes of a connection, wherever they are split.
 struct Follower {
     state: State,
-    /// The beginning of a line whose end has not come. hyper bounds the head, the chunk extensions and the trailers,
-    /// and reads no further.
+    /// The start of an incomplete line. hyper bounds the header section, chunk extensions and trailers, and reads no
+    /// further.
     line: Vec<u8>,
-    /// Number of the request that was begun last.
+    /// Number of the last started request.
     request: u64,
     framing: Arc<Framing>,
 }
@@ -234,7 +233,7 @@ impl Follower {
         }
     }
 
-    /// Takes the bytes up to the end of a line, and gives the others back.
+    /// Takes the bytes up to the end of a line, and returns the others.
     fn up_to_line_end<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let Some((line, rest)) =
             bytes.iter().position(|byte| *byte == b'\n').and_then(|end| bytes.split_at_checked(end + 1))
@@ -282,12 +281,12 @@ impl Follower {
                 Field::ContentLength(Some(given)) if length.is_none_or(|length| length == given) => {
                     State::Fields { length: Some(given), chunked }
                 }
-                // hyper refuses it, and this is its last request.
+                // hyper refuses it and closes the connection.
                 Field::ContentLength(_) => self.lose(),
                 Field::TransferEncoding => State::Fields { length, chunked: true },
                 Field::Other => self.state,
             },
-            // hyper takes no bare LF within a chunked content, and neither does this.
+            // hyper accepts no bare LF within chunked content; neither does this.
             _ if !is_crlf => self.lose(),
             State::ChunkSize => match chunk_size(line) {
                 Some(0) => State::Trailers,
@@ -311,14 +310,14 @@ impl Follower {
         let _ = self.framing.fault.set((self.request, fault));
     }
 
-    /// A handler may have the request already: it finds out when it reads the content.
+    /// A handler may already have the request; it learns of the fault when it reads the content.
     fn lose(&mut self) -> State {
         self.fault(Fault::Lost);
         State::Lost
     }
 }
 
-/// A field that says how long the content is.
+/// A field that determines the length of the content.
 enum Field {
     ContentLength(Option<u64>),
     TransferEncoding,

@@ -1,4 +1,4 @@
-//! What the header of a request must be before it is acted on (RFC 9110 and 9112), and what a write may not say.
+//! Checks of request headers before any action (RFC 9110 and 9112), and header fields that a write must not have.
 
 use std::net::Ipv6Addr;
 
@@ -6,25 +6,25 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Vers
 
 use super::api_error::{ApiError, UNSUPPORTED_CODING};
 
-/// Header fields that change what a write means. The service can honour none of them, and a write without them is
-/// another write.
+/// Header fields that change the meaning of a write. The service supports none of them, and ignoring one would be a
+/// different write.
 const NOT_ON_A_WRITE: [(&str, &str); 26] = [
     // RFC 9110, section 14.5, and the fields of products that mean the same.
     ("content-range", WHOLE),
     ("x-content-range", WHOLE),
     ("x-file-offset", WHOLE),
     ("x-amz-write-offset-bytes", WHOLE),
-    // RFC 9530, and what was before it: a digest that nobody compares promises what nobody keeps.
+    // RFC 9530 and its predecessors: the service does not compare digests, so it must not accept one.
     ("content-digest", NO_DIGEST),
     ("repr-digest", NO_DIGEST),
     ("digest", NO_DIGEST),
     ("content-md5", NO_DIGEST),
-    // S3 has such a checksum in a trailer, which this field names; Google Cloud Storage and ownCloud have one each.
+    // S3 names its trailing checksum in this field; Google Cloud Storage and ownCloud have one each.
     ("x-amz-trailer", NO_DIGEST),
     ("x-amz-sdk-checksum-algorithm", NO_DIGEST),
     ("x-goog-hash", NO_DIGEST),
     ("oc-checksum", NO_DIGEST),
-    // The method is the one of the request line.
+    // The service uses the method of the request line only.
     ("x-http-method-override", "the method is the one of the request line"),
     ("x-http-method", "the method is the one of the request line"),
     ("x-method-override", "the method is the one of the request line"),
@@ -40,20 +40,19 @@ const NOT_ON_A_WRITE: [(&str, &str); 26] = [
     // Conditions of WebDAV (RFC 4918, sections 10.4 and 10.6).
     ("if", "the conditions are those of RFC 9110"),
     ("overwrite", "the conditions are those of RFC 9110"),
-    // An append that is sent again is done again.
+    // A repeated append appends again.
     ("idempotency-key", "no key is remembered"),
-    // S3's copy: its request has no content of its own.
+    // S3's copy: the request has no content.
     ("x-amz-copy-source", "nothing is copied"),
 ];
 
 const WHOLE: &str = "a write is of the whole content";
 const NO_DIGEST: &str = "the content is not compared with a digest";
 
-/// Checksums of products: a field for each algorithm.
+/// Prefixes of checksum fields, one field per algorithm.
 const CHECKSUM_PREFIXES: [&str; 2] = ["x-amz-checksum-", "x-checksum-"];
 
-/// Header fields that count in the head only (RFC 9110, section 6.5.1). They come too late in a trailer, and a write
-/// without them is another write.
+/// Header fields that are valid in the header section only (RFC 9110, section 6.5.1). In a trailer they arrive too late.
 const NOT_IN_A_TRAILER: [HeaderName; 7] = [
     header::CONTENT_ENCODING,
     header::CONTENT_TYPE,
@@ -64,10 +63,10 @@ const NOT_IN_A_TRAILER: [HeaderName; 7] = [
     header::IF_UNMODIFIED_SINCE,
 ];
 
-/// Checks what concerns every request.
+/// Checks that apply to every request.
 ///
 /// # Errors
-/// The request is refused, and its connection ends.
+/// The request is refused and the connection closes.
 pub(super) fn check_request<B>(request: &Request<B>) -> Result<(), ApiError> {
     let headers = request.headers();
     check_target(request)?;
@@ -80,13 +79,13 @@ pub(super) fn check_request<B>(request: &Request<B>) -> Result<(), ApiError> {
 fn check_target<B>(request: &Request<B>) -> Result<(), ApiError> {
     let (method, uri) = (request.method(), request.uri());
     let is_of_method = match uri.path() {
-        // This is no proxy.
+        // This service is not a proxy.
         _ if method == Method::CONNECT => false,
         "*" => method == Method::OPTIONS,
         path => path.starts_with('/'),
     };
     let is_http = uri.scheme().is_none_or(|scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme));
-    // RFC 9110, section 4.2.4: what is before an `@` makes one host look like another.
+    // RFC 9110, section 4.2.4: userinfo makes one host look like another.
     let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
     match is_of_method && is_http && !has_user {
         true => Ok(()),
@@ -94,7 +93,7 @@ fn check_target<B>(request: &Request<B>) -> Result<(), ApiError> {
     }
 }
 
-/// Checks that there is one Host, and that it is one (RFC 9112, section 3.2). HTTP/1.0 needs none.
+/// Checks for exactly one valid Host (RFC 9112, section 3.2). HTTP/1.0 needs none.
 fn check_host(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
     let bad = |message| Err(ApiError::bad_request("BadHeader", message));
     let mut hosts = headers.get_all(header::HOST).iter();
@@ -149,8 +148,8 @@ fn is_registered_name(name: &str) -> bool {
         })
 }
 
-/// The elements of a list, over all the lines of a header field (RFC 9110, section 5.6.1). A quoted comma cuts too,
-/// which none of the lists here has.
+/// The list elements over all lines of a header field (RFC 9110, section 5.6.1). A quoted comma splits too; none of these
+/// lists has one.
 fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
     lines
@@ -159,8 +158,8 @@ fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item
         .filter(|element| !element.is_empty())
 }
 
-/// Checks that the content comes as it is, or in chunks (RFC 9112, section 6.1). hyper looks at the last coding only,
-/// and would hand the content out with the others still on it.
+/// Checks that the transfer coding is absent or `chunked` (RFC 9112, section 6.1). hyper looks at the last coding only and
+/// would return content with the other codings still applied.
 fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let chunks = elements(headers, &header::TRANSFER_ENCODING).filter(|coding| is_chunked(coding)).count();
@@ -177,9 +176,9 @@ fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// Checks that nothing is expected but 100-continue (RFC 9110, section 10.1.1). HTTP/1.0 has no expectations.
+/// Checks that Expect has only 100-continue (RFC 9110, section 10.1.1). HTTP/1.0 has no expectations.
 fn check_expect(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
-    // hyper asks for the content only where this is the whole value. A list may have empty elements (section 5.6.1).
+    // hyper sends 100 only if this is the whole value. A list may have empty elements (section 5.6.1).
     let is_empty = |value: &[u8]| value.split(|byte| *byte == b',').all(|element| element.trim_ascii().is_empty());
     let is_met =
         |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue") || is_empty(value.as_bytes());
@@ -193,10 +192,10 @@ fn check_expect(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// Checks that a write says nothing that the service would have to leave out.
+/// Checks that a write has no header field that the service would have to ignore.
 ///
 /// # Errors
-/// The write is refused; nothing has happened.
+/// The write is refused. Nothing was changed.
 pub(super) fn check_write(headers: &HeaderMap) -> Result<(), ApiError> {
     let refused =
         |name: &str, err: &str| Err(ApiError::bad_request("BadHeader", &format!("a write takes no {name}: {err}")));
@@ -220,12 +219,12 @@ pub(super) fn check_write(headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether the value begins so, in any case.
+/// Whether the value starts with this, ignoring case.
 fn starts_with(value: &[u8], prefix: &[u8]) -> bool {
     value.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Checks the same of the trailers of a write.
+/// The same check for the trailers of a write.
 ///
 /// # Errors
 /// As [`check_write`].
@@ -236,7 +235,7 @@ pub(super) fn check_trailers(trailers: &HeaderMap) -> Result<(), ApiError> {
     check_write(trailers)
 }
 
-/// Checks the content that a write brings: its length, its coding, its type.
+/// Checks length, coding and type of the content of a write.
 ///
 /// # Errors
 /// As [`check_write`].
@@ -255,7 +254,7 @@ pub(super) fn check_content(headers: &HeaderMap) -> Result<(), ApiError> {
             "a file is stored without its Content-Encoding, and would be read as it is coded",
         );
     }
-    // All multipart types wrap contents, which would be stored with their boundaries (RFC 2046, section 5.1).
+    // Multipart types wrap content, which would be stored with its boundaries (RFC 2046, section 5.1).
     let is_wrapping = |value: &HeaderValue| starts_with(value.as_bytes(), b"multipart/");
     match headers.get_all(header::CONTENT_TYPE).iter().any(is_wrapping) {
         true => unsupported("UnsupportedType", "the content is to be that of the file, without a multipart wrapping"),

@@ -33,12 +33,12 @@ Status 1: it does not answer, and a line on stderr says why.
 
 In a task definition of ECS:  \"healthCheck\": { \"command\": [\"CMD\", \"/file-service\", \"healthy\"] }";
 
-/// Less than what ECS waits for a health check, so that it can say why it has failed.
+/// Shorter than the timeout of ECS's health check, so that the reason of a failure is logged.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(4);
-/// Of an answer only its first line is read; whoever else listens there may send anything.
+/// Only the first line of the response is read, because another process on that port may send anything.
 const MAX_LINE_BYTES: u64 = 1024;
 
-/// Status 0 when the service of these variables answers, else 1, and a line on stderr.
+/// Exit status 0 when the service configured by these variables responds, else 1 and a line on stderr.
 pub fn healthy(variables: &impl Variables) -> ExitCode {
     match ask(variables) {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,17 +66,17 @@ fn ask(variables: &impl Variables) -> anyhow::Result<()> {
     let said = runtime.block_on(async { tokio::time::timeout(HEALTH_CHECK_TIMEOUT, asked).await });
     let Ok(said) = said else { bail!("{address} has not answered within {HEALTH_CHECK_TIMEOUT:?}") };
     match said {
-        // The second: it has all the connections that it may. To replace it would give its load to the others.
+        // 503 means that the connection limit is reached. Replacing the task would move its load to the others.
         Ok(said) if said.starts_with("HTTP/1.1 200 ") || said.starts_with("HTTP/1.1 503 ") => Ok(()),
         Ok(said) if !said.is_empty() => bail!("{address} said {said:?} of /healthz"),
-        // The same without a word.
+        // The same, without a response.
         Ok(_) => Ok(()),
         Err(err) if matches!(err.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => Ok(()),
         Err(err) => Err(err).with_context(|| format!("{address} cannot be asked")),
     }
 }
 
-/// Where to reach, from within, a service that listens there.
+/// The address for a local client of a service that listens there.
 fn within(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! What the targets have done, for people, for Prometheus and for CloudWatch. EFS itself reports nothing by target.
+//! Statistics per target, for people, Prometheus and CloudWatch. EFS itself reports nothing per mount target.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ use files::{
     stats::{BUCKET_BOUNDS_MICROS, StatsSnapshot},
 };
 
-/// A target, and whether it works.
+/// A target and its state, as JSON.
 pub(super) fn shown(target: &PublishedTarget, up: bool) -> Value {
     json!({
         "mount_target_id": target.mount_target_id,
@@ -35,7 +35,7 @@ pub(super) fn shown(target: &PublishedTarget, up: bool) -> Value {
     })
 }
 
-/// Health, shares and times of every target.
+/// Health, shares and latencies of every target, as JSON.
 pub(super) fn targets(files: &Files) -> Value {
     let endpoints = files.endpoints();
     let snapshot: Vec<_> = endpoints.iter().map(|endpoint| endpoint.stats.snapshot()).collect();
@@ -65,7 +65,7 @@ pub(super) fn targets(files: &Files) -> Value {
     })
 }
 
-/// The exposition format, by the library that defines it.
+/// The OpenMetrics exposition, encoded by the reference library.
 pub(super) fn prometheus(app: &Arc<App>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("router");
     registry.register_collector(Box::new(Collected(Arc::clone(app))));
@@ -149,10 +149,10 @@ impl Collector for Collected {
     }
 }
 
-/// A value of a metric holds at most this many numbers.
+/// Maximum number of values per metric in one EMF document.
 const MAX_METRIC_VALUES: u64 = 100;
 
-/// Lines in CloudWatch's Embedded Metric Format, one a target: what it has done since the last time.
+/// CloudWatch Embedded Metric Format, one line per target with what happened since the last call.
 #[derive(Default)]
 pub(super) struct Emf(Mutex<Vec<(String, StatsSnapshot)>>);
 
@@ -172,7 +172,7 @@ impl Emf {
 }
 
 fn line(id: &str, file_system: &FileSystemId, up: bool, snapshot: &StatsSnapshot) -> String {
-    // CloudWatch makes its own percentiles, of values that are spread as the operations were.
+    // CloudWatch computes percentiles itself, from values distributed like the operations.
     let values = snapshot.buckets.iter().sum::<u64>().min(MAX_METRIC_VALUES);
     let times = (0..values).filter_map(|index| snapshot.quantile((index as f64 + 0.5) / values as f64));
     let times: Vec<_> = times.map(|time| time.as_secs_f64()).collect();

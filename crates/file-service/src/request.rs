@@ -1,4 +1,4 @@
-//! What a request says, out of its path and headers.
+//! The parameters of a request, from its path and headers.
 
 use std::{borrow::Cow, str::FromStr, time::SystemTime};
 
@@ -9,10 +9,10 @@ use super::api_error::ApiError;
 use files::transport::{ByteRange, ETags, Preconditions, ReadOptions};
 use router::path::{DirectoryPath, FilePath};
 
-/// More tags than this in one header are nobody's honest question.
+/// Maximum number of entity tags in one header field.
 const MAX_ETAGS: usize = 64;
 
-/// The bytes of what follows `prefix` in the path, decoded once.
+/// The bytes after `prefix` in the path, percent-decoded once.
 fn decoded<'a>(uri: &'a Uri, prefix: &str) -> Result<Cow<'a, [u8]>, ApiError> {
     let encoded = uri.path().strip_prefix(prefix).unwrap_or_default();
     let mut escapes = encoded.split('%').skip(1).map(str::as_bytes);
@@ -34,17 +34,17 @@ pub(super) fn directory_path(uri: &Uri, prefix: &str) -> Result<DirectoryPath, A
     DirectoryPath::new(decoded(uri, prefix)?).map_err(|err| ApiError::from(files::Error::from(err)))
 }
 
-/// The value of a key of the query, as it stands; empty when the key stands alone.
+/// The raw value of a query key; empty when the key has no value.
 pub(super) fn query<'a>(uri: &'a Uri, key: &str) -> Option<&'a str> {
     let mut pairs = uri.query()?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.find_map(|(name, value)| (name == key).then_some(value))
 }
 
-/// Checks that the query has no other keys than these, and each once. Where there are none, there is no query, not even
-/// an empty one: it would be the end of a name with a raw `?`.
+/// Checks that the query has only these keys, each at most once. Without keys there may be no query, not even an empty one,
+/// because that would be the end of a name with a raw `?`.
 ///
 /// # Errors
-/// It has another key, or one twice.
+/// The query has another key, or one twice.
 pub(super) fn only_query(uri: &Uri, keys: &[&str]) -> Result<(), ApiError> {
     let Some(query) = uri.query() else { return Ok(()) };
     let mut left = keys.to_vec();
@@ -61,12 +61,12 @@ pub(super) fn only_query(uri: &Uri, keys: &[&str]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A number of digits alone: Rust would take a `+` too.
+/// A number of digits only: `parse` accepts a `+` too.
 pub(super) fn digits<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// The value of a header field that has one; nothing when it has several lines.
+/// The value of a header field with exactly one line.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).into_iter();
     values.next().filter(|_| values.next().is_none())
@@ -79,8 +79,7 @@ pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer").then(|| rest.trim_ascii_start())
 }
 
-/// What If-Match and If-None-Match say (RFC 9110, section 13.1). A weak tag says that two contents are as good as
-/// equal, which If-Match does not take for equal.
+/// If-Match and If-None-Match (RFC 9110, section 13.1). If-Match uses the strong comparison, which a weak tag never passes.
 pub(super) fn conditions(headers: &HeaderMap) -> Result<Preconditions, ApiError> {
     Ok(Preconditions {
         if_match: tags(headers, &header::IF_MATCH, false)?,
@@ -90,7 +89,7 @@ pub(super) fn conditions(headers: &HeaderMap) -> Result<Preconditions, ApiError>
     })
 }
 
-/// A date that is none, or several, says nothing (RFC 9110, sections 13.1.3 and 13.1.4).
+/// An invalid date, or several, is ignored (RFC 9110, sections 13.1.3 and 13.1.4).
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(single(headers, name)?.to_str().ok()?).ok()
 }
@@ -131,11 +130,11 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<ETa
 /// An entity tag (RFC 9110, section 8.8.3).
 struct EntityTag<'a> {
     is_weak: bool,
-    /// What is between the quotes; what is no text, and so no tag of this service, is empty.
+    /// The text between the quotes; empty if it is not UTF-8 and so not a tag of this service.
     opaque: &'a str,
 }
 
-/// `"tag"` or `W/"tag"`, and what follows.
+/// Parses `"tag"` or `W/"tag"`; returns the rest.
 fn one_tag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     let (is_weak, quoted) = text.strip_prefix(b"W/").map_or((false, text), |quoted| (true, quoted));
     let opaque = quoted.strip_prefix(b"\"")?;
@@ -145,12 +144,12 @@ fn one_tag(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
     is_tag.then(|| (EntityTag { is_weak, opaque }, after.get(1..).unwrap_or_default()))
 }
 
-/// What a GET or HEAD asks for.
+/// The options of a GET or HEAD.
 pub(super) fn want(headers: &HeaderMap, head: bool) -> Result<ReadOptions, ApiError> {
     if !headers.keys().any(is_about_content) {
         return Ok(ReadOptions { head, ..ReadOptions::default() });
     }
-    // If-Range takes one strong tag; of a date, or a weak tag, nothing is known to be the same.
+    // If-Range accepts one strong tag. A date or a weak tag never matches, so the whole content is sent.
     let if_range = headers.contains_key(header::IF_RANGE).then(|| {
         let tag = single(headers, &header::IF_RANGE).and_then(|value| one_tag(value.as_bytes()));
         tag.filter(|(tag, after)| !tag.is_weak && after.is_empty()).map_or("", |(tag, _)| tag.opaque).to_owned()
@@ -171,8 +170,8 @@ fn is_about_content(name: &HeaderName) -> bool {
     .contains(name)
 }
 
-/// One range of bytes (RFC 9110, section 14). Of several, or of what is no range, nothing: the whole is a good
-/// answer to that.
+/// One byte range (RFC 9110, section 14). Several ranges, or an invalid one, are ignored: the whole content is a valid
+/// response.
 fn part(text: &str) -> Option<ByteRange> {
     let (unit, ranges) = text.split_once('=')?;
     if !unit.eq_ignore_ascii_case("bytes") {

@@ -1,4 +1,4 @@
-//! HTTPS: with whose certificate, and how it is spoken.
+//! HTTPS: the certificate and the TLS configuration.
 
 use std::{error::Error as StdError, path::Path, sync::Arc};
 
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{Failure, config::ListenTls};
 
-/// Of `LISTEN_TLS`; nothing when plain HTTP is spoken. Reads files.
+/// The acceptor for `LISTEN_TLS`; `None` for plain HTTP. Reads files.
 pub(super) fn acceptor(listen: &ListenTls) -> Result<Option<TlsAcceptor>, Failure> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let identity = match listen {
@@ -20,21 +20,21 @@ pub(super) fn acceptor(listen: &ListenTls) -> Result<Option<TlsAcceptor>, Failur
         ListenTls::Made => made(&provider).map_err(Failure::Tls)?,
         ListenTls::Given { certificate, key } => given(&provider, certificate, key)?,
     };
-    // Named here: a provider installed for the whole process may be another, or none.
+    // The provider is explicit, because the process may have installed another one, or none.
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|err| Failure::Tls(err.into()))?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
-    // Who asks for another protocol only is refused, not answered in one that it does not speak.
+    // A client that offers only other protocols (ALPN) is refused, not answered in a protocol that it does not speak.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
-/// A key of this process, which nothing else ever sees, and a certificate that it signs itself. It keeps the token from
-/// whoever only listens; who is at the other end it does not show.
+/// A self-signed certificate whose key never leaves this process. It protects the token from eavesdroppers; it does not
+/// authenticate the service.
 fn made(provider: &CryptoProvider) -> Result<CertifiedKey, Box<dyn StdError + Send + Sync>> {
-    // ECDSA over P-256: every load balancer knows it, and it is made in no time.
+    // ECDSA over P-256: every load balancer supports it, and generation is fast.
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let certificate = rcgen::CertificateParams::new(["localhost".to_owned()])?.self_signed(&key)?;
     let key = provider.key_provider.load_private_key(PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
@@ -55,7 +55,7 @@ fn given(provider: &CryptoProvider, certificate: &Path, key: &Path) -> Result<Ce
     let private = provider.key_provider.load_private_key(private).map_err(bad(ListenTls::KEY, key))?;
     let identity = CertifiedKey::new(chain, private);
     match identity.keys_match() {
-        // A key that does not tell its public half is found wrong by the first client.
+        // A mismatch of a key without a public half shows at the first handshake.
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(identity),
         Err(Error::InconsistentKeys(_)) => {
             Err(bad(ListenTls::KEY, key)("it is not the key of the certificate in LISTEN_TLS_CERTIFICATE"))

@@ -1,4 +1,4 @@
-//! The Availability Zone that this task runs in, where it matters.
+//! The Availability Zone of this task, from the ECS task metadata endpoint.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ const METADATA_URI_VARIABLE: &str = "ECS_CONTAINER_METADATA_URI_V4";
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_METADATA_BYTES: usize = 1 << 20;
 
-/// The zone whose targets are preferred, and how much; nothing when none is.
+/// The zone whose targets are preferred, and by how much; `None` without a preference.
 ///
 /// # Errors
-/// One is to be preferred, and which it is cannot be told.
+/// A preference is configured, and the zone of this task cannot be determined.
 pub(super) async fn local(config: &Config) -> Result<Option<(ZoneName, f64)>, ConfigError> {
     if config.local_weight == 1.0 {
         return Ok(None);
@@ -32,7 +32,7 @@ pub(super) async fn local(config: &Config) -> Result<Option<(ZoneName, f64)>, Co
     zone.map(|zone| Some((zone, config.local_weight))).ok_or(missing)
 }
 
-/// As version 4 of the task metadata endpoint tells it.
+/// From version 4 of the task metadata endpoint.
 async fn from_ecs() -> Option<ZoneName> {
     let uri = format!("{}/task", std::env::var(METADATA_URI_VARIABLE).ok()?).parse().ok()?;
     let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build_http();
