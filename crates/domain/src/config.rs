@@ -1,5 +1,5 @@
-//! Typed configuration out of named strings. Where the strings come from is the caller's affair; each
-//! function reads what it needs, once, before its first request, and a bad value names its variable.
+//! Typed configuration from named strings. The caller supplies the strings. Each function reads its variables once, before
+//! its first request; an error names the variable.
 
 use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
 
@@ -9,9 +9,9 @@ use crate::{
     rules,
 };
 
-/// Where named strings come from.
+/// A source of named strings.
 pub trait Variables {
-    /// The value, or `None` when it is not set. Not UTF-8 counts as the empty string.
+    /// The value; `None` if not set. A value that is not UTF-8 is the empty string.
     fn get(&self, name: &str) -> Option<String>;
 }
 
@@ -21,7 +21,7 @@ impl<F: Fn(&str) -> Option<String>> Variables for F {
     }
 }
 
-/// A variable that is missing or bad. Ends a function's init.
+/// A missing or bad variable. Ends a function's init.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     #[error("{name} is missing: expected {expected}")]
@@ -30,13 +30,13 @@ pub enum ConfigError {
     Bad { name: &'static str, value: String, expected: &'static str },
 }
 
-/// The code under which a [`ConfigError`] leaves the process.
+/// The code of a [`ConfigError`].
 pub const INVALID_CONFIGURATION: &str = "InvalidConfiguration";
 
-/// Where the list is published unless `SSM_PARAMETER_NAME` says otherwise: the original design's name.
+/// Default of `SSM_PARAMETER_NAME`, from the original design.
 pub const DEFAULT_PARAMETER_NAME: &str = "/efs-mount-autoscaling/mount-targets";
 
-/// A parameter's name holds 1,011 bytes in 15 levels, of which the ledger's names need their share.
+/// A parameter name has at most 1,011 bytes in 15 levels, and the ledger's names are longer than this one.
 const MAX_PARAMETER_NAME: usize = 900;
 const MAX_PARAMETER_LEVELS: usize = 13;
 
@@ -50,10 +50,10 @@ fn is_id(value: &str, prefix: &str) -> bool {
         .is_some_and(|digits| (8..=40).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// A variable that must be there; `read` says whether it is good.
+/// Reads a required variable with `read`.
 ///
 /// # Errors
-/// [`ConfigError`] names the variable and says what was `expected`. An empty value counts as none.
+/// [`ConfigError`] names the variable and what was `expected`. An empty value counts as missing.
 pub fn required<T>(
     variables: &impl Variables,
     name: &'static str,
@@ -66,10 +66,10 @@ pub fn required<T>(
     }
 }
 
-/// A variable that may be there.
+/// Reads an optional variable.
 ///
 /// # Errors
-/// As [`required`], but for a missing one.
+/// As [`required`], except for a missing variable.
 pub fn optional<T>(
     variables: &impl Variables,
     name: &'static str,
@@ -82,12 +82,12 @@ pub fn optional<T>(
     }
 }
 
-/// A number of this type.
+/// Parses a number of this type.
 pub fn number<T: FromStr>(value: &str) -> Option<T> {
     value.parse().ok()
 }
 
-/// A number within bounds, which the text says.
+/// Reads a number within bounds.
 ///
 /// # Errors
 /// As [`optional`].
@@ -102,7 +102,7 @@ pub fn within<T: FromStr + PartialOrd>(
         .map(|found| found.unwrap_or(default))
 }
 
-/// True for 1.
+/// Reads a flag: 1 or true, 0 or false.
 ///
 /// # Errors
 /// As [`optional`].
@@ -115,7 +115,7 @@ pub fn flag(v: &impl Variables, name: &'static str) -> Result<bool, ConfigError>
     optional(v, name, "1 or 0", read).map(Option::unwrap_or_default)
 }
 
-/// One of these words; the first when there is none.
+/// Reads one of these words; the default is the first.
 ///
 /// # Errors
 /// As [`optional`].
@@ -129,7 +129,7 @@ pub fn word<T: Copy>(
     optional(v, name, expected, of).map(|found| found.unwrap_or(words[0].1))
 }
 
-/// Comma-separated; each element read by `one`, `range` of them.
+/// Parses a comma-separated list with `one`; its length must be in `range`.
 fn list<T>(value: &str, range: std::ops::RangeInclusive<usize>, one: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let elements: Option<Vec<T>> = value.split(',').map(|element| one(element.trim())).collect();
     elements.filter(|elements| range.contains(&elements.len()))
@@ -148,7 +148,7 @@ pub fn target_directory(v: &impl Variables) -> Result<PathBuf, ConfigError> {
     .map(|path| path.unwrap_or_else(|| PathBuf::from("/data")))
 }
 
-/// How long one invocation of `count` walks at most; `None`: as long as Lambda lets it.
+/// Maximum time of one invocation of `count`; `None`: as long as Lambda allows.
 pub fn count_budget(v: &impl Variables) -> Result<Option<Duration>, ConfigError> {
     optional(v, "COUNT_BUDGET_SECONDS", "seconds, more than 0 and at most 900, such as 60 or 0.5", |value| {
         let seconds = value.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= 900.0)?;
@@ -156,13 +156,13 @@ pub fn count_budget(v: &impl Variables) -> Result<Option<Duration>, ConfigError>
     })
 }
 
-/// Every so many counts of a warm process read everything, and those between only what has changed; `None`:
-/// every one reads everything.
+/// A warm process reads everything at every N-th count and only changed directories in between; `None`: every count reads
+/// everything.
 pub fn count_full_every(v: &impl Variables) -> Result<Option<NonZero<u32>>, ConfigError> {
     optional(v, "COUNT_FULL_EVERY", "a whole number of counts, 1 or more", number)
 }
 
-/// A count that is younger than this is used again; zero: none is.
+/// Maximum age of a count that is reused; zero: none.
 pub fn count_cache(v: &impl Variables) -> Result<Duration, ConfigError> {
     optional(v, "COUNT_CACHE_SECONDS", "a whole number of seconds, at most 86400; 0 for never", |value| {
         number(value).filter(|seconds| *seconds <= 86_400).map(Duration::from_secs)
@@ -176,7 +176,7 @@ pub fn vpc_id(v: &impl Variables) -> Result<VpcId, ConfigError> {
     })
 }
 
-/// The subnets to choose from; empty: all of the VPC.
+/// Candidate subnets; empty: all of the VPC.
 pub fn subnet_ids(v: &impl Variables) -> Result<Vec<SubnetId>, ConfigError> {
     optional(v, "SUBNET_IDS", "1 to 200 subnet ids, separated by commas", |value| {
         list(value, 1..=200, |id| is_id(id, "subnet-").then(|| SubnetId::new(id)))
@@ -190,7 +190,7 @@ pub fn security_group_ids(v: &impl Variables) -> Result<Vec<SecurityGroupId>, Co
     })
 }
 
-/// Which addresses a new mount target has, in the words of `CreateMountTarget`.
+/// The `IpAddressType` of new mount targets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum IpAddressType {
     #[default]
@@ -228,7 +228,7 @@ pub fn parameter_name(v: &impl Variables) -> Result<ParameterName, ConfigError> 
     .map(|name| name.unwrap_or_else(|| ParameterName::new(DEFAULT_PARAMETER_NAME)))
 }
 
-/// How the published parameter is kept.
+/// The type of the published parameter.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum ParameterType {
     #[default]
@@ -245,7 +245,7 @@ pub fn parameter_type(v: &impl Variables) -> Result<ParameterType, ConfigError> 
     .map(Option::unwrap_or_default)
 }
 
-/// Which service to redeploy.
+/// The service to redeploy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServiceName {
     pub cluster: String,
@@ -259,7 +259,7 @@ impl fmt::Display for ServiceName {
 }
 
 pub fn service_name(v: &impl Variables) -> Result<ServiceName, ConfigError> {
-    // A name or a full ARN; ECS takes both.
+    // ECS accepts a name or a full ARN.
     let name = |value: &str| (value.len() <= 1024 && !value.contains(char::is_whitespace)).then(|| value.to_owned());
     Ok(ServiceName {
         cluster: required(v, "ECS_CLUSTER_NAME", "the name or ARN of an ECS cluster", name)?,
@@ -286,7 +286,7 @@ pub fn policy(v: &impl Variables) -> Result<Policy, ConfigError> {
     })
 }
 
-/// Is the service redeployed when the list changes? Not one that reads the list again by itself.
+/// Whether the service is redeployed when the list changes. Not needed for one that rereads the list by itself.
 pub fn redeploy(v: &impl Variables) -> Result<bool, ConfigError> {
     word(v, "REDEPLOY", "on-change or never", &[("on-change", true), ("never", false)])
 }

@@ -1,14 +1,14 @@
-//! What can go wrong, in codes that leave the process: each code arrives as Lambda's `errorType`, is
-//! matched by the state machine's `ErrorEquals`, and is a contract. `statemachine/README.md` lists them.
+//! Errors and their codes. Each code is Lambda's `errorType`, is matched by the state machine's `ErrorEquals`, and is a
+//! contract. `statemachine/README.md` lists them.
 
 use std::{fmt, io, path::PathBuf};
 
 use crate::model::{LifeCycle, MountTargetId, ParameterName};
 
-/// What the state machine does about an error.
+/// How the state machine handles an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// Tried again, with backoff and full jitter.
+    /// Retried, with backoff and full jitter.
     Retry,
     /// `Evaluate` chooses again without this subnet, or without this zone.
     NextSubnet,
@@ -16,7 +16,7 @@ pub enum Kind {
     Stop,
 }
 
-/// Every code that a function can answer with.
+/// Every error code of a function.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Code {
     InvalidInput,
@@ -58,16 +58,16 @@ impl fmt::Display for Code {
 
 /// An error that has a code.
 pub trait Coded: std::error::Error + 'static {
-    /// Every code that this operation can answer with.
+    /// Every error code of this operation.
     const CODES: &'static [Code];
 
     fn code(&self) -> Code;
 
-    /// An input that is not what the operation takes.
+    /// An invalid input.
     fn invalid_input(err: InvalidInput) -> Self;
 }
 
-/// Ties each variant to its code, and with it the list of codes to the variants.
+/// Maps each variant to its code, so that the list of codes is complete.
 macro_rules! codes {
     ($error:ident { $($pattern:pat => $code:ident,)+ }) => {
         impl Coded for $error {
@@ -85,19 +85,19 @@ macro_rules! codes {
     };
 }
 
-/// An input that the operation does not take: which field, what was wrong, what is expected.
+/// An invalid input: the field, the error, what is expected.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidInput(pub String);
 
-/// What AWS answered when it did not do what was asked.
+/// An error response of AWS.
 #[derive(Debug)]
 pub struct AwsFault {
     /// The call, such as `efs:CreateMountTarget`.
     pub operation: &'static str,
-    /// What the call was about: the parameter, the subnet, the service.
+    /// The resource of the call: the parameter, the subnet, the service.
     pub resource: Box<str>,
-    /// AWS's own code, such as `AccessDeniedException`, or what the connection did.
+    /// AWS's code, such as `AccessDeniedException`, or the failure of the connection.
     pub code: String,
     pub message: String,
     pub request_id: Option<Box<str>>,
@@ -120,43 +120,43 @@ impl std::error::Error for AwsFault {
     }
 }
 
-/// A call that AWS did not carry out, by what the caller does about it.
+/// A failed AWS call, by how the caller reacts.
 #[derive(Debug, thiserror::Error)]
 pub enum AwsError {
-    /// Too many calls: later, and less often.
+    /// Too many calls. Retry later.
     #[error(transparent)]
     Throttled(AwsFault),
-    /// AWS or the way to it is out of order: later.
+    /// AWS or the network failed. Retry later.
     #[error(transparent)]
     Unavailable(AwsFault),
-    /// AWS will answer the same again.
+    /// A retry would fail the same way.
     #[error(transparent)]
     Refused(AwsFault),
 }
 
-/// What `efs:CreateMountTarget` can answer that its caller acts on.
+/// Failures of `efs:CreateMountTarget` that its caller distinguishes.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateFailure {
-    /// There is a target in this zone already, or the file system's targets are in another VPC.
+    /// The zone already has a target, or the file system's targets are in another VPC.
     #[error(transparent)]
     Conflict(AwsFault),
-    /// Not now, and nothing was done: the file system is being changed.
+    /// Not now, without effect: the file system is being changed.
     #[error(transparent)]
     Later(AwsFault),
     /// Not in this subnet: no free address, or no such subnet.
     #[error(transparent)]
     Subnet(AwsFault),
-    /// Not in this zone at all.
+    /// Not in this zone.
     #[error(transparent)]
     Zone(AwsFault),
     #[error(transparent)]
     Aws(#[from] AwsError),
 }
 
-/// What `ssm:PutParameter` can answer that its caller acts on.
+/// Failures of `ssm:PutParameter` that its caller distinguishes.
 #[derive(Debug, thiserror::Error)]
 pub enum PutFailure {
-    /// It exists with another type, and Systems Manager never changes one.
+    /// The parameter has another type, which Systems Manager cannot change.
     #[error(transparent)]
     TypeMismatch(AwsFault),
     /// The value does not fit into a standard parameter.
@@ -167,7 +167,7 @@ pub enum PutFailure {
 }
 
 impl PutFailure {
-    /// For callers whose values are small and always of one type.
+    /// For callers with small values of one type.
     pub fn into_aws(self) -> AwsError {
         match self {
             Self::Aws(error) => error,
@@ -176,10 +176,10 @@ impl PutFailure {
     }
 }
 
-/// What `ecs:UpdateService` can answer that its caller acts on.
+/// Failures of `ecs:UpdateService` that its caller distinguishes.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateFailure {
-    /// Too many deployments are under way.
+    /// Too many deployments are in progress.
     #[error(transparent)]
     Busy(AwsFault),
     #[error(transparent)]
@@ -190,7 +190,7 @@ pub enum UpdateFailure {
 pub enum CountError {
     #[error(transparent)]
     InvalidInput(InvalidInput),
-    /// That of `TARGET_DIRECTORY`, or of `NFS_HOST` and `NFS_ROOT`.
+    /// The path of `TARGET_DIRECTORY`, or of `NFS_HOST` and `NFS_ROOT`.
     #[error("{path}, which is to be counted, cannot be read: {source}", path = path.display())]
     TargetDirectoryUnreadable { path: PathBuf, source: io::Error },
 }
@@ -230,7 +230,7 @@ pub enum CreateTargetError {
         "EFS reports a conflict and shows no target in the zone: it will show one soon, or the file system's targets are in another VPC than the subnet: {0}"
     )]
     ConflictNotVisible(AwsFault),
-    /// Refused for now, and nothing was done.
+    /// Refused for now, without effect.
     #[error(transparent)]
     Later(AwsFault),
     #[error(transparent)]
@@ -252,7 +252,7 @@ codes!(CreateTargetError {
 pub enum PollAvailableError {
     #[error(transparent)]
     InvalidInput(InvalidInput),
-    /// Deleted meanwhile, or so new that this answer of EFS does not show it yet.
+    /// Deleted meanwhile, or too new for this response of EFS.
     #[error("EFS does not show the mount target {0}")]
     TargetNotFound(MountTargetId),
     #[error("the mount target {id} is {state} and will not become available")]
@@ -303,7 +303,7 @@ codes!(PublishError {
 pub enum RedeployError {
     #[error(transparent)]
     InvalidInput(InvalidInput),
-    /// Without the record, each execution would redeploy the service again.
+    /// Without the record, every execution would redeploy the service again.
     #[error("the service is not redeployed, since the ledger's parameter {parameter} cannot be written: {error}")]
     LedgerNotWritable { parameter: ParameterName, error: AwsError },
     #[error(

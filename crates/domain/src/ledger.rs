@@ -1,36 +1,36 @@
-//! The ledger: the few facts that neither EFS nor ECS keeps, one small parameter each, below the
-//! published one. One parameter per fact, so that overlapping executions never overwrite each other's.
+//! The ledger: facts that neither EFS nor ECS stores, each in a small parameter below the published one. One parameter per
+//! fact, so that overlapping executions do not overwrite each other's.
 //!
-//! - `{parameter}/intended/{zone-id}` — [`Intended`]: that this system was about to make a target there.
-//! - `{parameter}/created/{zone-id}` — [`Created`]: which target this system made there.
-//! - `{parameter}/counted` — [`Counted`]: the last count, where counts may be used again.
-//! - `{parameter}/deployed` — [`Deployed`]: which published list the service was last redeployed for.
-//! - `{parameter}/refused/{zone-id}` — [`Refusals`]: which subnets EFS has refused there, and why.
+//! - `{parameter}/intended/{zone-id}` — [`Intended`]: this system was about to create a target there.
+//! - `{parameter}/created/{zone-id}` — [`Created`]: the target that this system created there.
+//! - `{parameter}/counted` — [`Counted`]: the last count, if counts may be reused.
+//! - `{parameter}/deployed` — [`Deployed`]: the list that the service was last redeployed for.
+//! - `{parameter}/refused/{zone-id}` — [`Refusals`]: the subnets that EFS refused there, and why.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{FileSystemId, MountTarget, MountTargetId, ParameterName, SubnetId, ZoneId};
 
-/// Written by `create-target` before the call, and withdrawn when EFS refused it. One that stays without
-/// a later [`Created`] is of a call that may have reached EFS.
+/// Written by `create-target` before the call, and deleted when EFS refuses. One without a later [`Created`] belongs to a
+/// call that may have reached EFS.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Intended {
     pub file_system_id: FileSystemId,
     pub subnet_id: SubnetId,
-    /// The execution that meant to, for the person who reads this.
+    /// The execution, for information.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<String>,
     /// Seconds since 1970.
     pub intended_at: u64,
 }
 
-/// Written by `create-target` when EFS had accepted a target, or by its next try when that answer was lost.
-/// Only targets that are named here are known to be this system's, and only these may ever be deleted by it.
+/// Written by `create-target` when EFS accepted a target, or by its next try when that response was lost. Only targets
+/// named here belong to this system, and it deletes no others.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Created {
     pub file_system_id: FileSystemId,
     pub subnet_id: SubnetId,
-    /// The execution that did it, for the person who reads this.
+    /// The execution, for information.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<String>,
     pub mount_target_id: MountTargetId,
@@ -38,7 +38,7 @@ pub struct Created {
     pub created_at: u64,
 }
 
-/// Written by `count` after a whole count, where `COUNT_CACHE_SECONDS` lets it be used again.
+/// Written by `count` after a complete count, if `COUNT_CACHE_SECONDS` allows its reuse.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
     pub file_system_id: FileSystemId,
@@ -50,24 +50,23 @@ pub struct Counted {
     pub counted_at: u64,
 }
 
-/// Written by `redeploy` before and after `UpdateService`. A crash between the two costs at most one
-/// deployment more; see [`Evidence`](crate::redeployment::Evidence).
+/// Written by `redeploy` before and after `UpdateService`. A crash between the two costs at most one extra deployment; see [`Evidence`](crate::redeployment::Evidence).
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Deployed {
-    /// Of the list that the deployment's tasks find. A list is known by its content: versions begin anew with
-    /// a parameter that was deleted, and a value that was written again has a new one.
+    /// Fingerprint of the list that the deployment's tasks read. Lists are identified by content, because versions restart
+    /// after a deletion and increase when the same value is written again.
     #[serde(default)]
     pub fingerprint: String,
-    /// `false` when the service was about to be redeployed.
+    /// `false`: the redeployment was about to start.
     #[serde(default)]
     pub started: bool,
-    /// The version of the published parameter, for the person who reads this.
+    /// The version of the published parameter, for information.
     pub version: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment_id: Option<String>,
 }
 
-/// What EFS has refused in one zone, newest last. Written by `create-target`.
+/// Refusals of EFS in one zone, newest last. Written by `create-target`.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Refusals {
     pub refusals: Vec<Refusal>,
@@ -86,33 +85,33 @@ pub struct Refusal {
     pub refused_at: u64,
 }
 
-/// What a refusal is about.
+/// The scope of a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     Subnet,
     Zone,
-    /// No subnet would have done: a quota, a security group, a file system that is being changed.
+    /// No subnet would have been accepted: a quota, a security group, a file system that is being changed.
     FileSystem,
 }
 
-/// A subnet or a zone that EFS has refused is not asked for again so soon: other zones get their turn, and
-/// somebody gets the time to mend it.
+/// A refused subnet or zone is not tried again for this long, so that other zones get a turn and an operator has time to
+/// fix it.
 pub const REFUSAL_SECONDS: u64 = 3600;
-/// The newest are kept, so that they fit into a standard parameter.
+/// Maximum number of refusals, so that they fit into a standard parameter.
 const MAX_REFUSALS: usize = 8;
 const MAX_MESSAGE_BYTES: usize = 160;
 const MAX_CODE_BYTES: usize = 60;
 
 impl Refusal {
-    /// Is the subnet left alone at `now` because of it?
+    /// Whether the subnet is skipped at `now` because of it.
     pub fn is_fresh(&self, now: u64) -> bool {
         now.saturating_sub(self.refused_at) < REFUSAL_SECONDS
     }
 }
 
 impl Refusals {
-    /// Adds one in the place of an earlier one of the same subnet, and forgets those that are over.
+    /// Adds a refusal, replaces one of the same subnet, and removes expired ones.
     pub fn add(&mut self, mut refusal: Refusal) {
         let short = |text: &str, bytes| text.chars().filter(|char| (' '..='~').contains(char)).take(bytes).collect();
         refusal.message = short(&refusal.message, MAX_MESSAGE_BYTES);
@@ -148,17 +147,17 @@ pub fn deployed_name(published: &ParameterName) -> ParameterName {
     ParameterName::new(format!("{published}/deployed"))
 }
 
-/// Whose a mount target is, as far as the ledger knows.
+/// The owner of a mount target, as far as the ledger knows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Owner {
-    /// This system has made it, and may delete it.
+    /// This system created it and may delete it.
     System,
-    /// This system was about to make one in its subnet, and its answer was lost: it may be this one.
+    /// This system was about to create one in this subnet and the response was lost: it may be this one.
     Unknown,
     Others,
 }
 
-/// Whose `target` of `file_system` is, by the facts of its zone.
+/// The owner of `target` of `file_system`, from the facts of its zone.
 pub fn owner(
     file_system: &FileSystemId,
     target: &MountTarget,
@@ -168,7 +167,7 @@ pub fn owner(
     if created.is_some_and(|fact| fact.file_system_id == *file_system && fact.mount_target_id == target.id) {
         return Owner::System;
     }
-    // An intent that a record has followed is of the target recorded. One before it is of a later target.
+    // An intent followed by a record belongs to the recorded target. An intent after the record belongs to a later target.
     let open = intended.filter(|intent| created.is_none_or(|fact| fact.created_at < intent.intended_at));
     match open.is_some_and(|intent| intent.file_system_id == *file_system && intent.subnet_id == target.subnet) {
         true => Owner::Unknown,
@@ -176,15 +175,15 @@ pub fn owner(
     }
 }
 
-/// Reads one fact. Nothing is refused for a damaged one: an unreadable `deployed` costs one deployment,
-/// an unreadable `created` a cooldown and the ownership of one target.
+/// Reads a fact. A damaged one is ignored: an unreadable `deployed` costs one deployment, an unreadable `created` a
+/// cooldown and the ownership of one target.
 pub fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
     serde_json::from_str(text).ok()
 }
 
 /// The text of one fact.
 pub fn write<T: Serialize>(fact: &T) -> String {
-    // Names and numbers in a struct: there is nothing here that serde_json can refuse.
+    // A struct of names and numbers always serializes.
     serde_json::to_string(fact).unwrap_or_default()
 }
 

@@ -1,5 +1,5 @@
-//! What the states of the machine say to each other: the input and the output of every function.
-//! Inputs refuse fields that they do not know, so that a misspelt one never passes in silence.
+//! Messages between the states of the machine: the input and output of every function. Inputs reject unknown fields, so
+//! that a misspelt one is never ignored.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,18 +11,18 @@ use crate::{
     published::{PublishedList, PublishedTarget},
 };
 
-/// What a person or a schedule starts an execution with.
+/// The input of an execution.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Start {
-    /// Decide, say what would be done, and do nothing.
+    /// Decide, report the decision, and change nothing.
     pub dry_run: bool,
-    /// Files; instead of `FILE_COUNT_THRESHOLD`, for this execution.
+    /// Replaces `FILE_COUNT_THRESHOLD` in this execution; a number of files.
     pub threshold: Option<u64>,
 }
 
 impl Start {
-    /// Reads the input of an execution: an object with `dry_run`, `threshold` and `Comment` (which the
-    /// console fills in, and which is ignored). A schedule's envelope counts as `{}`.
+    /// Reads the input of an execution: an object with `dry_run`, `threshold` and `Comment` (which the console adds, and
+    /// which is ignored). A schedule's envelope counts as `{}`.
     ///
     /// # Errors
     /// [`InvalidInput`] names the field and what was expected.
@@ -32,7 +32,7 @@ impl Start {
         };
         let mut start = Self::default();
         let envelope = fields.contains_key("source") && fields.contains_key("detail-type");
-        // With a wish of a person's in it, it is no schedule's: a dry run must never run for real.
+        // With one of our fields it is a person's input: a dry run must never run for real.
         if envelope && !fields.contains_key("dry_run") && !fields.contains_key("threshold") {
             return Ok(start);
         }
@@ -75,61 +75,60 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// A value as it stands in a message: never long, whatever somebody sent.
+/// A value for a message, cut to a maximum length.
 fn short(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 { text } else { text.chars().take(60).chain(['…']).collect() }
 }
 
-/// A field that may be left out: `{}` in a function's own test console means an empty start.
+/// Default of `start`: `{}` in a function's own test console means an empty start.
 fn empty_object() -> Value {
     Value::Object(serde_json::Map::new())
 }
 
-/// A count that outlasts one invocation is handed on in at most so many parts, which the machine works off
-/// at once.
+/// Maximum number of parts that a count returns when its time is over. The machine counts them concurrently.
 pub const MAX_PARTITIONS: usize = 8;
-/// Bytes of JSON that all parts take together when one invocation hands them back. A state of the machine
-/// passes on 256 KiB, and a part may have to be handed back as it was while others grow to their share.
+/// Maximum bytes of JSON of all parts that one invocation returns. A state of the machine holds 256 KiB, and a part may
+/// have to be returned unchanged while others grow to their share.
 pub const MAX_PARTITION_BYTES: usize = 128 << 10;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CountInput {
-    /// The input of the execution as it came; checked here, before anything is touched.
+    /// The unchanged input of the execution, checked here before anything else.
     #[serde(default = "empty_object")]
     pub start: Value,
-    /// One of what an earlier invocation handed back in `rest`; `null`: count everything.
+    /// One element of an earlier invocation's `rest`; `null`: count everything.
     #[serde(default)]
     pub partition: Option<Value>,
-    /// How many partitions are counted at once: what each hands back has to fit beside the others'.
+    /// Number of partitions counted concurrently, which share the size limit.
     #[serde(default)]
     pub partitions: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CountOutput {
-    /// Regular files, by name; at least this many when not `complete`.
+    /// Regular files, by name; a lower bound unless `complete`.
     pub files: u64,
     pub directories: u64,
     /// Everything was counted.
     pub complete: bool,
-    /// Part of what this invocation was to count is lost to the count, whatever becomes of `rest`.
+    /// Part of this invocation's work is missing from the count, whatever happens to `rest`.
     pub missed: bool,
-    /// Directories that were gone when it was their turn.
+    /// Directories that vanished during the count.
     pub vanished: u64,
-    /// Directories that were not entered: they are on another file system than the root.
+    /// Directories on another file system than the root, which were not entered.
     pub other_file_systems: u64,
-    /// Directories that a warm process knew unchanged.
+    /// Directories that a warm process knew to be unchanged.
     pub unchanged: u64,
-    /// What could not be read.
+    /// Directories and entries that could not be read.
     pub errors: u64,
-    /// The first of them, escaped: `path: why`.
+    /// The first errors, escaped: `path: error`.
     pub first_errors: Vec<String>,
-    /// What is left to count when the time was over, in parts. Only `count` reads them.
+    /// What is left to count after the time was over, in parts. Only `count` reads them.
     pub rest: Vec<Value>,
     pub seconds: f64,
-    /// Of a count that is used again: since it was made.
+    /// Age of a reused count.
     pub age_seconds: Option<u64>,
 }
 
@@ -148,18 +147,18 @@ pub struct EvaluateInput {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluateOutput {
     pub decision: Decision,
-    /// When set, the execution ends here.
+    /// `true`: the execution ends here.
     pub dry_run: bool,
     pub warnings: Vec<Warning>,
     pub observed: Observed,
 }
 
-/// What the decision was made from, for whoever reads the execution.
+/// The basis of the decision, for readers of the execution.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     pub files: Option<u64>,
     pub complete: bool,
-    /// Files; the rule's limit for the targets that there are.
+    /// The rule's limit for the existing targets; a number of files.
     pub limit: u64,
     /// The scaling rule: the value of `SCALING_RULE`. Empty in the output of an older version.
     #[serde(default)]
@@ -176,18 +175,18 @@ pub struct Observed {
     /// Mount targets that there can be: `MAX_MOUNT_TARGETS`, or a smaller number of zones that have a subnet or a target.
     #[serde(default)]
     pub maximum: usize,
-    /// `null` when the count cannot say.
+    /// `null` when the count does not tell.
     pub over_limit: Option<bool>,
     pub mount_targets: Vec<ObservedTarget>,
-    /// Ids of the targets that can be published now.
+    /// Ids of the publishable targets.
     pub publishable: Vec<MountTargetId>,
-    /// Ids in the published list; `null` when there is none or it does not parse.
+    /// Ids in the published list; `null` if there is none or it does not parse.
     pub published: Option<Vec<MountTargetId>>,
     pub published_version: Option<i64>,
-    /// What tells the published list from another.
+    /// Identifies the published list.
     pub published_fingerprint: Option<String>,
     pub deployed_version: Option<i64>,
-    /// Of the list that the service was last redeployed for, by the ledger.
+    /// Fingerprint of the list that the service was last redeployed for, from the ledger.
     pub deployed_fingerprint: Option<String>,
 }
 
@@ -246,7 +245,7 @@ pub struct CreateTargetInput {
 pub struct CreateTargetOutput {
     pub mount_target_id: MountTargetId,
     pub outcome: CreateOutcome,
-    /// Seconds since 1970 when EFS accepted it; `null` for one that was there already.
+    /// When EFS accepted it, in seconds since 1970; `null` for an existing one.
     pub created_at: Option<u64>,
 }
 
@@ -254,7 +253,7 @@ pub struct CreateTargetOutput {
 #[serde(rename_all = "snake_case")]
 pub enum CreateOutcome {
     Created,
-    /// The zone had one already: an overlapping execution's, or an earlier try's.
+    /// The zone already had one, from an overlapping execution or an earlier try.
     Adopted,
 }
 
@@ -262,7 +261,7 @@ pub enum CreateOutcome {
 #[serde(deny_unknown_fields)]
 pub struct PollAvailableInput {
     pub mount_target_id: MountTargetId,
-    /// Seconds since 1970, when known: for the metric `CreateDuration`.
+    /// Seconds since 1970 if known, for the metric `CreateDuration`.
     #[serde(default)]
     pub created_at: Option<u64>,
 }
@@ -271,16 +270,16 @@ pub struct PollAvailableInput {
 pub struct PollAvailableOutput {
     pub mount_target_id: MountTargetId,
     pub state: LifeCycle,
-    /// It is `available`, with the address that publishing needs.
+    /// It is `available` and has the address that publishing needs.
     pub available: bool,
-    /// Since EFS accepted it, when that time is known.
+    /// Time since EFS accepted it, if known.
     pub seconds_since_created: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishInput {
-    /// The target that the list must have: the one that was waited for.
+    /// A target that the list must contain: the one that was waited for.
     #[serde(default)]
     pub must_include: Option<MountTargetId>,
 }
@@ -288,9 +287,9 @@ pub struct PublishInput {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PublishOutput {
     pub version: i64,
-    /// What tells this list from another.
+    /// Identifies this list.
     pub fingerprint: String,
-    /// `false` when the list was published already.
+    /// `false`: the list was already published.
     pub changed: bool,
     pub mount_targets: Vec<PublishedTarget>,
 }
@@ -299,7 +298,7 @@ pub struct PublishOutput {
 #[serde(deny_unknown_fields)]
 pub struct RedeployInput {
     pub published_version: i64,
-    /// Of that list; for a read that does not show it yet.
+    /// Fingerprint of that list, for a read that does not show it yet.
     #[serde(default)]
     pub fingerprint: Option<String>,
 }
@@ -310,7 +309,7 @@ pub struct RedeployOutput {
     /// The published version that the deployment covers.
     pub version: i64,
     pub deployment_id: Option<String>,
-    /// Why the service is not redeployed now; of `deferred` only.
+    /// Why the service is not redeployed now; only with `deferred`.
     #[serde(default)]
     pub warnings: Vec<Warning>,
 }
@@ -319,11 +318,11 @@ pub struct RedeployOutput {
 #[serde(rename_all = "snake_case")]
 pub enum RedeployOutcome {
     Started,
-    /// The service has been redeployed for this list already.
+    /// The service was already redeployed for this list.
     Covered,
-    /// Not now, and `warnings` says why; the next execution tries again.
+    /// Not now, as `warnings` explains; the next execution tries again.
     Deferred,
-    /// `REDEPLOY=never`: the service reads the list again by itself.
+    /// `REDEPLOY=never`: the service rereads the list by itself.
     Never,
 }
 

@@ -1,6 +1,6 @@
-//! Every metric that the functions and the file service emit: tables that alarms and dashboards are checked
-//! against. All are in [`NAMESPACE`]. The functions' are by `FileSystemId`, and [`DECISION`] is also by `Reason`; the
-//! service's are by `FileSystemId` and `MountTargetId`.
+//! All metrics of the functions and the file service; alarms and dashboards are checked against these tables. All are in
+//! [`NAMESPACE`]. The functions' metrics have the dimension `FileSystemId`, [`DECISION`] also `Reason`; the service's have
+//! `FileSystemId` and `MountTargetId`.
 
 use crate::messages::{
     CountOutput, CreateTargetOutput, EvaluateOutput, PollAvailableOutput, PublishOutput, RedeployOutput,
@@ -8,12 +8,12 @@ use crate::messages::{
 
 /// The CloudWatch namespace.
 pub const NAMESPACE: &str = "EfsMountAutoscaling";
-/// The dimension that every metric has.
+/// The dimension of every metric.
 pub const FILE_SYSTEM_ID: &str = "FileSystemId";
-/// The second dimension of [`DECISION`]: an action, or the reason why there is none. A dimension and a
-/// metric share one JSON object in the Embedded Metric Format, so neither may have the other's name.
+/// The second dimension of [`DECISION`]: an action or a reason. In the Embedded Metric Format, dimensions and metrics share
+/// one JSON object, so their names must differ.
 pub const REASON: &str = "Reason";
-/// The second dimension of what the file service emits.
+/// The second dimension of the file service's metrics.
 pub const MOUNT_TARGET_ID: &str = "MountTargetId";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,7 +25,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// As CloudWatch writes it.
+    /// CloudWatch's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bytes => "Bytes",
@@ -36,7 +36,7 @@ impl Unit {
     }
 }
 
-/// A name and its unit; made here and nowhere else.
+/// A name and its unit, defined only here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Metric {
     pub name: &'static str,

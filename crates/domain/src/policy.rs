@@ -1,5 +1,5 @@
-//! The decision. [`decide`] looks at the world as it is, never at what an earlier execution meant to do:
-//! that is what makes the system safe to stop anywhere.
+//! The decision. [`decide`] uses what is observed now, never what an earlier execution intended. The system is therefore
+//! safe to stop anywhere.
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
@@ -13,27 +13,26 @@ use crate::{
     rules::{Load, RULES, ScalingRule},
 };
 
-/// A redeployment that is due comes before a new target for so long after a try to create one: neither keeps
-/// the other from its turn for good.
+/// After a try to create a target, a due redeployment comes first for this long. Neither can starve the other.
 const CREATE_PAUSE_SECONDS: u64 = 600;
 
-/// What the operator wants.
+/// The operator's configuration.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Files; the limit is strict: exactly this many are not too many.
+    /// Maximum number of files; exactly this many are not over it.
     pub threshold: u64,
-    /// Says whether the load is over what the targets are for.
+    /// Decides whether the load needs another target.
     #[serde(with = "crate::rules::by_name")]
     pub rule: &'static dyn ScalingRule,
-    /// Targets of the file system before the system adds any; see [`PerTarget`](crate::rules::PerTarget).
+    /// Number of targets before the system adds any; see [`PerTarget`](crate::rules::PerTarget).
     pub initial_mount_targets: u32,
-    /// No target is created sooner than this after the last one.
+    /// Minimum time between two creations.
     pub cooldown_seconds: u64,
-    /// Fewer targets than this are too few, whatever the count.
+    /// Minimum number of targets, whatever the count.
     pub min_mount_targets: u32,
-    /// `None`: as many as there are zones.
+    /// `None`: as many as zones.
     pub max_mount_targets: Option<u32>,
-    /// `false`: the service reads the list again by itself.
+    /// `false`: the service rereads the list by itself.
     pub redeploy: bool,
 }
 
@@ -51,7 +50,7 @@ impl Default for Policy {
     }
 }
 
-/// Everything that a decision is made from.
+/// Input of a decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// Seconds since 1970.
@@ -62,40 +61,40 @@ pub struct Observation {
     pub one_zone: Option<ZoneId>,
     /// The file system's targets, in any order and any state.
     pub targets: Vec<MountTarget>,
-    /// The subnets that may be chosen from, in any order.
+    /// Candidate subnets, in any order.
     pub subnets: Vec<Subnet>,
     /// The published parameter; `None` when there is none.
     pub published: Option<Published>,
-    /// What the service was last redeployed for, by the ledger.
+    /// The list that the service was last redeployed for, from the ledger.
     pub deployed: Option<Deployed>,
-    /// When the system last created a target, or meant to, by the ledger. Seconds since 1970.
+    /// When the system last created a target or intended to, from the ledger. Seconds since 1970.
     pub last_created: Option<u64>,
-    /// `None` when ECS knows no such service; an error, and why, when it could not be asked.
+    /// `None` when ECS has no such service; an error message when ECS did not answer.
     pub service: Result<Option<Service>, String>,
-    /// What EFS has refused, by the ledger.
+    /// What EFS refused, from the ledger.
     pub refusals: Vec<Refusal>,
     pub excluded: Excluded,
 }
 
-/// Regular files, by name.
+/// A number of regular files, by name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileCount {
     pub files: u64,
-    /// When `false`, there are at least this many.
+    /// `false`: `files` is a lower bound.
     pub complete: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Published {
-    /// Grows by one with each write.
+    /// Increases by one with each write.
     pub version: i64,
     /// When it was written. Seconds since 1970.
     pub modified_at: Option<u64>,
     pub list: Result<PublishedList, NotAList>,
 }
 
-/// What EFS has refused in this execution.
+/// What EFS refused in this execution.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Excluded {
@@ -109,18 +108,18 @@ pub struct Excluded {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Decision {
-    /// The published list is not what can be published now.
+    /// Publish: the published list differs from what can be published now.
     Publish,
-    /// The service has not been redeployed for the published list.
+    /// Redeploy the service, which has not read the published list.
     Redeploy {
         version: i64,
         fingerprint: String,
     },
-    /// A target is on its way: wait for it.
+    /// Wait for a target that is being created.
     Adopt {
         mount_target_id: MountTargetId,
     },
-    /// One target more, in this subnet.
+    /// Create a target in this subnet.
     Create {
         subnet_id: SubnetId,
         zone_id: ZoneId,
@@ -128,35 +127,35 @@ pub enum Decision {
     Nothing {
         reason: Reason,
     },
-    /// Nothing can be published and nothing is on its way: somebody has to look.
+    /// Nothing can be published and no target is being created. An operator must act.
     NoAvailableTargets,
 }
 
-/// Why nothing is to be done. A closed list.
+/// Why nothing is done. A closed list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The count failed, or it is incomplete and what was reached is not over the limit.
+    /// The count failed, or it is incomplete and not over the limit.
     CountUnknown,
     BelowThreshold,
-    /// A One Zone file system whose only zone has its target.
+    /// A One Zone file system that has its target.
     OneZone,
     /// `MAX_MOUNT_TARGETS` is reached.
     AtMaximum,
     /// Every zone that has a subnet has a target.
     NoAvailableSubnet,
-    /// EFS refused every subnet that was left, or they have no free address.
+    /// EFS refused each remaining subnet, or they have no free address.
     AllSubnetsRefused,
     CoolingDown,
 }
 
 impl Decision {
-    /// Does it mend what is there, rather than look for what could be added?
+    /// Whether it repairs the current state rather than adds a target.
     pub fn is_repair(&self) -> bool {
         matches!(self, Self::Publish | Self::Redeploy { .. } | Self::Adopt { .. })
     }
 
-    /// The reason, or the action: the word for a table, a log line, a metric.
+    /// The code of the reason or the action, for tables, logs and metrics.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Publish => "publish",
@@ -178,12 +177,12 @@ impl Decision {
 }
 
 impl Observation {
-    /// The zones that EFS would refuse a second target in.
+    /// Zones in which EFS would refuse a second target.
     pub fn occupied_zones(&self) -> BTreeSet<&ZoneId> {
         self.targets.iter().filter(|t| t.occupies_its_zone()).map(|t| &t.zone).collect()
     }
 
-    /// How many mount targets there can be: one for each zone with a subnet or a target, and no more than the policy wants.
+    /// Maximum number of mount targets: one per zone with a subnet or a target, within the policy.
     pub fn max_mount_targets(&self, policy: &Policy) -> usize {
         let mut zones = self.occupied_zones();
         zones.extend(self.subnets.iter().map(|subnet| &subnet.zone));
@@ -193,17 +192,17 @@ impl Observation {
         policy.max_mount_targets.map_or(zones.len(), |max| zones.len().min(max as usize))
     }
 
-    /// The list that should be published, `None` when it would be empty.
+    /// The list to publish; `None` if it would be empty.
     pub fn publishable(&self) -> Option<PublishedList> {
         PublishedList::of(&self.targets, self.published_list())
     }
 
-    /// The list that is published, `None` when there is none or it does not parse.
+    /// The published list; `None` if there is none or it does not parse.
     pub fn published_list(&self) -> Option<&PublishedList> {
         self.published.as_ref()?.list.as_ref().ok()
     }
 
-    /// The redeployment that is due: the service has not read the published list.
+    /// The due redeployment, if the service has not read the published list.
     fn due(&self, policy: &Policy) -> Option<Decision> {
         let published = self.published.as_ref()?;
         let fingerprint = published.list.as_ref().ok()?.fingerprint();
@@ -218,12 +217,12 @@ impl Observation {
         is_due.then_some(Decision::Redeploy { version: published.version, fingerprint })
     }
 
-    /// Why ECS would not take it now. An answer that is not known is no reason not to try.
+    /// Why ECS would refuse a redeployment now. If the service is unknown, it is tried.
     fn deferral(&self) -> Option<Deferral> {
         deferral(self.service.as_ref().ok()?.as_ref(), self.now)
     }
 
-    /// Has somebody tried to create a target a moment ago?
+    /// Whether a creation was tried within the pause.
     fn has_just_tried(&self) -> bool {
         let tries = self.refusals.iter().map(|refusal| refusal.refused_at).chain(self.last_created);
         tries.max().is_some_and(|at| self.now.saturating_sub(at) < CREATE_PAUSE_SECONDS)
@@ -241,12 +240,12 @@ impl Observation {
     }
 }
 
-/// Decides the next step. The list is published first; a target on its way comes before a new one, so that
-/// there is never a second meanwhile; a new target comes before a redeployment that is due, which its own
-/// publishing brings along. Neither a redeployment nor a target that cannot be had keeps the other waiting.
+/// Decides the next step. Publishing comes first. A target that is being created comes before a new one, so that there is
+/// never a second at the same time. A new target comes before a due redeployment, because publishing it redeploys too. A
+/// redeployment or a target that is impossible now does not block the other.
 ///
-/// The same world gives the same decision, whatever the order of its lists: overlapping executions need
-/// no lock, since they choose the same subnet and EFS lets one of them in.
+/// The order of the lists does not change the decision. Overlapping executions therefore choose the same subnet, EFS
+/// accepts one of them, and no lock is needed.
 pub fn decide(world: &Observation, policy: &Policy) -> Decision {
     let publishable = world.publishable();
     if publishable.is_some() && publishable.as_ref() != world.published_list() {
@@ -266,7 +265,7 @@ pub fn decide(world: &Observation, policy: &Policy) -> Decision {
     }
 }
 
-/// The part of the decision that adds a target: reasons that stay before reasons that pass.
+/// Decides whether to add a target. Permanent reasons come before temporary ones.
 fn scale(world: &Observation, policy: &Policy) -> Decision {
     let nothing = |reason| Decision::Nothing { reason };
     let occupied = world.occupied_zones();
@@ -291,7 +290,7 @@ fn scale(world: &Observation, policy: &Policy) -> Decision {
     if candidates.is_empty() {
         return nothing(Reason::NoAvailableSubnet);
     }
-    // EFS refuses a subnet without a free address: not asking leaves the tries to the others.
+    // EFS refuses a subnet without a free address; leaving it out saves the tries for others.
     let chosen = candidates
         .into_iter()
         .filter(|subnet| subnet.free_addresses > 0 && !world.is_refused(subnet))
@@ -306,15 +305,15 @@ fn scale(world: &Observation, policy: &Policy) -> Decision {
     Decision::Create { subnet_id: subnet.id.clone(), zone_id: subnet.zone.clone() }
 }
 
-/// What an operator should know though it does not change the decision.
+/// What an operator should know, without effect on the decision.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "warning", rename_all = "snake_case")]
 pub enum Warning {
-    /// EFS gave up on this target. It occupies its zone until somebody deletes it.
+    /// EFS failed to create this target. It occupies its zone until it is deleted.
     TargetInError { mount_target_id: MountTargetId },
     /// `available`, but without the address that publishing needs.
     TargetWithoutAddress { mount_target_id: MountTargetId },
-    /// The parameter does not parse. It is published anew.
+    /// The parameter does not parse and is published again.
     PublishedDamaged { message: String },
     /// Part of the tree could not be read.
     CountIncomplete,
@@ -322,17 +321,17 @@ pub enum Warning {
     NoAvailableSubnet,
     /// Too many files, and EFS refused every subnet that was left.
     AllSubnetsRefused,
-    /// The circuit breaker took the last deployment back. That version is not tried again.
+    /// ECS rolled the last deployment back. That version is not tried again.
     RedeployRolledBack,
     /// The service cannot be redeployed for the published list now.
     RedeployDeferred { reason: Deferral },
-    /// EFS has refused this not long ago, and is not asked again for a while.
+    /// EFS refused this recently; it is not tried again for a while.
     SubnetRefused { subnet_id: SubnetId, zone_id: ZoneId, code: String, message: String, refused_at: u64 },
     /// ECS knows no such service: nothing is redeployed.
     ServiceNotFound,
-    /// ECS could not be asked.
+    /// ECS did not answer.
     ServiceUnknown { message: String },
-    /// The network or the file system could not be asked. Only repairs are made.
+    /// EC2 or EFS did not answer. Only repairs are made.
     ObservationIncomplete { message: String },
 }
 

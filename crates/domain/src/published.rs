@@ -1,12 +1,12 @@
-//! The published list: the one contract with every service that routes by it.
+//! The published list: the contract with every service that routes by it.
 //!
 //! ```json
 //! {"mount_targets":[{"mount_target_id":"fsmt-12345678","ip_address":"10.0.1.100",
 //!                    "availability_zone":"ap-northeast-1a","subnet_id":"subnet-12345678"}]}
 //! ```
 //! Writers write exactly these fields, and `ipv6_address` of a target that has one, sorted by zone and then by id.
-//! `ip_address` is the IPv4 address where there is one, and else the IPv6 one. Readers ignore fields that they do not
-//! know, and name the entry that is bad.
+//! `ip_address` is the IPv4 address if there is one, otherwise the IPv6 address. Readers ignore unknown fields, and name a
+//! bad entry.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::{LifeCycle, MountTarget, MountTargetId, SubnetId, ZoneName};
 
-/// A standard parameter holds this many bytes.
+/// Maximum size of a standard parameter.
 pub const PARAMETER_LIMIT: usize = 4096;
 
 /// One target that a file service may use.
@@ -33,7 +33,7 @@ pub struct PublishedTarget {
     pub subnet_id: SubnetId,
 }
 
-/// A list that was published or is about to be: never empty, each target once.
+/// A list of targets: never empty, each target once.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Value")]
 pub struct PublishedList {
@@ -52,21 +52,21 @@ pub enum NotAList {
 }
 
 impl PublishedList {
-    /// Reads the text of the parameter.
+    /// Parses the text of the parameter.
     ///
     /// # Errors
-    /// [`NotAList`] names the entry that is bad and why: a missing or mistyped field, an empty name, an
-    /// address that is none, a target that is there twice.
+    /// [`NotAList`] names the bad entry and the error: a missing or mistyped field, an empty name, an invalid address, a
+    /// duplicate target.
     pub fn parse(text: &str) -> Result<Self, NotAList> {
         let value: Value = serde_json::from_str(text).map_err(|err| NotAList::Shape(err.to_string()))?;
         Self::try_from(value)
     }
 
-    /// The list to publish, out of what EFS reports now; `None` when no target can be published, since
-    /// an empty list is never written.
+    /// The list to publish, from what EFS reports now. `None` if no target can be published, because an empty list is never
+    /// written.
     ///
-    /// A target is publishable when it is `available` and has an address, or `updating` and
-    /// published already: an update must not take it from those who use it.
+    /// A target is publishable when it is `available` and has an address, or `updating` and already published: an update
+    /// must not remove a target in use.
     pub fn of(targets: &[MountTarget], published: Option<&PublishedList>) -> Option<Self> {
         let mut mount_targets: Vec<_> = targets
             .iter()
@@ -100,7 +100,7 @@ impl PublishedList {
         self.mount_targets.iter().any(|t| t.mount_target_id == *id)
     }
 
-    /// What tells one list from another: the first 16 hexadecimal digits of the SHA-256 of its text.
+    /// Identifies the list: the first 16 hexadecimal digits of the SHA-256 of its text.
     pub fn fingerprint(&self) -> String {
         let digest = Sha256::digest(self.to_json());
         digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
@@ -108,7 +108,7 @@ impl PublishedList {
 
     /// The text that is written to the parameter.
     pub fn to_json(&self) -> String {
-        // Strings and addresses in a struct: there is nothing here that serde_json can refuse.
+        // A struct of strings and addresses always serializes.
         serde_json::to_string(self).unwrap_or_default()
     }
 }

@@ -1,5 +1,5 @@
-//! Has the service been redeployed since the list was published, and would ECS take a redeployment now?
-//! [`decide`](crate::policy::decide) and the function `redeploy` ask the same questions here.
+//! Whether the service was redeployed since the list was published, and whether ECS would accept a redeployment now. Both
+//! [`decide`](crate::policy::decide) and the function `redeploy` use this.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +8,13 @@ use crate::{
     model::{Controller, Service},
 };
 
-/// ECS refuses another deployment of a service when about this many are under way.
+/// ECS refuses another deployment of a service with about this many in progress.
 const MAX_DEPLOYMENTS: usize = 5;
 
-/// CloudFormation waits at most this long for a deployment. One that takes longer is nobody's.
+/// CloudFormation waits at most this long for a deployment. An older one belongs to no update.
 const MAX_DEPLOYMENT_SECONDS: u64 = 3 * 3600;
 
-/// Why ECS would refuse a redeployment, or another's deployment would suffer from it. A closed list.
+/// Why a redeployment would be refused or would disturb another deployment. A closed list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deferral {
@@ -22,9 +22,9 @@ pub enum Deferral {
     ServiceNotFound,
     /// The service is being deleted.
     ServiceNotActive,
-    /// `CODE_DEPLOY` or `EXTERNAL`: whoever deploys by these has to redeploy, or sets `REDEPLOY=never`.
+    /// `CODE_DEPLOY` or `EXTERNAL`: that controller must redeploy, or `REDEPLOY=never` must be set.
     DeploymentController,
-    /// A redeployment would supersede the deployment that is under way, CloudFormation's for example.
+    /// A redeployment would replace a deployment in progress, for example CloudFormation's.
     DeploymentInProgress,
     TooManyDeployments,
 }
@@ -58,32 +58,32 @@ pub fn deferral(service: Option<&Service>, now: u64) -> Option<Deferral> {
     }
 }
 
-/// What tells whether the tasks of the service have read a list.
+/// Evidence of whether the service's tasks have read a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
-    /// Of the published list; empty when nobody knows it.
+    /// Fingerprint of the published list; empty if unknown.
     pub fingerprint: &'a str,
     /// When the parameter was written. Seconds since 1970.
     pub modified_at: Option<u64>,
-    /// What the ledger says.
+    /// The ledger's record.
     pub deployed: Option<&'a Deployed>,
     pub service: Option<&'a Service>,
 }
 
 impl Evidence<'_> {
-    /// Have the tasks started after the list was published?
+    /// Whether the tasks started after the list was published.
     ///
-    /// The ledger says so by the fingerprint of the list. The service says so by the date of its primary
-    /// deployment: with it a ledger that cannot be written costs one redeployment and not one each execution.
+    /// The ledger shows it by the fingerprint of the list, the service by the date of its primary deployment. With that
+    /// date, a ledger that cannot be written costs one redeployment and not one per execution.
     pub fn is_covered(&self) -> bool {
         let is_known = !self.fingerprint.is_empty();
         let recorded =
             is_known && self.deployed.is_some_and(|fact| fact.started && fact.fingerprint == self.fingerprint);
-        // Whole seconds, of which the fraction is gone: an equal second says nothing.
+        // Dates are truncated to seconds, so an equal second proves nothing.
         recorded || self.dates().is_some_and(|(deployed_at, modified_at)| deployed_at > modified_at)
     }
 
-    /// Will the date of the next deployment be evidence, whatever becomes of the ledger?
+    /// Whether the date of the next deployment will be evidence without the ledger.
     pub fn has_dates(&self) -> bool {
         self.dates().is_some()
     }
