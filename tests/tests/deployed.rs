@@ -195,7 +195,7 @@ async fn what_is_left_out_is_what_the_emulator_does_not_know() -> Result<()> {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let left_out = listed(&fs::read_to_string(project().join("cdk/lib/local.ts"))?, "UNKNOWN_LOCALLY");
+    let left_out = listed(&fs::read_to_string(project().join("cdk/lib/local.ts"))?, "UNSUPPORTED_LOCALLY");
     assert!(left_out.len() > 3, "{left_out:?}");
     for (number, kind) in left_out.iter().enumerate() {
         assert!(
