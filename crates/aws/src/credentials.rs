@@ -1,10 +1,10 @@
-//! The process's own credentials, for what is signed by others than the SDKs.
+//! Credentials of this process, for requests that are not signed by the SDKs.
 
 use std::{error::Error, io, time::SystemTime};
 
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 
-/// Credentials, and until when they are good.
+/// Credentials and their expiry.
 pub struct Lent {
     pub access_key_id: String,
     pub secret: String,
@@ -12,27 +12,27 @@ pub struct Lent {
     pub expires: Option<SystemTime>,
 }
 
-/// Gives the credentials of where the process runs: of the task, the function, the instance or the environment.
+/// Provides the credentials of the task, the function, the instance or the environment.
 pub struct Lender(SharedCredentialsProvider);
 
 impl Lender {
     /// # Errors
-    /// There is nothing that could give any.
+    /// No credentials provider is available.
     pub async fn from_environment() -> io::Result<Self> {
         let provider = crate::sdk_config().await.credentials_provider();
         provider.map(Self).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there are no AWS credentials"))
     }
 
-    /// Those of a function, which Lambda puts into the environment.
+    /// The credentials of a function, which Lambda sets in the environment.
     #[cfg(feature = "lambda")]
     pub fn of_lambda() -> Self {
         Self(SharedCredentialsProvider::new(aws_config::environment::EnvironmentVariableCredentialsProvider::new()))
     }
 
-    /// Those that are good now. What gives them keeps them until they have to be renewed.
+    /// The current credentials. The provider caches them until they must be renewed.
     ///
     /// # Errors
-    /// They cannot be had now.
+    /// The credentials cannot be loaded.
     pub async fn lend(&self) -> Result<Lent, Box<dyn Error + Send + Sync>> {
         let found = self.0.provide_credentials().await?;
         Ok(Lent {

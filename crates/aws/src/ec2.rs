@@ -21,7 +21,7 @@ impl ListSubnets for Aws {
     async fn list_subnets(&self, vpc: &VpcId, only: &[SubnetId]) -> Result<Vec<Subnet>, AwsError> {
         let mut request = self.ec2.describe_subnets().filters(filter("vpc-id", [vpc.as_str()]));
         if !only.is_empty() {
-            // A filter, not SubnetIds: one subnet that somebody deleted must not fail the others.
+            // A filter instead of SubnetIds, so that one deleted subnet does not fail the call.
             request = request.filters(filter("subnet-id", only.iter().map(SubnetId::as_str)));
         }
         let mut pages = request.into_paginator().items().send();
@@ -34,7 +34,7 @@ impl ListSubnets for Aws {
             subnets.push(Subnet {
                 id: SubnetId::new(id),
                 zone: ZoneId::new(zone),
-                // What is counted are IPv4 addresses, of which a subnet with IPv6 only has none. Not said: EFS will say.
+                // EC2 counts IPv4 addresses, and an IPv6-only subnet has none. If the count is missing, EFS decides.
                 free_addresses: match subnet.ipv6_native() {
                     Some(true) => u32::MAX,
                     _ => subnet.available_ip_address_count().map_or(1, |free| free.try_into().unwrap_or(0)),

@@ -43,7 +43,7 @@ impl DescribeService for Aws {
                     created_at: deployment.created_at().and_then(|at| at.secs().try_into().ok()),
                     in_progress: deployment.rollout_state() == Some(&DeploymentRolloutState::InProgress),
                     failed: deployment.rollout_state() == Some(&DeploymentRolloutState::Failed)
-                        // After a rollback the failed deployment is gone, and this one says why it is here.
+                        // After a rollback the failed deployment is gone, and the new one has the reason.
                         || deployment.rollout_state_reason().is_some_and(|err| err.contains("rolling back")),
                 })
                 .collect(),

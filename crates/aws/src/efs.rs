@@ -18,7 +18,7 @@ use crate::{
     fault::{Failure, classify, incomplete},
 };
 
-/// One mount target out of either call's answer: two types with the same fields.
+/// A mount target from the response of either call: two types with the same fields.
 macro_rules! mount_target {
     ($call:expr, $answer:expr) => {{
         let answer = $answer;
@@ -66,8 +66,8 @@ impl ListTargets for Aws {
     }
 }
 
-/// One try, which has all the time of a call. There is no client token: a second try of the SDK after a
-/// slow first one would meet the first one's target, and take it for somebody else's.
+/// One attempt with the timeout of the whole call. There is no client token: a second attempt after a slow first one would
+/// find the first one's target and take it for a foreign one.
 fn once() -> aws_sdk_efs::config::Builder {
     let timeouts = TimeoutConfig::builder().operation_attempt_timeout(CALL_TIMEOUT).operation_timeout(CALL_TIMEOUT);
     aws_sdk_efs::Config::builder().retry_config(RetryConfig::disabled()).timeout_config(timeouts.build())
@@ -89,7 +89,7 @@ impl CreateTarget for Aws {
             .subnet_id(subnet.as_str())
             .set_security_groups(Some(groups))
             .set_ip_address_type(match addresses {
-                // What EFS does where nothing is said.
+                // EFS's default.
                 IpAddressType::Ipv4Only => None,
                 IpAddressType::DualStack => Some(SdkIpAddressType::DualStack),
                 IpAddressType::Ipv6Only => Some(SdkIpAddressType::Ipv6Only),

@@ -1,5 +1,5 @@
-//! Every documented error of every call that the functions make, and what it means to the caller. A test
-//! holds this table to the SDKs' models: an error that a new SDK version adds fails it.
+//! Every documented error of every call of the functions, and its meaning for the caller. A test compares this table with
+//! the SDKs' models, so that an error added by a new SDK version fails it.
 //!
 //! Sources: the errors of each call in its API reference, and the "Common errors" page of each service.
 
@@ -7,18 +7,18 @@ use std::fmt;
 
 use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
 
-/// What an error says about the request, and so what the caller does.
+/// The meaning of an error for the caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Meaning {
-    /// Too many requests. Nothing was done: retry, less often.
+    /// Throttled, without effect: retry less often.
     Throttled,
-    /// Not in this moment. Nothing was done: retry.
+    /// Not now, without effect: retry.
     Later,
-    /// It may have been done: retry, and look first.
+    /// The call may have taken effect: look, then retry.
     Uncertain,
-    /// The service will answer the same again: stop.
+    /// A retry would fail the same way: stop.
     Refused,
-    /// What the request names does not exist, which is an answer to a question.
+    /// The resource does not exist.
     NotFound,
     /// Not in this subnet: try the next one.
     Subnet,
@@ -32,11 +32,11 @@ pub enum Meaning {
 
 /// One call of one service.
 pub(crate) struct Call {
-    /// As IAM and the documents name it.
+    /// The name in IAM and the documentation.
     pub operation: &'static str,
     /// The errors of this call. They take precedence over [`COMMON`].
     pub errors: &'static [(&'static str, Meaning)],
-    /// Of a 4xx with a code that no document names.
+    /// The meaning of a 4xx with an undocumented code.
     pub undocumented: Meaning,
 }
 
@@ -68,8 +68,8 @@ pub(crate) const DESCRIBE_FILE_SYSTEMS: Call = Call {
     undocumented: Refused,
 };
 
-/// What EFS refuses without saying of what, and what no document names, counts as the subnet's: the others
-/// get their turn, and if it is about all of them, each of them says so.
+/// An unspecific or undocumented refusal of EFS counts as the subnet's: other subnets are tried, and a general refusal
+/// fails for each of them.
 #[cfg(feature = "efs")]
 pub(crate) const CREATE_MOUNT_TARGET: Call = Call {
     operation: "efs:CreateMountTarget",
@@ -79,17 +79,17 @@ pub(crate) const CREATE_MOUNT_TARGET: Call = Call {
         ("AccessDenied", Subnet),
         // The zone of the subnet is not that of the One Zone file system.
         ("AvailabilityZonesMismatch", Zone),
-        // Among others a subnet of an Outpost, or one that does not fit the type of address.
+        // For example a subnet of an Outpost, or one that does not fit the address type.
         ("BadRequest", Subnet),
         ("ValidationException", Subnet),
         ("ValidationError", Subnet),
         ("FileSystemNotFound", Refused),
         ("IncorrectFileSystemLifeCycleState", Later),
         ("InternalServerError", Uncertain),
-        // The request names none.
+        // The request has none.
         ("IpAddressInUse", Subnet),
         ("MountTargetConflict", Conflict),
-        // Of the account in the region.
+        // A quota of the account in the region.
         ("NetworkInterfaceLimitExceeded", Refused),
         ("NoFreeAddressesInSubnet", Subnet),
         ("SecurityGroupLimitExceeded", Refused),
@@ -190,13 +190,13 @@ pub(crate) const DELETE_PARAMETER: Call = Call {
     undocumented: Refused,
 };
 
-/// What any call of any service may answer. The SDK's lists of throttling and of transient errors belong to it.
+/// Errors common to all services, including the SDK's lists of throttling and transient errors.
 const COMMON: &[(&str, Meaning)] = &[
     ("AccessDenied", Refused),
     ("AccessDeniedException", Refused),
     ("AuthFailure", Refused),
     ("Blocked", Refused),
-    // The process gets new credentials, or its clock is set.
+    // Credentials are renewed, or the clock is corrected.
     ("ExpiredToken", Later),
     ("ExpiredTokenException", Later),
     ("RequestExpired", Later),
@@ -229,12 +229,12 @@ const COMMON: &[(&str, Meaning)] = &[
 ];
 
 impl Call {
-    /// What an error with this code and HTTP status means.
+    /// The meaning of an error with this code and HTTP status.
     pub fn meaning(&self, code: &str, status: u16) -> Meaning {
         let listed = |list: &[(&str, Meaning)]| list.iter().find(|(listed, _)| *listed == code).map(|entry| entry.1);
         match listed(self.errors).or_else(|| listed(COMMON)) {
             _ if THROTTLING_ERRORS.contains(&code) => Throttled,
-            // Whatever it says of itself: something broke while it was done.
+            // A 5xx: the service failed during the call.
             _ if status >= 500 || TRANSIENT_ERRORS.contains(&code) => Uncertain,
             Some(meaning) => meaning,
             None if status == 429 => Throttled,

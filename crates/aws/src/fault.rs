@@ -1,7 +1,7 @@
-//! What an SDK's error means to its caller.
+//! Converts an SDK's error into its meaning for the caller.
 //!
-//! Only a response of the service can say that something was not done. A connection that ends, a timeout, a
-//! response that cannot be read, and the page of a proxy in between leave it open.
+//! Only a response of the service shows that a call had no effect. A closed connection, a timeout, an unreadable response
+//! and a page of a proxy leave it open.
 
 use std::fmt::Display;
 
@@ -12,10 +12,10 @@ use domain::error::{AwsError, AwsFault};
 
 use crate::errors::{Call, Meaning};
 
-/// So many characters of a body that is not the service's stand in a message.
+/// Maximum number of characters of a foreign response body in a message.
 const MAX_SHOWN_BODY: usize = 100;
 
-/// A call that was not carried out, or may not have been.
+/// A failed call, which may have taken effect.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub meaning: Meaning,
@@ -37,7 +37,7 @@ impl From<Failure> for AwsError {
     }
 }
 
-/// A response that lacks what its API model promises. Not a refusal: what was asked for may be done.
+/// A response without a field that the API model promises. The call may have taken effect.
 pub(crate) fn incomplete(call: &Call, resource: &impl Display, what: &str) -> AwsError {
     AwsError::Unavailable(AwsFault {
         operation: call.operation,
@@ -49,7 +49,7 @@ pub(crate) fn incomplete(call: &Call, resource: &impl Display, what: &str) -> Aw
     })
 }
 
-/// What an SDK's error means, and all that is known of it. `resource` is what the request was about.
+/// The meaning and details of an SDK's error. `resource` is the subject of the request.
 pub(crate) fn classify<E>(call: &Call, resource: &impl Display, err: SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -64,7 +64,7 @@ where
             let message = format!("no response within {:?}", crate::CALL_TIMEOUT);
             (Meaning::Uncertain, "Timeout".to_owned(), message)
         }
-        // Nothing was sent, and never will be.
+        // Nothing was sent.
         (SdkError::ConstructionFailure(_), None) => (Meaning::Refused, "RequestNotBuilt".to_owned(), innermost(&err)),
         (_, None) => (Meaning::Uncertain, "ConnectionFailed".to_owned(), innermost(&err)),
     };
@@ -79,7 +79,7 @@ where
     Failure { meaning, fault }
 }
 
-/// A response that is not what the service sends: what a person needs to find out who sent it.
+/// Details of a response that the service did not send, to find out who did.
 fn unexpected(response: &HttpResponse) -> String {
     let status = response.status().as_u16();
     let kind = response.headers().get("content-type").unwrap_or("no content type");
@@ -92,7 +92,7 @@ fn unexpected(response: &HttpResponse) -> String {
     format!("HTTP {status} ({kind}) without an error code of the service; a proxy in between? {words:?}")
 }
 
-/// The innermost cause: what a person can act on.
+/// The innermost cause.
 fn innermost(err: &dyn std::error::Error) -> String {
     let mut cause = err;
     while let Some(source) = cause.source() {

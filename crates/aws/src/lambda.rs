@@ -1,5 +1,4 @@
-//! What every Lambda function does around its handler: configuration read once, logs, metrics, and
-//! errors that keep their code.
+//! The code around every Lambda handler: configuration, logs, metrics, and errors with their code.
 
 use std::{
     process::ExitCode,
@@ -25,7 +24,7 @@ use tracing_subscriber::{
 
 pub use crate::metrics::Metrics;
 
-/// Why a function could not start, or could not go on.
+/// Why a function cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error(transparent)]
@@ -34,13 +33,12 @@ pub enum Failure {
     Runtime(#[from] lambda_runtime::Error),
 }
 
-/// The process's environment, for [`domain::config`].
+/// A variable of the process environment, for [`domain::config`].
 pub fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.into_string().unwrap_or_default())
 }
 
-/// Runs a function from start to end. A configuration that is missing or bad is reported to Lambda as
-/// an init error with its code, and ends the process.
+/// Runs a function. A missing or bad variable is reported to Lambda as an init error with its code, and ends the process.
 pub async fn main(function: impl AsyncFnOnce() -> Result<(), Failure>) -> ExitCode {
     init_log();
     let Err(failure) = function().await else {
@@ -59,7 +57,7 @@ pub async fn main(function: impl AsyncFnOnce() -> Result<(), Failure>) -> ExitCo
     ExitCode::FAILURE
 }
 
-/// JSON whatever the function's log format is: one shape for queries, and for whoever reads it.
+/// Always JSON, whatever the function's log format, so that queries have one shape.
 fn init_log() {
     let level = environment("AWS_LAMBDA_LOG_LEVEL").map(|level| level.to_ascii_lowercase());
     let level = match level.as_deref() {
@@ -67,14 +65,14 @@ fn init_log() {
         Some(level) => level.parse().unwrap_or(LevelFilter::INFO),
         None => LevelFilter::INFO,
     };
-    // The runtime logs a handler's error once more, without saying which request it was. A panic is not lost
-    // with it: the hook of the standard library writes it to stderr.
+    // The runtime would log a handler's error again, without the request id. A panic still appears: the standard library's
+    // hook writes it to stderr.
     let targets = Targets::new().with_default(level).with_target("lambda_runtime::layers::panic", LevelFilter::OFF);
     let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false).with_span_list(false);
     tracing_subscriber::registry().with(json).with(targets).init();
 }
 
-/// Tells Lambda why init failed, as the runtime API's `/init/error` asks for it.
+/// Reports an init error to `/init/error` of the runtime API.
 async fn report_init_error(err: &ConfigError) -> Result<(), lambda_runtime::Error> {
     let diagnostic = Diagnostic { error_type: INVALID_CONFIGURATION.to_owned(), error_message: err.to_string() };
     let endpoint = environment("AWS_LAMBDA_RUNTIME_API").ok_or("AWS_LAMBDA_RUNTIME_API is not set")?;
@@ -88,16 +86,16 @@ async fn report_init_error(err: &ConfigError) -> Result<(), lambda_runtime::Erro
     Ok(())
 }
 
-/// Who asked, for the log and for facts that say who made them; and how long it may take.
+/// The caller, for logs and ledger facts, and the deadline.
 pub struct Caller {
-    /// The ARN of the state machine's execution; `None` when somebody calls the function by itself.
+    /// The ARN of the execution; `None` when the function is invoked directly.
     pub execution: Option<String>,
     /// When Lambda ends this invocation.
     pub deadline: SystemTime,
 }
 
-/// Answers requests with `handler` until Lambda ends the process. An event is the handler's input as an
-/// object, and beside its fields `execution`.
+/// Serves requests with `handler` until Lambda ends the process. An event is the handler's input plus the field
+/// `execution`.
 pub async fn serve<I, O, E>(metrics: &Metrics, handler: impl AsyncFn(I, Caller) -> Result<O, E>) -> Result<(), Failure>
 where
     I: DeserializeOwned,
@@ -137,7 +135,7 @@ where
 {
     let started = Instant::now();
     let outcome = match serde_json::from_value(payload) {
-        // Boxed, or the type of the whole function is too deep for the compiler.
+        // Boxed, because the type of the whole function is too deep for the compiler otherwise.
         Ok(input) => Box::pin(handler(input, caller)).await,
         Err(err) => Err(E::invalid_input(InvalidInput(format!("the event is not this function's input: {err}")))),
     };

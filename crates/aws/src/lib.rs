@@ -1,7 +1,7 @@
-//! The way out: the domain's ports over the AWS SDKs ([`Aws`]), one file per service, and what every
-//! Lambda function shares (`lambda`).
+//! The domain's ports over the AWS SDKs ([`Aws`]), one file per service, and the code shared by all Lambda functions
+//! (`lambda`).
 //!
-//! Each service is a feature, so that a function links the SDKs that it calls and no other.
+//! Each service is a feature, so that a function links only the SDKs that it calls.
 
 pub mod credentials;
 #[cfg(any(feature = "ec2", feature = "ecs", feature = "efs", feature = "ssm"))]
@@ -31,7 +31,7 @@ use aws_config::{Region, environment::EnvironmentVariableCredentialsProvider};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use domain::ports::Clock;
 
-/// The longest that one call to AWS takes, with all its tries: shorter than any function's timeout.
+/// Maximum time of one AWS call with all attempts; shorter than any function's timeout.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-/// The SDKs' configuration: credentials and region from where the process runs.
+/// The SDK configuration, with credentials and region from the environment of the process.
 async fn sdk_config() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .retry_config(RetryConfig::standard())
@@ -53,8 +53,7 @@ async fn sdk_config() -> SdkConfig {
         .await
 }
 
-/// The same in Lambda, which puts both into the environment and nowhere else. What would look for them in other places
-/// would be much of a function, and is not linked.
+/// The same in Lambda, which sets both as variables. The code that searches other sources is large and is not linked.
 #[cfg(feature = "lambda")]
 fn sdk_config_of_lambda() -> SdkConfig {
     let mut config = SdkConfig::builder()
@@ -67,7 +66,7 @@ fn sdk_config_of_lambda() -> SdkConfig {
     config.build()
 }
 
-/// Every port over AWS, as far as the features go.
+/// All ports over AWS that the features include.
 pub struct Aws {
     #[cfg(feature = "ec2")]
     pub ec2: aws_sdk_ec2::Client,
@@ -80,18 +79,18 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// Clients with what the environment says.
+    /// Clients configured from the environment.
     pub async fn from_environment() -> Self {
         Self::new(&sdk_config().await)
     }
 
-    /// Clients of a function, with what Lambda says in the environment.
+    /// Clients of a function, configured from Lambda's variables.
     #[cfg(feature = "lambda")]
     pub fn of_lambda() -> Self {
         Self::new(&sdk_config_of_lambda())
     }
 
-    /// Clients with this configuration; no call is made.
+    /// Clients with this configuration. Makes no call.
     #[cfg_attr(not(any(feature = "ec2", feature = "ecs", feature = "efs", feature = "ssm")), expect(unused_variables))]
     pub fn new(config: &SdkConfig) -> Self {
         Self {

@@ -8,14 +8,14 @@ use domain::{
 };
 use metrics_cloudwatch_embedded::{Builder, Collector};
 
-/// Where a function's samples go.
+/// The recorder of a function's samples.
 pub struct Metrics(&'static Collector);
 
 impl Metrics {
-    /// Every sample by this file system. Once per process.
+    /// A recorder with this file system as dimension. Once per process.
     ///
     /// # Errors
-    /// When the process has a recorder already.
+    /// The process already has a recorder.
     pub fn of(file_system: &FileSystemId) -> Result<Self, lambda_runtime::Error> {
         let collector = Builder::new()
             .cloudwatch_namespace(NAMESPACE)
@@ -33,11 +33,11 @@ impl Metrics {
         Ok(Self(collector))
     }
 
-    /// Writes these samples, and these only: a line of JSON for each set of dimensions.
+    /// Writes exactly these samples: one line of JSON per set of dimensions.
     pub(crate) fn emit(&self, samples: &[Sample], out: impl io::Write) -> io::Result<()> {
         for sample in samples {
-            // Histograms, since a flush empties them: a gauge would be written again by the next request
-            // of a warm process, even when that request counted nothing.
+            // Histograms, because a flush empties them. A gauge would be written again by the next request of a warm
+            // process, even if that request counted nothing.
             match sample.reason {
                 Some(reason) => metrics::histogram!(sample.metric.name, REASON => reason),
                 None => metrics::histogram!(sample.metric.name),

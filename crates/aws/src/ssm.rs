@@ -17,7 +17,7 @@ use crate::{
     fault::{Failure, classify, incomplete},
 };
 
-/// One call takes this many names.
+/// Maximum number of names per call.
 const NAMES_PER_CALL: usize = 10;
 
 impl ReadParameters for Aws {
@@ -46,7 +46,7 @@ impl ReadParameters for Aws {
 impl WriteParameter for Aws {
     async fn write_parameter(&self, name: &ParameterName, value: &str, kind: ParameterType) -> Result<i64, PutFailure> {
         if value.len() > PARAMETER_LIMIT {
-            // Systems Manager would say so too; not sending it keeps the reason independent of its tier.
+            // Systems Manager would refuse it too; checking here makes the error independent of the tier.
             return Err(PutFailure::TooLarge(AwsFault {
                 operation: PUT_PARAMETER.operation,
                 resource: name.to_string().into(),

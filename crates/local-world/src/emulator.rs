@@ -1,4 +1,4 @@
-//! The emulator's process: started on a free loopback port, and never left behind.
+//! The emulator's process, on a free loopback port. It always ends with this process.
 
 use std::{
     io::Read,
@@ -13,20 +13,20 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-/// Never a real account's.
+/// Not a real account.
 pub const ACCOUNT: &str = "123456789012";
 pub const REGION: &str = "us-east-1";
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// Another process may take the port between finding it free and using it.
+/// Number of ports to try: another process may take one between the check and its use.
 const MAX_START_TRIES: usize = 3;
 
-/// A running emulator; dropping it ends it, and with it every function that it runs.
+/// A running emulator. Dropping it ends it and all its functions.
 pub struct Emulator {
     child: Child,
     endpoint: String,
-    /// Its state, the functions' code, its log. Removed with it.
+    /// State, code of the functions, log; removed on drop.
     directory: TempDir,
 }
 
@@ -34,7 +34,7 @@ impl Emulator {
     /// `wait_scale` is what the state machine's seconds are multiplied by: 1, but for tests.
     ///
     /// # Errors
-    /// When the program cannot be started or does not answer; with the end of its log.
+    /// The program cannot be started or does not respond; with the end of its log.
     pub async fn start(ministack: &Path, wait_scale: f64) -> Result<Self> {
         let mut last = None;
         for _ in 0..MAX_START_TRIES {
@@ -50,11 +50,11 @@ impl Emulator {
         let directory = tempfile::Builder::new().prefix("efs-autoscale-").tempdir()?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let log = std::fs::File::create(directory.path().join("log"))?;
-        // Node takes the nearest one above a function's code for the function's own.
+        // Node would use the nearest package.json above a function's code.
         std::fs::write(directory.path().join("package.json"), "{}")?;
         let mut command = Command::new(ministack);
         command
-            // The functions inherit the emulator's environment: nothing of the caller's gets that far.
+            // The functions inherit the emulator's environment, so the caller's is cleared.
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"))
             .env("AWS_CONFIG_FILE", "/dev/null")
@@ -71,8 +71,8 @@ impl Emulator {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // A group of its own, which the functions inherit: one signal ends them all, and a Ctrl-C in
-            // the terminal does not end it before its time.
+            // Its own process group, which the functions inherit: one signal ends all, and Ctrl-C in the terminal does not
+            // end it early.
             .process_group(0);
         end_with_parent(&mut command);
         let child = command.spawn().with_context(|| format!("cannot start {}", ministack.display()))?;
@@ -87,8 +87,7 @@ impl Emulator {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the emulator ended with {status}:\n{}", self.end_of_log());
             }
-            // It binds its port when it is ready. Another process may have taken the port meanwhile, another
-            // run's emulator even: then ours will end.
+            // It binds its port when it is ready. If another process has taken the port, our emulator ends.
             if listens(self.child.id(), port) && TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
                 return Ok(());
             }
@@ -103,8 +102,8 @@ impl Emulator {
         &self.endpoint
     }
 
-    /// A path to this directory that is plain ASCII: the deployer splits variables at commas, and takes
-    /// nothing that is not UTF-8. A link in the emulator's folder, where the directory's own path is not.
+    /// A plain ASCII path to this directory, because the deployer splits variables at commas and accepts only UTF-8. If
+    /// necessary, a link in the emulator's folder.
     ///
     /// # Errors
     /// When the link cannot be made.
@@ -122,7 +121,7 @@ impl Emulator {
     fn end_of_log(&self) -> String {
         let mut text = String::new();
         if let Ok(mut log) = std::fs::File::open(self.directory.path().join("log")) {
-            // Best effort: this is for the message of an error that is reported anyway.
+            // Best effort, for the message of an error that is reported anyway.
             let _ = log.read_to_string(&mut text);
         }
         let lines: Vec<_> = text.lines().collect();
@@ -133,17 +132,17 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         signal_group(&self.child, libc::SIGKILL);
-        // Until the kernel has ended all of them: nobody is to find a process or a port of ours afterwards.
+        // Waits until all have ended, so that no process or port of ours remains.
         let deadline = Instant::now() + END_TIMEOUT;
         while signal_group(&self.child, 0) && Instant::now() < deadline {
-            // Only a child that has been waited for leaves its group.
+            // A child leaves its group only after it was waited for.
             let _ = self.child.try_wait();
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-/// Does this process listen on this loopback port? As the kernel says, in /proc.
+/// Whether this process listens on this loopback port, according to /proc.
 fn listens(process: u32, port: u16) -> bool {
     const LISTEN: &str = "0A";
     let local = format!("0100007F:{port:04X}");
@@ -166,7 +165,7 @@ fn signal_group(child: &Child, signal: libc::c_int) -> bool {
     unsafe { libc::kill(-(child.id() as libc::pid_t), signal) == 0 }
 }
 
-/// Has the kernel end the child when this process ends, however it ends.
+/// Makes the kernel end the child when this process ends for any reason.
 #[expect(unsafe_code, reason = "the standard library cannot ask for the parent's death signal")]
 pub(crate) fn end_with_parent(command: &mut Command) {
     // SAFETY: prctl is async-signal-safe and touches no memory of ours between fork and exec.

@@ -15,7 +15,7 @@ use super::world::World;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What an execution did, out of its history.
+/// The result of an execution, from its history.
 #[derive(Clone, Debug)]
 pub struct Execution {
     /// `SUCCEEDED`, `FAILED`, …
@@ -40,7 +40,7 @@ impl Execution {
         self.evaluated.as_ref().map(|evaluated| &evaluated.decision)
     }
 
-    /// Why nothing was done, when nothing was.
+    /// The reason if nothing was done.
     pub fn reason(&self) -> Option<Reason> {
         match self.decision()? {
             Decision::Nothing { reason } => Some(*reason),
@@ -54,17 +54,17 @@ impl Execution {
     }
 }
 
-/// Starts an execution with this input and follows it to its end; `entered` is told each state.
+/// Starts an execution with this input and follows it to its end; calls `entered` with each state.
 ///
 /// # Errors
-/// When the emulator does not answer. An execution that fails is no error.
+/// The emulator does not respond. A failed execution is not an error.
 pub async fn run(world: &World, input: &Value, entered: impl FnMut(&str)) -> Result<Execution> {
     let request = world.clients.sfn.start_execution().state_machine_arn(&world.state_machine);
     let started = request.input(input.to_string()).send().await?;
     follow(world, started.execution_arn(), entered).await
 }
 
-/// Follows an execution that somebody started.
+/// Follows a running execution.
 ///
 /// # Errors
 /// When the emulator does not answer.
@@ -72,7 +72,7 @@ pub async fn follow(world: &World, arn: &str, mut entered: impl FnMut(&str)) -> 
     let began = Instant::now();
     let mut states = Vec::new();
     loop {
-        // The status first: what the history lacks afterwards was still to come.
+        // Read the status before the history, so that a finished execution has a complete history.
         let described = world.clients.sfn.describe_execution().execution_arn(arn).send().await?;
         let history = history(world, arn).await?;
         let names: Vec<String> = history.iter().filter_map(|event| event.entered.clone()).collect();
@@ -105,7 +105,7 @@ struct Event {
     exited: Option<(String, Value)>,
 }
 
-/// What the function of a state gave when it ended the last time.
+/// The last result of a state's function.
 fn result_of<T: DeserializeOwned>(history: &[Event], state: &str) -> Option<T> {
     let exited = history.iter().rev().filter_map(|event| event.exited.as_ref());
     let mut results = exited.filter(|(name, _)| name == state).map(|(_, result)| &result["Payload"]);

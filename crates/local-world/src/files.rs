@@ -12,11 +12,11 @@ use tempfile::TempDir;
 const FILES_PER_DIRECTORY: u64 = 1000;
 const MAX_FILES_IN_MEMORY: u64 = 1_000_000;
 
-/// Makes a directory of `files` empty files, a thousand to a subdirectory. `go_on` is told how many there
-/// are so far, and says whether more are wanted. The directory goes with the value that is given back.
+/// Creates a directory of `files` empty files, a thousand per subdirectory. `go_on` gets the number so far and returns
+/// `false` to stop. Dropping the result removes the directory.
 ///
 /// # Errors
-/// When the file system is full, or out of inodes.
+/// The file system is full or out of inodes.
 pub fn make(files: u64, go_on: impl Fn(u64) -> bool) -> Result<TempDir> {
     let root = tempfile::Builder::new().prefix("efs-autoscale-files-").tempdir_in(place(files))?;
     for first in (0..files).step_by(FILES_PER_DIRECTORY as usize) {
@@ -31,9 +31,8 @@ pub fn make(files: u64, go_on: impl Fn(u64) -> bool) -> Result<TempDir> {
     Ok(root)
 }
 
-/// Where temporary files go by the user's word, else in memory, of which each takes about a kilobyte: after
-/// many deletions ext4 looks at each recently freed inode before it takes a new one, and makes a hundred
-/// times fewer files a second.
+/// `TMPDIR` if set, otherwise in memory, about a kilobyte per file. After many deletions ext4 checks each recently freed
+/// inode before it takes a new one, and creates a hundred times fewer files per second.
 pub fn place(files: u64) -> PathBuf {
     let memory = Path::new("/dev/shm");
     match env::var_os("TMPDIR") {

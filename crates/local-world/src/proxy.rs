@@ -1,9 +1,8 @@
-//! Stands between the functions and the emulator: passes everything through, and does to some calls what
-//! AWS does and the emulator does not.
+//! A proxy between the functions and the emulator. It forwards everything and gives some calls the behaviour of AWS that
+//! the emulator lacks.
 //!
-//! What AWS would refuse and the emulator would not is refused always: [`strict`](super::strict). Beyond that a list of
-//! [`Rule`]s says which calls and what; of those that match a call, the newest is carried out.
-//! The functions' code knows nothing of it.
+//! It always refuses what AWS refuses and the emulator accepts: [`strict`](super::strict). In addition, [`Rule`]s change
+//! calls; the newest matching rule applies. The functions' code does not know about it.
 
 use std::{
     collections::HashMap,
@@ -29,20 +28,20 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{strict::Strict, world::sdk_config};
 
-/// No call of the functions is near this.
+/// Maximum size of a request body, far above any call of the functions.
 const MAX_BODY: usize = 16 << 20;
 
 /// One call to AWS, such as `efs:CreateMountTarget`.
 pub type Operation = String;
 
-/// What is done to which calls.
+/// A rule: which calls, and what happens to them.
 #[derive(Clone)]
 pub struct Rule {
     /// `efs:CreateMountTarget`
     pub operation: &'static str,
-    /// Only calls whose body holds this text.
+    /// Only calls whose body contains this text.
     pub containing: Option<String>,
-    /// This many calls; then the rule is used up.
+    /// Number of calls until the rule is used up.
     pub times: u32,
     pub behaviour: Behaviour,
 }
@@ -58,25 +57,25 @@ impl Rule {
         Self { times: 1, ..Self::always(operation, behaviour) }
     }
 
-    /// Only calls whose body holds `text`.
+    /// Only calls whose body contains `text`.
     pub fn containing(self, text: impl Into<String>) -> Self {
         Self { containing: Some(text.into()), ..self }
     }
 }
 
-/// What is done to a call.
+/// The behaviour for a call.
 #[derive(Clone)]
 pub enum Behaviour {
-    /// The emulator never sees it; AWS's error comes back.
+    /// Not forwarded; responds with AWS's error.
     Refuse { status: u16, code: &'static str, message: &'static str },
-    /// The emulator carries it out; this error comes back all the same, as from a crash on the way.
+    /// Forwarded; responds with this error anyway, like a crash on the way back.
     LoseAnswer { status: u16, code: &'static str },
-    /// It takes this much longer.
+    /// Delayed by this time.
     Delay(Duration),
-    /// Of `efs:CreateMountTarget`: the new target is `creating` for this long, as with AWS. With the
-    /// emulator alone it is `available` at once.
+    /// For `efs:CreateMountTarget`: the new target is `creating` for this long, as on AWS. The emulator alone makes it
+    /// `available` at once.
     HoldCreating(Duration),
-    /// The emulator carries it out, and its JSON answer is changed.
+    /// Forwarded; the JSON response is changed.
     Rewrite(Arc<dyn Fn(&mut Value) + Send + Sync>),
 }
 
@@ -99,7 +98,7 @@ impl fmt::Debug for Behaviour {
     }
 }
 
-/// A running proxy; dropping it ends it.
+/// A running proxy. Dropping it ends it.
 pub struct Proxy {
     endpoint: String,
     shared: Arc<Shared>,
@@ -116,7 +115,7 @@ struct Shared {
     creating: Mutex<HashMap<String, Instant>>,
 }
 
-/// A lock that a panic elsewhere cannot take away.
+/// Locks, ignoring poisoning.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -125,7 +124,7 @@ impl Proxy {
     /// Listens on a free loopback port.
     ///
     /// # Errors
-    /// When the machine has no port left.
+    /// No port is free.
     pub async fn start(upstream: &str) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
@@ -150,12 +149,12 @@ impl Proxy {
         &self.endpoint
     }
 
-    /// Adds a rule, before those that there are.
+    /// Adds a rule before the existing ones.
     pub fn add(&self, rule: Rule) {
         lock(&self.shared.rules).insert(0, rule);
     }
 
-    /// Takes all rules away, holds no target any more, and forgets the calls so far.
+    /// Removes all rules, holds and recorded calls.
     pub fn clear(&self) {
         lock(&self.shared.rules).clear();
         lock(&self.shared.creating).clear();
@@ -228,7 +227,7 @@ impl Shared {
         Ok(response)
     }
 
-    /// The behaviour of the first rule that matches, and one use less of it.
+    /// The behaviour of the first matching rule; uses it once.
     fn take_rule(&self, operation: &str, body: &[u8]) -> Option<Behaviour> {
         let mut rules = lock(&self.rules);
         let text = String::from_utf8_lossy(body);
@@ -249,7 +248,7 @@ impl Shared {
         body: Bytes,
     ) -> Result<(axum::http::response::Parts, Bytes)> {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        // What belongs to this hop and not to the call.
+        // Hop-by-hop header fields.
         for name in [header::HOST, header::CONTENT_LENGTH, header::CONNECTION, header::TRANSFER_ENCODING] {
             headers.remove(name);
         }
@@ -261,7 +260,7 @@ impl Shared {
         Ok((parts, collect(body).await?))
     }
 
-    /// Shows the targets that are held as `creating`, in one target or a list of them.
+    /// Changes held targets to `creating`, in one target or a list.
     fn show_creating(&self, answer: &mut Value) {
         let creating = lock(&self.creating);
         let show = |target: &mut Value| {
@@ -277,7 +276,7 @@ impl Shared {
     }
 }
 
-/// The name of a call, by the protocol of its service.
+/// The name of a call, according to the protocol of its service.
 fn operation(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Operation {
     if let Some(target) = headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
         // AmazonSSM.PutParameter, AmazonEC2ContainerServiceV20141113.UpdateService
@@ -326,7 +325,7 @@ fn error(operation: &str, status: StatusCode, code: &str, message: &str) -> Resp
                  <RequestID>from-the-proxy</RequestID></Response>"
             ),
         ),
-        // REST-JSON reads the header, AWS-JSON the body: both get both.
+        // REST-JSON reads the header, AWS-JSON the body, so the error is in both.
         _ => (
             "application/json",
             json!({"__type": code, "ErrorCode": code, "code": code, "message": message, "Message": message})
@@ -344,7 +343,7 @@ fn error(operation: &str, status: StatusCode, code: &str, message: &str) -> Resp
     response
 }
 
-/// An answer that is not JSON stays what it is.
+/// A response that is not JSON is unchanged.
 fn change_json(body: Bytes, change: impl FnOnce(&mut Value)) -> Bytes {
     match serde_json::from_slice::<Value>(&body) {
         Ok(mut answer) => {

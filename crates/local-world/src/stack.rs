@@ -25,14 +25,14 @@ pub const NAME: &str = "efs-mount-autoscaling";
 /// The name of the stack with its data.
 pub const DATA_NAME: &str = "efs-mount-autoscaling-data";
 
-/// What is deployed with, and what was said of the last deployment.
+/// A deployment of the stack.
 pub struct Stack {
-    /// What the stack says of itself.
+    /// Outputs of the stack.
     pub outputs: BTreeMap<String, String>,
     cdk: PathBuf,
     project: PathBuf,
     emulator: String,
-    /// The binaries as a deployment wants them, CDK's own files, and the settings. Removed with it.
+    /// Binaries in the layout of a deployment, CDK's files, and the settings; removed on drop.
     directory: TempDir,
 }
 
@@ -41,7 +41,7 @@ impl Stack {
     /// it has come.
     ///
     /// # Errors
-    /// When CDK cannot be started or ends otherwise than well; with what it said.
+    /// CDK cannot be started or fails; with its output.
     pub async fn deploy(tools: &Tools, emulator: &str, settings: Value, mut step: impl FnMut(&str)) -> Result<Self> {
         // Beside the binaries, so that they need not be copied.
         let beside = tools.binary(FUNCTIONS[0])?;
@@ -59,7 +59,7 @@ impl Stack {
         let emulator = emulator.replace("127.0.0.1", "localhost");
         let mut stack = Self { outputs: BTreeMap::new(), cdk, project, emulator, directory };
         step("preparing the emulator for CDK");
-        // Outside of the app's folder: it has nothing to do with the app.
+        // Outside the app's folder, because it does not concern the app.
         let environment = format!("aws://{ACCOUNT}/{REGION}");
         stack.run(stack.directory.path(), &["bootstrap", &environment], |_| {}).await?;
         step("deploying the stack with CDK");
@@ -92,7 +92,7 @@ impl Stack {
             "--outputs-file",
             plain(&outputs)?,
         ];
-        // A quarter at a time: nobody wants a hundred lines.
+        // One line per quarter instead of a hundred lines.
         let mut quarters = 0;
         self.run(&self.project.join("cdk"), &arguments, |line| {
             if let Some((done, all)) = progress(line)
@@ -117,10 +117,10 @@ impl Stack {
         Ok(serde_json::from_slice(&fs::read(file)?)?)
     }
 
-    /// What the stack says under this name.
+    /// The output of this name.
     ///
     /// # Errors
-    /// When it says nothing.
+    /// The stack has no such output.
     pub fn output(&self, name: &str) -> Result<String> {
         self.outputs.get(name).cloned().with_context(|| format!("the stack has no output {name}"))
     }
@@ -131,7 +131,7 @@ impl Stack {
             .args(arguments)
             .args(["--ci", "--no-color"])
             .current_dir(place)
-            // Nothing of the caller's leads to a real account.
+            // No variable of the caller may lead to a real account.
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "TMPDIR"))
             .env("HOME", self.directory.path())
@@ -143,7 +143,7 @@ impl Stack {
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
             .env("NODE_NO_WARNINGS", "1")
             .stdin(Stdio::null())
-            // With `--ci` all that it says is there.
+            // With `--ci` all output is on stdout.
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         end_with_parent(&mut command);
@@ -171,7 +171,7 @@ fn plain(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
-/// The binary without what only a debugger reads, where there is a `strip`: it is packed and unpacked again.
+/// The binary without debug information if `strip` is installed, because it is packed and unpacked.
 fn stage(binary: &Path, place: &Path) -> io::Result<()> {
     let stripped = std::process::Command::new("strip").arg("-o").arg(place).arg(binary).stderr(Stdio::null()).status();
     if stripped.is_ok_and(|status| status.success()) {

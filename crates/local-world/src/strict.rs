@@ -1,12 +1,12 @@
-//! Refusals that AWS makes and the emulator does not: a call that it would take is held against AWS's own rule first. A test
-//! shows of each that the emulator takes it, so that a rule that it has learnt is taken out here.
+//! Refusals that AWS makes and the emulator does not. Each call is checked against AWS's rule first. A test shows for each
+//! rule that the emulator accepts the call, so that a rule that the emulator has learnt is removed here.
 
 use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use serde_json::Value;
 
-/// What AWS answers instead.
+/// AWS's response.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
     pub status: u16,
@@ -23,7 +23,7 @@ const MAX_PARAMETER_BYTES: usize = 4096;
 const MAX_SECURITY_GROUPS: usize = 5;
 const PROTECTED: &str = "deletion_protection.enabled";
 
-/// Asks the emulator what there is.
+/// Reads the state of the emulator.
 pub struct Strict {
     cloudformation: aws_sdk_cloudformation::Client,
     ecs: aws_sdk_ecs::Client,
@@ -41,7 +41,7 @@ impl Strict {
         }
     }
 
-    /// What AWS would say to this call; `None`: what the emulator says.
+    /// AWS's refusal of this call; `None`: forward it.
     pub async fn refusal(&self, operation: &str, body: &[u8]) -> Option<Refusal> {
         let json = || serde_json::from_slice::<Value>(body).unwrap_or_default();
         match operation {
@@ -53,7 +53,7 @@ impl Strict {
         }
     }
 
-    /// Systems Manager never changes the type of a parameter, and a standard one is small.
+    /// Systems Manager cannot change the type of a parameter, and limits the size of a standard one.
     async fn put_parameter(&self, call: &Value) -> Option<Refusal> {
         let (name, value) = (call["Name"].as_str()?, call["Value"].as_str()?);
         let is_standard = call["Tier"].as_str().is_none_or(|tier| tier == "Standard");
@@ -69,7 +69,7 @@ impl Strict {
         is_other.then(|| refusal("HierarchyTypeMismatchException", "The type of a parameter cannot be changed."))?
     }
 
-    /// A service that another controller deploys, or that is being deleted, takes no forced deployment.
+    /// A service of another deployment controller, or one that is being deleted, refuses a forced deployment.
     async fn update_service(&self, call: &Value) -> Option<Refusal> {
         if !call["forceNewDeployment"].as_bool().unwrap_or_default() {
             return None;
@@ -89,7 +89,7 @@ impl Strict {
         })?
     }
 
-    /// AWS takes the call and ends in DELETE_FAILED; here the call is refused, which comes to the same earlier.
+    /// AWS accepts the call and ends in DELETE_FAILED; here the call is refused, with the same result earlier.
     async fn delete_stack(&self, call: &BTreeMap<String, String>) -> Option<Refusal> {
         let stack = call.get("StackName")?;
         let resources = self.cloudformation.list_stack_resources().stack_name(stack).send().await.ok()?;
@@ -120,7 +120,7 @@ fn create_mount_target(call: &Value) -> Option<Refusal> {
     (groups > MAX_SECURITY_GROUPS).then(|| refusal("SecurityGroupLimitExceeded", "at most 5 security groups"))?
 }
 
-/// The fields of the query protocol. What no test here needs is not decoded.
+/// The fields of the query protocol. Only what the tests need is decoded.
 fn form(body: &[u8]) -> BTreeMap<String, String> {
     let text = String::from_utf8_lossy(body);
     let fields = text.split('&').filter_map(|field| field.split_once('='));

@@ -1,4 +1,4 @@
-//! The programs that a local world is made with, and where they are.
+//! The programs that a local world needs, and their paths.
 
 use std::{
     env,
@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-/// Where the programs are. `make` sets all of these.
+/// Paths of the programs. `make` sets all of them.
 #[derive(Args, Clone, Debug)]
 pub struct Tools {
     /// The emulator: the program `ministack`
@@ -35,10 +35,10 @@ pub const FUNCTIONS: [&str; 6] = ["count", "evaluate", "create-target", "poll-av
 pub const FILE_SERVICE: &str = "file-service";
 
 impl Tools {
-    /// Looks whether everything is there, before anything is started.
+    /// Checks that everything exists before anything starts.
     ///
     /// # Errors
-    /// The first thing that is missing, and how to get it.
+    /// The first missing program, and how to install it.
     pub fn check(&self) -> Result<()> {
         for (flag, program) in [("--ministack", &self.ministack), ("--cargo-lambda", &self.cargo_lambda)] {
             if !is_program(program) {
@@ -58,7 +58,7 @@ impl Tools {
     }
 
     /// # Errors
-    /// When this program does not know where it is itself.
+    /// The path of this program is unknown.
     pub fn binary(&self, program: &str) -> Result<PathBuf> {
         let directory = match &self.functions {
             Some(directory) => directory.clone(),

@@ -1,5 +1,5 @@
-//! Counts the regular files of the file system: all of them, or what an earlier invocation had to leave.
-//! What counts, and how, is said in the crate [`walk`].
+//! Counts the regular files of the file system, or the rest that an earlier invocation left. The crate [`walk`] defines
+//! what counts.
 
 use std::{
     cell::RefCell,
@@ -25,28 +25,28 @@ use nfs41::{
 use tracing::{error, warn};
 use walk::{Cache, Counted, Partition, Walk, nfs::Location};
 
-/// The walk ends so long before Lambda does, or a quarter of its time where that is shorter.
+/// The walk ends this long before Lambda's timeout, or a quarter of the time if that is shorter.
 const MARGIN: Duration = Duration::from_secs(15);
 
-/// No invocation of Lambda's is longer.
+/// Lambda's maximum timeout.
 const LONGEST: Duration = Duration::from_secs(900);
 
 pub struct Config {
     pub file_system: FileSystemId,
     pub root: Root,
-    /// `None`: as long as Lambda lets it.
+    /// `None`: as long as Lambda allows.
     pub budget: Option<Duration>,
     /// `None`: every count reads everything.
     pub full_every: Option<NonZero<u32>>,
-    /// `None`: every count counts.
+    /// `None`: no count is reused.
     pub reuse: Option<Reuse>,
 }
 
-/// What is counted: `COUNT_VIA`.
+/// The directory to count (`COUNT_VIA`).
 pub enum Root {
-    /// What Lambda has mounted.
+    /// A directory that Lambda has mounted.
     Mounted(PathBuf),
-    /// A directory of a server that nothing has mounted.
+    /// A directory of an NFS server, without a mount.
     Nfs(Box<Server>),
 }
 
@@ -75,10 +75,10 @@ impl Root {
         Ok(Self::Nfs(Box::new(Server { location, settings: Settings::read(v)? })))
     }
 
-    /// Ready to be counted, by this process, again and again. `credentials` gives those of the function's role.
+    /// Prepares for counting, once per process. `credentials` provides those of the function's role.
     ///
     /// # Errors
-    /// TLS cannot be had as the variables say; why is logged.
+    /// TLS cannot be set up as configured. The cause is logged.
     pub async fn open(
         &mut self,
         credentials: impl AsyncFnOnce() -> io::Result<Arc<dyn CredentialsProvider>>,
@@ -104,11 +104,11 @@ impl Root {
     }
 }
 
-/// Counts that are used again.
+/// Reuse of counts.
 pub struct Reuse {
-    /// Older ones are not.
+    /// Maximum age.
     pub within: Duration,
-    /// Where they are kept.
+    /// The parameter that stores the count.
     pub parameter: ParameterName,
 }
 
@@ -134,7 +134,7 @@ impl Config {
             Root::Mounted(directory) => directory.as_os_str().as_encoded_bytes().escape_ascii().to_string(),
             Root::Nfs(server) => {
                 let Server { location, settings } = &**server;
-                // Behind an access point the same path is another directory.
+                // The same path means another directory behind an access point.
                 let access_point = settings.as_ref().and_then(|settings| settings.subject.access_point());
                 access_point.map_or_else(|| location.to_string(), |id| format!("{location} of {id}"))
             }
@@ -142,11 +142,10 @@ impl Config {
     }
 }
 
-/// What a warm process knows of directories.
+/// The cache of a warm process.
 pub type Memory = RefCell<Cache>;
 
-/// Checks the execution's input, which is the first thing that happens to it, and counts until `deadline`.
-/// `ports` are for counts that are used again, and for nothing else.
+/// Checks the execution's input before anything else, and counts until `deadline`. Only the reuse of counts needs `ports`.
 ///
 /// # Errors
 /// [`CountError::InvalidInput`]; [`CountError::TargetDirectoryUnreadable`] when there is nothing to count.
@@ -197,7 +196,7 @@ fn count(config: &Config, memory: &Memory, until: Instant) -> Result<Counted, wa
     let nothing = Cache::default();
     let full = known.age().saturating_add(1) >= every.get();
     let mut counted = walk.count_changed(if full { &nothing } else { &known })?;
-    // After a walk that had to stop, or failed, the old knowledge is as good as it was.
+    // After a stopped or failed walk, the old cache stays valid.
     if let Some(cache) = counted.cache.take() {
         *known = cache;
     }
@@ -226,7 +225,7 @@ fn output(counted: Counted) -> CountOutput {
     }
 }
 
-/// A count that is young enough. Whatever keeps it from being read is no reason not to count.
+/// A recent count. If it cannot be read, the function counts.
 async fn known(ports: &(impl Clock + ReadParameters), config: &Config, reuse: &Reuse) -> Option<CountOutput> {
     let mut found = match ports.read_parameters(std::slice::from_ref(&reuse.parameter)).await {
         Ok(found) => found,

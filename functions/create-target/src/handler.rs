@@ -1,10 +1,10 @@
-//! Creates one mount target, or adopts the one that its zone has already. Does not wait for it.
+//! Creates one mount target, or adopts the existing one of its zone. Does not wait for it.
 //!
-//! EFS takes no client token, so this looks before it acts: a repeat, a redrive and an overlapping
-//! execution all find the target and take it.
+//! EFS takes no client token, so the function looks first: a retry, a redrive and an overlapping execution find the target
+//! and adopt it.
 //!
-//! The ledger keeps the intent and the outcome apart: whoever withdraws an intent, with two executions in
-//! the same zone, never takes away the record of what was made. It keeps what EFS has refused as well.
+//! The ledger stores intent and outcome separately: with two executions in the same zone, withdrawing an intent never
+//! removes the record of a created target. It also stores what EFS refused.
 
 use domain::{
     config::{ConfigError, IpAddressType, ParameterType, Variables},
@@ -38,10 +38,10 @@ impl Config {
     }
 }
 
-/// `execution` is who asks, for the ledger.
+/// `execution` is recorded in the ledger.
 ///
 /// # Errors
-/// [`CreateTargetError::SubnetRefused`] and [`CreateTargetError::ZoneRefused`] leave everything as it was.
+/// [`CreateTargetError::SubnetRefused`] and [`CreateTargetError::ZoneRefused`] had no effect.
 pub async fn handle(
     ports: &(impl Clock + CreateTarget + DeleteParameter + ListTargets + ReadParameters + WriteParameter),
     config: &Config,
@@ -61,7 +61,7 @@ pub async fn handle(
         let facts = ports.read_parameters(&[intention.clone(), outcome.clone()]).await?;
         let intended: Option<Intended> = facts.get(&intention).and_then(|fact| ledger::read(&fact.value));
         let recorded: Option<Created> = facts.get(&outcome).and_then(|fact| ledger::read(&fact.value));
-        // An earlier try of this execution made it, and its answer or its record was lost.
+        // An earlier try of this execution created it, and its response or its record was lost.
         if let Some(intended) = intended
             && execution.is_some()
             && intended.execution == execution
@@ -90,7 +90,7 @@ pub async fn handle(
                 created_at: Some(created_at),
             })
         }
-        // The call may have done it: the intent stays, and the next try finds the target if it has.
+        // The call may have taken effect: the intent stays, and the next try finds the target.
         Err(CreateFailure::Aws(error @ AwsError::Unavailable(_))) => Err(error.into()),
         Err(refused) => {
             ports.delete_parameter(&intention).await?;
@@ -111,7 +111,7 @@ pub async fn handle(
     }
 }
 
-/// What a refusal is about, and what EFS said; `None` when it is none.
+/// The scope of a refusal and EFS's error; `None` if it is not a refusal.
 fn about(failure: &CreateFailure) -> Option<(Scope, &AwsFault)> {
     match failure {
         CreateFailure::Subnet(fault) => Some((Scope::Subnet, fault)),
@@ -121,7 +121,7 @@ fn about(failure: &CreateFailure) -> Option<(Scope, &AwsFault)> {
     }
 }
 
-/// Keeps a refusal for the executions to come. One that cannot be kept costs them a call that is refused again.
+/// Stores a refusal for later executions. A failure to store costs them one refused call.
 async fn remember(
     ports: &(impl Clock + ReadParameters + WriteParameter),
     config: &Config,

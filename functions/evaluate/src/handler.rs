@@ -1,4 +1,4 @@
-//! Looks at the world and decides the next step. Changes nothing.
+//! Observes the current state and decides the next step. Changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,7 +42,7 @@ impl Config {
 }
 
 /// # Errors
-/// [`EvaluateError::FileSystemNotFound`]; an input that is no start; what AWS refuses.
+/// [`EvaluateError::FileSystemNotFound`]; an invalid input; a failed AWS call.
 pub async fn handle(
     ports: &(impl Clock + DescribeFileSystem + DescribeService + ListSubnets + ListTargets + ReadParameters),
     config: &Config,
@@ -67,7 +67,8 @@ pub async fn handle(
     Ok(EvaluateOutput { dry_run: start.dry_run, warnings, observed, decision })
 }
 
-/// Looks at the world. What could not be asked and only adding a target needs is beside it: only repairs are made then.
+/// Observes the current state. If EC2 or the description of the file system is missing, the error is returned with it, and
+/// only repairs are made.
 ///
 /// # Errors
 /// [`EvaluateError::FileSystemNotFound`]; what AWS refuses.
@@ -83,13 +84,13 @@ pub async fn observe(
         ports.describe_service(&config.service),
     );
     let targets = targets?;
-    // What only adding a target needs must not keep repairs from being made.
+    // Missing data that only a new target needs must not prevent repairs.
     let (one_zone, subnets, unseen) = match (file_system, subnets) {
         (Ok(None), _) => return Err(EvaluateError::FileSystemNotFound(config.file_system.clone())),
         (Ok(Some(file_system)), Ok(subnets)) => (file_system.one_zone, subnets, None),
         (Err(err), _) | (_, Err(err)) => (None, Vec::new(), Some(err)),
     };
-    // Which facts there may be depends on the zones that there are.
+    // The zones determine which facts may exist.
     let facts = ports.read_parameters(&fact_names(&config.parameter, &targets, &subnets)).await?;
 
     let published = facts.get(&config.parameter);
@@ -113,7 +114,7 @@ pub async fn observe(
     Ok((world, unseen))
 }
 
-/// The published list, and every fact that the ledger may hold for the zones that are in play.
+/// The published list and all facts that the ledger may have for these zones.
 fn fact_names(published: &ParameterName, targets: &[MountTarget], subnets: &[Subnet]) -> Vec<ParameterName> {
     let zones: BTreeSet<&ZoneId> = targets.iter().map(|t| &t.zone).chain(subnets.iter().map(|s| &s.zone)).collect();
     let of_zones = zones.into_iter().flat_map(|zone| {
@@ -131,7 +132,7 @@ fn refusals(facts: &BTreeMap<ParameterName, Parameter>, config: &Config) -> Vec<
     all.filter(|refusal| refusal.file_system_id == config.file_system).collect()
 }
 
-/// When a target was last created or meant to be: an intent without an outcome may have reached EFS.
+/// When a target was last created or intended: an intent without an outcome may have reached EFS.
 fn last_created(facts: &BTreeMap<ParameterName, Parameter>, config: &Config) -> Option<u64> {
     let created = facts.keys().filter_map(|name| fact::<Created>(facts, name));
     let intended = facts.keys().filter_map(|name| fact::<Intended>(facts, name));

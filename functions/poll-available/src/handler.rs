@@ -1,4 +1,4 @@
-//! Looks once whether a mount target is available. The state machine does the waiting.
+//! Checks once whether a mount target is available. The state machine waits.
 
 use domain::{
     error::PollAvailableError,
@@ -8,7 +8,7 @@ use domain::{
 };
 
 /// # Errors
-/// [`PollAvailableError::TargetFailed`]: waiting on is no use.
+/// [`PollAvailableError::TargetFailed`]: it will not become available.
 pub async fn handle(
     ports: &(impl Clock + ListTargets),
     file_system: &FileSystemId,

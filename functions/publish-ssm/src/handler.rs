@@ -1,8 +1,8 @@
-//! Publishes the list of mount targets: computed from what EFS reports at this moment, written whole,
-//! and only when it differs from what is published. On any error the published list stays what it was.
+//! Publishes the list of mount targets, computed from what EFS reports now and written as a whole, only if it differs from
+//! the published one. On any error the published list is unchanged.
 //!
-//! A list that comes back is the ledger's matter: tasks may have started with the one between. Before it is
-//! written, the record that the service has been redeployed for it is withdrawn.
+//! If an earlier list returns, tasks may have started with the list in between. The ledger's record of the redeployment for
+//! it is therefore deleted before the list is written.
 
 use domain::{
     config::{ConfigError, ParameterType, Variables},
