@@ -300,7 +300,7 @@ export class Observability extends Construct {
     const rows: cloudwatch.IWidget[][] = [
       [
         graph(
-          'Files against the threshold',
+          'How many files are there, and are there too many?',
           [
             pipelineMetric('FileCount', fileSystemId, { label: 'files' }),
             pipelineMetric('Threshold', fileSystemId, { label: 'threshold' }),
@@ -308,52 +308,64 @@ export class Observability extends Construct {
           12,
         ),
         graph(
-          'Mount targets',
+          'Is every available mount target published?',
           [
             pipelineMetric('Targets', fileSystemId, { label: 'available' }),
             pipelineMetric('Published', fileSystemId, { label: 'published' }),
           ],
           6,
         ),
-        graph('A new target takes, seconds', [pipelineMetric('CreateDuration', fileSystemId)], 6),
+        graph('How long does a new mount target take? (s)', [pipelineMetric('CreateDuration', fileSystemId)], 6),
       ],
       [
-        graph('Executions', [machine.metricSucceeded(), machine.metricFailed(), machine.metricTimedOut()]),
+        graph('Do executions succeed?', [machine.metricSucceeded(), machine.metricFailed(), machine.metricTimedOut()]),
         graph(
-          'States take, ms (p90)',
+          'Which function is slow? (ms, p90)',
           FUNCTIONS.map((name) => functions[name].metricDuration({ statistic: 'p90', label: stateOf(name) })),
         ),
-        graph('A count: seconds, and files a second', [pipelineMetric('CountDuration', fileSystemId)], 8, [
+        graph('How long does a count take? (s, files/s)', [pipelineMetric('CountDuration', fileSystemId)], 8, [
           pipelineMetric('FilesPerSecond', fileSystemId),
         ]),
       ],
       [
-        graph('Decisions', [
+        graph('What is decided, and why?', [
           new cloudwatch.MathExpression({
             expression: `SEARCH('{EfsMountAutoscaling,FileSystemId,Reason} MetricName="Decision" FileSystemId="${fileSystemId}"', 'Sum', 300)`,
             usingMetrics: {},
             label: '',
           }),
         ]),
-        graph('EFS: bytes read and written (whole file system)', [
+        graph('How much is read and written? (EFS, bytes)', [
           efsMetric('DataReadIOBytes', fileSystemId, 'Sum'),
           efsMetric('DataWriteIOBytes', fileSystemId, 'Sum'),
           efsMetric('MetadataIOBytes', fileSystemId, 'Sum'),
         ]),
-        graph('EFS: % of the I/O limit, and connections', [efsMetric('PercentIOLimit', fileSystemId, 'Maximum')], 8, [
+        graph('Is EFS at its I/O limit? (%, connections)', [efsMetric('PercentIOLimit', fileSystemId, 'Maximum')], 8, [
           efsMetric('ClientConnections', fileSystemId, 'Sum'),
         ]),
       ],
       [
-        graph('By target: bytes read', [targetMetric('TargetBytesRead', fileSystemId, 'Sum', '')], 6),
-        graph('By target: bytes written', [targetMetric('TargetBytesWritten', fileSystemId, 'Sum', '')], 6),
-        graph('By target: seconds for an operation', [targetMetric('TargetLatency', fileSystemId, 'Average', '')], 6),
-        graph('By target: up', [targetMetric('TargetUp', fileSystemId, 'Minimum', '')], 6),
+        graph(
+          'Is reading spread evenly? (bytes by target)',
+          [targetMetric('TargetBytesRead', fileSystemId, 'Sum', '')],
+          6,
+        ),
+        graph(
+          'Is writing spread evenly? (bytes by target)',
+          [targetMetric('TargetBytesWritten', fileSystemId, 'Sum', '')],
+          6,
+        ),
+        graph('Which target is slow? (s)', [targetMetric('TargetLatency', fileSystemId, 'Average', '')], 6),
+        graph('Which target is down?', [targetMetric('TargetUp', fileSystemId, 'Minimum', '')], 6),
       ],
       [
-        graph('By target: operations', [targetMetric('TargetOperations', fileSystemId, 'Sum', '')], 6),
         graph(
-          'By target: failed, and refused',
+          'Are operations spread evenly? (by target)',
+          [targetMetric('TargetOperations', fileSystemId, 'Sum', '')],
+          6,
+        ),
+        graph(
+          'Which target fails or refuses?',
           [
             targetMetric('TargetFailures', fileSystemId, 'Sum', 'failed '),
             targetMetric('TargetRefused', fileSystemId, 'Sum', 'refused '),
@@ -363,7 +375,7 @@ export class Observability extends Construct {
         ...(service.ownService
           ? [
               graph(
-                'Tasks: processor and memory, %',
+                'Do the tasks have enough CPU and memory? (%)',
                 [service.ownService.metricCpuUtilization(), service.ownService.metricMemoryUtilization()],
                 12,
               ),
