@@ -1,7 +1,6 @@
-//! A stand-in for AWS that lives in memory: stateful, with EFS's rules, and failing where it is told to.
+//! A stateful in-memory fake of AWS with EFS's rules and injected faults.
 //!
-//! It is for what the emulator cannot do thousands of times: every order of two executions, a fault at
-//! every single call.
+//! For what the emulator is too slow for: every interleaving of two executions, a fault at every single call.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,16 +23,16 @@ use domain::{
 
 pub const FILE_SYSTEM: &str = "fs-0123456789abcdef0";
 
-/// What happens to one call.
+/// The fault of one call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// It is not carried out, and says so: the caller may try again.
+    /// Not carried out, and reported so: the caller may retry.
     Refused,
-    /// It is carried out, and its answer is lost.
+    /// Carried out, and the response is lost.
     AnswerLost,
 }
 
-/// What there is.
+/// The state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     pub one_zone: Option<ZoneId>,
@@ -42,37 +41,37 @@ pub struct State {
     pub parameters: BTreeMap<ParameterName, Parameter>,
     pub deployments: Vec<Deployment>,
     pub redeployments: u32,
-    /// Parameters that nobody may write.
+    /// Parameters that cannot be written.
     pub read_only: BTreeSet<ParameterName>,
-    /// Subnets that EFS takes no target in, ever.
+    /// Subnets that EFS always refuses.
     pub outposts: BTreeSet<SubnetId>,
-    /// The account may have no more network interfaces.
+    /// The account has reached its quota of network interfaces.
     pub quota_is_reached: bool,
     pub refused_creations: u32,
-    /// Which targets came by `create_target`, and so are the system's.
+    /// Targets created by `create_target`, which belong to the system.
     pub made: BTreeSet<MountTargetId>,
-    /// How often the state of a target that is `creating` is asked for before it is `available`.
+    /// Number of polls until a `creating` target becomes `available`.
     pub creating_looks: u32,
 }
 
-/// The world, shared by the executions that run in it.
+/// The state, shared by concurrent executions.
 #[derive(Debug, Default)]
 pub struct Fake {
     pub state: RefCell<State>,
-    /// By the number of the call.
+    /// By call number.
     pub faults: RefCell<BTreeMap<usize, Fault>>,
-    /// How often each call lets the other executions go first, by the number of the call.
+    /// How often each call yields to other executions, by call number.
     pub yields: RefCell<Vec<u8>>,
     calls: Cell<usize>,
     looks: RefCell<BTreeMap<MountTargetId, u32>>,
     made: Cell<u32>,
     time: Cell<u64>,
-    /// Neither parameters nor deployments say when they were made.
+    /// Parameters and deployments have no dates.
     pub undated: Cell<bool>,
 }
 
 impl Fake {
-    /// A network with a subnet in each of these zones, a target in the first so many, nothing published.
+    /// A network with a subnet in each of these zones, a target in the first ones, nothing published.
     pub fn new(zones: usize, targets: usize) -> Self {
         let fake = Self::default();
         let mut state = fake.state.borrow_mut();
@@ -92,12 +91,12 @@ impl Fake {
         self.calls.get()
     }
 
-    /// Lets so many seconds go by.
+    /// Advances the clock by seconds.
     pub fn pass(&self, seconds: u64) {
         self.time.set(self.time.get() + seconds);
     }
 
-    /// Lets the other executions go first, and says what is to happen to this call.
+    /// Yields to other executions; returns the fault of this call.
     async fn call(&self) -> Option<Fault> {
         let number = self.calls.get();
         self.calls.set(number + 1);
@@ -109,7 +108,7 @@ impl Fake {
         self.faults.borrow().get(&number).copied()
     }
 
-    /// One call: refused, or carried out; and if its answer is lost, carried out all the same.
+    /// One call: refused, or carried out, possibly with a lost response.
     async fn carry_out<T, E: From<AwsError>>(&self, work: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
         let fault = self.call().await;
         if fault == Some(Fault::Refused) {
@@ -141,7 +140,7 @@ pub fn target(id: &str, zone: usize, state: LifeCycle) -> MountTarget {
     }
 }
 
-/// The only one of its service, and complete.
+/// A complete deployment, the only one of its service.
 fn deployment(id: String, created_at: Option<u64>) -> Deployment {
     Deployment { id, primary: true, created_at, in_progress: false, failed: false }
 }

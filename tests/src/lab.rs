@@ -1,4 +1,4 @@
-//! A world in the emulator, with a small directory to count, that scenario after scenario begins in.
+//! A world in the emulator with a small directory to count, reset for each scenario.
 
 use std::{fs, ops::Deref, path::Path, process::Command, time::Duration};
 
@@ -16,7 +16,7 @@ pub const FILES: u64 = 20;
 /// `FILE_COUNT_THRESHOLD`: these files are too many.
 pub const THRESHOLD: u64 = 10;
 
-/// A world, and the files that are counted in it.
+/// A world and its files.
 pub struct Lab {
     world: World,
     spec: Spec,
@@ -32,12 +32,12 @@ impl Deref for Lab {
 }
 
 impl Lab {
-    /// Three zones, targets in the first so many of them, and these variables for the functions.
+    /// Three zones, targets in the first ones, and these variables for the functions.
     pub async fn start(mount_targets: usize, variables: &[(&str, &str)]) -> Result<Self> {
         Self::create(mount_targets, variables, false).await
     }
 
-    /// What CDK deploys of `cdk/`, with three zones and two targets. Nothing is published yet.
+    /// The stack of `cdk/`, deployed by CDK, with three zones and two targets. Nothing is published yet.
     pub async fn deployed() -> Result<Self> {
         Self::create(2, &[], true).await
     }
@@ -58,7 +58,7 @@ impl Lab {
             zones: 3,
             mount_targets,
             creation: Duration::from_millis(500),
-            // Of the machine's seconds, each a twentieth of one.
+            // A second of the machine takes a twentieth of a second.
             poll_interval: 4,
             poll_timeout: 60,
             wait_scale: 0.05,
@@ -69,7 +69,7 @@ impl Lab {
         Ok(Self { world, spec, files })
     }
 
-    /// Deploys again, with what `change` makes of the settings.
+    /// Deploys again with settings changed by `change`.
     pub async fn deploy(&mut self, change: impl FnOnce(&mut Value)) -> Result<()> {
         let directory = self.spec.directory.to_str().context("the directory's name is not UTF-8")?;
         let mut settings = self.spec.settings(self.world.proxy.endpoint(), directory);
@@ -78,13 +78,13 @@ impl Lab {
         stack.update(settings, |step| eprintln!("{step}")).await
     }
 
-    /// Begins anew: targets, parameters and rules as the lab was started with.
+    /// Resets targets, parameters and rules to the start of the lab.
     pub async fn scenario(&self, name: &str) -> Result<()> {
         eprintln!("\n# {name}");
         self.world.settle(&self.spec).await
     }
 
-    /// One execution.
+    /// Runs one execution.
     pub async fn run(&self, input: Value) -> Result<Execution> {
         let execution = execution::run(&self.world, &input, |_| {}).await?;
         eprintln!(
@@ -96,25 +96,25 @@ impl Lab {
         Ok(execution)
     }
 
-    /// The published list; fails when there is none or it does not parse.
+    /// The published list; fails if there is none or it does not parse.
     pub async fn list(&self) -> Result<PublishedList> {
         let (text, _) = self.world.published().await?.context("nothing is published")?;
         Ok(PublishedList::parse(&text)?)
     }
 
-    /// Fails unless the published list is that of the targets that there are.
+    /// Fails unless the published list matches the existing targets.
     pub async fn published_is_what_there_is(&self) -> Result<()> {
         let expected = PublishedList::of(&self.world.targets().await?, None);
         ensure!(expected == Some(self.list().await?), "the published list is not that of the targets");
         Ok(())
     }
 
-    /// How often the functions made this call in this scenario.
+    /// Number of these calls by the functions in this scenario.
     pub fn called(&self, operation: &str) -> usize {
         self.world.proxy.calls().iter().filter(|call| *call == operation).count()
     }
 
-    /// Fails if the functions made any call that changes something.
+    /// Fails if the functions called anything that changes state.
     pub fn nothing_was_changed(&self) -> Result<()> {
         let calls = self.world.proxy.calls();
         let changing = calls.iter().find(|call| !call.contains(":Describe") && !call.contains(":Get"));
@@ -122,12 +122,12 @@ impl Lab {
         Ok(())
     }
 
-    /// What is counted.
+    /// The counted directory.
     pub fn directory(&self) -> &Path {
         &self.spec.directory
     }
 
-    /// Takes the directory away while `during` runs.
+    /// Moves the directory away while `during` runs.
     pub async fn without_directory<T>(&self, during: impl Future<Output = Result<T>>) -> Result<T> {
         let aside = self.files.path().join("aside");
         fs::rename(&self.spec.directory, &aside)?;
@@ -137,10 +137,10 @@ impl Lab {
     }
 }
 
-/// How many regular files `find` finds, by a program that is not ours.
+/// Number of regular files according to `find`, as an independent oracle.
 ///
 /// # Errors
-/// When there is no `find`, or it complains.
+/// `find` is missing or fails.
 pub fn found_by_find(directory: &Path) -> Result<u64> {
     let output = Command::new("find").arg(directory).args(["-type", "f", "-printf", "x"]).output()?;
     ensure!(output.status.success(), "find: {}", String::from_utf8_lossy(&output.stderr));

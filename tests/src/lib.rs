@@ -1,6 +1,5 @@
-//! What the tests share: where the built parts are ([`tools`]), a world in the emulator to try things in
-//! ([`Lab`]), and a stand-in for the world that lives in memory and fails on demand ([`fake`]), and a stand-in for Lambda's
-//! runtime API ([`runtime`]).
+//! Shared by the tests: paths of the built programs ([`tools`]), a world in the emulator ([`Lab`]), an in-memory fake of
+//! AWS with faults ([`fake`]), and a fake of Lambda's runtime API ([`runtime`]).
 
 pub mod fake;
 mod lab;
@@ -21,13 +20,13 @@ pub fn project() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// Where the binaries of this build are.
+/// The directory of the binaries of this build.
 pub fn binaries() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project().join("target"), PathBuf::from);
     project().join(target).join("debug")
 }
 
-/// The programs that a local world is made with, where `make` has put them.
+/// The programs that a local world needs, where `make` installs them.
 pub fn tools() -> local_world::Tools {
     let program = |variable, name: &str| std::env::var_os(variable).map_or_else(|| PathBuf::from(name), PathBuf::from);
     local_world::Tools {
@@ -39,7 +38,7 @@ pub fn tools() -> local_world::Tools {
     }
 }
 
-/// The program `efs-autoscale` against this endpoint, as a person would run it; what it says is shown.
+/// Runs the program `efs-autoscale` against this endpoint, and prints its output.
 pub async fn efs_autoscale(endpoint: &str, arguments: &[&str]) -> Result<Output> {
     let mut command = tokio::process::Command::new(binaries().join("efs-autoscale"));
     command

@@ -1,5 +1,4 @@
-//! A stand-in for Lambda's runtime API, for one process of a function: gives it events one after the
-//! other and keeps what it answers.
+//! A fake of Lambda's runtime API for one function process: passes events and records responses.
 //!
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 
@@ -21,7 +20,7 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, process::Command, sync::Notify, task::JoinHandle};
 
-/// What a function told the runtime API.
+/// What a function sent to the runtime API.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     Response(Value),
@@ -29,7 +28,7 @@ pub enum Told {
     InitError(Value),
 }
 
-/// A runtime API on a loopback port of its own.
+/// A runtime API on its own loopback port.
 pub struct Runtime {
     /// `127.0.0.1:port`, as in `AWS_LAMBDA_RUNTIME_API`.
     pub endpoint: String,
@@ -60,10 +59,10 @@ impl Shared {
 
 impl Runtime {
     /// # Errors
-    /// When the machine has no port left.
+    /// No port is free.
     pub async fn start() -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        // As bytes: the runtime does not say that what it sends is JSON.
+        // As bytes, because the runtime does not declare JSON.
         let told = |kind: fn(Value) -> Told| {
             move |State(shared): State<Arc<Shared>>, body: Bytes| async move {
                 let body = serde_json::from_slice(&body).unwrap_or_default();
@@ -87,7 +86,7 @@ impl Runtime {
         Ok(Self { endpoint, shared, server })
     }
 
-    /// The environment that Lambda gives a function, and nothing else.
+    /// Only the environment that Lambda gives a function.
     pub fn command(&self, binary: &std::path::Path) -> Command {
         let mut command = Command::new(binary);
         command
@@ -103,24 +102,24 @@ impl Runtime {
         command
     }
 
-    /// Gives the function an event when it asks for the next one.
+    /// Passes an event to the function when it polls.
     pub fn send(&self, event: Value) -> Instant {
         self.shared.with(|inner| inner.events.push_back(event));
         Instant::now()
     }
 
-    /// Waits for so many answers, and gives them all, with their times.
+    /// Waits for this many responses; returns them with their times.
     ///
     /// # Errors
-    /// When they do not come.
+    /// They do not arrive in time.
     pub async fn told(&self, number: usize) -> Result<Vec<(Instant, Told)>> {
         self.wait(|inner| (inner.told.len() >= number).then(|| inner.told.clone())).await
     }
 
-    /// Waits until the function asks for an event the first time.
+    /// Waits for the function's first poll.
     ///
     /// # Errors
-    /// When it does not ask.
+    /// It does not poll in time.
     pub async fn asked(&self) -> Result<Instant> {
         self.wait(|inner| inner.asked.first().copied()).await
     }

@@ -1,5 +1,5 @@
-//! `efs-autoscale local load`: many executions at once on the emulator, how long they take, and whether what they have
-//! made of the world together is what one would have made.
+//! `efs-autoscale local load`: many concurrent executions on the emulator, their duration, and whether the result equals
+//! that of sequential executions.
 
 use std::{collections::BTreeSet, process::ExitCode, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use ctl::screen::Screen;
 
-/// Exit status when the world is not as it should be, or an execution failed.
+/// Exit status when the result is wrong or an execution failed.
 const UNEXPECTED: u8 = 1;
 /// Exit status when it could not be run.
 const FAILED: u8 = 2;
@@ -68,7 +68,7 @@ pub async fn load(options: LoadOptions) -> ExitCode {
     }
 }
 
-/// Is all of it as it should be?
+/// Runs the rounds; returns whether everything is as expected.
 async fn rounds(options: &LoadOptions, screen: &Screen) -> Result<bool> {
     options.tools.check()?;
     let folder = tempfile::tempdir()?;
@@ -98,7 +98,7 @@ async fn rounds(options: &LoadOptions, screen: &Screen) -> Result<bool> {
             format!("{}: {}", one.error.as_deref().unwrap_or(&one.status), one.cause.as_deref().unwrap_or_default())
         }));
         let at_rest = ended.iter().all(|one| one.reason().is_some());
-        // A target for each zone, and one round to see that nothing is left to do.
+        // One round per zone, and one to see that nothing is left to do.
         if at_rest || round > ZONES + 4 {
             break;
         }
@@ -142,7 +142,7 @@ async fn at_once(world: &Arc<World>, executions: u8) -> Result<Vec<Execution>> {
     Ok(ended)
 }
 
-/// What is not as one execution after the other would have left it.
+/// Deviations from the result of sequential executions.
 async fn wrong(world: &World) -> Result<Vec<String>> {
     let targets = world.targets().await?;
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! What a cycle changed, for people and for scripts, and whether that is what it should have.
+//! The changes of a cycle, for people and scripts, and whether they are as expected.
 
 use anyhow::Result;
 use domain::{model::MountTarget, policy::Decision};
@@ -12,7 +12,7 @@ use super::{
 };
 use probe::grouped;
 
-/// The part of the world that a cycle may change.
+/// The state that a cycle may change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
     pub targets: Vec<MountTarget>,
@@ -37,7 +37,7 @@ impl Picture {
         self.targets.iter().map(|target| target.id.to_string()).collect()
     }
 
-    /// The ids in the published list, as any reader of it would see them.
+    /// The ids in the published list.
     fn published_ids(&self) -> Vec<String> {
         let value: Value =
             self.published.as_ref().and_then(|(text, _)| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -46,14 +46,14 @@ impl Picture {
     }
 }
 
-/// One cycle: what there was, what was done, what there is.
+/// One cycle: the state before, the execution, the state after.
 pub struct Cycle {
     pub before: Picture,
     pub execution: Execution,
     pub after: Picture,
 }
 
-/// The last line, for scripts.
+/// The JSON of the last line.
 #[derive(Debug, Serialize)]
 pub struct Outcome {
     #[serde(flatten)]
@@ -61,22 +61,22 @@ pub struct Outcome {
     /// The second execution.
     pub next: Summary,
     pub service: Served,
-    /// Of a run in the stack.
+    /// Only of a run with `--stack`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stack: Option<StackOutcome>,
     pub as_expected: bool,
 }
 
-/// What a run in the stack does more.
+/// Additional results of a run with `--stack`.
 #[derive(Debug, Serialize)]
 pub struct StackOutcome {
-    /// The execution that published what the stack had made.
+    /// The execution that published the targets of the stack.
     pub publishing: Summary,
-    /// What was not taken away.
+    /// Resources that were not removed.
     pub left: Vec<String>,
 }
 
-/// One execution, for scripts.
+/// The JSON of an execution.
 #[derive(Debug, Serialize)]
 pub struct Summary {
     files: Option<u64>,
@@ -98,7 +98,7 @@ pub struct Summary {
 }
 
 impl Cycle {
-    /// The action, and why.
+    /// The action and its reason.
     fn decision(&self) -> (String, String) {
         match self.execution.decision() {
             None => ("none".to_owned(), "the execution ended before it was made".to_owned()),
@@ -108,7 +108,7 @@ impl Cycle {
         }
     }
 
-    /// The files, in however many parts they were counted, and whether those are all.
+    /// The number of files, and whether the count is complete.
     fn counted(&self) -> (Option<u64>, bool) {
         let observed = self.execution.evaluated.as_ref().map(|evaluated| &evaluated.observed);
         (observed.and_then(|observed| observed.files), observed.is_some_and(|observed| observed.complete))
@@ -139,7 +139,7 @@ impl Cycle {
         }
     }
 
-    /// What a person reads.
+    /// The lines for people.
     pub fn lines(&self) -> Vec<String> {
         let row = |name: &str, text: String| format!("  {name:<14}{text}");
         let mut lines = vec![];
@@ -200,7 +200,7 @@ impl Cycle {
         lines
     }
 
-    /// What is not as it should be of an execution that found nothing published.
+    /// Deviations of an execution that found nothing published.
     pub fn surprises_of_publishing(&self) -> Vec<String> {
         let published = (self.after.published_ids(), self.after.published.as_ref().map(|(_, version)| *version));
         [
@@ -216,8 +216,7 @@ impl Cycle {
         .collect()
     }
 
-    /// What is not as it should be. Worked out from the world and from what was asked, by other means
-    /// than the functions'.
+    /// Deviations, computed from the state and the options independently of the functions.
     pub fn surprises(&self, spec: &Spec, threshold: u64, files: Option<u64>) -> Vec<String> {
         let mut surprises = vec![];
         let mut expect = |what: &str, expected: String, found: String| {

@@ -28,12 +28,12 @@ use ctl::{screen::Screen, teardown};
 
 /// Exit status of a run that did not end as expected.
 const UNEXPECTED: u8 = 1;
-/// Exit status of a run that could not be made.
+/// Exit status of a run that could not start.
 const FAILED: u8 = 2;
-/// Exit status of a run that somebody ended.
+/// Exit status of an interrupted run.
 const INTERRUPTED: u8 = 130;
 
-/// For each step of a teardown in the emulator.
+/// Timeout of each step of a teardown in the emulator.
 const TEARDOWN_SECONDS: u64 = 60;
 
 /// What `--help` says below the options.
@@ -54,7 +54,7 @@ Examples:
   efs-autoscale local run --stack
   efs-autoscale local run --dir /usr/share --threshold 1000 --zones 4";
 
-/// What a run is to be like.
+/// Options of a run.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// The directory to count; it is never written to [default: a fresh one, removed afterwards]
@@ -82,11 +82,11 @@ pub struct Options {
     tools: Tools,
 }
 
-/// Runs, and leaves nothing behind, however it ends.
+/// Runs and leaves nothing behind in any case.
 #[tokio::main]
 pub async fn run(options: Options) -> ExitCode {
     let screen = Screen::new(options.json);
-    // Whichever ends first drops the other, and with it the world and all its processes.
+    // The first to end drops the other, and with it the world and all its processes.
     let code = tokio::select! {
         outcome = cycles(&options, &screen) => match outcome {
             Ok(true) => 0,
@@ -106,7 +106,7 @@ pub async fn run(options: Options) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Waits until somebody wants this to end.
+/// Waits for SIGINT, SIGTERM or SIGHUP.
 pub(crate) async fn interruption() -> &'static str {
     let (Ok(mut terminate), Ok(mut hang_up)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
         return std::future::pending().await;
@@ -119,7 +119,7 @@ pub(crate) async fn interruption() -> &'static str {
 }
 
 /// # Errors
-/// What kept a cycle from being run. `Ok(false)`: a cycle did not end as expected.
+/// A cycle could not run. `Ok(false)`: a cycle did not end as expected.
 async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
     options.tools.check()?;
     ensure!(!options.stack || options.zones <= 3, "--zones: the emulator has three zones for a stack");
@@ -178,7 +178,7 @@ async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
     Ok(surprises.is_empty())
 }
 
-/// The directory to count; with what removes it when it is ours.
+/// The directory to count, and its guard if it is ours.
 pub(crate) async fn directory(given: Option<&Path>, files: u64, screen: &Screen) -> Result<(PathBuf, Option<TempDir>)> {
     if let Some(directory) = given {
         let absolute = directory.canonicalize().with_context(|| format!("--dir {}", directory.display()))?;
@@ -202,7 +202,7 @@ pub(crate) async fn directory(given: Option<&Path>, files: u64, screen: &Screen)
     Ok((made.path().canonicalize()?, Some(made)))
 }
 
-/// Tells a blocking thread that nobody waits for it any more.
+/// Tells a blocking thread to stop.
 struct SetWhenDropped(Arc<AtomicBool>);
 
 impl Drop for SetWhenDropped {
@@ -211,7 +211,7 @@ impl Drop for SetWhenDropped {
     }
 }
 
-/// What is left of the stack and of what was made beside it.
+/// Removes the stack; returns what is left of it and of what was created outside of it.
 async fn take_away(world: &World, screen: &Screen) -> Result<Vec<String>> {
     let options = teardown::Options {
         stack: NAME.to_owned(),

@@ -1,8 +1,8 @@
-//! The file service on the list that a run has published: files are written, read back and compared, and the share
-//! of each mount target is told, before and after the run's first execution.
+//! The file service on the published list: writes files, reads them back, compares them, and reports the share of each
+//! mount target before and after the first execution.
 //!
-//! The targets are a real NFS server behind a relay for each, and one of them is cut off in the middle. Where there is
-//! no such server they are one directory under several names.
+//! The targets are a real NFS server behind one relay each, and one of them is cut off during the reads. Without a server
+//! they are one directory under several names.
 
 use std::{
     collections::BTreeMap,
@@ -56,20 +56,20 @@ const FILES: u64 = 3000;
 const CLIENTS: u64 = 32;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const BAR: usize = 30;
-/// Of each operation on a file.
+/// Timeout of each operation on a file.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// What may come on top of it on a machine that does much else.
+/// Allowance for a busy machine.
 const SCHEDULING_MARGIN: Duration = Duration::from_secs(3);
-/// Nobody's user: the service needs no privilege.
+/// The user nobody: the service needs no privilege.
 const NOBODY_UID: u32 = 65534;
-/// How far a share may be from what it should be: six standard deviations of 3,000 paths.
+/// Maximum deviation of a share: six standard deviations of 3,000 paths.
 const TOLERANCE: f64 = 0.055;
 
-/// What the service did, for people and for scripts.
+/// Results of the service, for people and scripts.
 #[derive(Debug, Serialize)]
 pub struct Served {
     written: u64,
-    /// Read back, and the same.
+    /// Files read back with the same content.
     verified: u64,
     strategy: &'static str,
     seconds_to_ready: f64,
@@ -93,22 +93,22 @@ struct Share {
     after: f64,
 }
 
-/// What became of requests while a target was cut off.
+/// Requests while a target was cut off.
 #[derive(Debug, Default, Serialize)]
 struct Lost {
     mount_target_id: String,
-    /// Requests that were told to come again, or got no answer from it.
+    /// Requests that got a retryable error or no response.
     refused: u64,
-    /// From the first such answer for a file to its content.
+    /// Longest time from the first such error for a file to its content.
     longest_seconds: f64,
     deadline_seconds: f64,
 }
 
-/// What stands for the mount targets.
+/// Stand-ins for the mount targets.
 enum Targets {
-    /// One directory under several names, and why.
+    /// One directory under several names, and the reason.
     Directory(String),
-    /// A server, and what leads to it from an address for each target.
+    /// A server, and a relay for each target.
     Server { _server: Box<Ganesha>, relays: Vec<Relay> },
 }
 
@@ -142,7 +142,7 @@ impl Targets {
         Ok(Self::Server { _server: Box::new(server), relays })
     }
 
-    /// The service's program as this needs it.
+    /// The command of the service.
     fn command(&self, program: &Path, directory: &TempDir) -> Result<std::process::Command> {
         let Self::Server { relays, .. } = self else {
             let mut command = std::process::Command::new(program);
@@ -312,7 +312,7 @@ pub async fn serve(tools: &Tools, world: &World, before: Option<&str>, screen: &
     })
 }
 
-/// What one client has done.
+/// The result of one client.
 #[derive(Default)]
 struct Done {
     /// Of each file, the target that it went by.
@@ -332,7 +332,7 @@ fn path(number: u64) -> String {
     format!("user/{:03}/document-{number}.pdf", number % 100)
 }
 
-/// Of another length and content for each file.
+/// The content of a file, different in length and bytes for each.
 fn content(number: u64) -> Bytes {
     format!("This is document {number}. ").repeat(1 + (number % 200) as usize).into()
 }
@@ -419,7 +419,7 @@ impl Served {
         lines
     }
 
-    /// What is not as it should be, by arithmetic alone.
+    /// Deviations, by arithmetic alone.
     pub fn surprises(&self) -> Vec<String> {
         let mut surprises = Vec::new();
         if self.verified != self.written {

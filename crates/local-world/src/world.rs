@@ -1,5 +1,4 @@
-//! A world to run in: network, file system, service, parameters, functions and state machine, all in the
-//! emulator.
+//! A world in the emulator: network, file system, service, parameters, functions and state machine.
 
 use std::{
     path::{Path, PathBuf},
@@ -36,16 +35,16 @@ pub const SERVICE: &str = "efs-mount-autoscaling-service";
 /// The emulator checks no permissions.
 pub const ROLE: &str = "arn:aws:iam::123456789012:role/efs-mount-autoscaling";
 
-/// What a world is to be like.
+/// The specification of a world.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// What is counted. Only read.
+    /// The directory to count; only read.
     pub directory: PathBuf,
     /// Zones with a subnet each: 1 to 6.
     pub zones: usize,
-    /// Targets that the file system has from the beginning, in the first zones.
+    /// Initial targets, in the first zones.
     pub mount_targets: usize,
-    /// How long EFS takes to make one more.
+    /// How long a new target is `creating`.
     pub creation: Duration,
     /// Seconds between two looks at a new target.
     pub poll_interval: u64,
