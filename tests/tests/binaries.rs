@@ -80,7 +80,7 @@ async fn a_warm_function_logs_and_measures_each_request_by_itself() -> Result<()
 
     let lines = lines(&output.stdout);
     let (metrics, logs): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line["_aws"].is_object());
-    let spans: Vec<_> = logs.iter().map(|log| (&log["span"]["execution"], &log["span"]["cold_start"])).collect();
+    let spans: Vec<_> = logs.iter().map(|log| (&log["execution"], &log["cold_start"])).collect();
     let (one, two) = (json!("arn:aws:states:::execution:one"), json!("arn:aws:states:::execution:two"));
     let (none, cold, warm) = (json!("none"), json!(true), json!(false));
     assert_eq!(spans, [(&one, &cold), (&two, &warm), (&none, &warm), (&none, &warm)]);

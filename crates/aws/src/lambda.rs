@@ -18,10 +18,12 @@ use serde_json::Value;
 use tracing::{Instrument, error, info, info_span};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
+    fmt::format::JsonFields,
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
+use crate::log::PowertoolsFormat;
 pub use crate::metrics::Metrics;
 
 /// Why a function cannot start or continue.
@@ -68,7 +70,7 @@ fn init_log() {
     // The runtime would log a handler's error again, without the request id. A panic still appears: the standard library's
     // hook writes it to stderr.
     let targets = Targets::new().with_default(level).with_target("lambda_runtime::layers::panic", LevelFilter::OFF);
-    let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false).with_span_list(false);
+    let json = tracing_subscriber::fmt::layer().fmt_fields(JsonFields::new()).event_format(PowertoolsFormat);
     tracing_subscriber::registry().with(json).with(targets).init();
 }
 
@@ -112,7 +114,9 @@ where
             .and_then(|execution| execution.as_str().map(str::to_owned));
         let span = info_span!(
             "request",
-            request_id = event.context.request_id,
+            function_request_id = event.context.request_id,
+            function_name = event.context.env_config.function_name,
+            xray_trace_id = event.context.xray_trace_id.as_deref().unwrap_or("none"),
             execution = execution.as_deref().unwrap_or("none"),
             cold_start = cold.swap(false, Ordering::Relaxed),
         );

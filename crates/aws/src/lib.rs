@@ -11,6 +11,8 @@ mod fault;
 #[cfg(feature = "lambda")]
 pub mod lambda;
 #[cfg(feature = "lambda")]
+mod log;
+#[cfg(feature = "lambda")]
 mod metrics;
 
 #[cfg(feature = "ec2")]
