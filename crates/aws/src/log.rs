@@ -15,7 +15,7 @@ use tracing_subscriber::{
         format::{FormatEvent, FormatFields, Writer},
         time::{FormatTime, SystemTime},
     },
-    registry::LookupSpan,
+    registry::{LookupSpan, Scope},
 };
 
 /// Formats events as flat JSON objects: the fields of the event and of its spans at the top level.
@@ -32,7 +32,7 @@ where
         let mut fields = Fields(Map::new());
         fields.0.insert("level".to_owned(), json!(event.metadata().level().as_str()));
         fields.0.insert("timestamp".to_owned(), json!(timestamp));
-        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
             // The formatter of the fields writes JSON.
             let extensions = span.extensions();
             let text = extensions.get::<FormattedFields<N>>().map_or("", |fields| fields.fields.as_str());
