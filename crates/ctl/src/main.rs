@@ -109,7 +109,9 @@ fn main() -> ExitCode {
 /// The help of a command of this name, else the meaning of a code.
 fn help(options: &operator::help::Options) -> ExitCode {
     let command = options.code.as_deref().and_then(|name| Cli::command().find_subcommand_mut(name).cloned());
-    let Some(mut command) = command else { return operator::help::run(options) };
+    let Some(command) = command else { return operator::help::run(options) };
+    let name = format!("efs-autoscale {}", command.get_name());
+    let mut command = command.bin_name(name);
     // As `efs-autoscale COMMAND --help`; a reader that has gone away ends nothing.
     let _ = command.print_long_help();
     ExitCode::SUCCESS
