@@ -1,6 +1,6 @@
 //! The checks: what is right, what is wrong, and how it is fixed. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::model::LifeCycle;
 use schemars::JsonSchema;
@@ -167,12 +167,17 @@ fn variables(facts: &Facts) -> Vec<Finding> {
 fn permissions(facts: &Facts) -> Vec<Finding> {
     let mut check = Check::new("permissions");
     let Some(simulated) = check.known(&facts.simulated) else { return check.done("") };
-    for denied in simulated.iter().filter(|simulated| !simulated.is_allowed) {
+    let mut denied: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for simulated in simulated.iter().filter(|simulated| !simulated.is_allowed) {
+        denied.entry(&simulated.state).or_default().push(&simulated.action);
+    }
+    for (state, actions) in denied {
+        let actions = actions.join(", ");
         check.problem(
-            format!("the role of {} may not call {}", denied.state, denied.action),
+            format!("the role of {state} may not call {actions}"),
             format!(
-                "allow {} in the role of {}, or deploy the stack again; see docs/reference/operations.md, Permissions",
-                denied.action, denied.state
+                "allow {actions} in the role of {state}, or deploy the stack again; see docs/reference/operations.md, \
+                 Permissions"
             ),
         );
     }
