@@ -63,7 +63,7 @@ struct Report {
     schedule: String,
     /// `null` when executions are started.
     paused: Option<Pause>,
-    /// It was so before.
+    /// This command changed the schedule.
     changed: bool,
 }
 

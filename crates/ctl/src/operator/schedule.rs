@@ -80,7 +80,7 @@ impl Schedule {
             return Some(at);
         }
         let last = last?;
-        Some(last + every * (now.saturating_sub(last) / every + 1))
+        Some(last.saturating_add(every.saturating_mul(now.saturating_sub(last) / every + 1)))
     }
 
     /// # Errors

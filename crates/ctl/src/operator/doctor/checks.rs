@@ -52,9 +52,13 @@ impl Check {
     }
 
     fn unknown(&mut self, err: &str) {
-        let fix = "allow the call: `efs-autoscale permissions` prints what doctor needs".to_owned();
-        let what = format!("it could not be asked: {err}");
-        self.findings.push(Finding { check: self.name, outcome: Outcome::Unknown, what, fix });
+        let fix = "allow the call: `efs-autoscale permissions` prints what doctor needs";
+        self.not_known(format!("AWS did not answer: {err}"), fix);
+    }
+
+    fn not_known(&mut self, what: impl Into<String>, fix: impl Into<String>) {
+        let finding = Finding { check: self.name, outcome: Outcome::Unknown, what: what.into(), fix: fix.into() };
+        self.findings.push(finding);
     }
 
     /// The answer, if there is one; else why not, as a finding.
@@ -308,7 +312,9 @@ fn reachability(facts: &Facts) -> Vec<Finding> {
         }
     }
     for (user, own) in users.iter().filter(|(_, own)| !own.is_empty()) {
-        let may_leave = own.iter().filter_map(group).any(|group| !group.egress.is_empty());
+        let leads_to =
+            |to: &String| targets.values().flatten().any(|id| id == to) || to.contains('/') || to.starts_with("pl-");
+        let may_leave = own.iter().filter_map(group).any(|group| group.egress.iter().any(leads_to));
         if !may_leave {
             check.problem(
                 format!("no security group of {user} ({}) lets traffic to port 2049 out", own.join(", ")),
@@ -543,6 +549,9 @@ fn drift(facts: &Facts) -> Vec<Finding> {
             "aws cloudformation describe-stack-resource-drifts lists them; deploying again undoes what is in the template",
         );
     }
+    if drift.is_none() && facts.stack.is_some() {
+        check.not_known("it was not compared", "efs-autoscale doctor --drift compares the stack with its template");
+    }
     check.done(drift.clone().unwrap_or_else(|| "there is no stack".to_owned()))
 }
 
@@ -558,7 +567,13 @@ fn versions(facts: &Facts) -> Vec<Finding> {
             "deploy again, so that all are of one version",
         );
     }
-    check.done(versions.first().map_or("nobody says which".to_owned(), |version| format!("all are of {version}")))
+    if versions.is_empty() {
+        check.not_known(
+            "no function and no service has the tag efs-autoscale-version",
+            "deploy with CDK, which tags them; doctor also needs lambda:ListTags",
+        );
+    }
+    check.done(versions.first().map_or(String::new(), |version| format!("all are of {version}")))
 }
 
 fn quotas(facts: &Facts) -> Vec<Finding> {

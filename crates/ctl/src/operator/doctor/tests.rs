@@ -349,6 +349,23 @@ fn each_planted_fault_is_named_with_its_remedy() {
 }
 
 #[test]
+fn what_was_not_compared_is_not_called_ok() {
+    let mut facts = healthy();
+    facts.drift = Ok(None);
+    for state in ["Count", "Evaluate", "CreateTarget", "PollAvailable", "PublishSsm", "Redeploy"] {
+        function(&mut facts, state).version = None;
+    }
+    facts.service.as_mut().unwrap().as_mut().unwrap().version = None;
+    let findings = check(&facts);
+    let unknown: Vec<_> = findings.iter().filter(|finding| finding.outcome != Outcome::Ok).collect();
+    let checks: Vec<_> = unknown.iter().map(|finding| (finding.check, finding.outcome)).collect();
+    assert_eq!(checks, [("stack drift", Outcome::Unknown), ("versions", Outcome::Unknown)]);
+    // Egress to a group that no mount target is in leads nowhere.
+    facts.groups.as_mut().unwrap()[1].egress = ["sg-other".to_owned()].into();
+    assert!(check(&facts).iter().any(|finding| finding.what.contains("lets traffic to port 2049 out")));
+}
+
+#[test]
 fn what_aws_does_not_answer_is_unknown_and_the_rest_is_checked() {
     let mut facts = healthy();
     facts.simulated = Err("AccessDenied".to_owned());
