@@ -3,11 +3,8 @@
 use std::{fs, ops::Deref, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use domain::published::PublishedList;
-use local_world::{
-    Spec, World,
-    execution::{self, Execution},
-};
+use domain::{published::PublishedList, record::Execution};
+use local_world::{Spec, World, execution};
 use serde_json::Value;
 use tempfile::TempDir;
 

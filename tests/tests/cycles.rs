@@ -9,6 +9,7 @@ use domain::{
     config::DEFAULT_PARAMETER_NAME,
     messages::{CreateOutcome, RedeployOutcome},
     policy::{Decision, Reason, Warning},
+    record::Execution,
 };
 use local_world::{
     execution,
@@ -48,7 +49,7 @@ async fn growing() -> Result<()> {
     let run = lab.run(json!({"dry_run": true})).await?;
     assert_eq!(run.status, "SUCCEEDED");
     assert!(matches!(run.decision(), Some(Decision::Create { .. })));
-    assert_eq!(run.output.unwrap()["dry_run"], true);
+    assert_eq!(run.output["dry_run"], true);
     lab.nothing_was_changed()?;
 
     lab.scenario("bad input ends before anything is touched").await?;
@@ -87,7 +88,7 @@ async fn growing() -> Result<()> {
 #[tokio::test]
 async fn creating() -> Result<()> {
     let lab = Lab::start(1, &[("COOLDOWN_SECONDS", "3600")]).await?;
-    let created = |run: &execution::Execution| run.output.clone().unwrap_or_default()["target"].clone();
+    let created = |run: &Execution| run.output["target"].clone();
 
     lab.scenario("a conflict is adopted").await?;
     // The other execution's target, which neither Evaluate nor the first look of CreateTarget sees.

@@ -9,6 +9,7 @@ use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
 
 /// The meaning of an error for the caller.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[allow(dead_code, reason = "a function links only the services that it calls")]
 pub enum Meaning {
     /// Throttled, without effect: retry less often.
     Throttled,
@@ -46,6 +47,7 @@ impl fmt::Display for Call {
     }
 }
 
+#[allow(unused_imports, reason = "a function links only the services that it calls")]
 use Meaning::{Conflict, Later, NotFound, Refused, Subnet, Throttled, TypeMismatch, Uncertain, Zone};
 
 #[cfg(feature = "efs")]

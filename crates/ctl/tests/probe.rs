@@ -463,14 +463,9 @@ fn what_is_asked_wrongly_is_said_and_nothing_is_reached() {
 mod tls {
     use std::net::SocketAddr;
 
+    use nfs_lab::AnyClientCertificate;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-    use rustls::{
-        DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
-        client::danger::HandshakeSignatureValid,
-        crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-        pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
-        server::danger::{ClientCertVerified, ClientCertVerifier},
-    };
+    use rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer};
     use tokio::{
         io::copy_bidirectional,
         net::{TcpListener, TcpStream},
@@ -481,52 +476,6 @@ mod tls {
     use super::*;
 
     const NAME: &str = "fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com";
-
-    #[derive(Debug)]
-    struct ClientVerifier {
-        provider: Arc<CryptoProvider>,
-        accepts: bool,
-    }
-
-    impl ClientCertVerifier for ClientVerifier {
-        fn root_hint_subjects(&self) -> &[DistinguishedName] {
-            &[]
-        }
-
-        fn verify_client_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: UnixTime,
-        ) -> Result<ClientCertVerified, rustls::Error> {
-            match self.accepts {
-                true => Ok(ClientCertVerified::assertion()),
-                false => Err(rustls::CertificateError::ApplicationVerificationFailure.into()),
-            }
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signed: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &CertificateDer<'_>,
-            signed: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.provider.signature_verification_algorithms.supported_schemes()
-        }
-    }
 
     /// A mount target, and the CA that signed its certificate.
     struct TlsTarget {
@@ -550,7 +499,7 @@ mod tls {
         let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
-            .with_client_cert_verifier(Arc::new(ClientVerifier { provider, accepts }))
+            .with_client_cert_verifier(Arc::new(AnyClientCertificate { provider, accepts }))
             .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));

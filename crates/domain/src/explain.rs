@@ -29,7 +29,7 @@ pub struct Explanation {
 impl Explanation {
     /// Explains an execution, as far as it has come.
     pub fn of(execution: &Execution) -> Self {
-        let mut explanation = Self { reason: execution.reason(), ..Self::default() };
+        let mut explanation = Self { reason: execution.code(), ..Self::default() };
         explanation.codes.push(explanation.reason.clone());
         match &execution.evaluated {
             Some(evaluated) => explanation.add_decision(evaluated),

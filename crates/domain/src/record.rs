@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     messages::{CountOutput, CreateTargetOutput, EvaluateOutput, Observed, PublishOutput, RedeployOutput},
-    policy::{Decision, Observation, Policy, decide, warnings},
+    policy::{Decision, Observation, Policy, Reason, decide, warnings},
 };
 
 /// A decision with everything that it was made from. The function `evaluate` logs one for each decision, in the field
@@ -49,6 +49,8 @@ pub struct Execution {
     /// `RUNNING`, `SUCCEEDED`, `FAILED`, `TIMED_OUT`, `ABORTED`, `PENDING_REDRIVE`.
     pub status: String,
     pub input: Value,
+    /// Of the machine; `Null` while it runs and when it failed.
+    pub output: Value,
     /// Seconds since 1970.
     pub started_at: u64,
     /// Seconds since 1970; `None` while it runs.
@@ -67,10 +69,28 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// The code that says most shortly what came of it: the error of one that failed, else the reason or the action of
-    /// its decision, else its status.
-    pub fn reason(&self) -> String {
-        let decided = || self.evaluated.as_ref().map(|evaluated| evaluated.decision.word().to_owned());
+    /// The decision of the last time that `Evaluate` ran.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.evaluated.as_ref().map(|evaluated| &evaluated.decision)
+    }
+
+    /// Why nothing was done.
+    pub fn reason(&self) -> Option<Reason> {
+        match self.decision()? {
+            Decision::Nothing { reason } => Some(*reason),
+            _ => None,
+        }
+    }
+
+    /// How often a state was entered.
+    pub fn entered(&self, state: &str) -> usize {
+        self.states.iter().filter(|entered| *entered == state).count()
+    }
+
+    /// The code that summarizes the execution: the error of one that failed, else the reason or the action of its
+    /// decision, else its status.
+    pub fn code(&self) -> String {
+        let decided = || self.decision().map(|decision| decision.word().to_owned());
         match (&self.error, self.status.as_str()) {
             (Some(error), _) if !error.is_empty() => error.clone(),
             (_, "TIMED_OUT") => "States.Timeout".to_owned(),

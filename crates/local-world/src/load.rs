@@ -1,18 +1,20 @@
 //! `efs-autoscale local load`: many concurrent executions on the emulator, their duration, and whether the result equals
 //! that of sequential executions.
 
-use std::{collections::BTreeSet, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use clap::{Args, value_parser};
-use domain::published::PublishedList;
+use domain::{published::PublishedList, record::Execution};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{
-    Spec, Tools, World,
-    execution::{self, Execution},
-};
+use super::{Spec, Tools, World, execution};
 use ctl::screen::Screen;
 
 /// Exit status when the result is wrong or an execution failed.
@@ -93,11 +95,11 @@ async fn rounds(options: &LoadOptions, screen: &Screen) -> Result<bool> {
     for round in 1.. {
         screen.doing(&format!("round {round}: {} executions at once", options.executions));
         let ended = at_once(&world, options.executions).await?;
-        seconds.extend(ended.iter().map(|one| one.seconds));
-        failed.extend(ended.iter().filter(|one| one.status != "SUCCEEDED").map(|one| {
+        seconds.extend(ended.iter().map(|(_, seconds)| *seconds));
+        failed.extend(ended.iter().map(|(one, _)| one).filter(|one| one.status != "SUCCEEDED").map(|one| {
             format!("{}: {}", one.error.as_deref().unwrap_or(&one.status), one.cause.as_deref().unwrap_or_default())
         }));
-        let at_rest = ended.iter().all(|one| one.reason().is_some());
+        let at_rest = ended.iter().all(|(one, _)| one.reason().is_some());
         // One round per zone, and one to see that nothing is left to do.
         if at_rest || round > ZONES + 4 {
             break;
@@ -129,11 +131,15 @@ async fn rounds(options: &LoadOptions, screen: &Screen) -> Result<bool> {
     Ok(failed.is_empty() && wrong.is_empty())
 }
 
-async fn at_once(world: &Arc<World>, executions: u8) -> Result<Vec<Execution>> {
+async fn at_once(world: &Arc<World>, executions: u8) -> Result<Vec<(Execution, f64)>> {
     let mut tasks = JoinSet::new();
     for _ in 0..executions {
         let world = Arc::clone(world);
-        tasks.spawn(async move { execution::run(&world, &json!({}), |_| {}).await });
+        tasks.spawn(async move {
+            let began = Instant::now();
+            let execution = execution::run(&world, &json!({}), |_| {}).await?;
+            anyhow::Ok((execution, began.elapsed().as_secs_f64()))
+        });
     }
     let mut ended = Vec::new();
     while let Some(one) = tasks.join_next().await {

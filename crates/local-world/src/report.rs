@@ -1,12 +1,11 @@
 //! The changes of a cycle, for people and scripts, and whether they are as expected.
 
 use anyhow::Result;
-use domain::{model::MountTarget, policy::Decision};
+use domain::{model::MountTarget, policy::Decision, record::Execution};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    execution::Execution,
     service::Served,
     world::{Spec, World},
 };
@@ -50,6 +49,8 @@ impl Picture {
 pub struct Cycle {
     pub before: Picture,
     pub execution: Execution,
+    /// From the start to the moment when its end was seen.
+    pub seconds: f64,
     pub after: Picture,
 }
 
@@ -134,7 +135,7 @@ impl Cycle {
             deployment: self.after.deployment.clone(),
             execution_status: self.execution.status.clone(),
             states: self.execution.states.clone(),
-            seconds: (self.execution.seconds * 1000.0).round() / 1000.0,
+            seconds: (self.seconds * 1000.0).round() / 1000.0,
             error: self.execution.error.clone(),
         }
     }
@@ -189,12 +190,7 @@ impl Cycle {
         let error = self.execution.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
         lines.push(row(
             "execution",
-            format!(
-                "{}{error} in {:.1} s: {}",
-                self.execution.status,
-                self.execution.seconds,
-                self.execution.states.join(" → ")
-            ),
+            format!("{}{error} in {:.1} s: {}", self.execution.status, self.seconds, self.execution.states.join(" → ")),
         ));
         lines.extend(self.execution.cause.iter().map(|cause| row("cause", cause.clone())));
         lines

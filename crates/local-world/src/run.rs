@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -234,6 +234,7 @@ async fn cycle(world: &World, spec: &Spec, screen: &Screen) -> Result<Cycle> {
     let before = Picture::of(world).await?;
     screen.doing("starting");
     let mut waiting = false;
+    let began = Instant::now();
     let execution = execution::run(world, &json!({}), |state| {
         let waits = matches!(state, "WaitForTarget" | "PollAvailable" | "TargetReady");
         if waits && waiting {
@@ -248,7 +249,8 @@ async fn cycle(world: &World, spec: &Spec, screen: &Screen) -> Result<Cycle> {
     })
     .await?;
     screen.event(&execution.status);
-    let cycle = Cycle { before, execution, after: Picture::of(world).await? };
+    let seconds = began.elapsed().as_secs_f64();
+    let cycle = Cycle { before, execution, seconds, after: Picture::of(world).await? };
     for line in cycle.lines() {
         screen.line(&line);
     }

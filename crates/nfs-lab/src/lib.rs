@@ -5,6 +5,7 @@
 //! It depends on no client. It is for tests only, and panics on errors.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what it takes for granted")]
 
+mod client_certificate;
 mod ganesha;
 mod partitions;
 mod record;
@@ -15,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use client_certificate::AnyClientCertificate;
 pub use ganesha::{Ganesha, Options};
 pub use partitions::{BindReply, answer_partitions};
 pub use record::{RecordTracker, framed, is_answering, null_call, read_record};

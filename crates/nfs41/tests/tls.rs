@@ -12,15 +12,13 @@ use std::{
     time::Duration,
 };
 
+use nfs_lab::AnyClientCertificate;
 use nfs41::tls::{BoxError, IdentityFuture, IdentityProvider, Roots, Tls, TlsError, rustls_error};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 use rustls::{
-    AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName, HandshakeKind, ServerConfig,
-    SignatureScheme, SupportedProtocolVersion,
-    client::danger::HandshakeSignatureValid,
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime},
-    server::danger::{ClientCertVerified, ClientCertVerifier},
+    AlertDescription, CertificateError, HandshakeKind, ServerConfig, SupportedProtocolVersion,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -71,52 +69,12 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Requests a client certificate and accepts any, as EFS does, which has no certificate authority. Unlike EFS it does
-/// not read its extensions.
-#[derive(Debug)]
-struct Any(Arc<CryptoProvider>);
-
-impl ClientCertVerifier for Any {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 fn server(issued: &Issued, version: &'static SupportedProtocolVersion, demands: bool) -> Arc<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[version]).unwrap();
     let builder = match demands {
-        true => builder.with_client_cert_verifier(Arc::new(Any(provider()))),
+        true => {
+            builder.with_client_cert_verifier(Arc::new(AnyClientCertificate { provider: provider(), accepts: true }))
+        }
         false => builder.with_no_client_auth(),
     };
     let key = PrivateKeyDer::Pkcs8(issued.key.serialize_der().into());

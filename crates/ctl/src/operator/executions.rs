@@ -1,5 +1,7 @@
 //! Executions of the state machine, as Step Functions keeps them.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use aws_sdk_sfn::{
     Client,
@@ -68,6 +70,7 @@ pub async fn read(client: &Client, arn: &str, with_states: bool) -> Result<Execu
         redeployed: parse(&output["redeployed"]),
         error: described.error().map(str::to_owned),
         cause: described.cause().map(str::to_owned),
+        output,
         ..Execution::default()
     };
     if with_states || *described.status() != ExecutionStatus::Succeeded {
@@ -80,6 +83,30 @@ pub async fn read(client: &Client, arn: &str, with_states: bool) -> Result<Execu
         execution.states = history.entered;
     }
     Ok(execution)
+}
+
+/// Follows an execution to its end: reads it every `interval`, and calls `entered` with each state.
+///
+/// # Errors
+/// As [`read`]. A failed execution is not an error.
+pub async fn follow(
+    client: &Client,
+    arn: &str,
+    interval: Duration,
+    mut entered: impl FnMut(&str),
+) -> Result<Execution> {
+    let mut shown = 0;
+    loop {
+        let execution = read(client, arn, true).await?;
+        for state in execution.states.iter().skip(shown) {
+            entered(state);
+        }
+        shown = execution.states.len();
+        if execution.stopped_at.is_some() || !matches!(execution.status.as_str(), "RUNNING" | "PENDING_REDRIVE") {
+            return Ok(execution);
+        }
+        tokio::time::sleep(interval).await;
+    }
 }
 
 /// `Null`, `{}` and other shapes are none: a state that was not entered assigned nothing.

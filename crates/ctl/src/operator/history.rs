@@ -68,7 +68,7 @@ impl Row {
             status: execution.status.clone(),
             started_at: time::rfc3339(execution.started_at),
             seconds: execution.stopped_at.map(|stopped| stopped.saturating_sub(execution.started_at)),
-            reason: execution.reason(),
+            reason: execution.code(),
             files: observed.and_then(|observed| observed.files),
             complete: observed.map(|observed| observed.complete),
             limit: observed.map(|observed| observed.limit),

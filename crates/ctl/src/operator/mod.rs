@@ -1,5 +1,6 @@
 //! The commands for operators: what is, why, and what next. Each reads an [`Installation`], and most change nothing.
 
+mod alarms;
 pub mod doctor;
 pub mod executions;
 pub mod explain;

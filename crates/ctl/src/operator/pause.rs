@@ -108,7 +108,8 @@ async fn resume(options: &ResumeOptions) -> Result<u8> {
     let client = &installation.clients.scheduler;
     let schedule = Schedule::read(client, name).await?;
     let changed = schedule.pause(time::now()).is_some();
-    if changed {
+    // A pause that has ended by itself leaves its note in the description.
+    if changed || schedule.has_note() {
         schedule.resume(client).await?;
     }
     if options.json {

@@ -69,6 +69,11 @@ impl Schedule {
         Some(Pause { until: until.map(time::rfc3339), since, reason })
     }
 
+    /// Its description is that of a pause, also of one that has ended by itself.
+    pub fn has_note(&self) -> bool {
+        self.found.description().is_some_and(|text| Note::parse(text).is_some())
+    }
+
     /// When the next execution starts, as far as a rate tells; seconds since 1970. `last` is the start of the last one.
     pub fn next_start(&self, last: Option<u64>, now: u64) -> Option<u64> {
         let every = rate_seconds(self.expression())?;

@@ -4,12 +4,12 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use domain::{explain::Explanation, record::Execution};
+use domain::explain::Explanation;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{Installation, PROBLEM, Source, executions, explain::next_steps, finish, print_json};
+use super::{PROBLEM, Source, executions, explain::next_steps, finish, print_json};
 use crate::screen::Screen;
 
 /// Between two looks at an execution: far below what Step Functions allows.
@@ -85,7 +85,7 @@ async fn start(options: &Options) -> Result<u8> {
         return Ok(0);
     }
     let followed = tokio::select! {
-        followed = follow(&installation, arn, |state| screen.event(state)) => followed,
+        followed = executions::follow(&installation.clients.sfn, arn, POLL_INTERVAL, |state| screen.event(state)) => followed,
         _ = tokio::signal::ctrl_c() => {
             screen.rest();
             screen.line(&format!("The execution goes on. To see how it ended: efs-autoscale explain {arn}"));
@@ -112,23 +112,4 @@ async fn start(options: &Options) -> Result<u8> {
         print_json(&Report { execution_arn: arn.to_owned(), status: Some(execution.status), explanation })?;
     }
     Ok(if is_well { 0 } else { PROBLEM })
-}
-
-/// Follows an execution to its end; `entered` is told each state.
-///
-/// # Errors
-/// When Step Functions does not answer.
-pub async fn follow(installation: &Installation, arn: &str, mut entered: impl FnMut(&str)) -> Result<Execution> {
-    let mut shown = 0;
-    loop {
-        let execution = executions::read(&installation.clients.sfn, arn, true).await?;
-        for state in execution.states.iter().skip(shown) {
-            entered(state);
-        }
-        shown = execution.states.len();
-        if execution.stopped_at.is_some() || !matches!(execution.status.as_str(), "RUNNING" | "PENDING_REDRIVE") {
-            return Ok(execution);
-        }
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
 }

@@ -21,9 +21,9 @@ use router::{
 
 use crate::{
     Settings,
-    report::{Report, Samples, Target, markdown, number, paragraph},
     servers::{Site, content, list, place},
 };
+use bench_kit::report::{Report, Samples, Target, markdown, number, paragraph};
 
 const TARGETS: usize = 3;
 const FILES: usize = 100;
@@ -46,15 +46,15 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let routing = routing(&files, settings.rounds, turns)?;
 
     let line = |name: &str, p50: &Samples, added: Option<Samples>| {
-        let cells = added.map(|added| (added.median(), added.spread(2)));
+        let cells = added.map(|added| (added.median(), added.range(2)));
         let [target, outcome] = match &cells {
             Some((added, _)) => Target::AtMost(MOST_ADDED_US).cells(*added, 0),
             None => Target::None.cells(0.0, 0),
         };
         let (added, spread) = cells.map_or_else(Default::default, |(added, spread)| (number(added, 2), spread));
-        [name.to_owned(), number(p50.median(), 2), p50.spread(2), added, spread, target, outcome]
+        [name.to_owned(), number(p50.median(), 2), p50.range(2), added, spread, target, outcome]
     };
-    let difference = |of: &Samples| Some(of.with(&bare, |one, other| one - other));
+    let difference = |of: &Samples| Some(of.zip_with(&bare, |one, other| one - other));
     let lines = [
         line("std::fs::read", &bare, None),
         line("Files::read, at once", &at_once, difference(&at_once)),

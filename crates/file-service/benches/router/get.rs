@@ -7,9 +7,9 @@ use anyhow::{Result, ensure};
 use crate::{
     Settings,
     load::{CONNECTIONS, Measured, script, table},
-    report::{Report, Target, number, paragraph},
     servers::{NOPUSH, Server, Site, content, place},
 };
+use bench_kit::report::{Report, Target, number, paragraph};
 
 struct Kind {
     title: &'static str,

@@ -4,10 +4,8 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
-    report::{Samples, Target, markdown, number},
-    servers::Server,
-};
+use crate::servers::Server;
+use bench_kit::report::{Samples, Target, markdown, number};
 
 pub const CONNECTIONS: u32 = 64;
 const THREADS: u32 = 2;
@@ -78,7 +76,7 @@ impl Measured {
     }
 
     pub fn line(&self, name: &str, nginx: &Self, target: Target) -> [String; 8] {
-        let ratio = self.rate.times(&nginx.rate);
+        let ratio = self.rate.ratio_to(&nginx.rate);
         let [target, outcome] = target.cells(ratio, 1);
         let tell = |samples: &Samples, digits| match samples.median() {
             unknown if unknown.is_nan() => String::new(),
@@ -87,7 +85,7 @@ impl Measured {
         [
             name.to_owned(),
             number(self.rate.median(), 0),
-            self.rate.spread(0),
+            self.rate.range(0),
             format!("{ratio:.2}"),
             tell(&self.p99_ms, 2),
             tell(&self.processors, 1),

@@ -15,17 +15,14 @@
 //! It needs nginx with its dav module, wrk and python3 in the PATH; `nfs` needs NFS-Ganesha, and root.
 
 mod added;
-mod allocations;
 mod alone;
 mod front;
 mod get;
 mod load;
-mod machine;
 mod memory;
 mod mount;
 mod nfs;
 mod put;
-mod report;
 mod select;
 mod servers;
 mod start;
@@ -36,7 +33,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use report::{Report, paragraph};
+use bench_kit::{
+    allocations::CountingAllocator,
+    machine,
+    report::{Report, paragraph},
+};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 struct Settings {
     cases: Vec<&'static Case>,
@@ -73,7 +77,13 @@ fn main() -> Result<()> {
     let mut report = Report::default();
     report.say(&format!(
         "# The router on one machine\n\nMade by `make bench-router`, optimized for speed (`opt-level = 3`):\n{}\n\n{}",
-        machine::facts()?,
+        format_args!(
+            "{};\nnginx {}, wrk {}, Python {}.",
+            machine::facts()?,
+            machine::version("nginx", &["-v"], "nginx/")?,
+            machine::version("wrk", &["-v"], "wrk ")?,
+            machine::version("python3", &["--version"], "Python ")?
+        ),
         paragraph(
             "All that are compared run side by side and are loaded in turns. Numbers are the median of the rounds, and \
              from the least to the most; a ratio is the median of those in the same round. wrk has the same processors \

@@ -21,9 +21,9 @@ use tokio::{
 
 use crate::{
     Settings,
-    report::{Report, Samples, Target, markdown, number, paragraph},
     servers::{NOPUSH, Server, Site, content, place},
 };
+use bench_kit::report::{Report, Samples, Target, markdown, number, paragraph};
 
 const CONNECTIONS: usize = 1000;
 const FILE: u64 = 1 << 30;
@@ -76,7 +76,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         lines.push([
             name.to_owned(),
             number(streamed.rss.median(), 1),
-            streamed.rss.spread(1),
+            streamed.rss.range(1),
             number(peak, 1),
             number(idle as f64 / 1e6, 1),
             number(streamed.megabytes_a_second, 0),

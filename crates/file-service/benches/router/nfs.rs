@@ -13,9 +13,9 @@ use crate::{
     front::Front,
     load::{CONNECTIONS, Measured, script},
     mount::Mount,
-    report::{Report, Samples, markdown, number, paragraph},
     servers::{NOPUSH, Server, Site, content, nfs_list, place, processors_of},
 };
+use bench_kit::report::{Report, Samples, markdown, number, paragraph};
 
 /// Below the root of the server, and of all paths.
 pub const DIRECTORY: &str = "files";
@@ -189,14 +189,14 @@ fn compare(
     };
     let mut lines = vec![];
     for peer in &*peers {
-        let to_alone = peer.measured.rate.times(&alone(peer.processors)?.measured.rate);
+        let to_alone = peer.measured.rate.ratio_to(&alone(peer.processors)?.measured.rate);
         let one = peers.iter().find(|one| one.name == peer.name && one.processors == 1);
-        let scale = one.map(|one| peer.measured.rate.times(&one.measured.rate));
+        let scale = one.map(|one| peer.measured.rate.ratio_to(&one.measured.rate));
         let is_one = peer.processors == 1;
         lines.push([
             format!("{}, {} processor{}", peer.name, peer.processors, if is_one { "" } else { "s" }),
             number(peer.measured.rate.median(), 0),
-            peer.measured.rate.spread(0),
+            peer.measured.rate.range(0),
             format!("{to_alone:.2}"),
             scale.filter(|_| !is_one).map_or_else(String::new, |scale| format!("{scale:.2}")),
             number(peer.measured.p99_ms.median(), 2),

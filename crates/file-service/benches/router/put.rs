@@ -15,10 +15,10 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     Settings,
     load::{CONNECTIONS, Measured, script, table},
-    machine::file_system,
-    report::{Report, Target, number, paragraph},
     servers::{NOPUSH, Server, Site, place},
 };
+use bench_kit::machine::file_system;
+use bench_kit::report::{Report, Target, number, paragraph};
 
 const SIZE: usize = 4 << 10;
 const NAMES: usize = 1000;

@@ -16,11 +16,9 @@ use router::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::{
-    Settings, allocations,
-    report::{Report, Samples, Target, markdown, number, paragraph},
-    servers::list,
-};
+use crate::{Settings, servers::list};
+use bench_kit::allocations;
+use bench_kit::report::{Report, Samples, Target, markdown, number, paragraph};
 
 const TARGETS: usize = 6;
 const BYTES: usize = 64;
@@ -114,9 +112,9 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let [sha256, ..] = &peers;
     let sha256 = sha256.nanoseconds.clone();
     let line = |name: &str, nanoseconds: &Samples, allocations: String, target: Target| {
-        let ratio = nanoseconds.times(&sha256);
+        let ratio = nanoseconds.ratio_to(&sha256);
         let [target, outcome] = target.cells(ratio, 1);
-        let cells = [number(nanoseconds.median(), 1), nanoseconds.spread(1), format!("{ratio:.2}")];
+        let cells = [number(nanoseconds.median(), 1), nanoseconds.range(1), format!("{ratio:.2}")];
         let [median, spread, ratio] = cells;
         [name.to_owned(), median, spread, ratio, allocations, target, outcome]
     };

@@ -6,9 +6,9 @@ use anyhow::Result;
 
 use crate::{
     Settings,
-    report::{Report, Samples, Target, markdown, number},
     servers::{Site, place},
 };
+use bench_kit::report::{Report, Samples, Target, markdown, number};
 
 const MOST_MS: f64 = 1000.0;
 
@@ -24,7 +24,7 @@ pub fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         times.add(began.elapsed().as_secs_f64() * 1e3);
     }
     let [target, outcome] = Target::AtMost(MOST_MS).cells(times.median(), 0);
-    let line = ["ours".to_owned(), number(times.median(), 1), times.spread(1), target, outcome];
+    let line = ["ours".to_owned(), number(times.median(), 1), times.range(1), target, outcome];
     report.say(&format!(
         "\n## start: from exec to the first 200 of /readyz\n\n{starts} starts with three targets that are mounted, the list from a file.\n\n{}",
         markdown(["", "ms", "from – to", "target", ""], [line])

@@ -6,10 +6,9 @@ use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use nfs41::{AttributeMask, Client, DirCursor, Options, Precondition, PutOptions};
 
-use crate::{
-    allocations,
-    drive::{self, ENTRIES, Job, Operation},
-};
+use bench_kit::allocations;
+
+use crate::drive::{self, ENTRIES, Job, Operation};
 
 /// Bytes of a page of directory entries.
 const PAGE: u32 = 1 << 20;
@@ -20,7 +19,7 @@ const WRITE_BYTES: usize = 8 << 20;
 pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     let job = Job::from_arguments(arguments)?;
     if let Operation::Idle | Operation::StreamIn | Operation::StreamOut = job.operation {
-        allocations::begin();
+        allocations::count_bytes();
     }
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(drive(&job))
 }
@@ -110,13 +109,13 @@ async fn idle(job: &Job) -> Result<()> {
     let mut before = [0.0; 2];
     for count in 0..job.connections {
         if count == few {
-            before = [drive::resident_kib()?, allocations::now() as f64 / 1024.0];
+            before = [drive::resident_kib()?, allocations::current_bytes() as f64 / 1024.0];
         }
         let client = Client::new(Options::new(job.address))?;
         one(&client, &Job { operation: Operation::Read, ..job.clone() }, Bytes::new(), count as u64).await?;
         clients.push(client);
     }
-    let after = [drive::resident_kib()?, allocations::now() as f64 / 1024.0];
+    let after = [drive::resident_kib()?, allocations::current_bytes() as f64 / 1024.0];
     let more = (job.connections - few) as f64;
     println!("came to {:.2} {:.2}", (after[0] - before[0]) / more, (after[1] - before[1]) / more);
     Ok(())
@@ -126,8 +125,8 @@ async fn idle(job: &Job) -> Result<()> {
 async fn stream(job: &Job) -> Result<()> {
     let client = Client::new(Options::new(job.address))?;
     client.server_identities().await?;
-    let before = allocations::now();
-    allocations::most();
+    let before = allocations::current_bytes();
+    allocations::peak_bytes();
     if job.operation == Operation::StreamIn {
         let path = format!("{}/0", job.directory);
         ensure!(read(&client, path.as_bytes(), job.size).await? == job.size, "another size");
@@ -140,6 +139,6 @@ async fn stream(job: &Job) -> Result<()> {
         ensure!(made.size == Some(job.size as u64), "another size");
         client.remove(b"streamed").await?;
     }
-    println!("came to {:.2}", (allocations::most() - before) as f64 / f64::from(1 << 20));
+    println!("came to {:.2}", (allocations::peak_bytes() - before) as f64 / f64::from(1 << 20));
     Ok(())
 }

@@ -12,26 +12,25 @@
 //! of the machine affects all of them, and a ratio is the median of the ratios of each round. Requires NFS-Ganesha,
 //! root, and `nfs-rs-peer` and `libnfs-peer` in the PATH, which `make` builds.
 
-mod allocations;
 mod client;
 mod clients;
 mod drive;
 mod kernel;
 mod lab;
-mod machine;
 mod memory;
-#[path = "../../../file-service/benches/router/report.rs"]
-#[allow(dead_code, reason = "the router's benchmark says more")]
-mod report;
 mod speed;
 mod trips;
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
+use bench_kit::{
+    allocations::CountingAllocator,
+    machine,
+    report::{Report, paragraph},
+};
 use clients::Client;
 use lab::Lab;
-use report::{Report, paragraph};
 
 /// Title of the page, make target, and a note about the kernel's client.
 const WITHOUT: [&str; 3] = [
@@ -46,6 +45,9 @@ const WITH_THE_KERNEL: [&str; 3] = [
      thread per call in flight. Caches are bypassed: attributes with AT_STATX_FORCE_SYNC, data with O_DIRECT. Its CPU time \
      is that of the system calls, without that of the kernel's threads.",
 ];
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 struct Settings {
     cases: Vec<&'static Case>,
@@ -83,7 +85,7 @@ fn main() -> Result<()> {
         if clients.iter().any(|client| client.name == clients::KERNEL) { WITH_THE_KERNEL } else { WITHOUT };
     report.say(&format!(
         "# {title}\n\nMade by `make {target}`, optimized for speed (`opt-level = 3`):\n{}\n\n{}\n\n{}",
-        machine::facts()?,
+        facts()?,
         paragraph(
             "Each client is a process of its own, and all take turns in front of the same server. Numbers are the median of the \
              rounds, with the range from the least to the most. A ratio is the median of the ratios of each round, to the \
@@ -108,6 +110,18 @@ fn main() -> Result<()> {
         println!("written to {}", page.display());
     }
     Ok(())
+}
+
+/// The machine, and the versions of the server and the other clients.
+fn facts() -> Result<String> {
+    let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?;
+    Ok(format!(
+        "{}, TCP with {};\nNFS-Ganesha {} on tmpfs, nfs-rs 0.11.1, libnfs {}.",
+        machine::facts()?,
+        congestion.trim(),
+        machine::version("ganesha.nfsd", &["-v"], "V")?,
+        machine::version("pkg-config", &["--modversion", "libnfs"], "").unwrap_or_else(|_| "left out".to_owned()),
+    ))
 }
 
 impl Settings {

@@ -6,8 +6,8 @@ use crate::{
     Settings,
     clients::{Client, Length, Task},
     lab::{HUGE, LARGE, LARGE_FILES, Lab},
-    report::{Report, Target, markdown, number, paragraph},
 };
+use bench_kit::report::{Report, Target, markdown, number, paragraph};
 
 /// Number of connections. A tenth of the others exists before the first measurement.
 const CONNECTIONS: usize = 1100;

@@ -8,9 +8,9 @@ use crate::{
     Settings,
     clients::{Client, Length, Task},
     lab::{LARGE, LARGE_FILES, Lab, SMALL, SMALL_FILES},
-    machine,
-    report::{Report, Samples, Target, markdown, number, paragraph},
 };
+use bench_kit::machine;
+use bench_kit::report::{Report, Samples, Target, markdown, number, paragraph};
 
 const DELAYS_MS: [u64; 2] = [0, 2];
 const MANY: usize = 64;
@@ -106,9 +106,9 @@ impl Measured {
         }
         let server = lab.server.id().context("the server is gone")?;
         let came = lab.within(task, |task| {
-            let before = machine::processor(server)?;
+            let before = machine::cpu_time(server)?;
             let turn = client.turn(task)?;
-            Ok((turn, machine::processor(server)? - before))
+            Ok((turn, machine::cpu_time(server)? - before))
         });
         match came {
             Ok((turn, server)) => {
@@ -205,7 +205,7 @@ impl Case {
 }
 
 fn line(name: String, own: &Measured, other: Option<&Measured>, has_target: bool, least: f64) -> [String; 10] {
-    let times = other.map(|other| own.rate.times(&other.rate));
+    let times = other.map(|other| own.rate.ratio_to(&other.rate));
     let [target, verdict] = match times {
         Some(times) if has_target => Target::AtLeast(least).cells(times, 1),
         _ => Target::None.cells(0.0, 0),
@@ -214,7 +214,7 @@ fn line(name: String, own: &Measured, other: Option<&Measured>, has_target: bool
     [
         name,
         number(own.rate.median(), digits),
-        own.rate.spread(digits),
+        own.rate.range(digits),
         number(own.p50_us.median(), 0),
         number(own.p99_us.median(), 0),
         number(own.processors_us.median(), 1),
@@ -270,7 +270,7 @@ pub fn pipeline(settings: &Settings, lab: &mut Lab, clients: &[Client], report: 
             lines.push([
                 name,
                 number(own.rate.median(), 0),
-                own.rate.spread(0),
+                own.rate.range(0),
                 number(own.p50_us.median() / 1e3, 2),
                 number(percent, 1),
                 target,

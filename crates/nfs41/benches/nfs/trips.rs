@@ -8,8 +8,8 @@ use crate::{
     Settings,
     clients::{Client, Length, Task},
     lab::{Lab, SMALL, SMALL_FILES},
-    report::{Report, Target, markdown, number, paragraph},
 };
+use bench_kit::report::{Report, Target, markdown, number, paragraph};
 
 const TIMES: u64 = 100;
 

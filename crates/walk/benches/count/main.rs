@@ -30,8 +30,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use bench_kit::report::markdown;
 use chart::Group;
-use table::{Row, compared, markdown, seconds, verdict};
+use table::{Row, compared, seconds, verdict};
 use tools::{Files, TOOLS, Tool, UNCHANGED};
 use traced::{Calls, Delays};
 use trees::Tree;

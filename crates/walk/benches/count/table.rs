@@ -1,6 +1,8 @@
 //! A table of what was measured: one row for each tool, as Markdown that is plain to read as well.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
+
+use bench_kit::report::markdown;
 
 use crate::{measure::Usage, tools::Tool};
 
@@ -68,29 +70,6 @@ pub fn compared(rows: &[Row<'_>], expected: u64) -> String {
         ]
     });
     markdown(head, lines)
-}
-
-/// Columns of the same width in every line; all but the first to the right.
-pub fn markdown<const N: usize>(head: [&str; N], lines: impl Iterator<Item = [String; N]>) -> String {
-    let lines: Vec<_> = [head.map(str::to_owned)].into_iter().chain(lines).collect();
-    let widths: [usize; N] =
-        std::array::from_fn(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0).max(2));
-    let mut table = String::new();
-    for (number, line) in lines.iter().enumerate() {
-        for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
-            let _ = if column == 0 { write!(table, "| {cell:<width$} |") } else { write!(table, " {cell:>width$} |") };
-        }
-        table.push('\n');
-        if number == 0 {
-            table.push('|');
-            for (column, width) in widths.into_iter().enumerate() {
-                let dashes = "-".repeat(width + 1);
-                table.push_str(&if column == 0 { format!("{dashes}-|") } else { format!("{dashes}:|") });
-            }
-            table.push('\n');
-        }
-    }
-    table
 }
 
 pub fn seconds(time: Duration) -> String {

@@ -6,13 +6,14 @@ use domain::model::LifeCycle;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::facts::{Facts, Known, World};
+use super::{
+    facts::{Facts, Known, World},
+    network,
+};
 use crate::operator::time;
 
 /// Before its end a certificate is called old.
 const CERTIFICATE_WARNING_SECONDS: u64 = 30 * 86_400;
-/// Of IPv4 addresses in a subnet: a mount target takes one, and tasks and functions take others.
-const MIN_FREE_ADDRESSES: u32 = 8;
 /// The six functions need so many executions at once, `count` in parts most of them.
 const MIN_CONCURRENCY: i32 = 20;
 
@@ -36,37 +37,37 @@ pub struct Finding {
 }
 
 /// What a check says: nothing wrong with what was looked at, or each thing that is.
-struct Check {
+pub(super) struct Check {
     name: &'static str,
     findings: Vec<Finding>,
 }
 
 impl Check {
-    fn new(name: &'static str) -> Self {
+    pub(super) fn new(name: &'static str) -> Self {
         Self { name, findings: vec![] }
     }
 
-    fn problem(&mut self, what: impl Into<String>, fix: impl Into<String>) {
+    pub(super) fn problem(&mut self, what: impl Into<String>, fix: impl Into<String>) {
         let finding = Finding { check: self.name, outcome: Outcome::Problem, what: what.into(), fix: fix.into() };
         self.findings.push(finding);
     }
 
-    fn unknown(&mut self, err: &str) {
+    pub(super) fn unknown(&mut self, err: &str) {
         let fix = "allow the call: `efs-autoscale permissions` prints what doctor needs";
         self.not_known(format!("AWS did not answer: {err}"), fix);
     }
 
-    fn not_known(&mut self, what: impl Into<String>, fix: impl Into<String>) {
+    pub(super) fn not_known(&mut self, what: impl Into<String>, fix: impl Into<String>) {
         let finding = Finding { check: self.name, outcome: Outcome::Unknown, what: what.into(), fix: fix.into() };
         self.findings.push(finding);
     }
 
     /// The answer, if there is one; else why not, as a finding.
-    fn known<'a, T>(&mut self, answer: &'a Known<T>) -> Option<&'a T> {
+    pub(super) fn known<'a, T>(&mut self, answer: &'a Known<T>) -> Option<&'a T> {
         answer.as_ref().map_err(|err| self.unknown(err)).ok()
     }
 
-    fn done(mut self, ok: impl Into<String>) -> Vec<Finding> {
+    pub(super) fn done(mut self, ok: impl Into<String>) -> Vec<Finding> {
         if self.findings.is_empty() {
             self.findings.push(Finding { check: self.name, outcome: Outcome::Ok, what: ok.into(), fix: String::new() });
         }
@@ -82,9 +83,9 @@ pub fn check(facts: &Facts) -> Vec<Finding> {
         permissions,
         file_system,
         targets,
-        zones,
-        addresses,
-        reachability,
+        network::zones,
+        network::addresses,
+        network::reachability,
         access_points,
         parameter,
         ledger,
@@ -204,7 +205,7 @@ fn file_system(facts: &Facts) -> Vec<Finding> {
     check.done(format!("{id} is {state}"))
 }
 
-fn world<'a>(check: &mut Check, facts: &'a Facts) -> Option<&'a World> {
+pub(super) fn world<'a>(check: &mut Check, facts: &'a Facts) -> Option<&'a World> {
     check.known(&facts.world)
 }
 
@@ -248,99 +249,6 @@ fn targets(facts: &Facts) -> Vec<Finding> {
         }
     }
     check.done(format!("{} mount targets, all published", observation.targets.len()))
-}
-
-fn zones(facts: &Facts) -> Vec<Finding> {
-    let mut check = Check::new("zones");
-    let Some(world) = world(&mut check, facts) else { return check.done("") };
-    let observation = &world.observation;
-    let occupied = observation.occupied_zones();
-    let mut users: Vec<(String, &[String])> = Vec::new();
-    if let Ok(Some(service)) = &facts.service {
-        users.push(("the file service".to_owned(), &service.subnets));
-    }
-    for function in
-        facts.functions.values().flatten().filter(|function| function.variables.contains_key("TARGET_DIRECTORY"))
-    {
-        users.push((format!("the function {}", function.name), &function.subnets));
-    }
-    for (user, subnets) in users {
-        let without: BTreeSet<_> = observation
-            .subnets
-            .iter()
-            .filter(|subnet| subnets.iter().any(|id| id == subnet.id.as_str()) && !occupied.contains(&subnet.zone))
-            .map(|subnet| subnet.zone.as_str())
-            .collect();
-        if !without.is_empty() {
-            let zones: Vec<_> = without.into_iter().collect();
-            check.problem(
-                format!("{user} runs in {}, where there is no mount target", zones.join(", ")),
-                "traffic crosses zones, and a mount by DNS name fails there: create a mount target in that zone, or leave the \
-                 zone out of its subnets",
-            );
-        }
-    }
-    check.done("there is a mount target in every zone of the service and the functions")
-}
-
-fn addresses(facts: &Facts) -> Vec<Finding> {
-    let mut check = Check::new("free addresses");
-    let Some(world) = world(&mut check, facts) else { return check.done("") };
-    let observation = &world.observation;
-    for subnet in observation.subnets.iter().filter(|subnet| subnet.free_addresses < MIN_FREE_ADDRESSES) {
-        check.problem(
-            format!("the subnet {} ({}) has {} free addresses", subnet.id, subnet.zone, subnet.free_addresses),
-            "release addresses in it, or add a larger subnet of the same zone to SUBNET_IDS",
-        );
-    }
-    check.done(format!("each of {} subnets has at least {MIN_FREE_ADDRESSES}", observation.subnets.len()))
-}
-
-fn reachability(facts: &Facts) -> Vec<Finding> {
-    let mut check = Check::new("port 2049");
-    let (Some(targets), Some(groups)) = (check.known(&facts.target_groups), check.known(&facts.groups)) else {
-        return check.done("");
-    };
-    let group = |id: &String| groups.iter().find(|group| group.id == *id);
-    let mut users: Vec<(String, &[String])> = Vec::new();
-    if let Ok(Some(service)) = &facts.service {
-        users.push(("the file service".to_owned(), &service.security_groups));
-    }
-    for function in facts.functions.values().flatten().filter(|function| !function.security_groups.is_empty()) {
-        if function.variables.contains_key("TARGET_DIRECTORY") {
-            users.push((format!("the function {}", function.name), &function.security_groups));
-        }
-    }
-    for (user, own) in users.iter().filter(|(_, own)| !own.is_empty()) {
-        let leads_to =
-            |to: &String| targets.values().flatten().any(|id| id == to) || to.contains('/') || to.starts_with("pl-");
-        let may_leave = own.iter().filter_map(group).any(|group| group.egress.iter().any(leads_to));
-        if !may_leave {
-            check.problem(
-                format!("no security group of {user} ({}) lets traffic to port 2049 out", own.join(", ")),
-                "allow egress to the security group of the mount targets at TCP 2049",
-            );
-        }
-        for (target, its) in targets {
-            let lets_in = its.iter().filter_map(group).any(|group| {
-                group.ingress.iter().any(|from| own.contains(from) || from.contains('/') || from.starts_with("pl-"))
-            });
-            if !lets_in {
-                check.problem(
-                    format!("the mount target {target} does not let {user} in at port 2049"),
-                    format!(
-                        "allow ingress at TCP 2049 from {} in {}: aws ec2 authorize-security-group-ingress --group-id {} \
-                         --protocol tcp --port 2049 --source-group {}",
-                        own.join(", "),
-                        its.join(", "),
-                        its.first().map_or("GROUP", String::as_str),
-                        own.first().map_or("GROUP", String::as_str)
-                    ),
-                );
-            }
-        }
-    }
-    check.done("the security groups let the service and the functions reach every mount target")
 }
 
 fn access_points(facts: &Facts) -> Vec<Finding> {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use aws_sdk_cloudformation::types::{StackDriftDetectionStatus, StackDriftStatus};
-use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
 use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat};
 use aws_sdk_ec2::types::{IpPermission, SecurityGroup};
 use aws_sdk_ecs::types::ServiceField;
@@ -18,7 +17,7 @@ use super::facts::{
     AccessPoint, Alarm, CallFault, Certificate, Facts, FileSystem, Function, Group, Known, Parameter, Schedule,
     Service, Simulated, Subscription, World,
 };
-use crate::operator::{Installation, schedule, time};
+use crate::operator::{Installation, alarms, schedule, time};
 
 const NFS_PORT: i32 = 2049;
 const DAY_SECONDS: u64 = 86_400;
@@ -283,20 +282,17 @@ fn includes_nfs(permission: &IpPermission) -> bool {
 }
 
 async fn alarms(installation: &Installation) -> Result<Vec<Alarm>> {
-    let Some(stack) = &installation.stack else { return Ok(vec![]) };
-    let request = installation.clients.cloudwatch.describe_alarms().alarm_name_prefix(format!("{}-", stack.name));
-    let pages = request.into_paginator().send().collect::<Result<Vec<_>, _>>().await?;
-    let mut alarms = Vec::new();
-    for alarm in pages.iter().flat_map(DescribeAlarmsOutput::metric_alarms) {
-        alarms.push(Alarm {
-            name: crate::operator::status::alarm_name(alarm.alarm_name().unwrap_or_default(), &stack.name),
+    let alarms = alarms::of_stack(installation).await?;
+    Ok(alarms
+        .into_iter()
+        .map(|(name, alarm)| Alarm {
+            name,
             is_armed: alarm.actions_enabled().unwrap_or(true),
             has_action: !alarm.alarm_actions().is_empty(),
             state: alarm.state_value().map(|state| state.as_str().to_owned()).unwrap_or_default(),
             description: alarm.alarm_description().unwrap_or_default().to_owned(),
-        });
-    }
-    Ok(alarms)
+        })
+        .collect())
 }
 
 async fn subscriptions(installation: &Installation) -> Result<Vec<Subscription>> {

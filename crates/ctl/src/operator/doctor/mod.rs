@@ -3,6 +3,7 @@
 mod checks;
 mod facts;
 mod gather;
+mod network;
 #[cfg(test)]
 mod tests;
 

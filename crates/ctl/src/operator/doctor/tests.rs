@@ -360,9 +360,12 @@ fn what_was_not_compared_is_not_called_ok() {
     let unknown: Vec<_> = findings.iter().filter(|finding| finding.outcome != Outcome::Ok).collect();
     let checks: Vec<_> = unknown.iter().map(|finding| (finding.check, finding.outcome)).collect();
     assert_eq!(checks, [("stack drift", Outcome::Unknown), ("versions", Outcome::Unknown)]);
-    // Egress to a group that no mount target is in leads nowhere.
-    facts.groups.as_mut().unwrap()[1].egress = ["sg-other".to_owned()].into();
-    assert!(check(&facts).iter().any(|finding| finding.what.contains("lets traffic to port 2049 out")));
+    // Egress to a group that no mount target is in leads nowhere, nor to a range without the address of one.
+    for (peer, is_problem) in [("sg-other", true), ("192.0.2.0/24", true), ("0.0.0.0/0", false), ("pl-1", false)] {
+        facts.groups.as_mut().unwrap()[1].egress = [peer.to_owned()].into();
+        let found = check(&facts).iter().any(|finding| finding.what.contains("lets traffic to port 2049 out"));
+        assert_eq!(found, is_problem, "{peer}");
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Asks AWS for everything that a status shows.
 
 use anyhow::Result;
-use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
 use domain::{
     explain::Explanation,
     model::LifeCycle,
@@ -14,7 +13,7 @@ use super::{
     Alarm, Files, Next, Published, Schedule, Service, Status, Target, Trend,
     cost::{self, Running},
 };
-use crate::operator::{Installation, executions, history::Row, schedule, time};
+use crate::operator::{Installation, alarms, executions, history::Row, schedule, time};
 
 /// So many executions are read: the trend comes from their counts.
 const MAX_EXECUTIONS: usize = 30;
@@ -166,10 +165,8 @@ impl Status {
 
     fn add_problems(&mut self, last: Option<&Execution>) {
         if let Some(last) = last.filter(|last| last.stopped_at.is_some() && !last.has_succeeded()) {
-            self.problems.push(format!(
-                "The last execution failed: {}. `efs-autoscale explain latest` says why.",
-                last.reason()
-            ));
+            self.problems
+                .push(format!("The last execution failed: {}. `efs-autoscale explain latest` says why.", last.code()));
         }
         if let Some(published) = self.published.as_ref().filter(|published| !published.is_current) {
             self.problems.push(format!(
@@ -191,31 +188,16 @@ impl Status {
 }
 
 async fn alarms(installation: &Installation) -> Result<Vec<Alarm>> {
-    let Some(stack) = &installation.stack else { return Ok(vec![]) };
-    let request = installation.clients.cloudwatch.describe_alarms().alarm_name_prefix(format!("{}-", stack.name));
-    let pages = request.into_paginator().send().collect::<Result<Vec<_>, _>>().await?;
-    let alarms = pages.iter().flat_map(DescribeAlarmsOutput::metric_alarms);
+    let alarms = alarms::of_stack(installation).await?;
     Ok(alarms
-        .map(|alarm| Alarm {
-            name: alarm_name(alarm.alarm_name().unwrap_or_default(), &stack.name),
+        .into_iter()
+        .map(|(name, alarm)| Alarm {
+            name,
             state: alarm.state_value().map(|state| state.as_str().to_owned()).unwrap_or_default(),
             since: alarm.state_updated_timestamp().and_then(|at| u64::try_from(at.secs()).ok()).map(time::rfc3339),
             description: alarm.alarm_description().unwrap_or_default().to_owned(),
         })
         .collect())
-}
-
-/// `NAME-ObservabilityIoLimit1A2B3C4D-AbCdEf` is `IoLimit`: CloudFormation adds a hash and a suffix.
-pub fn alarm_name(name: &str, stack: &str) -> String {
-    let inner = name.strip_prefix(stack).and_then(|name| name.strip_prefix("-Observability")).unwrap_or(name);
-    let logical = inner.split('-').next().unwrap_or(inner);
-    let hash = logical.len().saturating_sub(8);
-    match logical.split_at_checked(hash) {
-        Some((short, digits)) if !short.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            short.to_owned()
-        }
-        _ => logical.to_owned(),
-    }
 }
 
 async fn schedule_of(installation: &Installation, last: Option<u64>, now: u64) -> Result<Option<Schedule>> {
@@ -280,17 +262,4 @@ async fn sizes(installation: &Installation, id: &str) -> Result<(f64, f64)> {
         let infrequent = size.value_in_ia().unwrap_or(0) + size.value_in_archive().unwrap_or(0);
         ((size.value() - infrequent).max(0) as f64, infrequent as f64)
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::alarm_name;
-
-    #[test]
-    fn an_alarm_is_called_as_in_the_documents() {
-        assert_eq!(alarm_name("s-ObservabilityIoLimit1A2B3C4D-AbCdEfGhIjKl", "s"), "IoLimit");
-        assert_eq!(alarm_name("s-CountErrors", "s"), "s");
-        assert_eq!(alarm_name("other", "s"), "other");
-        assert_eq!(alarm_name("", ""), "");
-    }
 }

@@ -13,11 +13,7 @@ use clap::{Args, value_parser};
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
-pub use self::{
-    cost::Item,
-    gather::{alarm_name, gather},
-    trend::Trend,
-};
+pub use self::{cost::Item, gather::gather, trend::Trend};
 use super::{PROBLEM, Source, finish, history::Row, print_json, print_lines, schedule::Pause};
 
 /// What `--help` says below the options.

@@ -1,14 +1,15 @@
-//! What is said: numbers of rounds, and tables of them, as Markdown that is plain to read as well.
+//! The report of a benchmark: numbers of rounds, and tables of them, as Markdown that reads well as plain text.
 
 use std::fmt::Write;
 
-const WIDTH: usize = 115;
+const LINE_WIDTH: usize = 115;
 
-/// What is said is printed at once, and written down at the end.
-#[derive(Default)]
+/// Text that is printed at once, and kept for the page that is written at the end.
+#[derive(Debug, Default)]
 pub struct Report(String);
 
 impl Report {
+    /// Prints the text, and appends it.
     pub fn say(&mut self, text: &str) {
         let text = text.trim_end();
         println!("{text}");
@@ -16,18 +17,21 @@ impl Report {
         self.0.push('\n');
     }
 
+    /// Everything so far.
+    #[must_use]
     pub fn text(&self) -> &str {
         &self.0
     }
 }
 
-/// What belongs together, in lines of a width that is read well.
+/// Fills lines of at most [`LINE_WIDTH`] characters.
+#[must_use]
 pub fn paragraph(text: &str) -> String {
     let mut filled = String::new();
     let mut width = 0;
     for word in text.split_whitespace() {
         let length = word.chars().count();
-        let fits = width + 1 + length <= WIDTH;
+        let fits = width + 1 + length <= LINE_WIDTH;
         if width > 0 {
             filled.push(if fits { ' ' } else { '\n' });
         }
@@ -37,48 +41,60 @@ pub fn paragraph(text: &str) -> String {
     filled
 }
 
-/// A number of each round.
+/// One number for each round.
 #[derive(Clone, Debug, Default)]
 pub struct Samples(Vec<f64>);
 
 impl Samples {
+    /// No rounds yet.
+    #[must_use]
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
+    /// Adds a round.
     pub fn add(&mut self, value: f64) {
         self.0.push(value);
     }
 
+    /// Adds the rounds of another.
     pub fn append(&mut self, mut other: Self) {
         self.0.append(&mut other.0);
     }
 
+    /// The median; not a number without rounds.
+    #[must_use]
     pub fn median(&self) -> f64 {
         let mut values = self.0.clone();
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
-    pub fn most(&self) -> f64 {
+    /// The maximum; not a number without rounds.
+    #[must_use]
+    pub fn max(&self) -> f64 {
         self.0.iter().copied().fold(f64::NAN, f64::max)
     }
 
-    /// Those of one round with each other: what slows a round slows both.
-    pub fn with(&self, other: &Self, pair: impl Fn(f64, f64) -> f64) -> Self {
+    /// Combines the numbers of the same round, because a disturbance of the machine affects both.
+    #[must_use]
+    pub fn zip_with(&self, other: &Self, pair: impl Fn(f64, f64) -> f64) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(one, other)| pair(*one, *other)).collect())
     }
 
-    /// How many times the other, as the median of the rounds has it.
-    pub fn times(&self, other: &Self) -> f64 {
-        self.with(other, |one, other| one / other).median()
+    /// Ratio to another: the median of the ratios of the rounds.
+    #[must_use]
+    pub fn ratio_to(&self, other: &Self) -> f64 {
+        self.zip_with(other, |one, other| one / other).median()
     }
 
-    pub fn spread(&self, digits: usize) -> String {
-        let least = self.0.iter().copied().fold(f64::NAN, f64::min);
+    /// The range from the minimum to the maximum.
+    #[must_use]
+    pub fn range(&self, digits: usize) -> String {
+        let min = self.0.iter().copied().fold(f64::NAN, f64::min);
         match self.0.len() {
             0 | 1 => "once".to_owned(),
-            _ => format!("{} – {}", number(least, digits), number(self.most(), digits)),
+            _ => format!("{} – {}", number(min, digits), number(self.max(), digits)),
         }
     }
 }
@@ -89,7 +105,8 @@ impl FromIterator<f64> for Samples {
     }
 }
 
-/// With a comma between thousands.
+/// Formats a number, with commas between thousands.
+#[must_use]
 pub fn number(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     let (whole, part) = text.split_at(text.find('.').unwrap_or(text.len()));
@@ -103,16 +120,20 @@ pub fn number(value: f64, digits: usize) -> String {
     grouped + part
 }
 
-/// What a number is to be.
-#[derive(Clone, Copy)]
+/// The goal of a number.
+#[derive(Clone, Copy, Debug)]
 pub enum Target {
+    /// It is for information.
     None,
+    /// At least this.
     AtLeast(f64),
+    /// At most this.
     AtMost(f64),
 }
 
 impl Target {
-    /// Two cells: what it is to be, and whether it is.
+    /// Two cells: the goal, and whether the value reaches it.
+    #[must_use]
     pub fn cells(self, value: f64, digits: usize) -> [String; 2] {
         let outcome = |kept: bool| if kept { "kept" } else { "NOT KEPT" }.to_owned();
         match self {
@@ -123,7 +144,8 @@ impl Target {
     }
 }
 
-/// Columns of the same width in every line; all but the first to the right.
+/// A table whose columns have the same width in every line; all but the first are aligned to the right.
+#[must_use]
 pub fn markdown<const N: usize>(head: [&str; N], lines: impl IntoIterator<Item = [String; N]>) -> String {
     let lines: Vec<_> = [head.map(str::to_owned)].into_iter().chain(lines).collect();
     let widths: [usize; N] =
