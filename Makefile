@@ -29,7 +29,7 @@ export CARGO_LAMBDA := $(PYTHON)/bin/cargo-lambda
 export PATH := $(PATH):$(CARGO_TOOLS)/bin
 
 # Clippy as the compiler of our own crates: lints, tests and programs come out of one compilation, in which
-# aws-sdk-ec2 takes minutes and gigabytes. Always the whole workspace with all targets: another selection
+# aws-sdk-ec2 takes gigabytes. Always the whole workspace with all targets: another selection
 # has other features, and compiles it again.
 CHECKED := RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/clippy CLIPPY_ARGS=-Dwarnings
 ALL := --workspace --all-targets
@@ -87,9 +87,9 @@ test-rust: tools build-tests ## Units, laws, contracts, and whole cycles on the 
 test-nfs-guest: tools build-tests ## Of `make test`, what needs a kernel's NFS: the service on its mounts and beside them, in a guest
 	$(CHECKED) cargo nextest run --locked --workspace -E 'binary(separate)'
 
-# A target of its own: six functions take a quarter of an hour to build for arm64.
+# A target of its own: six functions take six minutes to build for arm64.
 .PHONY: test-arm64
-test-arm64: tools build-tests ## The binaries for arm64 on QEMU: a cycle of the functions, and the file service (30 minutes to build)
+test-arm64: tools build-tests ## The binaries for arm64 on QEMU: a cycle of the functions, and the file service (10 minutes to build)
 	@type qemu-aarch64-static >/dev/null 2>&1 && [ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ] || { \
 	  [ "$$(id -u)" = 0 ] && type apt-get >/dev/null 2>&1 || { echo 'it needs qemu-user-static libc6-arm64-cross libgcc-s1-arm64-cross'; exit 1; }; \
 	  $(ONCE) 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends \

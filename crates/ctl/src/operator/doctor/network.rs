@@ -79,9 +79,9 @@ pub(super) fn reachability(facts: &Facts) -> Vec<Finding> {
         }
     }
     for (user, own) in users.iter().filter(|(_, own)| !own.is_empty()) {
-        // A prefix list is not read; what it contains is not known here.
+        // A prefix list is not read, and without an answer of EFS no address is known: neither is called a problem.
         let leads_to = |to: &String| match to.parse::<IpNet>() {
-            Ok(range) => addresses.iter().any(|address| range.contains(address)),
+            Ok(range) => addresses.is_empty() || addresses.iter().any(|address| range.contains(address)),
             Err(_) => targets.values().flatten().any(|id| id == to) || to.starts_with("pl-"),
         };
         let may_leave = own.iter().filter_map(group).any(|group| group.egress.iter().any(leads_to));
