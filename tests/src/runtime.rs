@@ -47,11 +47,16 @@ struct Inner {
     events: VecDeque<Value>,
     told: Vec<(Instant, Told)>,
     asked: Vec<Instant>,
+    tracing_header: Option<String>,
 }
 
 impl Shared {
+    fn with_quietly<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
+        work(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
-        let outcome = work(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner));
+        let outcome = self.with_quietly(work);
         self.changed.notify_waiters();
         outcome
     }
@@ -102,6 +107,11 @@ impl Runtime {
         command
     }
 
+    /// Sets `Lambda-Runtime-Trace-Id` of the events from now on.
+    pub fn trace(&self, header: &str) {
+        self.shared.with(|inner| inner.tracing_header = Some(header.to_owned()));
+    }
+
     /// Passes an event to the function when it polls.
     pub fn send(&self, event: Value) -> Instant {
         self.shared.with(|inner| inner.events.push_back(event));
@@ -149,7 +159,7 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
     shared.with(|inner| inner.asked.push(Instant::now()));
     loop {
         let changed = shared.changed.notified();
-        let event = shared.inner.lock().unwrap_or_else(PoisonError::into_inner).events.pop_front();
+        let (event, header) = shared.with_quietly(|inner| (inner.events.pop_front(), inner.tracing_header.clone()));
         if let Some(event) = event {
             let deadline = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_millis()) + 60_000;
             return (
@@ -161,6 +171,7 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
                         "arn:aws:lambda:us-east-1:123456789012:function:function".to_owned(),
                     ),
                 ],
+                header.map(|header| [("lambda-runtime-trace-id", header)]),
                 Json(event),
             )
                 .into_response();

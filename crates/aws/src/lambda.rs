@@ -2,7 +2,10 @@
 
 use std::{
     process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Instant, SystemTime},
 };
 
@@ -15,8 +18,10 @@ use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use lambda_runtime_api_client::{Client, body::Body, build_request};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use telemetry::{OpenTelemetrySpanExt as _, Telemetry, execution_context};
 use tracing::{Instrument, error, info, info_span};
 use tracing_subscriber::{
+    Layer as _,
     filter::{LevelFilter, Targets},
     fmt::format::JsonFields,
     layer::SubscriberExt,
@@ -40,10 +45,22 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.into_string().unwrap_or_default())
 }
 
+/// Of this process, as the subscriber of `tracing` is. Empty while traces are off.
+static TELEMETRY: OnceLock<Telemetry> = OnceLock::new();
+
 /// Runs a function. A missing or bad variable is reported to Lambda as an init error with its code, and ends the process.
 pub async fn main(function: impl AsyncFnOnce() -> Result<(), Failure>) -> ExitCode {
-    init_log();
-    let Err(failure) = function().await else {
+    let name = environment("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
+    let telemetry = Telemetry::from_environment(&environment, &name);
+    init_log(telemetry.as_ref().ok().and_then(Option::as_ref));
+    let outcome = match telemetry {
+        Err(err) => Err(err.into()),
+        Ok(telemetry) => {
+            telemetry.map(|telemetry| TELEMETRY.set(telemetry));
+            function().await
+        }
+    };
+    let Err(failure) = outcome else {
         return ExitCode::SUCCESS;
     };
     let code = match failure {
@@ -60,7 +77,7 @@ pub async fn main(function: impl AsyncFnOnce() -> Result<(), Failure>) -> ExitCo
 }
 
 /// Always JSON, whatever the function's log format, so that queries have one shape.
-fn init_log() {
+fn init_log(telemetry: Option<&Telemetry>) {
     let level = environment("AWS_LAMBDA_LOG_LEVEL").map(|level| level.to_ascii_lowercase());
     let level = match level.as_deref() {
         Some("fatal") => LevelFilter::ERROR,
@@ -71,7 +88,7 @@ fn init_log() {
     // hook writes it to stderr.
     let targets = Targets::new().with_default(level).with_target("lambda_runtime::layers::panic", LevelFilter::OFF);
     let json = tracing_subscriber::fmt::layer().fmt_fields(JsonFields::new()).event_format(PowertoolsFormat);
-    tracing_subscriber::registry().with(json).with(targets).init();
+    tracing_subscriber::registry().with(json.with_filter(targets)).with(telemetry.map(Telemetry::layer)).init();
 }
 
 /// Reports an init error to `/init/error` of the runtime API.
@@ -114,14 +131,26 @@ where
             .and_then(|execution| execution.as_str().map(str::to_owned));
         let span = info_span!(
             "request",
+            otel.name = event.context.env_config.function_name,
+            otel.kind = "server",
             function_request_id = event.context.request_id,
             function_name = event.context.env_config.function_name,
             xray_trace_id = event.context.xray_trace_id.as_deref().unwrap_or("none"),
             execution = execution.as_deref().unwrap_or("none"),
             cold_start = cold.swap(false, Ordering::Relaxed),
         );
+        let telemetry = TELEMETRY.get();
+        if telemetry.is_some() {
+            let context = execution_context(event.context.xray_trace_id.as_deref(), execution.as_deref());
+            // It fails where the layer is absent or the span disabled, and then there is nothing to relate.
+            let _ = span.set_parent(context);
+        }
         let caller = Caller { execution, deadline: event.context.deadline() };
-        answer(metrics, handler, payload, caller).instrument(span).await
+        let answer = answer(metrics, handler, payload, caller).instrument(span).await;
+        if let Some(telemetry) = telemetry {
+            telemetry.flush().await;
+        }
+        answer
     });
     Ok(lambda_runtime::run(service).await?)
 }

@@ -37,7 +37,8 @@ where
             let extensions = span.extensions();
             let text = extensions.get::<FormattedFields<N>>().map_or("", |fields| fields.fields.as_str());
             if let Ok(Value::Object(of_span)) = serde_json::from_str(text) {
-                fields.0.extend(of_span);
+                // Names for traces only.
+                fields.0.extend(of_span.into_iter().filter(|(name, _)| !name.starts_with("otel.")));
             }
         }
         event.record(&mut fields);
