@@ -44,7 +44,7 @@ pub const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const ENDPOINT_EXPECTED: &str = "the address of a collector of OTLP over HTTP, such as http://localhost:4318";
 /// The signal's path below the endpoint, by the specification of OTLP.
 const TRACES_PATH: &str = "v1/traces";
-/// Bound of one export: a function answers that much later while the collector hangs.
+/// Bound of one export with its retries: a function answers that much later while the collector hangs.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Default of `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`.
 const MAX_SPANS_PER_EXPORT: usize = 512;
@@ -128,13 +128,20 @@ impl Telemetry {
                 return;
             }
             let count = spans.len();
-            match exporter.export(spans).await {
-                Ok(()) => inner.is_failing.store(false, Ordering::Relaxed),
-                Err(err) if !inner.is_failing.swap(true, Ordering::Relaxed) => {
-                    warn!(error = %err, spans = count, "spans were not exported; more failures are not logged");
+            // The exporter retries; the bound is that of all its tries.
+            let exported = tokio::time::timeout(EXPORT_TIMEOUT, exporter.export(spans)).await;
+            let err = match exported {
+                Ok(Ok(())) => {
+                    inner.is_failing.store(false, Ordering::Relaxed);
+                    continue;
                 }
-                Err(_) => {}
+                Ok(Err(err)) => err.to_string(),
+                Err(_) => format!("no answer within {EXPORT_TIMEOUT:?}"),
+            };
+            if !inner.is_failing.swap(true, Ordering::Relaxed) {
+                warn!(error = err, spans = count, "spans were not exported; more failures are not logged");
             }
+            return;
         }
     }
 }
