@@ -148,7 +148,11 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         path: "/metrics",
         summary: "The same for Prometheus",
-        answers: &[(200, "Metrics as OpenMetrics", Body::Text("application/openmetrics-text; version=1.0.0; charset=utf-8"))],
+        answers: &[(
+            200,
+            "Metrics as OpenMetrics",
+            Body::Text("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        )],
         errors: &[401],
         ..NONE
     },
