@@ -19,7 +19,12 @@ use tests::{
     binaries,
     runtime::{Runtime, Told},
 };
-use tokio::{net::TcpListener, process::Command, task::JoinHandle};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    task::JoinHandle,
+};
 
 const EXECUTION: &str = "arn:aws:states:us-east-1:123456789012:execution:machine:one";
 const XRAY: &str = "Root=1-67891233-abcdef012345678912345678;Parent=53995c3f42cd8ad8;Sampled=1";
@@ -164,5 +169,68 @@ async fn a_bad_endpoint_is_named_and_without_one_nothing_is_exported() -> Result
     runtime.told(1).await?;
     child.start_kill()?;
     assert!(collector.spans().is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_to_the_service_has_a_span_in_the_trace_of_its_client() -> Result<()> {
+    let collector = Collector::start().await?;
+    let directory = tempfile::tempdir()?;
+    std::fs::create_dir_all(directory.path().join("mnt/efs-0"))?;
+    let target =
+        json!({"mount_target_id": "fsmt-0", "ip_address": "127.0.0.2", "availability_zone": "a", "subnet_id": "s"});
+    std::fs::write(directory.path().join("targets.json"), json!({"mount_targets": [target]}).to_string())?;
+    let mut command = Command::new(binaries().join("file-service"));
+    command
+        .arg("serve")
+        .env_clear()
+        .env("TARGETS_FILE", directory.path().join("targets.json"))
+        .env("MOUNT_BASE", directory.path().join("mnt"))
+        .envs([("LISTEN", "127.0.0.1:0"), ("OTEL_SERVICE_NAME", "files"), (telemetry::ENDPOINT, &collector.endpoint)])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut address = String::new();
+    while let Some(line) = lines.next_line().await? {
+        let line: Value = serde_json::from_str(&line)?;
+        if line["message"] == "ready" {
+            line["address"].as_str().unwrap().clone_into(&mut address);
+            break;
+        }
+    }
+    let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    for (request, sampled) in [("GET /files/none", "01"), ("PUT /files/a", "01"), ("GET /files/a", "00")] {
+        let mut stream = TcpStream::connect(&address).await?;
+        let head = format!(
+            "{request} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 0\r\n\
+             traceparent: 00-{trace}-{parent}-{sampled}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await?;
+        stream.read_to_end(&mut Vec::new()).await?;
+    }
+    // SIGTERM exports what is left.
+    let id = i32::try_from(child.id().unwrap()).unwrap();
+    // SAFETY: a signal to a process of this test.
+    #[expect(unsafe_code, reason = "the standard library has no SIGTERM")]
+    unsafe {
+        libc::kill(id, libc::SIGTERM);
+    }
+    while let Some(line) = lines.next_line().await? {
+        assert!(!line.contains("traceparent") && !line.contains("otel"), "{line}");
+    }
+    child.wait().await?;
+    let spans = collector.spans();
+    let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["GET /files/{*path}", "PUT /files/{*path}"], "{spans:#?}");
+    assert!(collector.service_name().contains("files"));
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    for (span, expected) in spans.iter().zip(["NotFound", "fsmt-0"]) {
+        assert_eq!((hex(&span.trace_id), hex(&span.parent_span_id)), (trace.to_owned(), parent.to_owned()));
+        assert!(
+            span.attributes.iter().any(|attribute| format!("{:?}", attribute.value).contains(expected)),
+            "{span:#?}"
+        );
+    }
     Ok(())
 }

@@ -30,6 +30,8 @@ pub struct App {
     pub(super) max_body: u64,
     pub(super) pace: Pace,
     pub(super) access_log: bool,
+    /// Requests have spans.
+    pub(super) is_traced: bool,
     /// `None` without a token.
     pub(super) sessions: Option<Sessions>,
     pub(super) errors: Errors,
@@ -38,7 +40,7 @@ pub struct App {
 }
 
 impl App {
-    pub(super) fn new(files: Arc<Files>, http: &Http) -> Self {
+    pub(super) fn new(files: Arc<Files>, http: &Http, is_traced: bool) -> Self {
         Self {
             files,
             counters: Counters::default(),
@@ -46,6 +48,7 @@ impl App {
             max_body: http.max_body,
             pace: Pace::new(http.idle, http.min_body_rate),
             access_log: http.access_log,
+            is_traced,
             sessions: http.token.as_ref().map(|token| Sessions::new(token.as_bytes(), http.tls.is_spoken())),
             errors: Errors::default(),
             memory: (0..MAX_TARGETS).map(|_| Memory::new()).collect(),

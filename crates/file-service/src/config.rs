@@ -71,6 +71,7 @@ Variables, with their defaults:
     SHUTDOWN_SECONDS         what runs may go on for so long after SIGTERM; ECS waits 30 [25]
     ACCESS_LOG               1: a line for each operation on a file [0]
     METRICS                  emf: by target, on stdout each minute, for CloudWatch [none]
+    OTEL_EXPORTER_OTLP_ENDPOINT  a collector of OpenTelemetry traces over HTTP, such as http://localhost:4318 [none]
     LOG_LEVEL                error, warn, info, debug or trace [info]";
 
 /// All of them.

@@ -21,6 +21,7 @@ mod page;
 mod report;
 mod request;
 mod routes;
+mod spans;
 mod tls;
 mod zone;
 
@@ -38,9 +39,10 @@ use domain::{
     config::{ConfigError, INVALID_CONFIGURATION, Variables},
     published::PublishedList,
 };
+use telemetry::Telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{Layer as _, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[doc(hidden)]
 pub use self::any_certificate::AcceptAnyCertificate;
@@ -57,6 +59,7 @@ use files_mounted::{self as mounted, Mount, shared_mounts};
 use router::table::Routing;
 
 const EMF_INTERVAL: Duration = Duration::from_secs(60);
+const EXPORT_INTERVAL: Duration = Duration::from_secs(1);
 const SHARED_MOUNT_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The reason why the service ends with status 1.
@@ -103,23 +106,25 @@ pub fn serve(variables: &impl Variables) -> ExitCode {
     let writer = Lines { queue, serving: Arc::default() };
     let level = config::log_level(variables);
     let filter = LevelFilter::from_level(level.as_ref().map_or(tracing::Level::INFO, |level| *level));
-    let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false).with_span_list(false);
-    tracing_subscriber::registry()
-        .with(json.with_writer({
-            let writer = writer.clone();
-            move || writer.clone()
-        }))
-        .with(filter)
-        .init();
+    let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false);
+    // Spans are for traces, not for the log.
+    let json = json.with_span_list(false).with_current_span(false).with_writer({
+        let writer = writer.clone();
+        move || writer.clone()
+    });
+    let telemetry = Telemetry::from_environment(variables, "file-service");
+    let traces = telemetry.as_ref().ok().and_then(Option::as_ref).map(Telemetry::layer);
+    tracing_subscriber::registry().with(json.with_filter(filter)).with(traces).init();
 
-    let run = |config| {
+    let run = |(config, telemetry)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::NoRuntime)?;
-        let outcome = runtime.block_on(run(config, writer));
+        let outcome = runtime.block_on(run(config, telemetry, writer));
         // Do not wait for blocking tasks, such as a DNS lookup.
         runtime.shutdown_background();
         outcome
     };
-    match level.and_then(|_| Config::read(variables)).map_err(Failure::from).and_then(run) {
+    let config = level.and_then(|_| Ok((Config::read(variables)?, telemetry?)));
+    match config.map_err(Failure::from).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             error!(code = err.code(), error = %err, "the service cannot run");
@@ -149,7 +154,7 @@ impl Write for Lines {
     }
 }
 
-async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
+async fn run(mut config: Config, telemetry: Option<Telemetry>, lines: Lines) -> Result<(), Failure> {
     // First, so that no signal is missed.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Signals)?;
@@ -181,7 +186,7 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
         () = &mut end => return Ok(()),
     };
 
-    let app = Arc::new(App::new(Arc::clone(&files), &config.http));
+    let app = Arc::new(App::new(Arc::clone(&files), &config.http, telemetry.is_some()));
     let router = routes::router(Arc::clone(&app));
     let address = listener.local_addr().map_err(listen)?;
     info!(%address, strategy = files.strategy(), targets = files.endpoints().len(), "ready");
@@ -189,7 +194,7 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
     lines.serving.store(true, Ordering::Relaxed);
     let emf = Emf::default();
     let beside = async {
-        tokio::join!(refresh(&app, &*sources[0], &config), sweep(&app, &config), async {
+        tokio::join!(refresh(&app, &*sources[0], &config), sweep(&app, &config), export(telemetry.as_ref()), async {
             loop {
                 tokio::time::sleep(EMF_INTERVAL).await;
                 report_metrics(&emf, &app, &config, &mut lines.clone());
@@ -203,6 +208,9 @@ async fn run(mut config: Config, lines: Lines) -> Result<(), Failure> {
             files.close().await;
             return Err(Failure::SharedMount(folds));
         }
+    }
+    if let Some(telemetry) = &telemetry {
+        telemetry.flush().await;
     }
     lines.serving.store(false, Ordering::Relaxed);
     report_metrics(&emf, &app, &config, &mut lines.clone());
@@ -294,6 +302,15 @@ async fn refresh(app: &App, source: &dyn Source, config: &Config) {
             warn!(error = %err, "the list of targets cannot be read again; the one in use stays");
         }
         last = err;
+    }
+}
+
+/// Exports spans periodically.
+async fn export(telemetry: Option<&Telemetry>) {
+    let Some(telemetry) = telemetry else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(EXPORT_INTERVAL).await;
+        telemetry.flush().await;
     }
 }
 

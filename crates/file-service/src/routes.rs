@@ -28,6 +28,7 @@ use super::{
     page::{self, ErrorCode},
     report::{self, TargetState, TargetsReport},
     request::{conditions, digits, directory_path, file_path, only_query, query, want},
+    spans,
 };
 use files::{
     Endpoint, Upload, Written,
@@ -44,7 +45,7 @@ const MAX_APPEND_BYTES: u64 = 1 << 20;
 const DEFAULT_PAGE_ENTRIES: usize = 1000;
 const MAX_PAGE_ENTRIES: usize = 10_000;
 
-const TARGET: &str = "x-mount-target";
+pub(super) const TARGET: &str = "x-mount-target";
 
 /// The HTTP service.
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -67,6 +68,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(ready))
         .merge(page::open())
         .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), spans::trace))
         .with_state(app)
 }
 
