@@ -100,6 +100,10 @@ const Scaling = z.strictObject({
   cooldownSeconds: whole(0, 31_536_000).default(0).describe('between one new target and the next'),
 });
 
+const OtlpEndpoint = z
+  .string()
+  .regex(/^https?:\/\/[a-z0-9.-]+(:\d{1,5})?(\/[\w./-]*)?$/i, 'expected an address such as http://localhost:4318');
+
 const Pipeline = z.strictObject({
   architecture: z.enum(['arm64', 'x86_64']).default('arm64').describe('of functions and tasks'),
   scale: z
@@ -157,6 +161,9 @@ const Pipeline = z.strictObject({
     .string()
     .default('target/lambda')
     .describe('folder of `count/bootstrap`, `file-service/bootstrap` and so on, from the project'),
+  otlpEndpoint: OtlpEndpoint.optional().describe(
+    'where the functions send their traces: a collector of OTLP over HTTP, such as `http://localhost:4318` of an extension; else nowhere',
+  ),
 });
 
 const Service = z.strictObject({
@@ -240,6 +247,9 @@ const Service = z.strictObject({
     .boolean()
     .default(false)
     .describe('ECS Exec into the tasks, with its endpoint; they may then write to their own disk'),
+  otlpEndpoint: OtlpEndpoint.optional().describe(
+    'where the tasks send their traces: a collector of OTLP over HTTP that they reach, at port 443; else nowhere',
+  ),
   clientCidrs: z.array(z.cidrv4()).max(20).default([]).describe('who may reach the service; else the whole VPC'),
 });
 

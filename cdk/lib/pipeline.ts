@@ -174,7 +174,11 @@ export class Pipeline extends Construct {
       'publish-ssm': { ...parameter, SSM_PARAMETER_TYPE: pipeline.parameterType },
       redeploy: { ...parameter, ...service, REDEPLOY: pipeline.redeploy },
     };
-    const all = { EFS_FILE_SYSTEM_ID: props.storage.fileSystem.fileSystemId, ...own[name] };
+    const all = {
+      EFS_FILE_SYSTEM_ID: props.storage.fileSystem.fileSystemId,
+      OTEL_EXPORTER_OTLP_ENDPOINT: pipeline.otlpEndpoint,
+      ...own[name],
+    };
     const set = Object.entries(all).filter(([, value]) => value !== undefined);
     if (config.local) set.push(['AWS_ENDPOINT_URL', config.local.endpoint]);
     return Object.fromEntries(set.map(([variable, value]) => [variable, String(value)]));

@@ -206,6 +206,7 @@ export class Service extends Construct {
       // The token does not cross the VPC in the clear, not on its last hop either.
       LISTEN_TLS: 'made',
       METRICS: 'emf',
+      ...(config.service.otlpEndpoint && { OTEL_EXPORTER_OTLP_ENDPOINT: config.service.otlpEndpoint }),
     };
   }
 

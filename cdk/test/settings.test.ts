@@ -116,6 +116,8 @@ test('every bound holds, and the setting is named', () => {
     ['service.image.digest', ['sha256:12', 'latest']],
     ['service.image.uri', ['router', 'https://example.com/router']],
     ['service.accessLogs', ['A', 'a_b', '']],
+    ['service.otlpEndpoint', ['localhost:4318', 'ftp://a', 'https://a?b=c']],
+    ['pipeline.otlpEndpoint', ['', 'http://']],
     ['service.exec', ['yes']],
     ['stack.tags', [{ 'aws:x': '1' }, { 'a"': '1' }, 'a=b']],
     ['stack.permissionsBoundary', ['a b', 'arn:aws:iam::12:policy/x']],

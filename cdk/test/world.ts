@@ -102,8 +102,9 @@ export const SETTINGS = {
       permissionsBoundary: 'platform/boundary',
       encryptionKey: 'own',
     },
-    pipeline: { countFullEvery: 12 },
+    pipeline: { countFullEvery: 12, otlpEndpoint: 'http://localhost:4318' },
     service: {
+      otlpEndpoint: 'https://collector.example.com/otlp',
       image: { repository: 'files/router', digest: `sha256:${'0123456789abcdef'.repeat(4)}` },
       certificateArn: CERTIFICATE,
       accessLogs: 'own',

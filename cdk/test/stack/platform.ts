@@ -1,7 +1,7 @@
 /** What a platform team asks of the stacks. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { stateOf } from '../../lib/functions.ts';
+import { FUNCTIONS, stateOf, type FunctionName } from '../../lib/functions.ts';
 import { world } from '../world.ts';
 
 test('every resource that has tags has those of the settings', () => {
@@ -89,4 +89,17 @@ test('an image by its digest needs neither Docker nor Rust; ECS Exec has its end
 test('count may read everything at every so many counts only', () => {
   const count = world('platform').at(`Pipeline/${stateOf('count')}`);
   assert.equal(count.Environment.Variables.COUNT_FULL_EVERY, '12');
+});
+
+test('traces go where the settings say, from every function and from the service', () => {
+  const variables = (name: FunctionName) => world('platform').at(`Pipeline/${stateOf(name)}`).Environment.Variables;
+  assert.deepEqual(
+    FUNCTIONS.map((name) => variables(name).OTEL_EXPORTER_OTLP_ENDPOINT),
+    FUNCTIONS.map(() => 'http://localhost:4318'),
+  );
+  const container = world('platform').one('ECS::TaskDefinition').ContainerDefinitions[0];
+  const set = container.Environment.find(({ Name }: { Name: string }) => Name === 'OTEL_EXPORTER_OTLP_ENDPOINT');
+  assert.equal(set.Value, 'https://collector.example.com/otlp');
+  const byDefault = world('default').at(`Pipeline/${stateOf('count')}`).Environment.Variables;
+  assert.equal(byDefault.OTEL_EXPORTER_OTLP_ENDPOINT, undefined);
 });
