@@ -8,8 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use super::page::ErrorCode;
 use files::{Error, RETRY_AFTER};
 
 /// The code for a coding that the service cannot take off a content.
@@ -61,6 +63,20 @@ impl ApiError {
     }
 }
 
+/// The content of a refusal.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ErrorBody {
+    error: ErrorDetail,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ErrorDetail {
+    /// Stable; docs/reference/codes.md has cause and remedy.
+    code: &'static str,
+    /// For people.
+    message: String,
+}
+
 /// What an error is in HTTP.
 pub(crate) fn status_of(err: &Error) -> StatusCode {
     match err {
@@ -89,8 +105,9 @@ impl From<Error> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
-        let body = json!({ "error": { "code": self.code, "message": self.message } });
+        let body = ErrorBody { error: ErrorDetail { code: self.code, message: self.message } };
         let mut response = (self.status, Json(body)).into_response();
+        response.extensions_mut().insert(ErrorCode(self.code));
         let headers = response.headers_mut();
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));

@@ -121,6 +121,10 @@ pub enum ListenTls {
 }
 
 impl ListenTls {
+    pub const fn is_spoken(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+
     pub const CERTIFICATE: &str = "LISTEN_TLS_CERTIFICATE";
     pub const KEY: &str = "LISTEN_TLS_KEY";
 

@@ -16,6 +16,8 @@ mod linger;
 mod link;
 mod listing;
 mod memory;
+mod openapi;
+mod page;
 mod report;
 mod request;
 mod routes;

@@ -3,7 +3,8 @@
 use files::transport::{Entry, Kind};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use router::path::DirectoryPath;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 pub(super) const FILES: &str = "/files/";
 pub(super) const LIST: &str = "/list/";
@@ -37,18 +38,43 @@ pub(super) fn href(prefix: &str, path: &[u8]) -> String {
     format!("{prefix}{}", percent_encode(path, IN_PATH))
 }
 
-/// The JSON of an entry, with its URI.
-pub(super) fn entry(directory: &DirectoryPath, entry: &Entry) -> Value {
+/// A page of a directory. `Listing` writes it while the client reads.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ListPage {
+    directory: String,
+    entries: Vec<ListEntry>,
+    /// `from` of the next page; `null` at the end. A string, because numbers of JavaScript hold 53 bits.
+    next: Option<String>,
+}
+
+/// An entry of a directory.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ListEntry {
+    /// A byte that is not UTF-8 is shown as U+FFFD; `href` is exact.
+    name: String,
+    kind: ListKind,
+    /// URI reference of the file or of the list of the directory; `null` for others.
+    href: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum ListKind {
+    File,
+    Directory,
+    /// A link, a socket, a device.
+    Other,
+}
+
+/// The entry with its URI.
+pub(super) fn entry(directory: &DirectoryPath, entry: &Entry) -> ListEntry {
     let (kind, prefix) = match entry.kind {
-        Kind::File => ("file", Some(FILES)),
-        Kind::Directory => ("directory", Some(LIST)),
-        Kind::Other => ("other", None),
+        Kind::File => (ListKind::File, Some(FILES)),
+        Kind::Directory => (ListKind::Directory, Some(LIST)),
+        Kind::Other => (ListKind::Other, None),
     };
     let path = [directory.as_bytes(), &entry.name].join(&b'/');
     let path = path.strip_prefix(b"/").unwrap_or(&path);
-    json!({
-        "name": String::from_utf8_lossy(&entry.name),
-        "kind": kind,
-        "href": prefix.map(|prefix| href(prefix, path)),
-    })
+    let name = String::from_utf8_lossy(&entry.name).into_owned();
+    ListEntry { name, kind, href: prefix.map(|prefix| href(prefix, path)) }
 }

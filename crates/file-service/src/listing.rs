@@ -84,7 +84,9 @@ impl Listing {
             if !std::mem::take(&mut self.is_first) {
                 self.text.push(b',');
             }
-            self.text.extend_from_slice(link::entry(&self.directory, &entry).to_string().as_bytes());
+            let entry = link::entry(&self.directory, &entry);
+            // Strings in a struct: there is nothing here that serde_json can refuse.
+            let _ = serde_json::to_writer(&mut self.text, &entry);
         }
         if self.entries.is_empty() && (self.next.is_none() || self.left == 0) && !self.is_whole {
             // A string: JavaScript numbers hold 53 bits.

@@ -17,6 +17,8 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::app::App;
@@ -25,18 +27,71 @@ use files::{
     stats::{BUCKET_BOUNDS_MICROS, StatsSnapshot},
 };
 
-/// A target and its state, as JSON.
-pub(super) fn shown(target: &PublishedTarget, up: bool) -> Value {
-    json!({
-        "mount_target_id": target.mount_target_id,
-        "ip_address": target.ip_address,
-        "availability_zone": target.availability_zone,
-        "up": up,
-    })
+/// A mount target and whether paths are sent to it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(super) struct TargetState {
+    mount_target_id: String,
+    ip_address: String,
+    availability_zone: String,
+    /// Paths are sent to it.
+    up: bool,
 }
 
-/// Health, shares and latencies of every target, as JSON.
-pub(super) fn targets(files: &Files) -> Value {
+impl TargetState {
+    pub fn new(target: &PublishedTarget, up: bool) -> Self {
+        Self {
+            mount_target_id: target.mount_target_id.to_string(),
+            ip_address: target.ip_address.to_string(),
+            availability_zone: target.availability_zone.to_string(),
+            up,
+        }
+    }
+}
+
+/// Health, shares and latencies of a mount target since the start of this task.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(super) struct TargetReport {
+    #[serde(flatten)]
+    target: TargetState,
+    /// Why the last probe failed or has no answer; `null` when it succeeded.
+    error: Option<String>,
+    /// How often its paths have moved to other targets because it failed.
+    failovers: u64,
+    /// Operations on files and directories that were started.
+    operations: u64,
+    /// From 0 to 1.
+    share_of_operations: f64,
+    /// Operations that failed for the target's reasons.
+    failures: u64,
+    /// Operations that were not started because the target was at capacity.
+    refused: u64,
+    bytes_read: u64,
+    bytes_written: u64,
+    /// From 0 to 1, of bytes read and written.
+    share_of_bytes: f64,
+    /// Without that of its probes; `null` on mounts, whose connections belong to the kernel.
+    connections: Option<u64>,
+    /// Of operations, in milliseconds.
+    latency_ms: Latency,
+}
+
+/// Quantiles; `null` without operations.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+struct Latency {
+    p50: Option<f64>,
+    p99: Option<f64>,
+}
+
+/// The mount targets in use.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(super) struct TargetsReport {
+    /// The routing strategy.
+    strategy: String,
+    targets: Vec<TargetReport>,
+}
+
+/// Health, shares and latencies of every target.
+pub(super) fn targets(files: &Files) -> TargetsReport {
     let endpoints = files.endpoints();
     let snapshot: Vec<_> = endpoints.iter().map(|endpoint| endpoint.stats.snapshot()).collect();
     let bytes = |snapshot: &StatsSnapshot| snapshot.bytes_read + snapshot.bytes_written;
@@ -45,24 +100,22 @@ pub(super) fn targets(files: &Files) -> Value {
         if all == 0 { 0.0 } else { of(one) as f64 / all as f64 }
     };
     let milliseconds = |one: &StatsSnapshot, part| one.quantile(part).map(|time| time.as_secs_f64() * 1e3);
-    let target = |(endpoint, one): (&Arc<Endpoint>, &StatsSnapshot)| {
-        let mut target = shown(&endpoint.published, endpoint.health.is_up());
-        target["error"] = json!(endpoint.health.err());
-        target["operations"] = json!(one.operations);
-        target["share_of_operations"] = json!(share(&|one| one.operations, one));
-        target["failures"] = json!(one.failures);
-        target["refused"] = json!(one.refused);
-        target["bytes_read"] = json!(one.bytes_read);
-        target["bytes_written"] = json!(one.bytes_written);
-        target["connections"] = json!(endpoint.connections());
-        target["share_of_bytes"] = json!(share(&bytes, one));
-        target["latency_ms"] = json!({ "p50": milliseconds(one, 0.5), "p99": milliseconds(one, 0.99) });
-        target
+    let target = |(endpoint, one): (&Arc<Endpoint>, &StatsSnapshot)| TargetReport {
+        target: TargetState::new(&endpoint.published, endpoint.health.is_up()),
+        error: endpoint.health.err(),
+        failovers: endpoint.health.failovers(),
+        operations: one.operations,
+        share_of_operations: share(&|one| one.operations, one),
+        failures: one.failures,
+        refused: one.refused,
+        bytes_read: one.bytes_read,
+        bytes_written: one.bytes_written,
+        share_of_bytes: share(&bytes, one),
+        connections: endpoint.connections().map(|connections| connections as u64),
+        latency_ms: Latency { p50: milliseconds(one, 0.5), p99: milliseconds(one, 0.99) },
     };
-    json!({
-        "strategy": files.strategy(),
-        "targets": endpoints.iter().zip(&snapshot).map(target).collect::<Vec<_>>(),
-    })
+    let targets = endpoints.iter().zip(&snapshot).map(target).collect();
+    TargetsReport { strategy: files.strategy().to_owned(), targets }
 }
 
 /// The OpenMetrics exposition, encoded by the reference library.

@@ -12,7 +12,8 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{
     access::Record,
@@ -23,7 +24,9 @@ use super::{
     link::{FILES, LIST, href},
     listing::Listing,
     memory::Taken,
-    report,
+    openapi::openapi,
+    page::{self, ErrorCode},
+    report::{self, TargetState, TargetsReport},
     request::{conditions, digits, directory_path, file_path, only_query, query, want},
 };
 use files::{
@@ -54,12 +57,16 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/route/{*path}", get(route))
         .route("/targets", get(targets))
         .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi))
+        .merge(page::protected())
         .fallback(no_such_address)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authenticate))
-        // Health checks have no token.
-        .route("/healthz", get(async || "alive\n").fallback(no_such_method))
-        .route("/readyz", get(ready).fallback(no_such_method))
+        // Health checks have no token, and who signs in has none yet.
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .merge(page::open())
+        .method_not_allowed_fallback(no_such_method)
         .with_state(app)
 }
 
@@ -72,7 +79,7 @@ async fn no_such_address(uri: Uri) -> Response {
     ApiError::new(
         StatusCode::NOT_FOUND,
         "NoSuchAddress",
-        "there is /files/, /list/, /route/, /targets, /metrics, /healthz and /readyz",
+        "there is /files/, /list/, /route/, /targets, /metrics, /openapi.json, /healthz, /readyz, and / for people",
     )
     .into_response()
 }
@@ -87,8 +94,24 @@ async fn no_such_method() -> ApiError {
 }
 
 async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if app.is_allowed(request.headers()) {
-        return next.run(request).await;
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let response = match app.is_allowed(&method, uri.path(), request.headers()) {
+        true => next.run(request).await,
+        false => refuse_without_token(&uri),
+    };
+    if let Some(ErrorCode(code)) = response.extensions().get() {
+        let target = || {
+            let path = file_path(&uri, FILES).ok()?;
+            Some(app.files.target_of(&path)?.published.mount_target_id.to_string())
+        };
+        app.errors.record(code, response.status(), &method, uri.path(), target);
+    }
+    response
+}
+
+fn refuse_without_token(uri: &Uri) -> Response {
+    if uri.path() == "/" {
+        return page::form(StatusCode::UNAUTHORIZED, "");
     }
     ApiError::new(
         StatusCode::UNAUTHORIZED,
@@ -99,7 +122,7 @@ async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next)
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    match app.files.is_ready() && !app.counters.is_ending() {
+    match app.is_ready() {
         true => "ready\n".into_response(),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
     }
@@ -351,19 +374,31 @@ async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiErro
     Ok(response)
 }
 
-async fn route(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
-    let path = file_path(&uri, ROUTE)?;
-    let route = app.files.route(path.as_bytes());
-    let order: Vec<_> = route.order.iter().map(|(target, up)| report::shown(target, *up)).collect();
-    Ok(Json(json!({
-        "path": path.to_string(),
-        "strategy": route.strategy,
-        "target": route.chosen.and_then(|index| order.get(index)),
-        "order": order,
-    })))
+/// Where a path goes.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RouteReport {
+    path: String,
+    /// The routing strategy.
+    strategy: &'static str,
+    /// Where it goes now; `null` when no mount target is up.
+    target: Option<TargetState>,
+    /// All mount targets in the order of preference.
+    order: Vec<TargetState>,
 }
 
-async fn targets(State(app): State<Arc<App>>) -> Json<Value> {
+async fn route(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<RouteReport>, ApiError> {
+    let path = file_path(&uri, ROUTE)?;
+    let route = app.files.route(path.as_bytes());
+    let order: Vec<_> = route.order.iter().map(|(target, up)| TargetState::new(target, *up)).collect();
+    Ok(Json(RouteReport {
+        path: path.to_string(),
+        strategy: route.strategy,
+        target: route.chosen.and_then(|index| order.get(index)).cloned(),
+        order,
+    }))
+}
+
+async fn targets(State(app): State<Arc<App>>) -> Json<TargetsReport> {
     Json(report::targets(&app.files))
 }
 

@@ -18,6 +18,7 @@ const NOT_CODES: &[&str] = &[
     "Metrics",
     "Name",
     "Namespace",
+    "Range",
     "Timestamp",
     "Unit",
 ];

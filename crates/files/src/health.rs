@@ -61,6 +61,7 @@ pub struct Health {
     made: Instant,
     /// When the last request succeeded, in milliseconds after `made`.
     last_success_ms: AtomicU64,
+    failovers: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +85,7 @@ impl Default for Health {
             state: Mutex::default(),
             made: Instant::now(),
             last_success_ms: AtomicU64::default(),
+            failovers: AtomicU64::default(),
         }
     }
 }
@@ -92,6 +94,11 @@ impl Health {
     /// Whether paths are sent to the target.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
+    }
+
+    /// How often the target's paths have moved to other targets because it failed.
+    pub fn failovers(&self) -> u64 {
+        self.failovers.load(Ordering::Relaxed)
     }
 
     /// Why the last probe failed or has no answer; `None` when it succeeded.
@@ -194,6 +201,9 @@ impl Health {
 
     fn guard(&self, up: bool) -> Change {
         self.up.store(up, Ordering::Relaxed);
+        if !up {
+            self.failovers.fetch_add(1, Ordering::Relaxed);
+        }
         if up { Change::Up } else { Change::Down }
     }
 

@@ -1,0 +1,336 @@
+//! The description of the HTTP API (OpenAPI 3.1) at `/openapi.json`, made from the types of the answers and one table of
+//! operations. Tests compare the table with the routes.
+
+use std::sync::LazyLock;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value, json};
+
+use super::{api_error::ErrorBody, link::ListPage, page::Event, report::TargetsReport, routes::RouteReport};
+
+/// What an answer has as its content.
+#[derive(Clone, Copy)]
+enum Body {
+    None,
+    /// The bytes of a file.
+    Bytes,
+    Text(&'static str),
+    Json(fn(&mut SchemaGenerator) -> Value),
+}
+
+struct Operation {
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    /// Names in `components/parameters`.
+    parameters: &'static [&'static str],
+    has_content: bool,
+    answers: &'static [(u16, &'static str, Body)],
+    /// Statuses with an error as their content.
+    errors: &'static [u16],
+    is_open: bool,
+}
+
+const NONE: Operation = Operation {
+    method: "get",
+    path: "",
+    summary: "",
+    parameters: &[],
+    has_content: false,
+    answers: &[],
+    errors: &[],
+    is_open: false,
+};
+
+/// Refusals of every operation on a file: its path, its name, its target.
+const OF_FILES: &[u16] = &[400, 401, 403, 404, 409, 413, 414, 501, 502, 503, 504, 507];
+const OF_READS: &[u16] = &[400, 401, 403, 404, 409, 412, 414, 501, 502, 503, 504, 507];
+const OF_WRITES: &[u16] = &[400, 401, 403, 404, 408, 409, 411, 412, 413, 414, 415, 417, 501, 502, 503, 504, 507];
+const CONDITIONS: &[&str] = &["path", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"];
+const READ: &[&str] =
+    &["path", "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"];
+
+const TARGETS: Body = Body::Json(schema::<TargetsReport>);
+const READS: &[(u16, &str, Body)] = &[
+    (200, "The content", Body::Bytes),
+    (206, "The range", Body::Bytes),
+    (304, "Not modified", Body::None),
+    (416, "The range is outside of the content", Body::None),
+];
+const HEADS: &[(u16, &str, Body)] = &[
+    (200, "The fields of the content", Body::None),
+    (206, "The fields of the range", Body::None),
+    (304, "Not modified", Body::None),
+    (416, "The range is outside of the content", Body::None),
+];
+
+const OPERATIONS: &[Operation] = &[
+    Operation {
+        path: "/files/{path}",
+        summary: "Reads a file",
+        parameters: READ,
+        answers: READS,
+        errors: OF_READS,
+        ..NONE
+    },
+    Operation {
+        method: "head",
+        path: "/files/{path}",
+        summary: "Reads the fields of a file",
+        parameters: READ,
+        answers: HEADS,
+        errors: OF_READS,
+        ..NONE
+    },
+    Operation {
+        method: "put",
+        path: "/files/{path}",
+        summary: "Replaces a file atomically, and creates the directories above it",
+        parameters: CONDITIONS,
+        has_content: true,
+        answers: &[(201, "The file is new", Body::None), (204, "The file is replaced", Body::None)],
+        errors: OF_WRITES,
+        ..NONE
+    },
+    Operation {
+        method: "post",
+        path: "/files/{path}",
+        summary: "Appends to a file",
+        parameters: &["path", "append", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"],
+        has_content: true,
+        answers: &[(201, "The file is new", Body::None), (204, "The file is longer", Body::None)],
+        errors: OF_WRITES,
+        ..NONE
+    },
+    Operation {
+        method: "delete",
+        path: "/files/{path}",
+        summary: "Deletes a file",
+        parameters: CONDITIONS,
+        answers: &[(204, "The file is deleted", Body::None)],
+        errors: OF_WRITES,
+        ..NONE
+    },
+    Operation {
+        path: "/list/{directory}",
+        summary: "Lists a directory, in no order",
+        parameters: &["directory", "limit", "from"],
+        answers: &[(200, "A page of entries", Body::Json(schema::<ListPage>))],
+        errors: OF_FILES,
+        ..NONE
+    },
+    Operation {
+        path: "/list",
+        summary: "Lists the root",
+        parameters: &["limit", "from"],
+        answers: &[(200, "A page of entries", Body::Json(schema::<ListPage>))],
+        errors: OF_FILES,
+        ..NONE
+    },
+    Operation {
+        path: "/route/{path}",
+        summary: "Says which mount target a path belongs to; touches no file",
+        parameters: &["path"],
+        answers: &[(200, "The route", Body::Json(schema::<RouteReport>))],
+        errors: &[400, 401, 414],
+        ..NONE
+    },
+    Operation {
+        path: "/targets",
+        summary: "Health, shares and latencies of every mount target",
+        answers: &[(200, "The mount targets", TARGETS)],
+        errors: &[401],
+        ..NONE
+    },
+    Operation {
+        path: "/metrics",
+        summary: "The same for Prometheus",
+        answers: &[(200, "Metrics as OpenMetrics", Body::Text("application/openmetrics-text; version=1.0.0; charset=utf-8"))],
+        errors: &[401],
+        ..NONE
+    },
+    Operation {
+        path: "/events",
+        summary: "The state of this task once a second, as server-sent events; `data` is the schema Event",
+        answers: &[(200, "A stream that ends with the service", Body::Text("text/event-stream"))],
+        errors: &[401, 503],
+        ..NONE
+    },
+    Operation {
+        path: "/",
+        summary: "The page for people; without the token, a form for it",
+        answers: &[
+            (200, "The page", Body::Text("text/html; charset=utf-8")),
+            (401, "The form", Body::Text("text/html; charset=utf-8")),
+        ],
+        ..NONE
+    },
+    Operation {
+        path: "/healthz",
+        summary: "The process is alive",
+        answers: &[(200, "It is alive", Body::Text("text/plain; charset=utf-8"))],
+        is_open: true,
+        ..NONE
+    },
+    Operation {
+        path: "/readyz",
+        summary: "A mount target works and the service is not ending",
+        answers: &[
+            (200, "It is ready", Body::Text("text/plain; charset=utf-8")),
+            (503, "Not ready", Body::Text("text/plain; charset=utf-8")),
+        ],
+        is_open: true,
+        ..NONE
+    },
+];
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
+    generator.subschema_for::<T>().to_value()
+}
+
+/// The document.
+pub(super) fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let settings = settings.with(|settings| settings.definitions_path = "/components/schemas".into());
+    let mut generator = settings.into_generator();
+    let error = schema::<ErrorBody>(&mut generator);
+    schema::<Event>(&mut generator);
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in OPERATIONS {
+        let described = operation.described(&mut generator, &error);
+        let of_path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        of_path[operation.method] = described;
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "File service",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Files of one Amazon EFS file system, each through the mount target that the hash of its path \
+                            selects.",
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        },
+        // A service without TOKEN takes requests without it.
+        "security": [{ "token": [] }, { "session": [] }, {}],
+        "paths": paths,
+        "components": {
+            "parameters": parameters(),
+            "schemas": generator.take_definitions(true),
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer" },
+                "session": { "type": "apiKey", "in": "cookie", "name": "efs-session",
+                    "description": "For the page only; `__Host-efs-session` over TLS." },
+            },
+        },
+    })
+}
+
+impl Operation {
+    fn described(&self, generator: &mut SchemaGenerator, error: &Value) -> Value {
+        let mut answers = Map::new();
+        for (status, description, body) in self.answers {
+            let content = match body {
+                Body::None => None,
+                Body::Bytes => Some(("application/octet-stream", json!({}))),
+                Body::Text(kind) => Some((*kind, json!({ "schema": { "type": "string" } }))),
+                Body::Json(schema) => Some(("application/json", json!({ "schema": schema(generator) }))),
+            };
+            let mut answer = json!({ "description": description });
+            if let Some((kind, content)) = content {
+                answer["content"] = json!({ kind: content });
+            }
+            answers.insert(status.to_string(), answer);
+        }
+        for status in self.errors {
+            let description = http::StatusCode::from_u16(*status).ok().and_then(|status| status.canonical_reason());
+            // An answer to HEAD has no content.
+            let answer = match self.method {
+                "head" => json!({ "description": description }),
+                _ => json!({ "description": description, "content": { "application/json": { "schema": error } } }),
+            };
+            answers.entry(status.to_string()).or_insert(answer);
+        }
+        let refer = |name: &&str| json!({ "$ref": format!("#/components/parameters/{name}") });
+        let mut described = json!({ "summary": self.summary, "responses": answers });
+        if !self.parameters.is_empty() {
+            described["parameters"] = self.parameters.iter().map(refer).collect();
+        }
+        if self.has_content {
+            described["requestBody"] = json!({ "required": true, "content": { "application/octet-stream": {} } });
+        }
+        if self.is_open {
+            described["security"] = json!([{}]);
+        }
+        described
+    }
+}
+
+fn parameters() -> Value {
+    let path = |name: &str, description: &str| {
+        json!({ "name": name, "in": "path", "required": true, "description": description,
+            "schema": { "type": "string", "minLength": 1, "maxLength": 4096 } })
+    };
+    let field = |name: &str, description: &str| {
+        (
+            name.to_owned(),
+            json!({ "name": name, "in": "header", "description": description,
+            "schema": { "type": "string" } }),
+        )
+    };
+    let mut all: Map<String, Value> = [
+        field("Range", "One byte range (RFC 9110, section 14.2)"),
+        field("If-Range", "One strong entity tag (section 13.1.5)"),
+        field("If-Match", "Entity tags or `*` (section 13.1.1)"),
+        field("If-None-Match", "Entity tags or `*` (section 13.1.2)"),
+        field("If-Modified-Since", "A date (section 13.1.3)"),
+        field("If-Unmodified-Since", "A date (section 13.1.4)"),
+    ]
+    .into_iter()
+    .collect();
+    let of_files = "A relative path. Slashes separate its components, so they are not encoded; each component is encoded \
+                    once.";
+    all.insert("path".to_owned(), path("path", of_files));
+    all.insert("directory".to_owned(), path("directory", of_files));
+    all.insert(
+        "append".to_owned(),
+        json!({ "name": "append", "in": "query", "required": true, "allowEmptyValue": true,
+            "schema": { "type": "string", "const": "" } }),
+    );
+    all.insert(
+        "limit".to_owned(),
+        json!({ "name": "limit", "in": "query", "description": "Maximum number of entries",
+            "schema": { "type": "integer", "minimum": 1, "maximum": 10_000, "default": 1000 } }),
+    );
+    all.insert(
+        "from".to_owned(),
+        json!({ "name": "from", "in": "query", "description": "`next` of the page before",
+            "schema": { "type": "string", "pattern": "^[0-9]+$" } }),
+    );
+    Value::Object(all)
+}
+
+/// `GET /openapi.json`.
+pub(super) async fn openapi() -> Response {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], TEXT.clone()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `UPDATE_SCHEMAS=1` writes it.
+    #[test]
+    fn the_document_is_the_one_of_the_reference() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/openapi.json");
+        let text = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+        if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+            std::fs::write(file, &text).unwrap();
+        }
+        let written = std::fs::read_to_string(file).unwrap_or_default();
+        assert!(written == text, "UPDATE_SCHEMAS=1 writes docs/reference/openapi.json again");
+    }
+}
