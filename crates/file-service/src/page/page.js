@@ -163,6 +163,8 @@ const showRoute = async (path) => {
   const place = byId('route');
   let answer;
   try {
+    // A browser takes them out of an address, encoded or not, and would ask for another path.
+    if (path.split('/').some((name) => name === '.' || name === '..')) throw new Error('a path has no component . or ..');
     const response = await fetch(`/route/${encoded(path)}`);
     answer = await response.json();
     if (!response.ok) throw new Error(answer.error.message);
