@@ -89,7 +89,7 @@ async fn no_such_method() -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "NoSuchMethod",
-        "a file takes GET, HEAD, PUT, DELETE, and POST with ?append; all else GET",
+        "a file takes GET, HEAD, PUT, DELETE, and POST with ?append; /session takes POST; all else GET",
     )
 }
 

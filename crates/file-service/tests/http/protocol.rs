@@ -330,7 +330,7 @@ fn a_request_that_makes_no_sense_changes_nothing() {
         (Request::new("MKCOL", "/files/d"), "405 NoSuchMethod"),
         (Request::new("PUT", "/list/d").body("new"), "405 NoSuchMethod"),
         (Request::new("DELETE", "/targets"), "405 NoSuchMethod"),
-        (Request::get("/"), "404 NoSuchAddress"),
+        (Request::get("/page"), "404 NoSuchAddress"),
         (Request::get("/files"), "404 NoSuchAddress"),
         (Request::get("/files/"), "404 NoSuchAddress"),
         (Request::put("/files/f", vec![0; 1_000_001]), "413 TooLarge"),
