@@ -16,6 +16,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # One directory for each version of what is asked for, so that a change never meets an old install.
 PYTHON := $(CACHE)/python-$(shell sha256sum tests/requirements.txt | cut -c1-12)
 NODE := $(CACHE)/node-$(shell sha256sum cdk/package-lock.json | cut -c1-12)
+PAGE_NODE := $(CACHE)/page-$(shell sha256sum tests/page/package-lock.json | cut -c1-12)
 CARGO_TOOLS := $(CACHE)/cargo-tools
 FUNCTIONS := $(notdir $(wildcard functions/*))
 CARGO_DENY_VERSION := 0.20.2
@@ -26,6 +27,7 @@ RIPGREP_VERSION := 15.2.0
 DUA_VERSION := 3.0.0
 export MINISTACK := $(PYTHON)/bin/ministack
 export CARGO_LAMBDA := $(PYTHON)/bin/cargo-lambda
+export SCHEMATHESIS := $(PYTHON)/bin/schemathesis
 export PATH := $(PATH):$(CARGO_TOOLS)/bin
 
 # Clippy as the compiler of our own crates: lints, tests and programs come out of one compilation, in which
@@ -56,7 +58,7 @@ build-local:
 ## Testing
 
 .PHONY: test
-test: tools check test-rust test-asl test-cdk test-docs deny ## Everything that CI asks for
+test: tools check test-rust test-page test-asl test-cdk test-docs deny ## Everything that CI asks for
 
 .PHONY: t
 t: ## One test, warnings allowed: T=part of its name [P=its crate, which builds less]
@@ -82,6 +84,10 @@ build-tests: ## Lint and build all of it, warnings denied
 test-rust: tools build-tests ## Units, laws, contracts, and whole cycles on the emulator
 	$(CHECKED) cargo nextest run --locked --workspace --no-fail-fast
 	$(CHECKED) cargo test --locked --workspace --doc --quiet
+
+.PHONY: test-page
+test-page: packages tests/page/node_modules build-tests ## The page of the file service in Chromium: numbers, failures, keyboard, axe; UPDATE_IMAGES=1 draws docs/images/page-*.png
+	FILE_SERVICE=$(abspath $(TARGET))/debug/file-service tests/page/node_modules/.bin/playwright test -c tests/page
 
 .PHONY: test-nfs-guest
 test-nfs-guest: tools build-tests ## Of `make test`, what needs a kernel's NFS: the service on its mounts and beside them, in a guest
@@ -278,7 +284,7 @@ nfs-peers: packages $(NFS_RS_PEER)
 ## Tools
 
 .PHONY: tools
-tools: $(PYTHON)/.done cdk/node_modules $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION) packages ## Install what the rest needs, into the user's cache
+tools: $(PYTHON)/.done cdk/node_modules tests/page/node_modules $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION) $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION) packages ## Install what the rest needs, into the user's cache
 
 # Two runs at once install once: whoever comes second waits, and finds it done.
 ONCE = mkdir -p $(CACHE) && flock $(CACHE)/install.lock $(SHELL) -euo pipefail -c
@@ -302,6 +308,17 @@ $(NODE)/.done:
 cdk/node_modules: $(NODE)/.done
 	@test -d $@ -a ! -L $@ || ln -sfn $(NODE)/node_modules $@
 
+$(PAGE_NODE)/.done:
+	@echo 'installing Playwright, which uses the chromium of the machine'
+	@$(ONCE) 'test -e $@ || { \
+	  mkdir -p $(PAGE_NODE); \
+	  cp tests/page/package.json tests/page/package-lock.json $(PAGE_NODE); \
+	  npm ci --prefix $(PAGE_NODE) --silent --no-audit --no-fund; \
+	  touch $@; }'
+
+tests/page/node_modules: $(PAGE_NODE)/.done
+	@test -d $@ -a ! -L $@ || ln -sfn $(PAGE_NODE)/node_modules $@
+
 $(CARGO_TOOLS)/.deny-$(CARGO_DENY_VERSION):
 	@echo 'building cargo-deny (3 minutes)'
 	@$(ONCE) 'test -e $@ || { \
@@ -320,12 +337,12 @@ $(CARGO_TOOLS)/.nextest-$(NEXTEST_VERSION):
 	  cargo install cargo-nextest --version $(NEXTEST_VERSION) --locked --quiet --root $(CARGO_TOOLS) --target-dir $(CACHE)/build-tools; \
 	  touch $@'
 
-# For a target that hangs, for a kernel with NFS (in a guest), for an NFS server outside of it, for an image, and for
-# a file system in a file system.
+# For a target that hangs, for a kernel with NFS (in a guest), for an NFS server outside of it, for an image, for
+# a file system in a file system, and for the page.
 # Without them, and without root, those tests say so and are left out; in CI that is a failure.
 PACKAGES := bindfs qemu-system-x86 busybox-static cpio kmod nfs-kernel-server nfs-common iproute2 \
-  nfs-ganesha nfs-ganesha-vfs buildah btrfs-progs
-PROGRAMS := bindfs qemu-system-x86_64 busybox cpio depmod rpc.nfsd mount.nfs4 ip ganesha.nfsd buildah mkfs.btrfs
+  nfs-ganesha nfs-ganesha-vfs buildah btrfs-progs chromium
+PROGRAMS := bindfs qemu-system-x86_64 busybox cpio depmod rpc.nfsd mount.nfs4 ip ganesha.nfsd buildah mkfs.btrfs chromium
 
 # What is installed with it is for the tests to start: Debian asks this file before it starts a service.
 NO_SERVICES = policy=/usr/sbin/policy-rc.d; test -e $$policy || { \
@@ -336,7 +353,7 @@ packages:
 	@PATH="$$PATH:/usr/sbin:/sbin"; type $(PROGRAMS) >/dev/null 2>&1 && exit; \
 	[ "$$(id -u)" = 0 ] && type apt-get >/dev/null 2>&1 || { \
 	  echo 'some tests are left out; for them: apt-get install $(PACKAGES)'; exit 0; }; \
-	echo "installing what runs a kernel's NFS and a file system that hangs (1 minute)"; \
+	echo "installing what runs a kernel's NFS, a file system that hangs, and the page (1 minute)"; \
 	$(ONCE) '$(NO_SERVICES); apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(PACKAGES) >/dev/null'
 
 # An NFS server for the file service of `make run`, which goes on without one and says so.

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderValue, header};
+use domain::codes::{CodeKind, Entry, of_kind};
+use http::{HeaderValue, StatusCode, header};
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -27,28 +28,45 @@ struct Operation {
     summary: &'static str,
     /// Names in `components/parameters`.
     parameters: &'static [&'static str],
-    has_content: bool,
+    content: Option<&'static str>,
     answers: &'static [(u16, &'static str, Body)],
-    /// Statuses with an error as their content.
+    /// Refusals besides those of every operation.
     errors: &'static [u16],
-    is_open: bool,
+    access: Access,
 }
+
+/// What opens an operation of a service with `AUTH_TOKEN`.
+#[derive(Clone, Copy, PartialEq)]
+enum Access {
+    Token,
+    /// The token or the session of a browser.
+    Page,
+    Open,
+}
+
+/// Components of 1 to 255 characters, of which none is `.` or `..`, begins with `.efs-router.` or has a NUL. The limits are in
+/// bytes, which a pattern cannot say.
+const PATH_PATTERN: &str =
+    r"^(?!\.{1,2}(/|$)|\.efs-router\.)[^/\x00]{1,255}(/(?!\.{1,2}(/|$)|\.efs-router\.)[^/\x00]{1,255}){0,254}$";
 
 const NONE: Operation = Operation {
     method: "get",
     path: "",
     summary: "",
     parameters: &[],
-    has_content: false,
+    content: None,
     answers: &[],
     errors: &[],
-    is_open: false,
+    access: Access::Token,
 };
 
-/// Refusals of every operation on a file: its path, its name, its target.
-const OF_FILES: &[u16] = &[400, 401, 403, 404, 409, 413, 414, 501, 502, 503, 504, 507];
-const OF_READS: &[u16] = &[400, 401, 403, 404, 409, 412, 414, 501, 502, 503, 504, 507];
-const OF_WRITES: &[u16] = &[400, 401, 403, 404, 408, 409, 411, 412, 413, 414, 415, 417, 501, 502, 503, 504, 507];
+/// Refusals of every operation: its head, its framing, too many connections.
+const OF_ALL: &[u16] = &[400, 414, 417, 431, 501, 503];
+/// Of these some come from the parser, and have no content.
+const MAY_BE_EMPTY: &[u16] = &[414, 431];
+const OF_FILES: &[u16] = &[403, 404, 409, 502, 504, 507];
+const OF_READS: &[u16] = &[403, 404, 409, 412, 502, 504, 507];
+const OF_WRITES: &[u16] = &[403, 404, 408, 409, 411, 412, 413, 415, 502, 504, 507];
 const CONDITIONS: &[&str] = &["path", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"];
 const READ: &[&str] =
     &["path", "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"];
@@ -90,7 +108,7 @@ const OPERATIONS: &[Operation] = &[
         path: "/files/{path}",
         summary: "Replaces a file atomically, and creates the directories above it",
         parameters: CONDITIONS,
-        has_content: true,
+        content: Some("application/octet-stream"),
         answers: &[(201, "The file is new", Body::None), (204, "The file is replaced", Body::None)],
         errors: OF_WRITES,
         ..NONE
@@ -100,7 +118,7 @@ const OPERATIONS: &[Operation] = &[
         path: "/files/{path}",
         summary: "Appends to a file",
         parameters: &["path", "append", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"],
-        has_content: true,
+        content: Some("application/octet-stream"),
         answers: &[(201, "The file is new", Body::None), (204, "The file is longer", Body::None)],
         errors: OF_WRITES,
         ..NONE
@@ -135,14 +153,14 @@ const OPERATIONS: &[Operation] = &[
         summary: "Says which mount target a path belongs to; touches no file",
         parameters: &["path"],
         answers: &[(200, "The route", Body::Json(schema::<RouteReport>))],
-        errors: &[400, 401, 414],
+        access: Access::Page,
         ..NONE
     },
     Operation {
         path: "/targets",
         summary: "Health, shares and latencies of every mount target",
         answers: &[(200, "The mount targets", TARGETS)],
-        errors: &[401],
+        access: Access::Page,
         ..NONE
     },
     Operation {
@@ -153,14 +171,13 @@ const OPERATIONS: &[Operation] = &[
             "Metrics as OpenMetrics",
             Body::Text("application/openmetrics-text; version=1.0.0; charset=utf-8"),
         )],
-        errors: &[401],
         ..NONE
     },
     Operation {
         path: "/events",
         summary: "The state of this task once a second, as server-sent events; `data` is the schema Event",
         answers: &[(200, "A stream that ends with the service", Body::Text("text/event-stream"))],
-        errors: &[401, 503],
+        access: Access::Page,
         ..NONE
     },
     Operation {
@@ -170,13 +187,42 @@ const OPERATIONS: &[Operation] = &[
             (200, "The page", Body::Text("text/html; charset=utf-8")),
             (401, "The form", Body::Text("text/html; charset=utf-8")),
         ],
+        access: Access::Page,
+        ..NONE
+    },
+    Operation {
+        method: "post",
+        path: "/session",
+        summary: "Signs a browser in: exchanges the token for a cookie of 12 hours, which opens the page",
+        content: Some("application/x-www-form-urlencoded"),
+        answers: &[
+            (303, "To the page, with the cookie", Body::None),
+            (401, "The form again", Body::Text("text/html; charset=utf-8")),
+        ],
+        errors: &[408, 411, 413, 415],
+        access: Access::Open,
+        ..NONE
+    },
+    Operation {
+        method: "post",
+        path: "/session/end",
+        summary: "Signs a browser out",
+        answers: &[(303, "To the form, without the cookie", Body::None)],
+        access: Access::Open,
+        ..NONE
+    },
+    Operation {
+        path: "/openapi.json",
+        summary: "This document",
+        answers: &[(200, "OpenAPI 3.1", Body::Json(|_| json!({ "type": "object" })))],
+        access: Access::Page,
         ..NONE
     },
     Operation {
         path: "/healthz",
         summary: "The process is alive",
         answers: &[(200, "It is alive", Body::Text("text/plain; charset=utf-8"))],
-        is_open: true,
+        access: Access::Open,
         ..NONE
     },
     Operation {
@@ -186,7 +232,7 @@ const OPERATIONS: &[Operation] = &[
             (200, "It is ready", Body::Text("text/plain; charset=utf-8")),
             (503, "Not ready", Body::Text("text/plain; charset=utf-8")),
         ],
-        is_open: true,
+        access: Access::Open,
         ..NONE
     },
 ];
@@ -214,11 +260,10 @@ pub(super) fn document() -> Value {
             "title": "File service",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Files of one Amazon EFS file system, each through the mount target that the hash of its path \
-                            selects.",
+                            selects. A service without AUTH_TOKEN takes requests without a token.",
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },
-        // A service without TOKEN takes requests without it.
-        "security": [{ "token": [] }, { "session": [] }, {}],
+        "security": [{ "token": [] }],
         "paths": paths,
         "components": {
             "parameters": parameters(),
@@ -248,34 +293,54 @@ impl Operation {
             }
             answers.insert(status.to_string(), answer);
         }
-        for status in self.errors {
-            let description = http::StatusCode::from_u16(*status).ok().and_then(|status| status.canonical_reason());
+        let token: &[u16] = if self.access == Access::Open { &[] } else { &[401] };
+        for status in [OF_ALL, token, self.errors].concat() {
+            let answer = answers.entry(status.to_string()).or_insert_with(|| json!({ "description": reason(status) }));
             // An answer to HEAD has no content.
-            let answer = match self.method {
-                "head" => json!({ "description": description }),
-                _ => json!({ "description": description, "content": { "application/json": { "schema": error } } }),
-            };
-            answers.entry(status.to_string()).or_insert(answer);
+            if self.method != "head" && !MAY_BE_EMPTY.contains(&status) {
+                answer["content"]["application/json"] = json!({ "schema": error });
+            }
         }
         let refer = |name: &&str| json!({ "$ref": format!("#/components/parameters/{name}") });
         let mut described = json!({ "summary": self.summary, "responses": answers });
         if !self.parameters.is_empty() {
             described["parameters"] = self.parameters.iter().map(refer).collect();
         }
-        if self.has_content {
-            described["requestBody"] = json!({ "required": true, "content": { "application/octet-stream": {} } });
+        if let Some(kind) = self.content {
+            let schema = match kind {
+                "application/x-www-form-urlencoded" => json!({ "type": "object", "required": ["token"],
+                    "properties": { "token": { "type": "string" } } }),
+                _ => json!({}),
+            };
+            described["requestBody"] = json!({ "required": true, "content": { kind: { "schema": schema } } });
         }
-        if self.is_open {
-            described["security"] = json!([{}]);
+        match self.access {
+            Access::Token => {}
+            Access::Page => described["security"] = json!([{ "token": [] }, { "session": [] }]),
+            Access::Open => described["security"] = json!([]),
         }
         described
+    }
+}
+
+/// What a status says, and its codes.
+fn reason(status: u16) -> String {
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+    let has_status = |entry: &&Entry| {
+        entry.meaning.split_once(':').is_some_and(|(statuses, _)| statuses.contains(&status.to_string()))
+    };
+    let codes: Vec<_> =
+        of_kind(CodeKind::HttpError).filter(has_status).map(|entry| format!("`{}`", entry.code)).collect();
+    match codes.is_empty() {
+        true => reason.to_owned(),
+        false => format!("{reason}: {}", codes.join(", ")),
     }
 }
 
 fn parameters() -> Value {
     let path = |name: &str, description: &str| {
         json!({ "name": name, "in": "path", "required": true, "description": description,
-            "schema": { "type": "string", "minLength": 1, "maxLength": 4096 } })
+            "schema": { "type": "string", "minLength": 1, "maxLength": 4096, "pattern": PATH_PATTERN } })
     };
     let field = |name: &str, description: &str| {
         (
@@ -311,7 +376,7 @@ fn parameters() -> Value {
     all.insert(
         "from".to_owned(),
         json!({ "name": "from", "in": "query", "description": "`next` of the page before",
-            "schema": { "type": "string", "pattern": "^[0-9]+$" } }),
+            "schema": { "type": "string", "pattern": "^[0-9]{1,20}$" } }),
     );
     Value::Object(all)
 }

@@ -238,3 +238,44 @@ fn the_description_of_the_api_has_the_routes_that_there_are() {
         }
     }
 }
+
+/// The documented addresses: of the description, of the reference, and of the routes in the sources.
+#[test]
+fn the_description_the_reference_and_the_routes_name_the_same_addresses() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let description: Value = serde_json::from_str(&read("../../docs/reference/openapi.json")).unwrap();
+    let described: BTreeSet<_> = description["paths"].as_object().unwrap().keys().cloned().collect();
+
+    let sources = ["src/routes.rs", "src/page/mod.rs"].map(read).concat();
+    let routes = sources.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap().replace("{*", "{"));
+    // What the page loads is part of the page, and `/list/` is `/list`.
+    let internal = ["/page.css", "/page.js", "/list/"];
+    let routes: BTreeSet<_> = routes.filter(|path| !internal.contains(&path.as_str())).collect();
+    assert_eq!(routes, described);
+
+    let reference = read("../../docs/reference/service.md");
+    let rows = reference.split("## Requests").nth(1).unwrap().split("\n## ").next().unwrap();
+    let spans: Vec<_> = rows.split('`').skip(1).step_by(2).collect();
+    let documented =
+        |path: &String| spans.iter().any(|span| span.split(' ').any(|word| word.split('?').next() == Some(path)));
+    let missing: Vec<_> = described.iter().filter(|path| *path != "/list" && !documented(path)).collect();
+    assert!(missing.is_empty(), "docs/reference/service.md does not name {missing:?}");
+
+    // The codes of each status, from `domain::codes`, are those of the table.
+    let table = rows.split("| status | codes |").nth(1).unwrap();
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                for code in answer["description"].as_str().unwrap().split('`').skip(1).step_by(2) {
+                    let row =
+                        table.lines().find(|line| line.split('|').nth(1).is_some_and(|cell| cell.contains(status)));
+                    assert!(
+                        row.is_some_and(|row| row.contains(&format!("`{code}`"))),
+                        "{method} {path}: {status} {code}"
+                    );
+                }
+            }
+        }
+    }
+}

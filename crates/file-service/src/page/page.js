@@ -56,7 +56,7 @@ const summarize = (event) => {
 };
 
 const share = (part, text) => {
-  const cell = element('td');
+  const cell = element('td', undefined, 'fixed');
   const bar = element('meter');
   bar.value = part;
   bar.setAttribute('aria-label', percent(part));
@@ -70,10 +70,11 @@ const listTargets = (event) => {
     const name = element('th', target.mount_target_id, 'id');
     name.scope = 'row';
     name.append(element('small', target.ip_address));
-    const health = element('td', target.up ? 'up' : 'down', target.up ? 'up' : 'down');
+    const health = element('td', undefined, 'health');
+    health.append(element('span', target.up ? 'up' : 'down', target.up ? 'up' : 'down'));
     if (target.error) health.append(element('small', target.error));
     row.append(
-      name, element('td', target.availability_zone), health,
+      name, element('td', target.availability_zone, 'fixed'), health,
       share(target.share_of_operations, whole(target.operations)),
       share(target.share_of_bytes, `${size(target.bytes_read)} read, ${size(target.bytes_written)} written`),
       element('td', duration(target.latency_ms.p50), 'number'), element('td', duration(target.latency_ms.p99), 'number'),
@@ -120,9 +121,10 @@ const drawLatency = (event) => {
   });
   byId('latency').replaceChildren(...parts);
   const all = buckets.reduce((sum, count) => sum + count, 0);
-  const fullest = buckets.indexOf(Math.max(...buckets));
-  const within = fullest < bounds.length ? `at most ${duration(bounds[fullest])}` : 'more than 10 s';
-  say(byId('latency-text'), all ? `${whole(all)} operations; most of them took ${within}.` : 'No operation yet.');
+  let passed = 0;
+  const middle = buckets.findIndex((count) => (passed += count) * 2 >= all);
+  const within = middle < bounds.length ? `at most ${duration(bounds[middle])}` : `more than ${duration(bounds.at(-1))}`;
+  say(byId('latency-text'), all ? `${whole(all)} operations; half of them took ${within}.` : 'No operation yet.');
 };
 
 const listErrors = (event) => {
@@ -163,6 +165,8 @@ const showRoute = async (path) => {
   const place = byId('route');
   let answer;
   try {
+    // A browser takes them out of an address, encoded or not, and would ask for another path.
+    if (path.split('/').some((name) => name === '.' || name === '..')) throw new Error('a path has no component . or ..');
     const response = await fetch(`/route/${encoded(path)}`);
     answer = await response.json();
     if (!response.ok) throw new Error(answer.error.message);
