@@ -1,5 +1,5 @@
 //! The service against its own description: schemathesis asks it what `/openapi.json` allows and forbids.
-#![allow(clippy::unwrap_used, reason = "a test says what it takes for granted")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
 mod common;
 

@@ -31,6 +31,15 @@ pub fn make(files: u64, go_on: impl Fn(u64) -> bool) -> Result<TempDir> {
     Ok(root)
 }
 
+/// Creates `files` more empty files in a new subdirectory.
+///
+/// # Errors
+/// As [`make`].
+pub fn add(root: &Path, files: u64) -> Result<()> {
+    let directory = tempfile::Builder::new().prefix("more-").tempdir_in(root)?.keep();
+    (0..files).try_for_each(|number| create(&directory.join(format!("{number:08}"))))
+}
+
 /// `TMPDIR` if set, otherwise in memory, about a kilobyte per file. After many deletions ext4 checks each recently freed
 /// inode before it takes a new one, and creates a hundred times fewer files per second.
 pub fn place(files: u64) -> PathBuf {

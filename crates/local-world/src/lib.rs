@@ -5,6 +5,7 @@ pub mod emulator;
 pub mod execution;
 mod files;
 mod load;
+mod page;
 pub mod proxy;
 mod report;
 mod run;

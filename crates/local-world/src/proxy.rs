@@ -246,7 +246,7 @@ impl Shared {
         uri: &Uri,
         mut headers: HeaderMap,
         body: Bytes,
-    ) -> Result<(axum::http::response::Parts, Bytes)> {
+    ) -> Result<(http::response::Parts, Bytes)> {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         // Hop-by-hop header fields.
         for name in [header::HOST, header::CONTENT_LENGTH, header::CONNECTION, header::TRANSFER_ENCODING] {

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Spec, Tools, World, execution, files,
+    page::{Page, Toys},
     report::{Cycle, Outcome, Picture, StackOutcome},
     service,
     stack::NAME,
@@ -72,6 +73,9 @@ pub struct Options {
     /// How long a new mount target is `creating`
     #[arg(long, value_name = "SECONDS", default_value = "15", value_parser = value_parser!(u64).range(0..=600))]
     delay: u64,
+    /// Show the run on a page in a browser, which stays until Ctrl-C
+    #[arg(long)]
+    open: bool,
     /// Deploy the stack of cdk/ into the emulator with the real CDK, run in that, and take it away at the end
     #[arg(long)]
     stack: bool,
@@ -136,7 +140,15 @@ async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
         variables: vec![("FILE_COUNT_THRESHOLD".to_owned(), options.threshold.to_string())],
         stack: options.stack,
     };
-    let world = World::create(&options.tools, &spec, |step| screen.doing(step)).await?;
+    let world = Arc::new(World::create(&options.tools, &spec, |step| screen.doing(step)).await?);
+    let page = match options.open {
+        true => Some(Page::serve(Arc::clone(&world), Toys::default(), options.threshold, 0).await?),
+        false => None,
+    };
+    if let Some(page) = &page {
+        screen.line(&format!("The page: {}", page.url));
+        page.open();
+    }
 
     let mut surprises = Vec::new();
     let mut stack = None;
@@ -175,6 +187,10 @@ async fn cycles(options: &Options, screen: &Screen) -> Result<bool> {
     let as_expected = surprises.is_empty();
     let outcome = Outcome { first: first.summary(), next: second.summary(), service: served, stack, as_expected };
     println!("{}{}", if options.json { "" } else { "result: " }, serde_json::to_string(&outcome)?);
+    if page.is_some() {
+        screen.line("The page stays until Ctrl-C.");
+        interruption().await;
+    }
     Ok(surprises.is_empty())
 }
 

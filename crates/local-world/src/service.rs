@@ -13,7 +13,7 @@ use std::{
     path::Path,
     process::Stdio,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -108,18 +108,20 @@ struct Lost {
 enum Targets {
     /// One directory under several names, and the reason.
     Directory(String),
-    /// A server, and a relay for each target.
-    Server { _server: Box<Ganesha>, relays: Vec<Relay> },
+    /// A server, and a relay for each target that there may be. The relay of a target is the one at its position in
+    /// `ids`.
+    Server { _server: Box<Ganesha>, relays: Vec<Relay>, ids: Mutex<Vec<String>> },
 }
 
 impl Targets {
-    /// Each as the published list has it but for its address, which is on this machine.
-    fn new(directory: &TempDir, list: &PublishedList) -> Result<Self> {
+    /// For the targets of a list, and for more up to `capacity`.
+    fn new(directory: &TempDir, list: &PublishedList, capacity: usize) -> Result<Self> {
+        let capacity = capacity.max(list.targets().len());
         let files = directory.path().join("files");
         std::fs::create_dir(&files)?;
         if let Err(err) = Ganesha::available() {
-            for target in 0..list.targets().len() {
-                symlink("files", directory.path().join(format!("efs-{target}")))?;
+            for slot in 0..capacity {
+                symlink("files", directory.path().join(format!("efs-{slot}")))?;
             }
             return Ok(Self::Directory(err));
         }
@@ -128,18 +130,56 @@ impl Targets {
         }
         let server = Ganesha::start(nfs_lab::Options { directory: Some(files), ..nfs_lab::Options::default() });
         let mut relays = vec![Relay::target(2, server.address())];
-        for number in 3..list.targets().len() + 2 {
+        for number in 3..capacity + 2 {
             let last = u8::try_from(number).context("more targets than addresses on this machine")?;
             let address = std::net::SocketAddr::from(([127, 0, 0, last], relays[0].port()));
             relays.push(Relay::at(address, server.address()));
         }
+        let targets = Self::Server { _server: Box::new(server), relays, ids: Mutex::default() };
+        targets.publish(directory, list)?;
+        Ok(targets)
+    }
+
+    /// Writes the list for the service: each target as it is published but for its address, which is on this machine.
+    /// A service on a directory reads the parameter itself.
+    fn publish(&self, directory: &TempDir, list: &PublishedList) -> Result<()> {
+        let Self::Server { relays, ids, .. } = self else { return Ok(()) };
+        let mut ids = ids.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text: Value = serde_json::from_str(&list.to_json())?;
-        let targets = text["mount_targets"].as_array_mut().context("a list without targets")?;
-        for (target, relay) in targets.iter_mut().zip(&relays) {
+        for target in text["mount_targets"].as_array_mut().context("a list without targets")? {
+            let id = target["mount_target_id"].as_str().unwrap_or_default().to_owned();
+            let index = ids.iter().position(|known| *known == id).unwrap_or_else(|| {
+                ids.push(id);
+                ids.len() - 1
+            });
+            let relay = relays.get(index).context("more targets than addresses on this machine")?;
             target["ip_address"] = relay.ip().to_string().into();
         }
-        std::fs::write(directory.path().join("targets.json"), text.to_string())?;
-        Ok(Self::Server { _server: Box::new(server), relays })
+        let (new, path) = (directory.path().join("targets.json.new"), directory.path().join("targets.json"));
+        std::fs::write(&new, text.to_string())?;
+        Ok(std::fs::rename(new, path)?)
+    }
+
+    /// Cuts a target off, or connects it again; `slot` is its position in the published list.
+    fn set_cut(&self, directory: &TempDir, id: &str, slot: usize, is_cut: bool) -> Result<()> {
+        match self {
+            Self::Directory(_) => {
+                let path = directory.path().join(format!("efs-{slot}"));
+                match is_cut {
+                    true => std::fs::remove_file(path)?,
+                    false => symlink("files", path)?,
+                }
+            }
+            Self::Server { relays, ids, .. } => {
+                let index = ids.lock().unwrap_or_else(PoisonError::into_inner).iter().position(|known| known == id);
+                let relay = index.and_then(|index| relays.get(index)).context("there is no such target")?;
+                relay.refuse(is_cut);
+                if is_cut {
+                    relay.cut(End::Reset);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The command of the service.
@@ -162,19 +202,26 @@ impl Targets {
     }
 }
 
-/// The router's process, and what stands for its targets.
-struct Router {
-    address: String,
+/// The process of the file service, and what stands for its targets.
+pub(crate) struct Router {
+    pub address: String,
     seconds_to_ready: f64,
     targets: Targets,
     _child: Child,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Router {
-    async fn start(tools: &Tools, world: &World, list: &PublishedList) -> Result<Self> {
+    /// `refresh`: how often the service looks for another list, if it does.
+    pub async fn start(
+        tools: &Tools,
+        world: &World,
+        list: &PublishedList,
+        capacity: usize,
+        refresh: Option<Duration>,
+    ) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("efs-autoscale-service-").tempdir_in(place(FILES))?;
-        let targets = Targets::new(&directory, list)?;
+        let targets = Targets::new(&directory, list, capacity)?;
         let began = Instant::now();
         let mut command = targets.command(&tools.binary(FILE_SERVICE)?, &directory)?;
         command
@@ -186,6 +233,7 @@ impl Router {
             .env("AWS_REGION", REGION)
             .env("EFS_FILE_SYSTEM_ID", &world.file_system)
             .env("LISTEN", "127.0.0.1:0")
+            .env("REFRESH_SECONDS", refresh.map_or(0, |every| every.as_secs()).to_string())
             // What an interrupt leaves is found by this.
             .envs(std::env::vars_os().filter(|(name, _)| name == "TMPDIR"))
             .stdin(Stdio::null())
@@ -208,7 +256,18 @@ impl Router {
         let seconds_to_ready = began.elapsed().as_secs_f64();
         // Read to the end: a full pipe would keep its log.
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
-        Ok(Self { address, seconds_to_ready, targets, _child: child, _directory: directory })
+        Ok(Self { address, seconds_to_ready, targets, _child: child, directory })
+    }
+
+    /// Gives the service another list.
+    pub fn publish(&self, list: &PublishedList) -> Result<()> {
+        self.targets.publish(&self.directory, list)
+    }
+
+    /// Cuts a target off, or connects it again.
+    pub fn set_cut(&self, list: &PublishedList, id: &str, is_cut: bool) -> Result<()> {
+        let slot = list.targets().iter().position(|target| target.mount_target_id.as_str() == id);
+        self.targets.set_cut(&self.directory, id, slot.context("it is not published")?, is_cut)
     }
 }
 
@@ -221,7 +280,7 @@ pub async fn serve(tools: &Tools, world: &World, before: Option<&str>, screen: &
     let (text, _) = world.published().await?.context("there is no published list")?;
     let after = PublishedList::parse(&text)?;
     let before = before.map_or_else(|| Ok(after.clone()), PublishedList::parse)?;
-    let router = Router::start(tools, world, &after).await?;
+    let router = Router::start(tools, world, &after, 0, None).await?;
 
     let client = Client::builder(TokioExecutor::new()).build_http();
     let doing = Arc::new(AtomicU64::new(0));
@@ -351,7 +410,7 @@ async fn exchange(
         let path = path(number);
         let mut refused: Option<Instant> = None;
         let (head, body) = loop {
-            let request = axum::http::Request::builder().uri(format!("http://{address}/files/{path}"));
+            let request = http::Request::builder().uri(format!("http://{address}/files/{path}"));
             let request = match reading {
                 true => request.body(Body::empty())?,
                 false => request.method("PUT").body(Body::from(content(number)))?,
