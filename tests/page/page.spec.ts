@@ -86,7 +86,7 @@ test('a mount target that is cut off is shown within 2 seconds, and its return t
   await live(page);
   await expect(page.getByRole('alert')).toHaveText('');
   service.cutOff(1);
-  await expect(row(page, 1).locator('.down')).toContainText('is not there', { timeout: 2000 });
+  await expect(row(page, 1).locator('.health')).toContainText('is not there', { timeout: 2000 });
   await expect(page.getByRole('alert')).toHaveText(`Down: ${targetId(1)}`);
   await expect(row(page, 0).locator('.up')).toHaveText('up');
   await expect(row(page, 1).locator('td').last()).toHaveText('1');
@@ -257,7 +257,10 @@ for (const [size, viewport] of Object.entries(SIZES))
         expect(await findings(page)).toEqual([]);
         await fits();
         const folder = process.env.UPDATE_IMAGES ? IMAGES : outputDir;
-        await page.evaluate(() => (document.activeElement as HTMLElement).blur());
+        await page.evaluate(() => {
+          (document.activeElement as HTMLElement).blur();
+          scrollTo(0, 0);
+        });
         await page.screenshot({ path: join(folder, `page-${size}-${colorScheme}.png`), fullPage: size === 'phone' });
         // WCAG 2.2, 1.4.10: no scrolling in two directions at 320 pixels.
         await page.setViewportSize({ width: 320, height: 640 });
