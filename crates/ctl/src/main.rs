@@ -19,13 +19,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// What is: files, mount targets, the published list, the service, the schedule, alarms, cost
+    /// Is it well now? Files, mount targets, the published list, the service, the schedule, alarms, cost
     #[command(after_help = operator::status::HELP)]
     Status(operator::status::Options),
     /// What an execution would do now, and why; changes nothing
     #[command(after_help = operator::plan::HELP)]
     Plan(operator::plan::Options),
-    /// Start an execution, and follow it state by state
+    /// Start an execution; with --wait, follow it state by state
     #[command(after_help = operator::start::HELP)]
     Start(operator::start::Options),
     /// Every execution, those that did nothing too, with its reason
@@ -34,7 +34,7 @@ enum Command {
     /// One execution in sentences: what was observed, decided and done, what failed, and what to do now
     #[command(after_help = operator::explain::HELP)]
     Explain(operator::explain::Options),
-    /// Check an installation: each check is ok, or a problem with how it is fixed
+    /// Is it set up right? Each check is ok, or a problem with how it is fixed
     #[command(after_help = operator::doctor::HELP)]
     Doctor(operator::doctor::Options),
     /// Let the schedule start no executions
@@ -55,7 +55,7 @@ enum Command {
     /// Check what the mount targets of a file system support, and print a report
     #[command(after_help = probe::HELP)]
     Probe(probe::Options),
-    /// Check the account before a deployment
+    /// Check the account before a deployment; lifts the termination protection of a stack whose creation failed
     #[command(after_help = preflight::HELP)]
     Preflight(preflight::Options),
     /// Remove a deployed system: the mount targets that it created, then its stack

@@ -241,8 +241,8 @@ impl Observation {
 }
 
 /// Decides the next step. Publishing comes first. A target that is being created comes before a new one, so that there is
-/// never a second at the same time. A new target comes before a due redeployment, because publishing it redeploys too. A
-/// redeployment or a target that is impossible now does not block the other.
+/// never a second at the same time. A new target comes before a due redeployment, because publishing it redeploys too. If
+/// one of the two is impossible now, the other is still done.
 ///
 /// The order of the lists does not change the decision. Overlapping executions therefore choose the same subnet, EFS
 /// accepts one of them, and no lock is needed.

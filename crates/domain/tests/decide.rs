@@ -360,7 +360,7 @@ fn per_target_asks_for_a_thresholds_worth_of_files_for_each() {
 
 #[test]
 fn every_rule_has_a_name_of_its_own_and_tells_a_lower_bound_from_a_count() {
-    for rule in RULES {
+    for rule in RULES.iter().copied() {
         assert_eq!(named(rule.name()), Some(rule));
         let policy = Policy { threshold: 100, rule, initial_mount_targets: 2, ..Policy::default() };
         let load = |files, complete| {

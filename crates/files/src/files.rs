@@ -5,8 +5,8 @@
 //! 1. [`Files::write`] chooses the target and takes the lock of the path ([`PathLocks`]). A second write of the same path
 //!    waits, so that a late write never overwrites a newer one.
 //! 2. The write runs in a task of its own, so that it ends even if the caller goes away.
-//! 3. After the deadline the caller gets [`Error::Deadline`] if the write never started, [`Error::Uncertain`] if the
-//!    backend knows that it will not happen any more, or [`Error::Pending`] if it may still happen. While it is pending,
+//! 3. After the deadline the caller gets [`Error::Deadline`] if nothing was changed and nothing will be,
+//!    [`Error::Uncertain`] if it was done or never will be, or [`Error::Pending`] if it may still happen. While it is pending,
 //!    the path stays locked and other writes of it get [`Error::Fenced`].
 //! 4. The failed request does not mark the target as unhealthy. Its probes do ([`Health`]), within seconds; then paths go to
 //!    their next target.

@@ -1,9 +1,6 @@
 //! Scaling rules: is the load over what the mount targets are for?
 //!
-//! To add a rule, for example on the CloudWatch metric `PercentIOLimit`:
-//! 1. add what it looks at to [`Observation`], and let the function `evaluate` fill it in;
-//! 2. write the rule as a file of this module;
-//! 3. add it to [`RULES`], and its name to `SCALING_RULE` in `docs/` and to `scaling.rule` in `cdk/lib/config.ts`.
+//! To add a rule: CONTRIBUTING.md, "Add a scaling rule".
 //!
 //! [`decide`](crate::policy::decide) stays as it is: it adds a target where the rule answers [`Load::Over`] and nothing
 //! else forbids it.
@@ -19,7 +16,7 @@ use crate::policy::{Observation, Policy};
 /// What a rule finds in an observation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Load {
-    /// A target more is wanted.
+    /// Another target is wanted.
     Over,
     /// The targets that exist suffice.
     Within,
@@ -54,11 +51,11 @@ pub trait ScalingRule: Send + Sync {
 }
 
 /// Every rule, the default first.
-pub const RULES: [&dyn ScalingRule; 2] = [&Threshold, &PerTarget];
+pub const RULES: &[&dyn ScalingRule] = &[&Threshold, &PerTarget];
 
 /// The rule of this name.
 pub fn named(name: &str) -> Option<&'static dyn ScalingRule> {
-    RULES.into_iter().find(|rule| rule.name() == name)
+    RULES.iter().copied().find(|rule| rule.name() == name)
 }
 
 /// A rule as its name, for serde.
