@@ -42,6 +42,7 @@ The command takes these steps. It can be run again after any of them:
      its key; the last lines show the commands that delete them.
 
 The command first prints what it will do and asks for confirmation; --yes skips the question. With --dry-run it only prints.
+The stack comes from --stack alone: EFS_AUTOSCALE_STACK and efs-autoscale.toml do not choose what is deleted.
 
 Exit status: 0 if everything was deleted, 1 if something is left (the last line says what), 2 if the system does not exist or
 the user did not confirm, 130 if it was interrupted.

@@ -25,7 +25,7 @@ pub const HELP: &str = "\
 Each check says ok, PROBLEM with how it is fixed, or unknown where AWS did not answer. Nothing is changed; --drift has
 CloudFormation compare the stack with its template, which takes a minute.
 
-Exit status: 0 when there is no problem, 1 when there is one, 2 when there is no answer.
+Exit status: 0 when there is no problem (an unknown is none), 1 when there is one, 2 when there is no answer.
 
 Examples:
   efs-autoscale doctor

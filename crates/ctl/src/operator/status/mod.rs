@@ -19,7 +19,8 @@ use super::{PROBLEM, Source, finish, history::Row, print_json, print_lines, sche
 /// What `--help` says below the options.
 pub const HELP: &str = "\
 Files with their trend, mount targets, the published list, the service's deployment, the schedule, the last executions,
-alarms and what it costs. What cannot be asked is said in its place, and the rest is shown.
+alarms, and what a month costs at list prices of us-east-1, without traffic and requests. A part that AWS does not answer shows
+why, and the rest is shown.
 
 Exit status: 0 when everything is well, 1 when there is a problem (the last lines say which), 2 when there is no answer.
 
