@@ -17,7 +17,8 @@ use clap::{
     value_parser,
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::Serialize;
 use walk::{
     Cache, Counted, NotACache, Progress, UnreadableRoot, Walk,
     nfs::{BadLocation, Location},
@@ -232,19 +233,48 @@ fn show_progress(progress: &Arc<Progress>, stopped: &mpsc::Receiver<()>) {
     line.finish_and_clear();
 }
 
-fn to_json(counted: &Counted) -> serde_json::Value {
-    json!({
-        "files": counted.files,
-        "directories": counted.directories,
-        "complete": counted.complete(),
-        "errors": counted.errors,
-        "first_errors": counted.first_errors,
-        "vanished": counted.vanished,
-        "other_file_systems": counted.other_file_systems,
-        "unchanged": counted.unchanged,
-        "stopped": counted.truncated,
-        "seconds": counted.time.as_secs_f64(),
-    })
+/// What `--json` prints.
+#[derive(Serialize, JsonSchema)]
+struct Report<'a> {
+    /// A lower bound unless `complete`.
+    files: u64,
+    directories: u64,
+    complete: bool,
+    /// Directories that could not be read.
+    errors: u64,
+    /// The first of them: `path: why`.
+    first_errors: &'a [String],
+    /// Directories that were deleted during the count.
+    vanished: u64,
+    /// Directories on other file systems, which are not entered.
+    other_file_systems: u64,
+    /// Directories that were not read, because they are unchanged since the last count.
+    unchanged: u64,
+    /// It ended at `--stop-above`.
+    stopped: bool,
+    seconds: f64,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Report<'_>)
+}
+
+fn to_json(counted: &Counted) -> String {
+    let report = Report {
+        files: counted.files,
+        directories: counted.directories,
+        complete: counted.complete(),
+        errors: counted.errors,
+        first_errors: &counted.first_errors,
+        vanished: counted.vanished,
+        other_file_systems: counted.other_file_systems,
+        unchanged: counted.unchanged,
+        stopped: counted.truncated,
+        seconds: counted.time.as_secs_f64(),
+    };
+    // Numbers and strings in a struct: there is nothing here that serde_json can refuse.
+    serde_json::to_string(&report).unwrap_or_default()
 }
 
 fn to_text(counted: &Counted, options: &Options) -> String {

@@ -9,6 +9,7 @@ use aws_sdk_cloudformation::types::StackStatus;
 use aws_sdk_ec2::types::{AvailabilityZoneState, Filter};
 use aws_sdk_ecs::types::Service;
 use clap::{Args, builder::NonEmptyStringValueParser};
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
 use crate::{
@@ -53,7 +54,7 @@ pub struct Options {
 }
 
 /// The properties of the account that the templates depend on: the setting `account` in `cdk/lib/config.ts`.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
     /// The ECS service of the stack, if it exists.
@@ -64,6 +65,11 @@ pub struct Account {
     pub zones: Vec<String>,
     /// The account's limit of concurrent Lambda executions.
     pub lambda_concurrency: i32,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Account)
 }
 
 #[tokio::main(flavor = "current_thread")]

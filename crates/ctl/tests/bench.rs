@@ -1,6 +1,8 @@
 //! `efs-autoscale bench` on directories, and on a real NFS server behind relays that act as mount targets.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
+mod schema;
+
 use std::{
     fs,
     path::Path,
@@ -36,6 +38,7 @@ fn text(bytes: &[u8]) -> String {
 fn check(output: &Output, targets: usize, connections: usize) -> Value {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    schema::check("bench", &object);
     let measured = object["measured"].as_array().unwrap();
     assert_eq!(measured.len(), 8 * targets * connections * 2, "a line for each phase, and each number, in each round");
     for one in measured {

@@ -1,6 +1,8 @@
 //! `efs-autoscale count`, as people and scripts use it.
 #![allow(clippy::unwrap_used, reason = "a test says what it takes for granted")]
 
+mod schema;
+
 use std::{
     fs,
     path::Path,
@@ -29,7 +31,9 @@ fn run(directory: &Path, more: &[&str]) -> Output {
 
 fn json(directory: &Path, more: &[&str]) -> (Value, i32) {
     let output = run(directory, &[more, &["--json"]].concat());
-    (serde_json::from_slice(&output.stdout).unwrap(), output.status.code().unwrap())
+    let printed = serde_json::from_slice(&output.stdout).unwrap();
+    schema::check("count", &printed);
+    (printed, output.status.code().unwrap())
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -19,7 +20,7 @@ pub const SMALL_BYTES: u64 = 4 << 10;
 pub const LARGE_BYTES: u64 = 1 << 20;
 
 /// One kind of operation. The order matters: reads use the files of earlier writes, and the last phase deletes them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     SmallWrite,

@@ -19,7 +19,8 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use clap::{Args, value_parser};
 use probe::{Dial, ServerOptions, grouped, interruption};
-use serde_json::{Value, json};
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::Serialize;
 
 use self::{
     connection::{Connection, Target},
@@ -306,6 +307,34 @@ async fn remove(targets: &[Vec<Connection>], directory: &str) -> Result<()> {
     Ok(())
 }
 
+/// What `--json` prints.
+#[derive(Serialize, JsonSchema)]
+struct Summary<'a> {
+    program: &'static str,
+    targets: Vec<String>,
+    /// `false`: `--max-seconds` ended the measurement early.
+    complete: bool,
+    cost: CostSummary,
+    measured: &'a [Measurement],
+    gains: &'a [report::Gain],
+    /// What the gains mean, in a sentence.
+    means: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct CostSummary {
+    requests: u64,
+    read_bytes: u64,
+    written_bytes: u64,
+    /// At list prices of elastic throughput.
+    dollars: f64,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Summary<'_>)
+}
+
 fn print_report(
     options: &Options,
     cost: &Cost,
@@ -319,17 +348,21 @@ fn print_report(
             .with_context(|| format!("--svg {}", file.display()))?;
     }
     if options.json {
-        let object: Value = json!({
-            "program": concat!("efs-autoscale ", env!("CARGO_PKG_VERSION")),
-            "targets": options.targets.iter().map(Target::name).collect::<Vec<_>>(),
-            "complete": complete,
-            "cost": {"requests": cost.requests, "read_bytes": cost.read_bytes, "written_bytes": cost.written_bytes,
-                     "dollars": cost.dollars()},
-            "measured": measurements,
-            "gains": gains,
-            "means": report::meaning(&gains),
-        });
-        println!("{object}");
+        let summary = Summary {
+            program: concat!("efs-autoscale ", env!("CARGO_PKG_VERSION")),
+            targets: options.targets.iter().map(Target::name).collect(),
+            complete,
+            cost: CostSummary {
+                requests: cost.requests,
+                read_bytes: cost.read_bytes,
+                written_bytes: cost.written_bytes,
+                dollars: cost.dollars(),
+            },
+            measured: measurements,
+            means: report::meaning(&gains),
+            gains: &gains,
+        };
+        println!("{}", serde_json::to_string(&summary)?);
         return Ok(());
     }
     screen.line(&report::table(measurements, &gains));

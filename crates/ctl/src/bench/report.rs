@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::load::{Phase, Samples};
 
 /// One phase of one round, with `targets` targets and `connections` connections to each.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Measurement {
     pub phase: Phase,
     pub targets: usize,
@@ -18,14 +19,14 @@ pub struct Measurement {
     pub by_target: Vec<ByTarget>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ByTarget {
     pub target: String,
     #[serde(flatten)]
     pub rate: Rate,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct Rate {
     pub operations: usize,
     pub operations_per_second: f64,
@@ -48,7 +49,7 @@ impl Rate {
 }
 
 /// Throughput of `targets` targets relative to one target, with the same number of connections to each.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Gain {
     pub phase: Phase,
     pub targets: usize,

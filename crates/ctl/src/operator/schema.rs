@@ -6,6 +6,7 @@ use clap::Args;
 use schemars::Schema;
 
 use super::{FAILED, doctor, explain, help, history, pause, plan, print_lines, start, status};
+use crate::{bench, count, preflight, teardown};
 
 /// What `--help` says below the options.
 pub const HELP: &str = "\
@@ -27,15 +28,19 @@ type Entry = (&'static str, fn() -> Schema);
 
 /// The commands with `--json`, and their schemas.
 pub const SCHEMAS: &[Entry] = &[
+    ("bench", bench::schema),
+    ("count", count::schema),
     ("doctor", doctor::schema),
     ("explain", explain::schema),
     ("help", help::schema),
     ("history", history::schema),
     ("pause", pause::schema),
     ("plan", plan::schema),
+    ("preflight", preflight::schema),
     ("resume", pause::schema),
     ("start", start::schema),
     ("status", status::schema),
+    ("teardown", teardown::schema),
 ];
 
 /// Prints a schema, or the list of commands.

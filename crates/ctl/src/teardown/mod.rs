@@ -17,7 +17,8 @@ use std::{
 use anyhow::{Result, bail};
 use aws_config::SdkConfig;
 use clap::{Args, builder::NonEmptyStringValueParser, value_parser};
-use serde_json::json;
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::Serialize;
 
 use self::{plan::Plan, system::System};
 use crate::{account, screen::Screen};
@@ -189,12 +190,13 @@ pub async fn take_away(config: &SdkConfig, options: &Options, screen: &Screen) -
         ));
     }
     if options.json {
-        let retained: Vec<_> =
-            done.retained.iter().map(|resource| format!("{} {}", resource.kind, resource.id)).collect();
-        let summary = json!({
-            "stack": options.stack, "deleted_mount_targets": done.deleted, "retained": retained, "kept_stack": kept,
-        });
-        println!("{summary}");
+        let summary = Summary {
+            stack: &options.stack,
+            deleted_mount_targets: &done.deleted,
+            retained: done.retained.iter().map(|resource| format!("{} {}", resource.kind, resource.id)).collect(),
+            kept_stack: kept,
+        };
+        println!("{}", serde_json::to_string(&summary)?);
     }
     screen.line(if options.keep_stack {
         "Everything outside the stack was deleted."
@@ -202,6 +204,22 @@ pub async fn take_away(config: &SdkConfig, options: &Options, screen: &Screen) -
         "The system was deleted."
     });
     Ok(0)
+}
+
+/// What `--json` prints when everything was deleted.
+#[derive(Serialize, JsonSchema)]
+struct Summary<'a> {
+    stack: &'a str,
+    deleted_mount_targets: &'a [String],
+    /// Resources that the stack kept: their kind and their id.
+    retained: Vec<String>,
+    /// The stack with the files; `null` with `--data`.
+    kept_stack: Option<&'a str>,
+}
+
+/// The schema of `--json`.
+pub fn schema() -> Schema {
+    schema_for!(Summary<'_>)
 }
 
 /// # Errors
