@@ -24,7 +24,7 @@ impl Report {
     }
 }
 
-/// Fills lines of at most [`LINE_WIDTH`] characters.
+/// Fills lines of at most 115 characters.
 #[must_use]
 pub fn paragraph(text: &str) -> String {
     let mut filled = String::new();

@@ -1,6 +1,8 @@
 //! `efs-autoscale probe` against a real NFS server behind relays that act as mount targets.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it takes for granted")]
 
+mod schema;
+
 use std::{
     fs,
     path::Path,
@@ -73,6 +75,7 @@ fn run(hosts: &[String], more: &[&str]) -> Output {
 fn json(hosts: &[String], more: &[&str]) -> (Value, i32) {
     let output = run(hosts, &[more, &["--json"]].concat());
     let object = serde_json::from_slice(&output.stdout).unwrap_or_else(|err| panic!("{err}: {output:?}"));
+    schema::check("probe", &object);
     (object, output.status.code().unwrap())
 }
 

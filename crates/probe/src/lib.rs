@@ -30,6 +30,7 @@ use tokio::{
     task::JoinSet,
 };
 
+pub use self::report::schema;
 use self::{partitions::Partitions, report::Report, target::Target, world::World};
 
 /// Exit status when something that the service needs is missing or unknown.

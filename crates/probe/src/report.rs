@@ -1,7 +1,9 @@
 //! The report: lines for people, one JSON object for programs.
 
-use std::{fmt::Write as _, io, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, io, sync::Arc};
 
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -61,6 +63,64 @@ impl Check<World> {
     }
 }
 
+/// What `--json` prints.
+#[derive(Serialize, JsonSchema)]
+struct Printed<'a> {
+    program: &'static str,
+    /// The arguments that change what is checked.
+    arguments: &'a Value,
+    /// The NFS partitions that the servers form.
+    partitions: &'a Value,
+    hosts: Vec<PrintedHost<'a>>,
+    /// Checks across hosts, by key.
+    facts: BTreeMap<&'static str, PrintedFact<'a>>,
+    /// Keys of the checks that the service needs and that did not say yes.
+    missing: Vec<&'static str>,
+    /// Keys of those that were not made.
+    not_asked: Vec<&'static str>,
+    /// Keys of those that the arguments exclude.
+    excluded: Vec<&'static str>,
+    /// A host was reached.
+    reached: bool,
+    interrupted: bool,
+    /// Where files were written.
+    directory: Option<&'a str>,
+    /// What could not be removed.
+    left_behind: Option<&'a str>,
+    seconds: f64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct PrintedHost<'a> {
+    host: &'a str,
+    /// Checks of this host, by key.
+    facts: BTreeMap<&'static str, PrintedFact<'a>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct PrintedFact<'a> {
+    what: &'static str,
+    answer: &'a str,
+    needed: bool,
+    /// For people.
+    found: &'a str,
+    /// For programs; each check has its own.
+    values: &'a Map<String, Value>,
+    /// What a no means for the service; `null` otherwise.
+    means: Option<&'static str>,
+    seconds: f64,
+}
+
+fn by_key(facts: &[Fact]) -> BTreeMap<&'static str, PrintedFact<'_>> {
+    facts.iter().map(|fact| (fact.key, fact.printed())).collect()
+}
+
+/// The schema of `--json`.
+#[must_use]
+pub fn schema() -> Schema {
+    schema_for!(Printed<'_>)
+}
+
 impl Fact {
     fn is_missing(&self) -> bool {
         self.needed && matches!(self.outcome.answer, Finding::No | Finding::Unknown)
@@ -89,17 +149,17 @@ impl Fact {
         text
     }
 
-    fn object(&self) -> Value {
+    fn printed(&self) -> PrintedFact<'_> {
         let Outcome { answer, found, values } = &self.outcome;
-        json!({
-            "what": self.what,
-            "answer": answer.word(),
-            "needed": self.needed,
-            "found": found,
-            "values": values,
-            "means": (*answer == Finding::No).then_some(self.means),
-            "seconds": self.time.as_secs_f64(),
-        })
+        PrintedFact {
+            what: self.what,
+            answer: answer.word(),
+            needed: self.needed,
+            found,
+            values,
+            means: (*answer == Finding::No).then_some(self.means),
+            seconds: self.time.as_secs_f64(),
+        }
     }
 }
 
@@ -229,7 +289,7 @@ impl Report {
     /// This or an earlier write failed.
     pub fn finish(&mut self) -> io::Result<()> {
         if self.json {
-            return write_stdout(&format!("{}\n", self.object()));
+            return write_stdout(&(serde_json::to_string(&self.printed())? + "\n"));
         }
         let text = self.summary();
         let elapsed = format_time(self.began.elapsed());
@@ -262,27 +322,23 @@ impl Report {
         }
     }
 
-    fn object(&self) -> Value {
-        let objects = |facts: &[Fact]| -> Value {
-            facts.iter().map(|fact| (fact.key.to_owned(), fact.object())).collect::<Map<_, _>>().into()
-        };
+    fn printed(&self) -> Printed<'_> {
         let (hosts, common) = self.sections.split_at(self.host_count);
-        json!({
-            "program": concat!("efs-autoscale ", env!("CARGO_PKG_VERSION")),
-            "arguments": self.arguments,
-            "partitions": self.partitions,
-            "hosts": hosts.iter()
-                .map(|(host, facts)| json!({ "host": host, "facts": objects(facts) })).collect::<Vec<_>>(),
-            "facts": common.first().map_or_else(|| json!({}), |(_, facts)| objects(facts)),
-            "missing": self.missing(),
-            "not_asked": self.not_asked(),
-            "excluded": self.excluded(),
-            "reached": self.reached(),
-            "interrupted": self.interrupted,
-            "directory": self.directory,
-            "left_behind": self.left_behind,
-            "seconds": self.began.elapsed().as_secs_f64(),
-        })
+        Printed {
+            program: concat!("efs-autoscale ", env!("CARGO_PKG_VERSION")),
+            arguments: &self.arguments,
+            partitions: &self.partitions,
+            hosts: hosts.iter().map(|(host, of_host)| PrintedHost { host, facts: by_key(of_host) }).collect(),
+            facts: common.first().map(|(_, common)| by_key(common)).unwrap_or_default(),
+            missing: self.missing(),
+            not_asked: self.not_asked(),
+            excluded: self.excluded(),
+            reached: self.reached(),
+            interrupted: self.interrupted,
+            directory: self.directory.as_deref(),
+            left_behind: self.left_behind.as_deref(),
+            seconds: self.began.elapsed().as_secs_f64(),
+        }
     }
 
     pub fn status(&self) -> u8 {

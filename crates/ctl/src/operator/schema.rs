@@ -37,6 +37,7 @@ pub const SCHEMAS: &[Entry] = &[
     ("pause", pause::schema),
     ("plan", plan::schema),
     ("preflight", preflight::schema),
+    ("probe", probe::schema),
     ("resume", pause::schema),
     ("start", start::schema),
     ("status", status::schema),
