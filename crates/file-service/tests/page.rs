@@ -83,7 +83,7 @@ fn the_token_opens_the_page_by_a_cookie_that_opens_no_file() {
         assert_eq!((answer.status, answer.header("set-cookie")), (401, None), "{wrong}");
         assert!(String::from_utf8_lossy(&answer.body).contains("not the token"), "{answer:?}");
     }
-    assert_eq!(sign_in(&server, &"x".repeat(5000)).status, 413);
+    assert_eq!(sign_in(&server, &"x".repeat(17_000)).status, 413);
     let signed_in = sign_in(&server, TOKEN);
     assert_eq!((signed_in.status, signed_in.header("location")), (303, Some("/")));
     let set = signed_in.header("set-cookie").unwrap();
@@ -113,7 +113,11 @@ fn the_token_opens_the_page_by_a_cookie_that_opens_no_file() {
     }
     assert!(world.root().join("f").exists() && !world.root().join("g").exists());
 
-    let ended = server.send(&Request::new("POST", "/session/end").header("cookie", &cookie));
+    // Not by another site.
+    let end = Request::new("POST", "/session/end").header("cookie", &cookie);
+    let foreign = server.send(&end.clone().header("sec-fetch-site", "cross-site"));
+    assert_eq!((foreign.status, foreign.header("set-cookie")), (303, None));
+    let ended = server.send(&end.header("sec-fetch-site", "same-origin"));
     assert!(ended.status == 303 && ended.header("set-cookie").unwrap().contains("Max-Age=0"), "{ended:?}");
     let log = server.lines().iter().map(ToString::to_string).collect::<String>();
     assert!(!log.contains(TOKEN) && !log.contains(&cookie), "{log}");

@@ -1,7 +1,7 @@
 //! A proxy between the functions and the emulator. It forwards everything and gives some calls the behaviour of AWS that
 //! the emulator lacks.
 //!
-//! It always refuses what AWS refuses and the emulator accepts: [`strict`](super::strict). In addition, [`Rule`]s change
+//! It always refuses what AWS refuses and the emulator accepts: `strict.rs`. In addition, [`Rule`]s change
 //! calls; the newest matching rule applies. The functions' code does not know about it.
 
 use std::{

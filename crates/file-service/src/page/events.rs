@@ -25,6 +25,9 @@ use super::{ErrorSummary, MAX_STREAMS};
 use crate::{api_error::ApiError, app::App, report};
 
 const EVENT_INTERVAL: Duration = Duration::from_secs(1);
+/// Then a stream ends, and its page opens another one. A client that has gone silently, or reads nothing, holds its place no
+/// longer: the buffers of its socket take the events of many minutes, so that nothing else shows it.
+const MAX_STREAM_EVENTS: u32 = 300;
 
 /// One event.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -96,6 +99,7 @@ pub(super) async fn events(State(app): State<Arc<App>>, method: Method) -> Respo
 struct Stream {
     app: Arc<App>,
     ticks: Interval,
+    events: u32,
 }
 
 impl Stream {
@@ -105,7 +109,7 @@ impl Stream {
         let mut ticks = interval(EVENT_INTERVAL);
         // A page that reads slowly gets the state of now, and not that of every missed second.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        Some(Self { app, ticks })
+        Some(Self { app, ticks, events: 0 })
     }
 }
 
@@ -124,9 +128,10 @@ impl HttpBody for Stream {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         ready!(self.ticks.poll_tick(context));
-        if self.app.counters.is_ending() {
+        if self.app.counters.is_ending() || self.events == MAX_STREAM_EVENTS {
             return Poll::Ready(None);
         }
+        self.events += 1;
         // Numbers and strings in structs: there is nothing here that serde_json can refuse.
         let event = serde_json::to_string(&Event::now(&self.app)).unwrap_or_default();
         Poll::Ready(Some(Ok(Frame::data(format!("data: {event}\n\n").into()))))

@@ -24,7 +24,8 @@ use super::{api_error::ApiError, app::App, content::Incoming, headers};
 
 /// Pages that are open on one task at the same time: each is a connection, and an event a second.
 const MAX_STREAMS: u64 = 32;
-const MAX_FORM_BYTES: u64 = 4096;
+/// The longest token, 4,096 bytes, with each byte percent-encoded, and its name.
+const MAX_FORM_BYTES: u64 = 16 << 10;
 
 /// No inline script or style, no other host, and no other site's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
@@ -82,7 +83,12 @@ async fn sign_in(State(app): State<Arc<App>>, request_headers: HeaderMap, body: 
     })
 }
 
-async fn sign_out(State(app): State<Arc<App>>) -> Response {
+async fn sign_out(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    // Another site's form would sign the browser out (Fetch Metadata). Older browsers do not say where it is from.
+    let is_foreign = headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
+    if is_foreign {
+        return see_page(None);
+    }
     see_page(app.sessions.as_ref().map(Sessions::end))
 }
 
