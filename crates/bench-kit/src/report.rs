@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-const LINE_WIDTH: usize = 115;
+const MAX_LINE_CHARS: usize = 115;
 
 /// Text that is printed at once, and kept for the page that is written at the end.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub fn paragraph(text: &str) -> String {
     let mut width = 0;
     for word in text.split_whitespace() {
         let length = word.chars().count();
-        let fits = width + 1 + length <= LINE_WIDTH;
+        let fits = width + 1 + length <= MAX_LINE_CHARS;
         if width > 0 {
             filled.push(if fits { ' ' } else { '\n' });
         }

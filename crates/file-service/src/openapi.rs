@@ -49,7 +49,7 @@ enum Access {
 const PATH_PATTERN: &str =
     r"^(?!\.{1,2}(/|$)|\.efs-router\.)[^/\x00]{1,255}(/(?!\.{1,2}(/|$)|\.efs-router\.)[^/\x00]{1,255}){0,254}$";
 
-const NONE: Operation = Operation {
+const DEFAULTS: Operation = Operation {
     method: "get",
     path: "",
     summary: "",
@@ -61,24 +61,25 @@ const NONE: Operation = Operation {
 };
 
 /// Refusals of every operation: its head, its framing, too many connections.
-const OF_ALL: &[u16] = &[400, 414, 417, 431, 501, 503];
+const COMMON_ERRORS: &[u16] = &[400, 414, 417, 431, 501, 503];
 /// Of these some come from the parser, and have no content.
-const MAY_BE_EMPTY: &[u16] = &[414, 431];
-const OF_FILES: &[u16] = &[403, 404, 409, 502, 504, 507];
-const OF_READS: &[u16] = &[403, 404, 409, 412, 502, 504, 507];
-const OF_WRITES: &[u16] = &[403, 404, 408, 409, 411, 412, 413, 415, 502, 504, 507];
-const CONDITIONS: &[&str] = &["path", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"];
-const READ: &[&str] =
+const STATUSES_OF_THE_PARSER: &[u16] = &[414, 431];
+const FILE_ERRORS: &[u16] = &[403, 404, 409, 502, 504, 507];
+const READ_ERRORS: &[u16] = &[403, 404, 409, 412, 502, 504, 507];
+const WRITE_ERRORS: &[u16] = &[403, 404, 408, 409, 411, 412, 413, 415, 502, 504, 507];
+const CONDITION_PARAMETERS: &[&str] =
+    &["path", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"];
+const READ_PARAMETERS: &[&str] =
     &["path", "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"];
 
 const TARGETS: Body = Body::Json(schema::<TargetsReport>);
-const READS: &[(u16, &str, Body)] = &[
+const READ_ANSWERS: &[(u16, &str, Body)] = &[
     (200, "The content", Body::Bytes),
     (206, "The range", Body::Bytes),
     (304, "Not modified", Body::None),
     (416, "The range is outside of the content", Body::None),
 ];
-const HEADS: &[(u16, &str, Body)] = &[
+const HEAD_ANSWERS: &[(u16, &str, Body)] = &[
     (200, "The fields of the content", Body::None),
     (206, "The fields of the range", Body::None),
     (304, "Not modified", Body::None),
@@ -89,29 +90,29 @@ const OPERATIONS: &[Operation] = &[
     Operation {
         path: "/files/{path}",
         summary: "Reads a file",
-        parameters: READ,
-        answers: READS,
-        errors: OF_READS,
-        ..NONE
+        parameters: READ_PARAMETERS,
+        answers: READ_ANSWERS,
+        errors: READ_ERRORS,
+        ..DEFAULTS
     },
     Operation {
         method: "head",
         path: "/files/{path}",
         summary: "Reads the fields of a file",
-        parameters: READ,
-        answers: HEADS,
-        errors: OF_READS,
-        ..NONE
+        parameters: READ_PARAMETERS,
+        answers: HEAD_ANSWERS,
+        errors: READ_ERRORS,
+        ..DEFAULTS
     },
     Operation {
         method: "put",
         path: "/files/{path}",
         summary: "Replaces a file atomically, and creates the directories above it",
-        parameters: CONDITIONS,
+        parameters: CONDITION_PARAMETERS,
         content: Some("application/octet-stream"),
         answers: &[(201, "The file is new", Body::None), (204, "The file is replaced", Body::None)],
-        errors: OF_WRITES,
-        ..NONE
+        errors: WRITE_ERRORS,
+        ..DEFAULTS
     },
     Operation {
         method: "post",
@@ -120,33 +121,33 @@ const OPERATIONS: &[Operation] = &[
         parameters: &["path", "append", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"],
         content: Some("application/octet-stream"),
         answers: &[(201, "The file is new", Body::None), (204, "The file is longer", Body::None)],
-        errors: OF_WRITES,
-        ..NONE
+        errors: WRITE_ERRORS,
+        ..DEFAULTS
     },
     Operation {
         method: "delete",
         path: "/files/{path}",
         summary: "Deletes a file",
-        parameters: CONDITIONS,
+        parameters: CONDITION_PARAMETERS,
         answers: &[(204, "The file is deleted", Body::None)],
-        errors: OF_WRITES,
-        ..NONE
+        errors: WRITE_ERRORS,
+        ..DEFAULTS
     },
     Operation {
         path: "/list/{directory}",
         summary: "Lists a directory, in no order",
         parameters: &["directory", "limit", "from"],
         answers: &[(200, "A page of entries", Body::Json(schema::<ListPage>))],
-        errors: OF_FILES,
-        ..NONE
+        errors: FILE_ERRORS,
+        ..DEFAULTS
     },
     Operation {
         path: "/list",
         summary: "Lists the root",
         parameters: &["limit", "from"],
         answers: &[(200, "A page of entries", Body::Json(schema::<ListPage>))],
-        errors: OF_FILES,
-        ..NONE
+        errors: FILE_ERRORS,
+        ..DEFAULTS
     },
     Operation {
         path: "/route/{path}",
@@ -154,14 +155,14 @@ const OPERATIONS: &[Operation] = &[
         parameters: &["path"],
         answers: &[(200, "The route", Body::Json(schema::<RouteReport>))],
         access: Access::Page,
-        ..NONE
+        ..DEFAULTS
     },
     Operation {
         path: "/targets",
         summary: "Health, shares and latencies of every mount target",
         answers: &[(200, "The mount targets", TARGETS)],
         access: Access::Page,
-        ..NONE
+        ..DEFAULTS
     },
     Operation {
         path: "/metrics",
@@ -171,14 +172,14 @@ const OPERATIONS: &[Operation] = &[
             "Metrics as OpenMetrics",
             Body::Text("application/openmetrics-text; version=1.0.0; charset=utf-8"),
         )],
-        ..NONE
+        ..DEFAULTS
     },
     Operation {
         path: "/events",
         summary: "The state of this task once a second, as server-sent events; `data` is the schema Event",
         answers: &[(200, "A stream that ends with the service", Body::Text("text/event-stream"))],
         access: Access::Page,
-        ..NONE
+        ..DEFAULTS
     },
     Operation {
         path: "/",
@@ -188,7 +189,7 @@ const OPERATIONS: &[Operation] = &[
             (401, "The form", Body::Text("text/html; charset=utf-8")),
         ],
         access: Access::Page,
-        ..NONE
+        ..DEFAULTS
     },
     Operation {
         method: "post",
@@ -201,7 +202,7 @@ const OPERATIONS: &[Operation] = &[
         ],
         errors: &[408, 411, 413, 415],
         access: Access::Open,
-        ..NONE
+        ..DEFAULTS
     },
     Operation {
         method: "post",
@@ -209,21 +210,21 @@ const OPERATIONS: &[Operation] = &[
         summary: "Signs a browser out",
         answers: &[(303, "To the form, without the cookie", Body::None)],
         access: Access::Open,
-        ..NONE
+        ..DEFAULTS
     },
     Operation {
         path: "/openapi.json",
         summary: "This document",
         answers: &[(200, "OpenAPI 3.1", Body::Json(|_| json!({ "type": "object" })))],
         access: Access::Page,
-        ..NONE
+        ..DEFAULTS
     },
     Operation {
         path: "/healthz",
         summary: "The process is alive",
         answers: &[(200, "It is alive", Body::Text("text/plain; charset=utf-8"))],
         access: Access::Open,
-        ..NONE
+        ..DEFAULTS
     },
     Operation {
         path: "/readyz",
@@ -233,7 +234,7 @@ const OPERATIONS: &[Operation] = &[
             (503, "Not ready", Body::Text("text/plain; charset=utf-8")),
         ],
         access: Access::Open,
-        ..NONE
+        ..DEFAULTS
     },
 ];
 
@@ -294,10 +295,10 @@ impl Operation {
             answers.insert(status.to_string(), answer);
         }
         let token: &[u16] = if self.access == Access::Open { &[] } else { &[401] };
-        for status in [OF_ALL, token, self.errors].concat() {
+        for status in [COMMON_ERRORS, token, self.errors].concat() {
             let answer = answers.entry(status.to_string()).or_insert_with(|| json!({ "description": reason(status) }));
             // An answer to HEAD has no content.
-            if self.method != "head" && !MAY_BE_EMPTY.contains(&status) {
+            if self.method != "head" && !STATUSES_OF_THE_PARSER.contains(&status) {
                 answer["content"]["application/json"] = json!({ "schema": error });
             }
         }

@@ -90,7 +90,7 @@ impl Telemetry {
         };
         let builder = builder.with_endpoint(format!("{endpoint}/{TRACES_PATH}")).with_protocol(Protocol::HttpBinary);
         let mut exporter = builder.build().map_err(|_| bad(ENDPOINT_EXPECTED))?;
-        // The detectors of the environment come last, and so win.
+        // A name given here wins over those of the environment, so `service_name` reads them first.
         let resource = Resource::builder().with_service_name(service_name(variables, name)).build();
         exporter.set_resource(&resource);
         let buffer = Buffer::default();
