@@ -37,9 +37,9 @@ started and mount targets cut off; and the variables by which every command of e
 Exit status: 0 after Ctrl-C, 2 when it could not be started.
 
 Examples:
-  efs-autoscale local serve --files 1500 --threshold 1000 --env /tmp/world
-  . /tmp/world && efs-autoscale status
-  . /tmp/world && efs-autoscale start --wait && efs-autoscale explain latest";
+  efs-autoscale local serve --files 1500 --threshold 1000 --env world.env
+  . ./world.env && efs-autoscale status
+  . ./world.env && efs-autoscale start --wait && efs-autoscale explain latest";
 
 /// What the world is to be like.
 #[derive(Args, Clone, Debug)]
